@@ -1,0 +1,40 @@
+# Every target builds what it needs: `make demo` on a fresh machine is enough, and so is `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test test-all lint bench docs clean
+
+demo: $(VENV)/.demo  ## learn to learn on the built-in glyphs, and show what unlabelled images are worth
+	$(BIN)/onelook demo --out runs/demo
+
+test: lint $(VENV)/.dev  ## offline, without a GPU, in a few minutes
+	$(BIN)/python -m pytest
+
+test-all: lint $(VENV)/.dev  ## with the slow tests and, where the image sets are, the real-data tests
+	$(BIN)/python -m pytest -m "slow or realdata or not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## the speed figures of docs/benchmarks.md
+	$(BIN)/python benchmarks/speed.py --json benchmarks/speed.json
+
+docs: $(VENV)/.dev  ## the generated pages
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/.demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[dev]'
+	touch $@

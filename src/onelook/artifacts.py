@@ -1,0 +1,135 @@
+"""The only reader and writer of models, training states and results.
+
+A model is one safetensors file: the weights, and in its header everything else as JSON. No pickle is ever loaded.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from onelook import backbones, methods
+from onelook.backbones import Backbone
+from onelook.errors import ArtifactError, SettingsError
+from onelook.files import replacing, write_atomically
+from onelook.methods import Method
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Tensors and what is said of them."""
+
+    kind: str
+    """"backbone", "method" or "state" (an unfinished training run)."""
+    tensors: dict[str, Tensor]
+    about: dict[str, Any] = field(default_factory=dict)
+    """JSON: name and settings of the network, configuration of the run, history, provenance."""
+
+
+def save(artifact: Artifact, path: Path) -> None:
+    """Write atomically: whoever reads `path` finds the old content or the new. Raises StorageError."""
+    header = {"format": str(FORMAT), "kind": artifact.kind, "about": json.dumps(artifact.about, sort_keys=True)}
+    tensors = {name: x.detach().contiguous() for name, x in artifact.tensors.items()}
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, header)
+        except SafetensorError as error:  # how safetensors says that the disk is full
+            raise OSError(str(error)) from error
+
+
+def load(path: Path, kind: str) -> Artifact:
+    """Raises ArtifactError for a missing, damaged or foreign file, or one of another kind."""
+    if not path.is_file():
+        raise ArtifactError(f"There is no {kind} file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            found = header.get("kind")
+            if found is None:
+                raise ArtifactError(f"{path} was not written by Onelook; expected a {kind} made by it.")
+            if int(header["format"]) > FORMAT:
+                raise ArtifactError(
+                    f"{path} was written by a newer Onelook (format {header['format']}); update Onelook."
+                )
+            if found != kind:
+                raise ArtifactError(f"{path} holds a {found}, but a {kind} is needed here.")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged or incomplete ({error}); make or copy it again.") from error
+    return Artifact(kind, tensors, json.loads(header["about"]))
+
+
+def kind_of(path: Path) -> str:
+    """What a file of ours holds; "model" where it is none, for `load` to say so."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return str((file.metadata() or {}).get("kind", "model"))
+    except (SafetensorError, OSError):
+        return "model"
+
+
+def backbone_artifact(backbone: Backbone, name: str, about: dict[str, Any]) -> Artifact:
+    settings = {"channels": backbone.channels, "image_size": backbone.image_size}
+    return Artifact("backbone", dict(backbone.state_dict()), {"name": name, "settings": settings, **about})
+
+
+def load_backbone(path: Path) -> tuple[Backbone, dict[str, Any]]:
+    """The feature network in evaluation mode, and what is said of it."""
+    artifact = load(path, "backbone")
+    backbone = backbones.create(artifact.about["name"], **artifact.about["settings"])
+    _fill(backbone, artifact, path)
+    return backbone.eval(), artifact.about
+
+
+def method_artifact(method: Method, about: dict[str, Any]) -> Artifact:
+    named = {"name": methods.name_of(method), "settings": methods.settings_of(method)}
+    return Artifact("method", dict(method.state_dict()), {**named, **about})
+
+
+def load_method(path: Path) -> tuple[Method, dict[str, Any]]:
+    """The method in evaluation mode, and what is said of it."""
+    artifact = load(path, "method")
+    method = methods.create(artifact.about["name"], **artifact.about["settings"])
+    _fill(method, artifact, path)
+    return method.eval(), artifact.about
+
+
+def _fill(module: torch.nn.Module, artifact: Artifact, path: Path) -> None:
+    try:
+        module.load_state_dict(artifact.tensors)
+    except RuntimeError as error:
+        name = artifact.about["name"]
+        raise ArtifactError(
+            f"The weights in {path} do not fit a {name} of these settings; make the file again."
+        ) from error
+
+
+def save_results(records: list[dict[str, Any]], path: Path) -> None:
+    """Result records as a JSON list, one record a line so that a difference shows which changed."""
+    lines = ",\n".join(json.dumps(record, sort_keys=False) for record in records)
+    write_atomically(path, f"[\n{lines}\n]\n".encode())
+
+
+def load_results(path: Path) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read as a results file ({error}).") from error
+    if not isinstance(records, list) or not all(isinstance(r, dict) and "accuracy" in r for r in records):
+        raise ArtifactError(f"{path} is not a results file: expected a JSON list of records with an accuracy.")
+    return records
+
+
+def require_feature_size(method: Method, feature_size: int, what: str) -> None:
+    """Raises SettingsError where a method was made for features of another size."""
+    own = getattr(method, "feature_size", feature_size)
+    if own != feature_size:
+        raise SettingsError(f"{what} takes features of size {own}, but these have {feature_size}; "
+                            f"use the feature network it was trained with, or train it again.")  # fmt: skip

@@ -1,0 +1,48 @@
+"""ResNet-12: four residual blocks of three convolutions, as few-shot papers use it.
+
+Boris Oreshkin, Pau Rodríguez López, Alexandre Lacoste. TADAM: Task dependent adaptive metric for improved few-shot
+learning. NeurIPS 2018, arXiv:1805.10123; with the widths 64, 160, 320, 640 and the LeakyReLU of Kwonjoon Lee,
+Subhransu Maji, Avinash Ravichandran, Stefano Soatto. Meta-Learning with Differentiable Convex Optimization
+(MetaOptNet). CVPR 2019, arXiv:1904.03758.
+
+Each block adds a 1×1 projection of its input to its output and halves the image; a global average gives 640 features
+at any image size. DropBlock, with which MetaOptNet regularises its training, is left out.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelook.backbones.base import Backbone
+
+_WIDTHS = (64, 160, 320, 640)
+_SLOPE = 0.1
+
+
+class ResNet12(Backbone):
+    def __init__(self, channels: int = 3, image_size: int = 32) -> None:
+        super().__init__(channels, image_size, _WIDTHS[-1])
+        self.blocks = nn.Sequential(*map(_Block, (channels, *_WIDTHS[:-1]), _WIDTHS))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, pixels: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+        return self.blocks(pixels).mean((2, 3))  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.path = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs),
+        )  # fmt: skip
+        self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H2 W2"]:
+        # LeakyReLU and max-pooling commute, so pooling first is the published block with less work.
+        return functional.leaky_relu(functional.max_pool2d(self.path(x) + self.shortcut(x), 2), _SLOPE)

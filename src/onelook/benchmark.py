@@ -1,0 +1,119 @@
+"""Methods compared on the same tasks: accuracies with intervals, and paired differences."""
+
+import resource
+import sys
+import time
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.events import Progress
+from onelook.methods import IterativeMethod, Method, settings_of
+from onelook.provenance import commit, machine
+from onelook.scoring import Interval, interval, paired, task_accuracies
+from onelook.tasks import Embeddings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the comparison."""
+
+    label: str
+    method: Method
+    about: dict[str, Any] = field(default_factory=dict)
+    """What else is to be recorded, such as how it was trained."""
+
+
+def compare(
+    entries: Sequence[Entry], data: Embeddings, spec: TaskSpec, n_tasks: int, about: dict[str, Any]
+) -> Generator[Progress, None, list[dict[str, Any]]]:
+    """One record for each entry, on tasks 0 … n_tasks - 1 of `spec`.
+
+    The paired difference of each entry is to the first one. about: dataset, split and backbone, for the record.
+    """
+    sampler = TaskSampler(data, spec)
+    reference: tuple[str, Float[Tensor, T]] | None = None
+    records = []
+    for entry in entries:
+        started = time.perf_counter()
+        accuracies = yield from task_accuracies(entry.method, sampler, n_tasks)
+        seconds = time.perf_counter() - started
+        reference = reference or (entry.label, accuracies)
+        records.append(
+            {
+                **about, "method": entry.label, "settings": _settings(entry),
+                "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query, "protocol": spec.protocol,
+                "n_tasks": n_tasks, "seed": spec.seed, **_rounded("accuracy", interval(accuracies)),
+                "versus": {"method": reference[0], **_rounded("difference", paired(accuracies, reference[1]))},
+                "seconds": round(seconds, 3), "memory_mb": _peak_memory(),
+                "commit": commit(), "machine": machine(),
+            }
+        )  # fmt: skip
+    return records
+
+
+def _settings(entry: Entry) -> dict[str, Any]:
+    sizes = ("feature_size", "n_way")
+    return {k: v for k, v in settings_of(entry.method).items() if k not in sizes} | entry.about
+
+
+def _rounded(name: str, value: Interval) -> dict[str, float]:
+    return {name: round(value.mean, 3), "ci95": round(value.ci95, 3)}
+
+
+def _peak_memory() -> float:
+    """Highest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def step_accuracies(
+    method: IterativeMethod, data: Embeddings, spec: TaskSpec, n_tasks: int
+) -> Generator[Progress, None, list[Interval]]:
+    """Accuracy after 0, 1, … n_steps steps, on the same tasks as `compare`."""
+    sampler = TaskSampler(data, spec)
+    parts = []
+    for start in range(0, n_tasks, 32):
+        tasks = sampler.sample(range(start, min(start + 32, n_tasks)))
+        with torch.inference_mode():
+            answers = method.trajectory(tasks.without_query_labels()).argmax(-1)
+        assert tasks.query_labels is not None
+        parts.append(100 * torch.eq(answers, tasks.query_labels).float().mean(-1))
+        yield Progress("tasks", start + len(tasks), n_tasks)
+    return [interval(step) for step in torch.cat(parts, 1)]
+
+
+def table(records: Iterable[dict[str, Any]]) -> str:
+    """Records as a Markdown table: a row for each method and setting, a column for each shot."""
+    records = list(records)
+    shots = sorted({r["n_shot"] for r in records})
+    groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
+    names = ("dataset", "backbone", "n_way", "protocol", "method")
+    for record in records:
+        key = tuple(str(record[name]).split("@")[0] for name in names)
+        groups.setdefault(key, {})[record["n_shot"]] = record
+    head = ["data", "backbone", "way", "queries", "method"]
+    for shot in shots:
+        head += [f"{shot}-shot", "paired difference"]
+    lines = [head, ["---"] * len(head)]
+    for key, by_shot in groups.items():
+        cells = list(key)
+        for shot in shots:
+            cells += _cells(by_shot.get(shot))
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cells(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return ["–", "–"]
+    versus = record.get("versus")
+    difference = "–"
+    if versus is not None and versus["method"] != record["method"]:
+        difference = f"{versus['difference']:+.2f} ± {versus['ci95']:.2f} to {versus['method']}"
+    return [f"{record['accuracy']:.2f} ± {record['ci95']:.2f}", difference]

@@ -1,0 +1,140 @@
+"""The person at the terminal: progress bars, tables, interruptions and errors."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from onelook import events
+from onelook.errors import UserError
+from onelook.train import Resumed, Stepped, Validated
+
+Result = TypeVar("Result")
+
+error_console = Console(stderr=True, highlight=False)
+A_LOT = 120
+"""Seconds of work that are announced before they are spent."""
+
+
+class Interrupted(Exception):
+    """Ctrl-C, after the step under way was finished and its state saved."""
+
+
+def run(work: Generator[Any, None, Result], title: str) -> Result:
+    """Draw the events of long work as progress bars on standard error, and return its result.
+
+    Ctrl-C ends the work at its next event, where it can save its state; a second one ends it at once.
+    """
+    bars = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=error_console,
+    )  # fmt: skip
+    display = _Display(bars, title)
+    with bars, _interruptible() as interrupted:
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            display.show(event)
+            if interrupted:
+                work.close()
+                raise Interrupted(display.where)
+
+
+class _Display:
+    """One bar for each stage of the work."""
+
+    def __init__(self, bars: Progress, title: str) -> None:
+        self.bars = bars
+        self.title = title
+        self.where = ""
+        self._stage = ""
+        self._bar = bars.add_task(title, total=None, note="")
+        self._note = ""
+        self._started = (time.monotonic(), 0)
+
+    def show(self, event: Any) -> None:
+        if isinstance(event, events.Progress):
+            self._advance(event.stage, event.done, event.total, event.note)
+        elif isinstance(event, Resumed):
+            self._note = f"resumed at step {event.step:,}"
+            self._advance("training", event.step, event.n_steps, self._note)
+        elif isinstance(event, Stepped):
+            self._advance("training", event.step, event.n_steps, self._note)
+            self.where = f"step {event.step:,} of {event.n_steps:,}"
+            self._announce(event)
+        elif isinstance(event, Validated):
+            self._note = f"loss {event.loss:.3f}, validation {event.accuracy} %"
+            if not self.bars.console.is_terminal:
+                error_console.print(f"{self.title}: step {event.step:,} of {event.n_steps:,}, {self._note}")
+
+    def _advance(self, stage: str, done: int, total: int, note: str) -> None:
+        if stage != self._stage:
+            self._stage = stage
+            self._started = (time.monotonic(), done)
+            self.bars.update(self._bar, visible=False)
+            self._bar = self.bars.add_task(f"{self.title}: {stage}", total=total, note=note)
+        self.bars.update(self._bar, completed=done, total=total, note=note)
+
+    def _announce(self, event: Stepped) -> None:
+        """The cost of a long training, as soon as a few steps tell it."""
+        begun, first = self._started
+        if event.step - first != 20 or event.n_steps - event.step < 100:
+            return
+        seconds = (time.monotonic() - begun) / 19 * (event.n_steps - event.step)
+        if seconds > A_LOT:
+            error_console.print(f"{self.title}: about {seconds / 60:.0f} minutes on this machine; "
+                                f"Ctrl-C stops it, and the same command goes on.")  # fmt: skip
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[bool]]:
+    """A list that is empty until Ctrl-C."""
+    pressed: list[bool] = []
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(True)
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def exit_code(call: Any) -> int:
+    """Run a command and turn what it raises into an exit code and one sentence."""
+    try:
+        call()
+    except UserError as error:
+        error_console.print(f"[bold red]onelook:[/] {_plain(str(error))}", soft_wrap=True)
+        return 2
+    except Interrupted as stop:
+        error_console.print(f"Stopped{f' at {stop}' if str(stop) else ''}; the same command goes on from here.")
+        return 130
+    except KeyboardInterrupt:
+        error_console.print("Stopped at once; the same command goes on from the last saved state.")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read us has left; nothing more to say
+        return 141
+    return 0
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))

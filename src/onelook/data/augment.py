@@ -1,0 +1,71 @@
+"""Random crops, flips and colours for a whole batch at once.
+
+The caller draws the random numbers, six for an image, so what becomes of an image is decided outside: by the step of
+a training run, or by the image itself where its features are kept.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    crop_padding: int = 4
+    """Pixels by which the image is moved at most, up, down and to the sides; the edge is mirrored."""
+    flip: bool = True
+    """Whether half of the images are mirrored left to right. Wrong for characters."""
+    jitter: float = 0.4
+    """Brightness, contrast and saturation each change by a factor of 1 - jitter to 1 + jitter."""
+
+
+N_DRAWS = 6
+"""Random numbers an image: two shifts, the flip, brightness, contrast, saturation."""
+
+
+def augment(
+    pixels: UInt8[Tensor, "N C H W"], augmentation: Augmentation, draws: Float[np.ndarray, "N 6"]
+) -> Float[Tensor, "N C H W"]:
+    """Pixels from 0 to 255, as floating numbers, channels last in memory. draws: uniform on [0, 1)."""
+    moved = _crop_and_flip(pixels, augmentation, draws[:, :3]).float()
+    return _jitter(moved, augmentation.jitter, draws[:, 3:]) if augmentation.jitter else moved
+
+
+def _crop_and_flip(
+    pixels: UInt8[Tensor, "N C H W"], augmentation: Augmentation, draws: Float[np.ndarray, "N 3"]
+) -> UInt8[Tensor, "N C H W"]:
+    """One gather with the row and column that every target pixel comes from, instead of a loop over images."""
+    n, _, height, width = pixels.shape
+    pad = augmentation.crop_padding
+    shifts = np.floor(draws[:, :2] * (2 * pad + 1)).astype(np.int64) - pad
+    columns = np.arange(width)[None] + shifts[:, 1:]
+    if augmentation.flip:
+        columns = np.where(draws[:, 2:] < 0.5, columns[:, ::-1], columns)
+    row_NH = torch.from_numpy(_mirrored(np.arange(height)[None] + shifts[:, :1], height))
+    column_NW = torch.from_numpy(_mirrored(columns, width))
+    source = torch.arange(n)[:, None, None]
+    return pixels.permute(0, 2, 3, 1)[source, row_NH[:, :, None], column_NW[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _mirrored(index: np.ndarray, size: int) -> np.ndarray:
+    index = np.abs(index)
+    return np.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def _jitter(
+    pixels: Float[Tensor, "N C H W"], strength: float, draws: Float[np.ndarray, "N 3"]
+) -> Float[Tensor, "N C H W"]:
+    """Saturation, contrast and brightness, in this order."""
+    factors = torch.from_numpy((1 + strength * (2 * draws - 1)).astype(np.float32))
+    brightness, contrast, saturation = factors.T[..., None, None, None]
+    if pixels.shape[1] == 1:
+        mean = pixels.mean((2, 3), keepdim=True)
+        return torch.clamp(brightness * (contrast * pixels + (1 - contrast) * mean), 0, 255)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    grey = (pixels * luma).sum(1, keepdim=True)
+    mean = grey.mean((2, 3), keepdim=True)
+    scaled = saturation * pixels + (1 - saturation) * grey
+    return torch.clamp(brightness * (contrast * scaled + (1 - contrast) * mean), 0, 255)

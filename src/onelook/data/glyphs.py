@@ -1,0 +1,248 @@
+"""Glyphs: characters of many scripts in many environments, the built-in data set that needs no download.
+
+A class is one character. An item is that character in one font and one pose. The splits have no script in common, and
+no two classes of any split look alike (data/scripts.py).
+
+Every item is rendered in V environments, the views of the image set. An environment fixes what the images of one
+occasion have in common: colours, background, light, blur, noise, haze and a pose. A task sees all of its images in
+one environment, so that the images without a label tell it something about the images with one.
+
+Environment e of a split is a function of (seed, split, e), the pose of an item of (seed, character, item): more
+environments, or more images per class, leave the earlier ones as they are.
+
+Axes: V environments, N items, M masks, B items of a chunk, S = size, W = the side of a mask,
+Z = 2S = the side of a tile.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, ImageFont
+from torch import Tensor
+
+from onelook.data.environments import Environment, draw_environment, pose_matrix
+from onelook.data.images import ImageSet
+from onelook.data.scripts import SCRIPTS, characters
+from onelook.errors import DataError, SettingsError, unknown_name
+from onelook.events import Progress
+
+FONTS = (
+    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold",
+    "STIXGeneral", "STIXGeneralBol",
+)  # fmt: skip
+CHUNK = 500
+NONCHARACTER = "\U0010fffe"
+"""In no font, so that it draws the sign for a missing character."""
+
+
+@dataclass(frozen=True)
+class GlyphsConfig:
+    size: int = 32
+    """Height and width of an image in pixels, at least 16."""
+    images_per_class: int = 20
+    """Items of each character: fonts and poses."""
+    train_environments: int = 16
+    """V of the train split."""
+    val_environments: int = 12
+    """V of the val split."""
+    test_environments: int = 12
+    """V of the test split."""
+    item_variation: float = 1.0
+    """How much the pose differs between the items of a class; 0 leaves only the fonts."""
+    environment_variation: float = 1.0
+    """How far an environment's pose, blur, noise, haze and shadows go; 0 leaves only colours and backgrounds."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"size": 16, "images_per_class": 1, "item_variation": 0, "environment_variation": 0, "seed": 0}
+        for name, bound in (least | {f"{split}_environments": 1 for split in SCRIPTS}).items():
+            if getattr(self, name) < bound:
+                raise SettingsError(f"Glyphs need {name} of at least {bound}, but got {getattr(self, name)}.")
+
+
+def load_glyphs(split: str, config: GlyphsConfig = GlyphsConfig()) -> Generator[Progress, None, ImageSet]:
+    """Render a split. Pixels depend on nothing but the arguments and the version of the font renderer."""
+    if split not in SCRIPTS:
+        raise unknown_name("split of glyphs", split, SCRIPTS)
+    classes = characters(split)
+    masks, masks_of_class = yield from _draw_masks([character for _, character in classes], config.size)
+    items = _draw_items([character for _, character in classes], masks_of_class, config)
+    n_environments: int = getattr(config, f"{split}_environments")
+    n_items = len(items.mask)
+    pixels = torch.empty(n_environments, n_items, 3, config.size, config.size, dtype=torch.uint8)
+    hashes = [hashlib.sha256() for _ in range(n_items)]
+    for e in range(n_environments):
+        yield Progress("rendering glyphs", e, n_environments)
+        rng = np.random.default_rng([config.seed, list(SCRIPTS).index(split), e])
+        environment = draw_environment(rng, config.size, config.environment_variation)
+        for start in range(0, n_items, CHUNK):
+            chunk = slice(start, start + CHUNK)
+            pixels[e, chunk] = _render(environment, masks, items[chunk])
+        for digest, image in zip(hashes, pixels[e].numpy(), strict=True):
+            digest.update(image)
+    yield Progress("rendering glyphs", n_environments, n_environments)
+    class_names = tuple(f"{script}/U+{ord(character):04X} {character}" for script, character in classes)
+    return ImageSet(
+        pixels=pixels,
+        labels=torch.arange(len(classes)).repeat_interleave(config.images_per_class),
+        class_names=class_names,
+        names=tuple(f"{name}/{item:02d}" for name in class_names for item in range(config.images_per_class)),
+        digests=tuple(digest.digest() for digest in hashes),
+        source=(
+            f"glyphs/{split} ({n_environments} environments of variation {config.environment_variation:g}, "
+            f"{config.images_per_class} images a class of variation {config.item_variation:g}, "
+            f"{config.size} pixels, seed {config.seed})"
+        ),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ masks from fonts
+
+
+def _draw_masks(wanted: list[str], size: int) -> Generator[Progress, None, tuple[Tensor, list[list[int]]]]:
+    """All characters in all fonts that have them: soft masks (M, 1, W, W) in 0 … 1, and each character's indices."""
+    side = size * 3 // 2
+    fonts = [ImageFont.truetype(path, 2 * side, layout_engine=ImageFont.Layout.BASIC) for path in _font_paths()]
+    absent = [_bitmap(font, NONCHARACTER) for font in fonts]
+    masks: list[np.ndarray] = []
+    masks_of_class: list[list[int]] = []
+    for k, character in enumerate(wanted):
+        if k % 100 == 0:
+            yield Progress("drawing characters", k, len(wanted))
+        bitmaps = [_bitmap(font, character) for font in fonts]
+        drawn = [b for b, missing in zip(bitmaps, absent, strict=True) if b is not None and not _same(b, missing)]
+        if not drawn:
+            raise DataError(
+                f"No font of this matplotlib has U+{ord(character):04X}, which is a class of glyphs; "
+                "install matplotlib 3.9 or newer."
+            )
+        masks_of_class.append(list(range(len(masks), len(masks) + len(drawn))))
+        masks.extend(_centred(bitmap, side) for bitmap in drawn)
+    yield Progress("drawing characters", len(wanted), len(wanted))
+    hard = torch.from_numpy(np.stack(masks)).unsqueeze(1).float() / 255
+    return _blur(hard, 1.0), masks_of_class
+
+
+def _font_paths() -> Iterator[str]:
+    # The package is looked up and not imported: only its folder of fonts is wanted, and its import is slow.
+    spec = importlib.util.find_spec("matplotlib")
+    folder = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" if spec and spec.origin else None
+    for font in FONTS:
+        if folder is None or not (folder / f"{font}.ttf").is_file():
+            raise DataError(
+                f"Glyphs are drawn with the fonts that come with matplotlib, but {font} is not there; "
+                'get them by `pip install "onelook[demo]"`.'
+            )
+        yield str(folder / f"{font}.ttf")
+
+
+def _bitmap(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
+    """The ink of a character, cropped; None for a blank."""
+    left, top, right, bottom = font.getbbox(character)
+    if right <= left or bottom <= top:
+        return None
+    core = font.getmask(character, mode="L")
+    image = Image.frombytes("L", core.size, bytes(core))
+    box = image.getbbox()
+    return image.crop(box) if box else None
+
+
+def _same(a: Image.Image, b: Image.Image | None) -> bool:
+    return b is not None and a.size == b.size and a.tobytes() == b.tobytes()
+
+
+def _centred(bitmap: Image.Image, side: int) -> np.ndarray:
+    """Scaled so that the longer side fills 0.72 of the square, which leaves room to turn."""
+    scale = 0.72 * side / max(bitmap.size)
+    small = bitmap.resize([max(1, round(length * scale)) for length in bitmap.size], Image.Resampling.LANCZOS)
+    square = Image.new("L", (side, side))
+    square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
+    return np.asarray(square)
+
+
+# ------------------------------------------------------------------------------------------------ items
+
+
+@dataclass(frozen=True)
+class _Items:
+    """What an item keeps in every environment."""
+
+    mask: Int[Tensor, "B"]
+    pose: Float[Tensor, "B 2 2"]
+    """From the coordinates of the posed glyph to those of its mask."""
+    shift: Float[Tensor, "B 2"]
+    """In halves of the image's side."""
+    weight: Float[Tensor, "B"]
+    """What is added to the soft mask before it is cut at one half: strokes get bolder or lighter."""
+    exposure: Float[Tensor, "B"]
+    window: Float[Tensor, "B 4"]
+    """Where in the tiles of background and of noise it is cut out, 0 … 1."""
+
+    def __getitem__(self, rows: slice) -> "_Items":
+        return _Items(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+def _draw_items(wanted: list[str], masks_of_class: list[list[int]], config: GlyphsConfig) -> _Items:
+    rows = []
+    for character, masks in zip(wanted, masks_of_class, strict=True):
+        for item in range(config.images_per_class):
+            rng = np.random.default_rng([config.seed, ord(character), item])
+            mask = masks[rng.integers(len(masks))]
+            # Clipped, so that no item leaves the image and no hairline vanishes.
+            normal = np.clip(rng.standard_normal(8), -2, 2) * config.item_variation
+            pose = pose_matrix(0.14 * normal[0], 0.12 * normal[1], 0.09 * normal[2:4])
+            uniform = rng.random(4)
+            weight = 0.06 + 0.09 * normal[6]
+            rows.append((mask, pose, 0.07 * normal[4:6], weight, 1 + 0.05 * normal[7], uniform))
+    mask, *others = zip(*rows, strict=True)
+    return _Items(torch.tensor(mask), *(torch.from_numpy(np.array(other, dtype=np.float32)) for other in others))
+
+
+# ------------------------------------------------------------------------------------------------ rendering
+
+
+def _render(scene: Environment, masks: Float[Tensor, "M 1 W W"], items: _Items) -> UInt8[Tensor, "B 3 S S"]:
+    size = scene.background.shape[-1] // 2
+    to_mask = items.pose @ scene.pose
+    theta = torch.cat([to_mask, -to_mask @ items.shift.unsqueeze(-1)], -1)
+    grid = F.affine_grid(theta, [len(theta), 1, size, size], align_corners=False)
+    soft = F.grid_sample(masks[items.mask], grid, align_corners=False)
+    ink = ((soft - 0.5 + items.weight.view(-1, 1, 1, 1)) * 2 + 0.5).clamp(0, 1)
+
+    line = (torch.arange(size) + 0.5) / size * 2 - 1
+    towards_light = scene.light[0] * line + scene.light[1] * line.unsqueeze(-1)  # S S
+    height = _blur(ink, 0.03 * size)
+    away = [round(-0.07 * size * float(part)) for part in scene.light]
+    shadow = torch.roll(height, (away[1], away[0]), (2, 3))
+    slope_y, slope_x = torch.gradient(height, dim=(2, 3))
+    # A slope that rises away from the light faces it.
+    lit_edge = -(slope_x * scene.light[0] + slope_y * scene.light[1]) * (size / 8)
+
+    ground = _windows(scene.background, items.window[:, :2], size) * (1 - scene.shadow * shadow)
+    colour = torch.lerp(scene.ink[1], scene.ink[0], (towards_light + 1) / 2) + scene.relief * lit_edge
+    image = torch.lerp(ground, colour, ink) * (1 + scene.ramp * towards_light)
+    image = torch.lerp(image * items.exposure.view(-1, 1, 1, 1), scene.air, scene.haze)
+    image = _blur(image, scene.blur * size) + _windows(scene.noise, items.window[:, 2:], size)
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _windows(tile: Float[Tensor, "3 Z Z"], corner: Float[Tensor, "B 2"], size: int) -> Float[Tensor, "B 3 S S"]:
+    rows, columns = ((corner * 2 * size).long().unsqueeze(-1) + torch.arange(size)).remainder(2 * size).unbind(1)
+    return tile[:, rows.unsqueeze(-1), columns.unsqueeze(-2)].transpose(0, 1)
+
+
+def _blur(images: Float[Tensor, "B C S S"], sigma: float) -> Float[Tensor, "B C S S"]:
+    """Gaussian blur, sigma in pixels, as one matrix for rows and for columns; at the rim the weights are scaled up."""
+    if sigma < 0.1:
+        return images
+    place = torch.arange(images.shape[-1], dtype=torch.float32)
+    kernel = torch.exp(-((place - place.unsqueeze(-1)) ** 2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum(-1, keepdim=True)
+    return kernel @ images @ kernel.mT

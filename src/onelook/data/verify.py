@@ -1,0 +1,111 @@
+"""Checking a benchmark on the disk against the facts, and the checksums that the facts are made of.
+
+The checksums are defined at the head of benchmarks.py.
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from onelook.data.benchmarks import Benchmark, Split, find_benchmark, list_split, require
+from onelook.data.images import Listing
+from onelook.errors import DataError
+from onelook.events import Progress
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a benchmark on the disk holds, and everything that differs from the facts."""
+
+    name: str
+    path: Path
+    classes: dict[str, int]
+    """Split -> classes found."""
+    images: dict[str, int]
+    """Split -> images found."""
+    problems: tuple[str, ...]
+    """One sentence each; none means that it is the published benchmark."""
+
+
+def verify(name: str, home: Path | None = None) -> Generator[Progress, None, Verification]:
+    """Compare what is on the disk with the facts: classes, images and, where there is one, the content checksum.
+
+    Raises DataError if the benchmark is not there. mini-ImageNet, tieredImageNet and CUB are only counted.
+    """
+    benchmark = find_benchmark(name)
+    return (yield from check(benchmark, require(benchmark, home)))
+
+
+def check(benchmark: Benchmark, path: Path) -> Generator[Progress, None, Verification]:
+    """`verify` for a zip or folder anywhere."""
+    classes: dict[str, int] = {}
+    images: dict[str, int] = {}
+    problems: list[str] = []
+    for split, facts in benchmark.splits.items():
+        try:
+            listing = list_split(benchmark, split, path)
+        except DataError as error:
+            classes[split] = images[split] = 0
+            problems.append(f"{split}: {error}")
+            continue
+        classes[split], images[split] = len(listing.class_names), len(listing.names)
+        wrong = _wrong_counts(benchmark, facts, listing)
+        if not wrong and facts.content is not None:
+            wrong = yield from _wrong_content(f"checking {benchmark.name} {split}", benchmark.channels, facts, listing)
+        problems += [f"{split}: {problem}." for problem in wrong]
+    return Verification(benchmark.name, path, classes, images, tuple(problems))
+
+
+def class_checksum(names: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def content_digest(class_name: str, pixels: bytes) -> bytes:
+    return hashlib.sha256(class_name.encode() + pixels).digest()
+
+
+def content_checksum(digests: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def _wrong_counts(benchmark: Benchmark, facts: Split, listing: Listing) -> list[str]:
+    problems = []
+    count = Counter(listing.class_names[k] for k in listing.labels)
+    if missing := sorted(set(facts.classes) - set(count)):
+        problems.append(f"{len(missing)} of {len(facts.classes)} classes are missing, {missing[0]!r} first")
+    if unknown := sorted(set(count) - set(facts.classes)):
+        problems.append(f"{len(unknown)} classes are not of this split, {unknown[0]!r} first")
+    expected = benchmark.images_per_class
+    odd = sorted(name for name, found in count.items() if expected is not None and found != expected)
+    if odd:
+        problems.append(f"{len(odd)} classes do not have {expected} images, {odd[0]!r} first with {count[odd[0]]}")
+    if not problems and len(listing.names) != facts.images:
+        problems.append(f"{len(listing.names)} images instead of {facts.images}")
+    return problems
+
+
+def _wrong_content(stage: str, channels: int, facts: Split, listing: Listing) -> Generator[Progress, None, list[str]]:
+    digests: list[bytes] = []
+    unreadable: list[str] = []
+    total = len(listing.names)
+    for done, (name, label) in enumerate(zip(listing.names, listing.labels, strict=True), 1):
+        try:
+            with Image.open(io.BytesIO(listing.read(name))) as image:
+                pixels = image.convert("RGB" if channels == 3 else "L").tobytes()
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            unreadable.append(name)
+        else:
+            digests.append(content_digest(listing.class_names[label], pixels))
+        if done % 1000 == 0 or done == total:
+            yield Progress(stage, done, total)
+    if unreadable:
+        return [f"{len(unreadable)} images cannot be read, {unreadable[0]} first"]
+    found = content_checksum(digests)
+    if found != facts.content:
+        return [f"the pixels are not the published ones: content checksum {found}, expected {facts.content}"]
+    return []

@@ -1,0 +1,52 @@
+"""Errors that a person can act on.
+
+    UserError                 anything the person can mend: exit code 2, HTTP 400
+    ├── SettingsError         an unknown or impossible setting, a wrong argument (also a ValueError)
+    ├── DataError             images, folders, archives, tables, tasks that cannot be drawn from them
+    ├── ArtifactError         a checkpoint or result file that is damaged, missing or of another kind
+    ├── DownloadError         a file that could not be fetched or has the wrong checksum
+    ├── StorageError          a disk that is full or may not be written
+    └── DivergedError         training that left the finite numbers
+
+Every message is one sentence or two: what it is about, what was found, what was expected, what to do.
+Anything that is not a `UserError` is a defect of Onelook and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Base of all errors whose remedy is in the hands of the person who sees them."""
+
+
+class SettingsError(UserError, ValueError):
+    """A setting that does not exist or cannot be honoured."""
+
+
+class DataError(UserError):
+    """Data that cannot be read, or cannot give what was asked of it."""
+
+
+class ArtifactError(UserError):
+    """A model or result file that cannot be used."""
+
+
+class DownloadError(UserError):
+    """A download that failed or whose checksum is wrong."""
+
+
+class StorageError(UserError):
+    """A file that could not be written; what was there before is intact."""
+
+
+class DivergedError(UserError):
+    """Training met a loss that is not finite."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:
+    """The error for a name that is not among `known`, with the nearest one as a suggestion."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+    return SettingsError(f"There is no {kind} named {name!r}; {hint}")

@@ -1,0 +1,69 @@
+"""Files that are either whole or not there."""
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+
+from onelook.errors import StorageError
+
+
+def cache_home() -> Path:
+    """Where computed things that can be computed again are kept: $ONELOOK_CACHE, or the user's cache folder."""
+    return Path(os.environ.get("ONELOOK_CACHE") or platformdirs.user_cache_dir("onelook"))
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well.
+
+    If it does not, or the machine stops in the middle, `path` is as it was. Raises StorageError, with the reason,
+    where the file cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        temporary = Path(name)
+        os.close(handle)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # or a crash could leave the new name on an empty file
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space, or choose another place" if full else "choose a place that can be written"
+    return StorageError(f"{path} could not be written ({error.strerror or error}); {remedy}. What was there is intact.")
+
+
+def digest(*parts: bytes) -> bytes:
+    """SHA-256 of the parts, unambiguous about where one ends."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little"))
+        whole.update(part)
+    return whole.digest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,45 @@
+"""Few-shot methods: one file per paper, one line each in METHODS."""
+
+import inspect
+from typing import Any
+
+from onelook.errors import SettingsError, unknown_name
+from onelook.methods.base import IterativeMethod as IterativeMethod
+from onelook.methods.base import Method as Method
+from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
+from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
+from onelook.methods.sib import SIB as SIB
+
+METHODS: dict[str, type[Method]] = {
+    "feature-averaging": FeatureAveraging,
+    "prototypical": PrototypicalNetworks,
+    "sib": SIB,
+}
+
+
+def create(name: str, **settings: Any) -> Method:
+    """The method of that name, untrained. Raises SettingsError for a name or a setting that does not exist."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    known = parameters_of(name)
+    for key in settings:
+        if key not in known:
+            raise unknown_name(f"setting of {name}", key, known)
+    try:
+        return METHODS[name](**settings)
+    except TypeError as error:
+        raise SettingsError(f"{name} cannot be built: {error}.") from error
+
+
+def parameters_of(name: str) -> dict[str, inspect.Parameter]:
+    """The constructor arguments of the method of that name."""
+    return dict(inspect.signature(METHODS[name]).parameters)
+
+
+def name_of(method: Method) -> str:
+    return next(name for name, kind in METHODS.items() if type(method) is kind)
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    """What `create` needs to build the method again, without its weights."""
+    return {key: getattr(method, key) for key in parameters_of(name_of(method))}

@@ -1,0 +1,41 @@
+"""Feature averaging with a cosine classifier: SIB before its first step ("K = 0").
+
+Spyros Gidaris, Nikos Komodakis. Dynamic Few-Shot Visual Learning without Forgetting. CVPR 2018, arXiv:1804.09458.
+
+The weight of a class is the mean of its unit-length support features times a learned diagonal; queries are
+compared with it by a cosine with a learned scale. This is an inductive method: queries are judged one by one.
+The attention over base classes of the paper is not used, as in SIB.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from onelook import ops
+from onelook.methods.base import IterativeMethod
+from onelook.tasks import Tasks
+
+
+class FeatureAveraging(IterativeMethod):
+    transductive: ClassVar[bool] = False
+    assumes_balanced_queries: ClassVar[bool] = False
+    n_steps = 0
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.feature_size = feature_size
+        self.diagonal = nn.Parameter(torch.ones(feature_size))
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def init(self, tasks: Tasks) -> Float[Tensor, "T K D"]:
+        means = ops.class_means(ops.normalise(tasks.support), tasks.support_labels, tasks.n_way)
+        return self.diagonal * means
+
+    def step(self, weights: Float[Tensor, "T K D"], tasks: Tasks) -> Float[Tensor, "T K D"]:
+        del tasks
+        return weights
+
+    def score(self, weights: Float[Tensor, "T K D"], query: Float[Tensor, "T Q D"]) -> Float[Tensor, "T Q K"]:
+        return self.scale * ops.cosine_similarity(query, weights)

@@ -1,0 +1,63 @@
+"""Accuracy of each task, and what may be said of their mean."""
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from onelook.data.sampler import TaskSampler, TaskSpec, Views
+from onelook.events import Progress
+from onelook.methods import Method
+
+CHUNK = 32
+"""Tasks in one call: few enough for their features to stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95 % confidence interval, mean ± ci95."""
+
+    mean: float
+    ci95: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.ci95:.2f}"
+
+    @property
+    def excludes_zero(self) -> bool:
+        return abs(self.mean) > self.ci95
+
+
+def interval(values: Float[Tensor, "T"]) -> Interval:
+    """Normal interval of the mean over tasks: 1.96 standard errors. One task has no interval (infinite)."""
+    values = values.double()
+    error = values.std(correction=1).item() / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    return Interval(values.mean().item(), 1.96 * error)
+
+
+def paired(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Interval:
+    """The mean difference task by task: what the tasks have in common drops out of its interval."""
+    return interval(values.double() - reference.double())
+
+
+def task_accuracies(
+    method: Method, sampler: TaskSampler, n_tasks: int, first: int = 0
+) -> Generator[Progress, None, Float[Tensor, "T"]]:
+    """Percent of right answers in each of the tasks first … first + n_tasks - 1."""
+    parts = []
+    for start in range(first, first + n_tasks, CHUNK):
+        tasks = sampler.sample(range(start, min(start + CHUNK, first + n_tasks)))
+        with torch.inference_mode():
+            answers = method(tasks.without_query_labels()).argmax(-1)
+        assert tasks.query_labels is not None
+        parts.append(100 * (answers == tasks.query_labels).float().mean(1))
+        yield Progress("tasks", start + len(tasks) - first, n_tasks)
+    return torch.cat(parts)
+
+
+def mean_accuracy(method: Method, data: Views, spec: TaskSpec, n_tasks: int) -> Generator[Progress, None, Interval]:
+    """Mean over the first `n_tasks` tasks of `spec`, in percent."""
+    return interval((yield from task_accuracies(method, TaskSampler(data, spec), n_tasks)))

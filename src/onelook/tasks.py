@@ -1,0 +1,88 @@
+"""Tasks: batches of few-shot problems; and Embeddings: the features that tasks are drawn from.
+
+Axes: T tasks, S support rows, Q query rows, K classes, D feature, N rows of a data set, V views.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from onelook.errors import DataError
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """A batch of T tasks of equal size. One task is T = 1.
+
+    Labels say which row belongs to which class, so shots may differ between the classes of a task and rows
+    may stand in any order. An item is a feature vector or an image.
+    """
+
+    support: Shaped[Tensor, "T S *item"]
+    support_labels: Int[Tensor, "T S"]
+    query: Shaped[Tensor, "T Q *item"]
+    n_way: int
+    """K, the number of classes; labels are 0 … K-1."""
+    query_labels: Int[Tensor, "T Q"] | None = None
+    """Known in training and for scoring only; a method never reads them outside `loss`."""
+
+    def __post_init__(self) -> None:
+        # Without this check a label out of range, or a class without a support row, becomes a NaN prototype.
+        count_TK = torch.stack([(self.support_labels == k).sum(-1) for k in range(self.n_way)], -1)
+        if bool((count_TK.sum(-1) != self.support_labels.shape[-1]).any()):
+            found = (int(self.support_labels.min()), int(self.support_labels.max()))
+            raise DataError(
+                f"Support labels must be 0 to {self.n_way - 1}, but found {found[0]} to {found[1]}; relabel them."
+            )
+        if bool((count_TK == 0).any()):
+            missing = int((count_TK == 0).nonzero()[0, 1])
+            raise DataError(f"Class {missing} has no labelled example in a task; every class needs at least one.")
+
+    def __len__(self) -> int:
+        return self.support.shape[0]
+
+    def __getitem__(self, tasks: slice) -> "Tasks":
+        labels = None if self.query_labels is None else self.query_labels[tasks]
+        return Tasks(self.support[tasks], self.support_labels[tasks], self.query[tasks], self.n_way, labels)
+
+    def without_query_labels(self) -> "Tasks":
+        return replace(self, query_labels=None)
+
+    def map_items(self, function: Callable[[Tensor], Tensor]) -> "Tasks":
+        """The same tasks with `function` (rows, *item -> rows, *new_item) applied to all items at once."""
+        n_support = self.support.shape[0] * self.support.shape[1]
+        rows = torch.cat([self.support.flatten(0, 1), self.query.flatten(0, 1)])
+        new = function(rows)
+        return replace(
+            self,
+            support=new[:n_support].reshape(*self.support.shape[:2], *new.shape[1:]),
+            query=new[n_support:].reshape(*self.query.shape[:2], *new.shape[1:]),
+        )
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features of a data set, in V views of every item (V = 1 where nothing is augmented)."""
+
+    views: Float[Tensor, "V N D"]
+    labels: Int[Tensor, "N"]
+    """-1 = unlabelled."""
+    class_names: tuple[str, ...]
+    items: tuple[str, ...] = ()
+    """The names of the N items, usually paths."""
+    source: str = ""
+    """Where the features come from, in words."""
+    environments: bool = False
+    """What the views are: random augmentations, drawn for every item apart (False), or environments,
+    of which a task sees one (True; see data/glyphs.py)."""
+
+    @property
+    def features(self) -> Float[Tensor, "N D"]:
+        return self.views[0]
+
+    @property
+    def feature_size(self) -> int:
+        return self.views.shape[-1]

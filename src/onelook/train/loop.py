@@ -1,0 +1,224 @@
+"""One loop for all training: it yields events, survives a kill at any moment, and keeps the best.
+
+What is trained is an `Objective`: a module and a loss that is a pure function of its weights and the number of the
+step. So a run that goes on from its last saved state takes the same steps as one that was never interrupted.
+"""
+
+import dataclasses
+import math
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from onelook import artifacts
+from onelook.artifacts import Artifact
+from onelook.errors import ArtifactError, DivergedError, SettingsError
+from onelook.scoring import Interval
+
+
+class Objective(Protocol):
+    """What the loop trains."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def n_steps(self) -> int: ...
+
+    @property
+    def validate_every(self) -> int: ...
+
+    def loss(self, step: int) -> Tensor:
+        """The loss of step 0 … n_steps - 1, with its graph."""
+
+    def validate(self) -> Interval:
+        """Accuracy in percent on the validation tasks, the same tasks every time."""
+
+    def artifact(self, about: dict[str, Any]) -> Artifact:
+        """What is worth keeping of the module."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """SGD has Nesterov momentum 0.9."""
+    learning_rate: float = 0.1
+    """At its highest."""
+    weight_decay: float = 5e-4
+    schedule: Literal["constant", "one-cycle"] = "one-cycle"
+    """One-cycle: linear warm-up over the first `warmup` of the steps, then half a cosine down to 0."""
+    warmup: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in ("sgd", "adam") or self.schedule not in ("constant", "one-cycle"):
+            raise SettingsError(f"Optimisers are sgd and adam, schedules constant and one-cycle, but got "
+                                f"{self.optimiser} and {self.schedule}.")  # fmt: skip
+        if not self.learning_rate > 0:
+            raise SettingsError(f"The learning rate must be positive, but is {self.learning_rate}.")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.optimiser == "adam":
+            return torch.optim.Adam(parameters, self.learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            parameters, self.learning_rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
+        )
+
+    def learning_rate_at(self, step: int, n_steps: int) -> float:
+        if self.schedule == "constant":
+            return self.learning_rate
+        warm = max(1, round(self.warmup * n_steps))
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, n_steps - warm)))
+
+
+@dataclass(frozen=True)
+class Resumed:
+    step: int
+    n_steps: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    step: int
+    """Steps done."""
+    n_steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    step: int
+    n_steps: int
+    loss: float
+    """Mean since the last validation."""
+    accuracy: Interval
+    best: bool
+
+
+Event = Resumed | Stepped | Validated
+
+
+def train(
+    objective: Objective, optimisation: Optimisation, config: dict[str, Any], run: Path, save_every: int = 500
+) -> Generator[Event, None, Path]:
+    """Train, and return the path of the best model, `run`/model.safetensors.
+
+    run: the folder of this run. One that holds an unfinished run of the same configuration is taken up where it
+        was saved last; one that holds a finished run returns at once.
+    config: all that determines the result, as JSON; it goes into the artifact.
+    save_every: steps between saved states; it does not influence the result.
+    Raises DivergedError, ArtifactError (the folder holds another run), StorageError.
+    """
+    model, state = run / "model.safetensors", run / "state.safetensors"
+    optimiser = optimisation.build(objective.module.parameters())
+    progress = _Progress()
+    if state.exists():
+        progress = _resume(state, objective, optimiser, config)
+        yield Resumed(progress.step, objective.n_steps)
+    try:
+        while progress.step < objective.n_steps:
+            # Nothing is yielded before the step is whole, validation included: whoever stops the loop at an event
+            # leaves a state from which a straight run would have gone on.
+            events: list[Event] = [_take_step(objective, optimiser, optimisation, progress)]
+            last = progress.step == objective.n_steps
+            if last or progress.step % objective.validate_every == 0:
+                events.append(_validate(objective, progress))
+            if last or progress.step % save_every == 0:
+                artifacts.save(_state(objective, optimiser, progress, config), state)
+            yield from events
+    except GeneratorExit:
+        artifacts.save(_state(objective, optimiser, progress, config), state)
+        raise
+    if not model.exists():
+        # At the end the best weights take the place of the last, and what remains is a model and its history.
+        objective.module.load_state_dict(progress.best_weights)
+        artifacts.save(objective.artifact({"config": config, "history": progress.history}), model)
+    return model
+
+
+@dataclass
+class _Progress:
+    """Everything of a run that changes, but for the module and the optimiser."""
+
+    step: int = 0
+    loss_sum: float = 0.0
+    n_summed: int = 0
+    best_accuracy: float = -1.0
+    best_weights: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+
+def _take_step(
+    objective: Objective, optimiser: torch.optim.Optimizer, optimisation: Optimisation, progress: _Progress
+) -> Stepped:
+    rate = optimisation.learning_rate_at(progress.step, objective.n_steps)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    objective.module.train()
+    optimiser.zero_grad()
+    loss = objective.loss(progress.step)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise DivergedError(f"The loss became {value} at step {progress.step + 1} with learning rate {rate:.3g}; "
+                            f"the last saved state is intact. Choose a smaller learning rate.")  # fmt: skip
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    progress.step += 1
+    progress.loss_sum += value
+    progress.n_summed += 1
+    return Stepped(progress.step, objective.n_steps, value)
+
+
+def _validate(objective: Objective, progress: _Progress) -> Validated:
+    objective.module.eval()
+    accuracy = objective.validate()
+    mean_loss = progress.loss_sum / progress.n_summed
+    best = accuracy.mean > progress.best_accuracy
+    if best:
+        progress.best_accuracy = accuracy.mean
+        progress.best_weights = {k: v.clone() for k, v in objective.module.state_dict().items()}
+    progress.history.append(
+        {"step": progress.step, "loss": mean_loss, "accuracy": accuracy.mean, "ci95": accuracy.ci95}
+    )
+    progress.loss_sum, progress.n_summed = 0.0, 0
+    return Validated(progress.step, objective.n_steps, mean_loss, accuracy, best)
+
+
+def _state(
+    objective: Objective, optimiser: torch.optim.Optimizer, progress: _Progress, config: dict[str, Any]
+) -> Artifact:
+    """One file, so that weights, optimiser and history can never be of different moments."""
+    tensors = {f"last.{k}": v for k, v in objective.module.state_dict().items()}
+    tensors |= {f"best.{k}": v for k, v in progress.best_weights.items()}
+    for i, slots in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{i}.{k}": v for k, v in slots.items() if v is not None}
+    plain = {k: v for k, v in vars(progress).items() if k != "best_weights"}
+    return Artifact("state", tensors, {"config": config, "progress": plain})
+
+
+def _resume(path: Path, objective: Objective, optimiser: torch.optim.Optimizer, config: dict[str, Any]) -> _Progress:
+    saved = artifacts.load(path, "state")
+    differing = sorted(k for k in {*config, *saved.about["config"]} if config.get(k) != saved.about["config"].get(k))
+    if differing:
+        key = differing[0]
+        raise ArtifactError(
+            f"{path.parent} holds a run with other settings ({key}: {saved.about['config'].get(key)}, "
+            f"now {config.get(key)}); choose another folder, or remove this one."
+        )
+    objective.module.load_state_dict(_with_prefix(saved.tensors, "last."))
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _with_prefix(saved.tensors, "optimiser.").items():
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = tensor.clone()
+    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+    best = {k: v.clone() for k, v in _with_prefix(saved.tensors, "best.").items()}
+    return _Progress(**saved.about["progress"], best_weights=best)
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,101 @@
+"""Pretraining: a classifier over the training classes, for the sake of its feature network."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelook import ops
+from onelook.artifacts import Artifact, backbone_artifact
+from onelook.backbones import Backbone
+from onelook.data.augment import N_DRAWS, Augmentation, augment
+from onelook.data.embed import EmbedConfig, embed, precision
+from onelook.data.images import ImageSet
+from onelook.data.sampler import TaskSpec
+from onelook.events import finish
+from onelook.methods import FeatureAveraging
+from onelook.scoring import Interval, mean_accuracy
+from onelook.train.loop import Optimisation
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    epochs: int = 60
+    batch_size: int = 128
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(learning_rate=0.2))
+    precision: str = "bfloat16"
+    """What the network computes in: float32 or bfloat16. Weights and optimiser stay in float32."""
+    n_validation_tasks: int = 1000
+    """5-way 1-shot tasks of the validation classes, judged by feature averaging after every epoch."""
+    seed: int = 0
+
+
+class Pretraining:
+    """A cosine classifier over all training classes; its feature network is what is kept.
+
+    Spyros Gidaris, Nikos Komodakis, CVPR 2018, arXiv:1804.09458, section 3.3 (the classifier).
+    """
+
+    def __init__(
+        self, name: str, backbone: Backbone, training: ImageSet, validation: ImageSet, config: PretrainConfig
+    ) -> None:
+        torch_seed = torch.Generator().manual_seed(config.seed)
+        self.name = name
+        self.config = config
+        self.backbone = backbone
+        self.validation = validation
+        n_views = len(training.pixels)
+        # Channels last in memory, as augmentation reads them.
+        pixels = training.pixels.flatten(0, 1)
+        self.pixels = pixels.contiguous(memory_format=torch.channels_last)
+        self.labels = training.labels.repeat(n_views)
+        self.classifier = CosineClassifier(backbone.feature_size, len(training.class_names), torch_seed)
+        self.module = nn.ModuleDict({"backbone": backbone, "classifier": self.classifier})
+        set_pixel_statistics(backbone, pixels)
+        self.validate_every = len(self.labels) // config.batch_size
+        self.n_steps = config.epochs * self.validate_every
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def loss(self, step: int) -> Tensor:
+        epoch, batch = divmod(step, self.validate_every)
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(self.labels)))
+        size = self.config.batch_size
+        rows = torch.from_numpy(self._order[1][batch * size : (batch + 1) * size])
+        draws = np.random.default_rng([self.config.seed, 1, step]).random((size, N_DRAWS))
+        pixels = augment(self.pixels[rows], self.config.augmentation, draws)
+        with precision(self.config.precision):
+            features = self.backbone(pixels)
+        return functional.cross_entropy(self.classifier(features.float()), self.labels[rows])
+
+    def validate(self) -> Interval:
+        embeddings = finish(embed(self.validation, self.backbone, EmbedConfig(precision=self.config.precision)))
+        method = FeatureAveraging(embeddings.feature_size)
+        return finish(mean_accuracy(method, embeddings, TaskSpec(), self.config.n_validation_tasks))
+
+    def artifact(self, about: dict[str, Any]) -> Artifact:
+        return backbone_artifact(self.backbone, self.name, about)
+
+
+class CosineClassifier(nn.Module):
+    """Scaled cosines between a feature and a weight for each class."""
+
+    def __init__(self, feature_size: int, n_classes: int, generator: torch.Generator) -> None:
+        super().__init__()
+        weight = torch.randn(n_classes, feature_size, generator=generator)
+        self.weight = nn.Parameter(weight * (2 / feature_size) ** 0.5)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.scale * ops.normalise(features) @ ops.normalise(self.weight).T
+
+
+def set_pixel_statistics(backbone: Backbone, pixels: Tensor) -> None:
+    """Mean and standard deviation of each channel, from at most 10,000 images spread over the set."""
+    some = pixels[:: max(1, len(pixels) // 10_000)].double()
+    backbone.pixel_mean.copy_(some.mean((0, 2, 3)).view(-1, 1, 1))
+    backbone.pixel_std.copy_(some.std((0, 2, 3)).clamp_min(1.0).view(-1, 1, 1))

@@ -1,0 +1,187 @@
+"""From the name of a method to a trained method: settings that are known to work."""
+
+import dataclasses
+import json
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onelook import methods
+from onelook.artifacts import load_method, require_feature_size
+from onelook.data.sampler import TaskSpec
+from onelook.errors import SettingsError, unknown_name
+from onelook.files import digest
+from onelook.methods import Method
+from onelook.tasks import Embeddings
+from onelook.train.episodes import MetaTrainConfig, MetaTraining
+from onelook.train.loop import Event, Optimisation, train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is meta-trained."""
+
+    config: MetaTrainConfig
+    sib: dict[str, Any] = field(default_factory=dict)
+    """Settings of SIB that go with it."""
+
+
+RECIPES: dict[str, Recipe] = {
+    "published": Recipe(
+        MetaTrainConfig(
+            n_steps=40_000, validate_every=2000,
+            optimisation=Optimisation("sgd", learning_rate=1e-3, weight_decay=5e-4, schedule="constant"),
+        ),
+        {"step_size": 1e-3},
+    ),
+    # Chosen on the validation tasks of CIFAR-FS: docs/log.md.
+    "fast": Recipe(MetaTrainConfig(), {"step_size": 0.03}),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MethodRequest:
+    """What a person asks for: a name with settings, or the file of a trained method."""
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: str = "fast"
+    file: Path | None = None
+
+    @property
+    def label(self) -> str:
+        plain = [f"{k}={v}" for k, v in self.settings.items()]
+        return ":".join([self.name, *plain, *([] if self.recipe == "fast" else [f"recipe={self.recipe}"])])
+
+
+def parse_request(text: str) -> MethodRequest:
+    """`name`, `name:setting=value:…:recipe=published`, or the path of a trained method."""
+    name, *pairs = text.split(":")
+    if name not in methods.METHODS:
+        if Path(text).exists():
+            return MethodRequest(Path(text).stem, file=Path(text))
+        raise unknown_name("method", name, methods.METHODS)
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise SettingsError(f"{pair!r} in {text!r} is not a setting; write {name}:setting=value.")
+        settings[key] = _value(value)
+    recipe = str(settings.pop("recipe", "fast"))
+    if recipe not in RECIPES:
+        raise unknown_name("recipe", recipe, RECIPES)
+    known = set(methods.parameters_of(name)) - {"feature_size", "n_way"}
+    for key in settings:
+        if key not in known:
+            raise unknown_name(f"setting of {name}", key, {*known, "recipe"})
+    return MethodRequest(name, settings, recipe)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A method that can be used, and how it came to be."""
+
+    method: Method
+    about: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Of its meta-training: step, loss, accuracy, ci95."""
+
+
+def ready(
+    request: MethodRequest, spec: TaskSpec, feature_size: int,
+    training: Embeddings | None, validation: Embeddings | None, runs: Path, n_steps: int | None = None,
+) -> Generator[Event, None, Ready]:  # fmt: skip
+    """The method for tasks of `spec`, meta-trained where it has something to learn.
+
+    A training that was done before, of the same settings on the same features, is found again under `runs`.
+    """
+    if request.file:
+        method, about = load_method(request.file)
+        require_feature_size(method, feature_size, str(request.file))
+        return Ready(method, {"trained_on": about["config"].get("trained_on", "")})
+    method = build(request, spec, feature_size)
+    learns = has_weights(method)
+    if (learns or method.needs_training_classes) and (training is None or validation is None):
+        raise SettingsError(
+            f"{request.label} has to learn from training classes, and there are none here; give a trained one "
+            f"(--methods FILE, made by `onelook train`), or features to train on (--train-embeddings FILE)."
+        )
+    if not learns or training is None or validation is None:
+        if training is not None:
+            method.prepare(training.features)
+        return Ready(method.eval())
+    plain = describe(request, spec, training, validation, n_steps)
+    run = runs / digest(json.dumps(plain, sort_keys=True).encode()).hex()[:16]
+    path = yield from meta_train(request, spec, training, validation, run, n_steps)
+    trained, about = load_method(path)
+    return Ready(trained, {"recipe": request.recipe, "train_steps": plain["n_steps"]}, about["history"])
+
+
+def meta_train(
+    request: MethodRequest, spec: TaskSpec, training: Embeddings, validation: Embeddings, run: Path,
+    n_steps: int | None = None,
+) -> Generator[Event, None, Path]:  # fmt: skip
+    """Train by the recipe in the folder `run`; returns the path of the trained method."""
+    method = build(request, spec, training.feature_size)
+    if not has_weights(method):
+        raise SettingsError(f"{request.label} has nothing to learn; use it as it is.")
+    method.prepare(training.features)
+    config = _config(request, spec, n_steps)
+    objective = MetaTraining(method, training, validation, config)
+    about = describe(request, spec, training, validation, n_steps)
+    return (yield from train(objective, config.optimisation, about, run))
+
+
+def describe(
+    request: MethodRequest, spec: TaskSpec, training: Embeddings, validation: Embeddings, n_steps: int | None
+) -> dict[str, Any]:
+    """All that determines what `meta_train` makes, as JSON."""
+    method = build(request, spec, training.feature_size)
+    return {
+        "method": methods.name_of(method), "settings": methods.settings_of(method),
+        **dataclasses.asdict(_config(request, spec, n_steps)),
+        "trained_on": training.source, "features": features_digest(training, validation),
+    }  # fmt: skip
+
+
+def _config(request: MethodRequest, spec: TaskSpec, n_steps: int | None) -> MetaTrainConfig:
+    """Training tasks are balanced and of their own seed, whatever the tasks are that the method is wanted for."""
+    config = replace(RECIPES[request.recipe].config, tasks=replace(spec, protocol="balanced", seed=0))
+    return config if n_steps is None else replace(config, n_steps=n_steps)
+
+
+def has_weights(method: Method) -> bool:
+    return any(True for _ in method.parameters())
+
+
+def build(request: MethodRequest, spec: TaskSpec, feature_size: int) -> Method:
+    """The untrained method. The same request gives the same first weights."""
+    settings = dict(request.settings)
+    known = methods.parameters_of(request.name)
+    if "n_way" in known:
+        settings["n_way"] = spec.n_way
+    if request.name == "sib":
+        settings = RECIPES[request.recipe].sib | settings
+    # Layers draw their first weights from the global generator; it is given back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        return methods.create(request.name, feature_size=feature_size, **settings)
+
+
+def features_digest(*sets: Embeddings) -> str:
+    """Identity of the features, from a sample of their rows: the cache has keyed them by their images already."""
+    parts = []
+    for embeddings in sets:
+        step = max(1, embeddings.views.shape[1] // 997)
+        parts += [embeddings.views[:, ::step].contiguous().numpy().tobytes(), embeddings.labels.numpy().tobytes()]
+    return digest(*parts).hex()[:16]

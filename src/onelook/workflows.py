@@ -1,0 +1,230 @@
+"""Whole jobs, from data to a model or a table: what the commands call, and a notebook can call too.
+
+Each is a generator of events that returns its result (`onelook.events.finish`).
+"""
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onelook import backbones
+from onelook.artifacts import load_backbone
+from onelook.backbones import Backbone
+from onelook.benchmark import Entry, compare
+from onelook.data.augment import Augmentation
+from onelook.data.embed import EmbedConfig, embed
+from onelook.data.images import ImageSet
+from onelook.data.sampler import TaskSpec
+from onelook.data.sources import augmentation_of, open_split
+from onelook.errors import DataError, SettingsError
+from onelook.files import cache_home, replacing
+from onelook.tasks import Embeddings
+from onelook.train import (
+    EpisodicPretraining,
+    MetaTrainConfig,
+    PretrainConfig,
+    Pretraining,
+    recipes,
+    train,
+)
+from onelook.train.recipes import MethodRequest, build, has_weights, ready
+
+N_VIEWS = 8
+"""R, the augmented views of every training image that meta-training reads."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are and what the machine can do."""
+
+    cache: Path = field(default_factory=cache_home)
+    home: Path | None = None
+    """Of the standard data sets; None: $ONELOOK_DATA or the user's cache folder."""
+    precision: str = field(default_factory=lambda: best_precision())
+
+
+def best_precision() -> str:
+    """bfloat16 where the processor computes in it, else float32."""
+    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+def pretrain(
+    data: str, name: str, config: PretrainConfig, run: Path, place: Place, image_size: int | None = None
+) -> Generator[Any, None, Path]:
+    """A feature network from the training classes of `data`; returns the path of the model."""
+    training = yield from open_split(data, "train", image_size, home=place.home)
+    validation = yield from open_split(data, "val", image_size, home=place.home)
+    backbone = new_backbone(name, training, config.seed)
+    objective = Pretraining(name, backbone, training, validation, config)
+    about = _about(name, backbone, training, config, objective="classes")
+    return (yield from train(objective, config.optimisation, about, run))
+
+
+def pretrain_by_episodes(
+    data: str, name: str, request: MethodRequest, config: MetaTrainConfig, run: Path, place: Place,
+    image_size: int | None = None,
+) -> Generator[Any, None, Path]:  # fmt: skip
+    """A feature network from tasks of images, taught through a method without weights of its own."""
+    training = yield from open_split(data, "train", image_size, home=place.home)
+    validation = yield from open_split(data, "val", image_size, home=place.home)
+    backbone = new_backbone(name, training, config.tasks.seed)
+    method = build(request, config.tasks, backbone.feature_size)
+    if has_weights(method):
+        raise SettingsError(f"{request.name} learns on the features of a finished network; run `onelook pretrain`, "
+                            f"then `onelook train --backbone` with its file.")  # fmt: skip
+    objective = EpisodicPretraining(name, backbone, method, training, validation, config, place.precision)
+    about = _about(name, backbone, training, config, objective=request.label, precision=place.precision)
+    return (yield from train(objective, config.optimisation, about, run))
+
+
+def new_backbone(name: str, images: ImageSet, seed: int) -> Backbone:
+    """Untrained, for images of this shape. The same seed gives the same first weights."""
+    channels, size = images.pixels.shape[2], images.pixels.shape[3]
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
+        torch.manual_seed(seed)
+        return backbones.create(name, channels, size)
+
+
+def _about(name: str, backbone: Backbone, images: ImageSet, config: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "backbone": name, "image_size": backbone.image_size, "channels": backbone.channels,
+        "data": images.source, "n_images": len(images), **dataclasses.asdict(config), **more,
+    }  # fmt: skip
+
+
+def features(
+    data: str, split: str, backbone: Backbone, place: Place, n_views: int = 1
+) -> Generator[Any, None, Embeddings]:
+    """Features of one split. n_views > 1: of augmented views, where the data has no environments of its own."""
+    images = yield from open_split(data, split, backbone.image_size, backbone.channels, place.home)
+    augmentation: Augmentation | None = augmentation_of(data) if n_views > 1 and not images.environments else None
+    config = EmbedConfig(augmentation, n_views if augmentation else 1, precision=place.precision)
+    return (yield from embed(images, backbone, config, place.cache))
+
+
+def meta_train(
+    data: str, checkpoint: Path, request: MethodRequest, spec: TaskSpec, run: Path, place: Place,
+    n_steps: int | None = None,
+) -> Generator[Any, None, Path]:  # fmt: skip
+    """A method trained on tasks of the training classes of `data`; returns the path of the trained method."""
+    backbone, _ = load_backbone(checkpoint)
+    training = yield from features(data, "train", backbone, place, N_VIEWS)
+    validation = yield from features(data, "val", backbone, place)
+    return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `benchmark` compares, and on which tasks."""
+
+    requests: tuple[MethodRequest, ...]
+    specs: tuple[TaskSpec, ...]
+    n_tasks: int = 2000
+
+
+def benchmark(
+    comparison: Comparison, data: str, split: str, checkpoint: Path, place: Place
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    """Result records on tasks of `split`; methods that learn are trained on the training classes of `data` first."""
+    backbone, about = load_backbone(checkpoint)
+    test = yield from features(data, split, backbone, place)
+    about = {"dataset": data, "split": split, "backbone": f"{about['name']}@{backbone.digest().hex()[:12]}",
+             "precision": place.precision}  # fmt: skip
+    sets: list[Embeddings] = []
+
+    def training() -> Generator[Any, None, tuple[Embeddings, Embeddings]]:
+        if not sets:  # only where a method asks for them
+            sets.append((yield from features(data, "train", backbone, place, N_VIEWS)))
+            sets.append((yield from features(data, "val", backbone, place)))
+        return sets[0], sets[1]
+
+    return (yield from _compare(comparison, test, training, about, place))
+
+
+def benchmark_embeddings(
+    comparison: Comparison, file: Path, training_file: Path | None, place: Place
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    """The same on features from a file; those to train on come from another, a fifth of its classes to choose by."""
+    test = load_features(file)
+    about = {"dataset": file.stem, "split": "all", "backbone": f"embeddings of size {test.feature_size}"}
+
+    def training() -> Generator[Any, None, tuple[Embeddings | None, Embeddings | None]]:
+        yield from ()
+        return (None, None) if training_file is None else _divide(load_features(training_file))
+
+    return (yield from _compare(comparison, test, training, about, place))
+
+
+def _compare(
+    comparison: Comparison, test: Embeddings, training: Any, about: dict[str, Any], place: Place
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    records = []
+    for spec in comparison.specs:
+        entries = []
+        for request in comparison.requests:
+            known, chosen = (yield from training()) if _learns(request, spec, test.feature_size) else (None, None)
+            made = yield from ready(request, spec, test.feature_size, known, chosen, place.cache / "runs")
+            if made.method.n_way not in (None, spec.n_way):
+                raise SettingsError(f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
+                                    f"{spec.n_way}; use --way {made.method.n_way}, or train it again.")  # fmt: skip
+            entries.append(Entry(request.label, made.method, made.about))
+        records += yield from compare(entries, test, spec, comparison.n_tasks, about)
+    return records
+
+
+def _learns(request: MethodRequest, spec: TaskSpec, feature_size: int) -> bool:
+    if request.file:
+        return False
+    method = build(request, spec, feature_size)
+    return method.needs_training_classes or has_weights(method)
+
+
+def load_features(file: Path) -> Embeddings:
+    """`features` (N, D) and `labels` (N, numbers or words) of an .npz file; `class_names` if it has them."""
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file} cannot be read as an .npz file of plain arrays ({error}).") from error
+    missing = {"features", "labels"} - set(arrays)
+    if missing:
+        raise DataError(
+            f"{file} needs the arrays features (N, D) and labels (N), but holds {', '.join(arrays) or 'none'}."
+        )
+    x, labels = np.asarray(arrays["features"], dtype=np.float32), arrays["labels"]
+    if x.ndim != 2 or labels.shape != (len(x),) or not len(x):
+        raise DataError(f"{file}: features must be (N, D) and labels (N), but they are {x.shape} and {labels.shape}.")
+    if not np.isfinite(x).all():
+        row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
+        raise DataError(f"{file}: the features of row {row} are not finite; repair or remove them.")
+    classes, index = np.unique(labels, return_inverse=True)
+    names = arrays.get("class_names", classes)
+    if len(names) != len(classes):
+        raise DataError(f"{file} has {len(names)} class_names, but {len(classes)} different labels.")
+    return Embeddings(torch.from_numpy(x)[None], torch.from_numpy(index.astype(np.int64)),
+                      tuple(map(str, names)), source=str(file))  # fmt: skip
+
+
+def save_features(embeddings: Embeddings, file: Path) -> None:
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, features=embeddings.features.numpy(), labels=embeddings.labels.numpy(),
+                 class_names=np.array(embeddings.class_names))  # fmt: skip
+
+
+def _divide(data: Embeddings) -> tuple[Embeddings, Embeddings]:
+    order = np.random.default_rng(0).permutation(len(data.class_names))
+    n_val = max(1, len(order) // 5)
+    return _classes(data, sorted(order[n_val:])), _classes(data, sorted(order[:n_val]))
+
+
+def _classes(data: Embeddings, classes: Sequence[int]) -> Embeddings:
+    rows = torch.isin(data.labels, torch.tensor(classes))
+    place = {int(k): i for i, k in enumerate(classes)}
+    labels = torch.tensor([place[int(k)] for k in data.labels[rows]])
+    names = tuple(data.class_names[k] for k in classes)
+    return Embeddings(data.views[:, rows], labels, names, source=data.source)

@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from onelook import methods
+from onelook.errors import SettingsError
+
+
+def test_an_unknown_method_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SettingsError, match="'prototipical'; did you mean 'prototypical'"):
+        methods.create("prototipical", feature_size=4)
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(SettingsError, match="setting of sib named 'n_step'; did you mean 'n_steps'"):
+        methods.create("sib", feature_size=4, n_step=3)
+
+
+def test_a_missing_setting_is_named() -> None:
+    with pytest.raises(SettingsError, match="feature_size"):
+        methods.create("sib")
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_a_method_needs_no_more_than_the_size_of_its_features(name: str) -> None:
+    assert methods.settings_of(methods.create(name, feature_size=4))["feature_size"] == 4
+
+
+def test_training_starts_from_the_same_weights_under_the_same_seed() -> None:
+    states = []
+    for _ in range(2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(7)
+            states.append(methods.create("sib", feature_size=4).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -1,0 +1,264 @@
+"""Every method of METHODS keeps every law of the contract (docs/architecture.md). A new method is one line in CASES."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import reference
+from making import method_for, random_tasks, tasks_of_any_shape
+from onelook import methods
+from onelook.tasks import Tasks
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("feature-averaging", {}),
+    ("prototypical", {}),
+    ("prototypical", {"transform": "l2n"}),
+    ("prototypical", {"transform": "cl2n"}),
+    ("prototypical", {"metric": "cosine"}),
+    ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
+    ("sib", {}),
+    ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
+]
+
+WITHOUT_PARAMETERS = {"prototypical"}
+"""Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
+
+_few_examples = settings(max_examples=20, deadline=None)
+
+
+def _names(cases: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    return [" ".join([name, *(f"{key}={value}" for key, value in kept.items())]) for name, kept in cases]
+
+
+def _of_any_number_of_classes(case: tuple[str, dict[str, Any]]) -> bool:
+    return "n_way" not in methods.parameters_of(case[0])
+
+
+each_method = pytest.mark.parametrize(("name", "kept"), CASES, ids=_names(CASES))
+
+_free = [case for case in CASES if _of_any_number_of_classes(case)]
+each_method_of_any_n_way = pytest.mark.parametrize(("name", "kept"), _free, ids=_names(_free))
+
+
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def permuted_queries(tasks: Tasks, order: Tensor) -> Tasks:
+    labels = None if tasks.query_labels is None else tasks.query_labels[:, order]
+    return replace(tasks, query=tasks.query[:, order], query_labels=labels)
+
+
+def test_every_method_stands_in_the_list_of_cases() -> None:
+    assert {name for name, _ in CASES} == set(methods.METHODS)
+
+
+@each_method
+@given(tasks=tasks_of_any_shape())
+@_few_examples
+def test_the_logits_are_finite_and_of_shape_tasks_queries_classes(
+    name: str, kept: dict[str, Any], tasks: Tasks
+) -> None:
+    logits = method_for(tasks, name, **kept)(tasks)
+    assert logits.shape == (len(tasks), tasks.query.shape[1], tasks.n_way)
+    assert logits.isfinite().all()
+
+
+@each_method
+def test_features_that_are_all_zero_give_finite_logits(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks()
+    support, query = tasks.support.clone(), tasks.query.clone()
+    support[0, tasks.support_labels[0] == 0] = 0
+    query[0, 0] = 0
+    query[1] = 0
+    tasks = replace(tasks, support=support, query=query)
+    # The parameters are left at their initial values: a zero centre keeps cl2n at the zero row.
+    assert method_for(tasks, name, seed=None, **kept)(tasks).isfinite().all()
+
+
+@each_method
+@pytest.mark.parametrize("training", [True, False])
+def test_asking_twice_gives_the_same_answer_and_leaves_the_method_unchanged(
+    name: str, kept: dict[str, Any], training: bool
+) -> None:
+    tasks = random_tasks()
+    method = method_for(tasks, name, **kept).train(training)
+    before = copy.deepcopy(method.state_dict())
+    attributes = {key: value for key, value in vars(method).items() if not key.startswith("_")}
+    first = method(tasks)
+    assert torch.equal(method(tasks), first)
+    after = method.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert {key: value for key, value in vars(method).items() if not key.startswith("_")} == attributes
+
+
+@each_method
+def test_training_mode_and_evaluation_mode_give_the_same_answer(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks()
+    method = method_for(tasks, name, **kept)
+    assert torch.equal(method.train()(tasks), method.eval()(tasks))
+
+
+@each_method
+@given(tasks=tasks_of_any_shape(n_tasks=st.integers(2, 4)))
+@_few_examples
+def test_a_batch_gives_what_its_tasks_give_one_by_one(name: str, kept: dict[str, Any], tasks: Tasks) -> None:
+    method = method_for(tasks, name, **kept)
+    close(method(tasks), torch.cat([method(tasks[i : i + 1]) for i in range(len(tasks))]))
+
+
+@each_method
+def test_other_tasks_in_the_batch_can_be_replaced_without_effect(name: str, kept: dict[str, Any]) -> None:
+    tasks, others = random_tasks(seed=1), random_tasks(seed=2)
+    support = torch.cat([tasks.support[:1], 100 * others.support[1:]])
+    support_labels = torch.cat([tasks.support_labels[:1], others.support_labels[1:]])
+    query = torch.cat([tasks.query[:1], 100 * others.query[1:]])
+    method = method_for(tasks, name, **kept)
+    replaced = method(Tasks(support, support_labels, query, tasks.n_way))
+    close(replaced[0], method(tasks)[0])
+    assert not torch.allclose(replaced[1:], method(tasks)[1:])
+
+
+@each_method
+@given(tasks=tasks_of_any_shape(n_query=st.integers(2, 6)), data=st.data())
+@_few_examples
+def test_the_order_of_the_queries_does_not_matter(
+    name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
+) -> None:
+    order = torch.tensor(data.draw(st.permutations(range(tasks.query.shape[1]))))
+    method = method_for(tasks, name, **kept)
+    close(method(permuted_queries(tasks, order)), method(tasks)[:, order])
+
+
+@each_method
+@given(tasks=tasks_of_any_shape(), data=st.data())
+@_few_examples
+def test_the_order_of_the_support_rows_does_not_matter(
+    name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
+) -> None:
+    order = torch.tensor(data.draw(st.permutations(range(tasks.support.shape[1]))))
+    shuffled = replace(tasks, support=tasks.support[:, order], support_labels=tasks.support_labels[:, order])
+    method = method_for(tasks, name, **kept)
+    close(method(shuffled), method(tasks))
+
+
+@each_method_of_any_n_way
+@given(tasks=tasks_of_any_shape(), data=st.data())
+@_few_examples
+def test_the_names_of_the_classes_do_not_matter(
+    name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
+) -> None:
+    new_name = torch.tensor(data.draw(st.permutations(range(tasks.n_way))))
+    renamed = replace(tasks, support_labels=new_name[tasks.support_labels], query_labels=None)
+    method = method_for(tasks, name, **kept)
+    close(method(renamed)[:, :, new_name], method(tasks))
+
+
+@each_method
+def test_a_method_has_a_fixed_n_way_exactly_when_it_is_built_for_one(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks()
+    expected = None if _of_any_number_of_classes((name, kept)) else tasks.n_way
+    assert method_for(tasks, name, **kept).n_way == expected
+
+
+@each_method
+@pytest.mark.parametrize("seed", range(5))
+def test_a_query_is_judged_by_the_other_queries_exactly_when_the_method_is_declared_transductive(
+    name: str, kept: dict[str, Any], seed: int
+) -> None:
+    tasks, others = random_tasks(n_query=6, seed=seed), random_tasks(n_query=6, seed=seed + 100)
+    changed = replace(tasks, query=torch.cat([tasks.query[:, :1], others.query[:, 1:]], 1))
+    method = method_for(tasks, name, **kept)
+    difference = (method(tasks)[:, 0] - method(changed)[:, 0]).abs().amax()
+    if method.transductive:
+        assert difference > 1e-6
+    else:
+        assert difference < 1e-12
+
+
+@each_method
+def test_gradients_may_be_switched_off_without_effect(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks()
+    method = method_for(tasks, name, **kept)
+    expected = method(tasks)
+    with torch.no_grad():
+        close(method(tasks), expected.detach())
+    with torch.inference_mode():
+        close(method(tasks), expected.detach())
+
+
+@each_method
+def test_every_parameter_gets_a_gradient_from_the_loss(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks(n_query=8)
+    method = method_for(tasks, name, **kept)
+    parameters = dict(method.named_parameters())
+    if not parameters:
+        assert name in WITHOUT_PARAMETERS, f"{name} {kept} has no parameter; if so meant, add it to WITHOUT_PARAMETERS."
+        return
+    method.loss(tasks).backward()
+    without = [key for key, value in parameters.items() if value.grad is None or not value.grad.any()]
+    assert not without
+    assert all(value.grad is not None and value.grad.isfinite().all() for value in parameters.values())
+
+
+@each_method
+def test_an_untrained_method_solves_an_easy_task(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks(n_tasks=20, shots=(1, 1, 1, 1, 1), n_query=75, feature_size=32, noise=0.15)
+    assert tasks.query_labels is not None
+    predicted = method_for(tasks, name, seed=None, **kept)(tasks).argmax(-1)
+    assert (predicted == tasks.query_labels).double().mean() > 0.95
+
+
+@each_method
+@given(tasks=tasks_of_any_shape(), seed=st.integers(0, 100))
+@_few_examples
+def test_a_batch_gives_what_the_slow_loop_of_the_paper_gives(
+    name: str, kept: dict[str, Any], tasks: Tasks, seed: int
+) -> None:
+    method = method_for(tasks, name, seed=seed, **kept)
+    close(method(tasks), torch.stack([reference.logits(method, tasks[i : i + 1]) for i in range(len(tasks))]))
+
+
+@each_method
+def test_the_labels_of_the_queries_are_never_read(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks()
+    assert tasks.query_labels is not None
+    method = method_for(tasks, name, **kept)
+    expected = method(tasks)
+    assert torch.equal(method(tasks.without_query_labels()), expected)
+    assert torch.equal(method(replace(tasks, query_labels=(tasks.query_labels + 1) % tasks.n_way)), expected)
+
+
+@each_method
+def test_the_loss_is_refused_without_query_labels(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks().without_query_labels()
+    with pytest.raises(ValueError, match="query labels"):
+        method_for(tasks, name, **kept).loss(tasks)
+
+
+@each_method
+def test_seeing_the_training_classes_changes_the_answer_exactly_when_it_is_declared_to_be_needed(
+    name: str, kept: dict[str, Any]
+) -> None:
+    tasks, training = random_tasks(), random_tasks(seed=1)
+    method = method_for(tasks, name, **kept)
+    before = method(tasks)
+    method.prepare(training.support[0] + 1)
+    assert torch.equal(method(tasks), before) != method.needs_training_classes
+
+
+@each_method
+def test_settings_and_weights_are_all_it_takes_to_build_a_method_again(name: str, kept: dict[str, Any]) -> None:
+    tasks = random_tasks()
+    method = method_for(tasks, name, **kept)
+    assert methods.name_of(method) == name
+    again = methods.create(name, **methods.settings_of(method)).double()
+    again.load_state_dict(method.state_dict())
+    assert torch.equal(again(tasks), method(tasks))

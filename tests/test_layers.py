@@ -1,0 +1,218 @@
+"""The layer table of docs/architecture.md, and other promises about imports, enforced on the source itself."""
+
+import ast
+import graphlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "onelook"
+
+LAYERS: list[tuple[str, ...]] = [
+    ("errors", "events", "provenance"),
+    ("tasks", "files"),  # the rest of layer 0 of the table: the data types raise errors
+    ("ops",),
+    ("methods", "backbones"),
+    ("data",),
+    ("artifacts", "scoring"),
+    ("train", "benchmark"),
+    ("report", "estimator", "workflows"),
+    ("demo",),  # from nothing to a report: needs all below
+    ("onelook",),  # __init__.py: the public names
+    ("console",),
+    ("cli", "server"),
+    ("__main__",),
+]
+"""Lowest first. A module imports modules of lower lines, and those of its own package."""
+
+HEAVY = {
+    "matplotlib", "pooch", "typer", "click", "rich", "jinja2", "sklearn", "scipy", "pandas", "torchvision",
+    "transformers", "onnxruntime", "fastapi", "uvicorn", "starlette", "pytest",
+}  # fmt: skip
+
+UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
+UNSAFE_ATTRIBUTES = {"torch.load", "torch.save"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
+
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+def top(module: str) -> str:
+    """The line of LAYERS a module belongs to: its name below onelook, or onelook itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def layer(module: str) -> int:
+    for height, names in enumerate(LAYERS):
+        if top(module) in names:
+            return height
+    raise AssertionError(
+        f"src/onelook/{top(module)} is in no layer. Say in the table of docs/architecture.md what it may import, "
+        f"and add its name to LAYERS in tests/test_layers.py."
+    )
+
+
+def imported_modules(tree: ast.AST, known: set[str]) -> Iterator[str]:
+    """The modules of onelook that this one names in its imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "onelook")
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "onelook":
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in known else node.module
+
+
+def too_high(module: str, imports: set[str]) -> list[str]:
+    return sorted(one for one in imports if top(one) != top(module) and layer(one) >= layer(module))
+
+
+def cycle(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def hidden_imports(tree: ast.AST) -> list[int]:
+    """Lines of imports of onelook inside a function."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    lines = []
+    for function in functions:
+        for node in ast.walk(function):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == "onelook" for name in names):
+                lines.append(node.lineno)
+    return lines
+
+
+def relative_imports(tree: ast.AST) -> list[int]:
+    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+
+
+def unsafe_lines(tree: ast.AST) -> list[str]:
+    """What runs code that a file or a string holds."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in UNSAFE_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            found += [node.module] if node.module and node.module.split(".")[0] in UNSAFE_MODULES else []
+            found += [name for alias in node.names if (name := f"{node.module}.{alias.name}") in UNSAFE_ATTRIBUTES]
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) in UNSAFE_ATTRIBUTES:
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in UNSAFE_CALLS:
+            found.append(node.func.id)
+        elif isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+            found.append("allow_pickle")
+    return found
+
+
+@each_module
+def test_a_module_imports_lower_layers_and_its_own_package_only(module: str) -> None:
+    imports = set(imported_modules(MODULES[module], set(MODULES)))
+    forbidden = too_high(module, imports)
+    assert not forbidden, f"{module} imports {', '.join(forbidden)}, which is no lower in LAYERS; move its need down."
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: set(imported_modules(tree, set(MODULES))) for module, tree in MODULES.items()}
+    found = cycle(graph)
+    assert not found, f"These modules import each other in a circle: {' <- '.join(found)}."
+
+
+@each_module
+def test_onelook_is_never_imported_inside_a_function(module: str) -> None:
+    lines = hidden_imports(MODULES[module])
+    assert not lines, f"{module} imports onelook inside a function in lines {lines}; move it to the top."
+
+
+@each_module
+def test_imports_are_absolute(module: str) -> None:
+    lines = relative_imports(MODULES[module])
+    assert not lines, f"{module} has relative imports in lines {lines}; write onelook. in full."
+
+
+@each_module
+def test_nothing_is_unpickled_or_evaluated(module: str) -> None:
+    found = unsafe_lines(MODULES[module])
+    assert not found, f"{module} uses {', '.join(found)}; models are safetensors and JSON, settings are data."
+
+
+def test_importing_onelook_loads_nothing_heavy_but_torch_and_numpy() -> None:
+    program = "import sys, onelook; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    environment = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "onelook" in loaded
+    assert not loaded & HEAVY
+
+
+# The laws above can only fail on a defect in the source, so that their own sight is tested on defects made up here.
+
+
+def test_an_unknown_module_fails_with_a_sentence_telling_where_to_add_it() -> None:
+    with pytest.raises(AssertionError, match=r"src/onelook/novelty is in no layer\..*LAYERS in tests/test_layers\.py"):
+        layer("onelook.novelty.deep")
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "forbidden"),
+    [
+        ("onelook.ops", "from onelook.methods import SIB", ["onelook.methods"]),
+        ("onelook.ops", "import onelook.data.sampler", ["onelook.data.sampler"]),
+        ("onelook.ops", "from onelook import tasks", []),
+        ("onelook.ops", "from onelook import create", ["onelook"]),
+        ("onelook.methods.sib", "from onelook.methods.base import Method", []),
+        ("onelook.methods.sib", "from onelook import backbones", ["onelook.backbones"]),
+        ("onelook.train", "def f():\n    from onelook.benchmark import Result", ["onelook.benchmark"]),
+        ("onelook.cli", "import numpy, onelook", []),
+    ],
+)
+def test_the_layer_law_sees_every_form_of_import(module: str, line: str, forbidden: list[str]) -> None:
+    below = ("tasks", "methods", "methods.base", "backbones", "benchmark")
+    known = {"onelook", *(f"onelook.{name}" for name in below)}
+    assert too_high(module, set(imported_modules(ast.parse(line), known))) == forbidden
+
+
+def test_the_other_laws_see_the_defects_they_are_about() -> None:
+    assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    assert not cycle({"a": {"b", "c"}, "b": {"c"}})
+    assert hidden_imports(ast.parse("import onelook.ops\ndef f():\n    import numpy, onelook.ops")) == [3]
+    assert hidden_imports(ast.parse("class A:\n    async def f(self):\n        from onelook import ops")) == [3]
+    assert relative_imports(ast.parse("from onelook import ops\nfrom . import ops")) == [2]
+
+
+@pytest.mark.parametrize(
+    ("line", "unsafe"),
+    [
+        ("import pickle", True),
+        ("from joblib import load", True),
+        ("torch.load('x')", True),
+        ("from torch import load", True),
+        ("eval('1')", True),
+        ("exec('x = 1')", True),
+        ("np.load('x', allow_pickle=True)", True),
+        ("np.load('x', allow_pickle=False)", False),
+        ("model.eval()", False),
+        ("re.compile('x')", False),
+        ("safetensors.torch.load('x')", False),
+    ],
+)
+def test_the_safety_law_tells_unsafe_from_safe(line: str, unsafe: bool) -> None:
+    assert bool(unsafe_lines(ast.parse(line))) == unsafe

@@ -1,0 +1,87 @@
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from making import tasks_of_any_shape
+from onelook import ops
+from onelook.tasks import Tasks
+
+some_examples = settings(max_examples=40, deadline=None)
+
+
+@given(tasks_of_any_shape())
+@some_examples
+def test_class_means_are_the_means_of_the_rows_of_each_class(tasks: Tasks) -> None:
+    found = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way).numpy()
+    support, labels = tasks.support.numpy(), tasks.support_labels.numpy()
+    for i in range(len(tasks)):
+        for k in range(tasks.n_way):
+            np.testing.assert_allclose(found[i, k], support[i][labels[i] == k].mean(axis=0), rtol=1e-12, atol=1e-12)
+
+
+@given(tasks_of_any_shape())
+@some_examples
+def test_one_hot_marks_the_class_of_every_row(tasks: Tasks) -> None:
+    found = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
+    assert found.dtype == torch.float64
+    assert torch.equal(found.long(), functional.one_hot(tasks.support_labels, tasks.n_way))
+
+
+@given(tasks_of_any_shape())
+@some_examples
+def test_cosine_similarity_is_that_of_torch(tasks: Tasks) -> None:
+    expected = functional.cosine_similarity(tasks.query.unsqueeze(2), tasks.support.unsqueeze(1), dim=-1)
+    torch.testing.assert_close(ops.cosine_similarity(tasks.query, tasks.support), expected, rtol=1e-12, atol=1e-12)
+
+
+@given(tasks_of_any_shape(), st.floats(0.01, 100))
+@some_examples
+def test_cosine_similarity_does_not_depend_on_lengths(tasks: Tasks, factor: float) -> None:
+    expected = ops.cosine_similarity(tasks.query, tasks.support)
+    torch.testing.assert_close(ops.cosine_similarity(factor * tasks.query, tasks.support / factor), expected)
+
+
+@given(tasks_of_any_shape())
+@some_examples
+def test_squared_distance_is_the_square_of_the_distance_of_torch(tasks: Tasks) -> None:
+    expected = torch.cdist(tasks.query, tasks.support, compute_mode="donot_use_mm_for_euclid_dist").square()
+    torch.testing.assert_close(ops.squared_distance(tasks.query, tasks.support), expected, rtol=1e-9, atol=1e-12)
+
+
+@given(tasks_of_any_shape(n_query=st.integers(2, 4)), st.sampled_from([1.0, 1e3]))
+@some_examples
+def test_squared_distance_is_never_negative_even_of_a_row_to_itself(tasks: Tasks, far: float) -> None:
+    # Rounding of the three products would leave small negative numbers, and their square root would be NaN.
+    x = (tasks.query + far).float()
+    assert (ops.squared_distance(x, x) >= 0).all()
+
+
+@given(tasks_of_any_shape())
+@some_examples
+def test_normalised_rows_have_length_one_and_the_old_direction(tasks: Tasks) -> None:
+    found = ops.normalise(tasks.query)
+    torch.testing.assert_close(found, functional.normalize(tasks.query, dim=-1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found.square().sum(-1), torch.ones(found.shape[:-1], dtype=torch.float64))
+
+
+def test_a_zero_row_stays_zero_and_its_gradient_is_finite() -> None:
+    x = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
+    found = ops.normalise(x)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [0.6, 0.8]]), rtol=1e-6, atol=0)
+    found.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_the_cosine_of_a_zero_row_is_zero_and_its_gradient_is_finite() -> None:
+    query = torch.zeros(1, 2, 3, requires_grad=True)
+    weights = torch.zeros(1, 2, 3, requires_grad=True)
+    found = ops.cosine_similarity(query, weights)
+    assert not found.any()
+    found.sum().backward()
+    assert query.grad is not None
+    assert query.grad.isfinite().all()
+    assert weights.grad is not None
+    assert weights.grad.isfinite().all()

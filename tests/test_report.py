@@ -302,8 +302,8 @@ def test_the_page_of_a_demo_stays_below_three_megabytes() -> None:
 
 def test_pictures_and_curves_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(DataError, match="probabilities of shape"):
-        replace(task(), before=torch.zeros(6, 3))
+        replace(task(), before=torch.zeros(6, 3), after=torch.zeros(6, 3))
     with pytest.raises(DataError, match="grey or RGB"):
-        replace(task(), query=torch.zeros(6, 4, 8, 8, dtype=torch.uint8))
+        task(channels=4)
     with pytest.raises(DataError, match="as many x as y"):
         Curve("c", "x", "y", (0.0, 1.0), (0.0,))

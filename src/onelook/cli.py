@@ -21,6 +21,7 @@ from onelook.data.sampler import TaskSpec
 from onelook.data.sources import augmentation_of
 from onelook.data.verify import verify
 from onelook.errors import DataError, SettingsError
+from onelook.memory import keep_freed_memory
 from onelook.methods import METHODS
 from onelook.train import MetaTrainConfig, Optimisation, PretrainConfig
 from onelook.train.recipes import parse_request
@@ -131,6 +132,7 @@ def pretrain(
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(help="Of SGD, at its highest.")] = 0.2,
     weight_decay: Annotated[float, typer.Option()] = 5e-4,
+    rotation_weight: Annotated[float, typer.Option(min=0, help="Of the loss that tells turned images; 0: none.")] = 0.0,
     image_size: ImageSize = None,
     precision: Precision = "auto",
     seed: Seed = 0,
@@ -144,7 +146,7 @@ def pretrain(
     place = _place(None, home, precision)
     config = PretrainConfig(
         epochs, batch_size, augmentation_of(data), Optimisation(learning_rate=learning_rate, weight_decay=weight_decay),
-        place.precision, seed=seed,
+        place.precision, rotation_weight, seed=seed,
     )  # fmt: skip
     path = run(workflows.pretrain(data, backbone, config, out, place, image_size), "pretraining")
     _print_artifact(artifacts.load(path, "backbone"), path, as_json)
@@ -296,4 +298,5 @@ def _print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()
     sys.exit(console.exit_code(app))

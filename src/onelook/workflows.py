@@ -16,11 +16,10 @@ from onelook import backbones
 from onelook.artifacts import load_backbone
 from onelook.backbones import Backbone
 from onelook.benchmark import Entry, compare
-from onelook.data.augment import Augmentation
-from onelook.data.embed import EmbedConfig, embed
+from onelook.data.embed import EmbedConfig, embed, embed_files
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
-from onelook.data.sources import augmentation_of, open_split
+from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
 from onelook.errors import DataError, SettingsError
 from onelook.files import cache_home, replacing
 from onelook.tasks import Embeddings
@@ -101,10 +100,12 @@ def features(
     data: str, split: str, backbone: Backbone, place: Place, n_views: int = 1
 ) -> Generator[Any, None, Embeddings]:
     """Features of one split. n_views > 1: of augmented views, where the data has no environments of its own."""
-    images = yield from open_split(data, split, backbone.image_size, backbone.channels, place.home)
-    augmentation: Augmentation | None = augmentation_of(data) if n_views > 1 and not images.environments else None
+    augmentation = augmentation_of(data) if n_views > 1 and data != "glyphs" else None
     config = EmbedConfig(augmentation, n_views if augmentation else 1, precision=place.precision)
-    return (yield from embed(images, backbone, config, place.cache))
+    if data == "glyphs" or is_rotated(data):  # images that are not files
+        images = yield from open_split(data, split, backbone.image_size, backbone.channels, place.home)
+        return (yield from embed(images, backbone, config, place.cache))
+    return (yield from embed_files(list_split(data, split, place.home), backbone, config, place.cache))
 
 
 def meta_train(

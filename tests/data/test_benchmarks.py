@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 import pytest
-import tiny_benchmarks as tiny
 import torch
 from PIL import Image
 
+import tiny_benchmarks as tiny
 from onelook.data.benchmarks import BENCHMARKS, data_home, open_benchmark, rotate_classes, status
 from onelook.data.images import ImageSet, load
 from onelook.data.rebuild import selected_indices

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny_benchmarks as tiny
 
+import tiny_benchmarks as tiny
 from onelook.data import fetch as fetching
 from onelook.data.benchmarks import open_benchmark
 from onelook.data.fetch import SOURCES, Source, download, fetch
@@ -255,7 +255,7 @@ def test_images_that_are_not_the_published_ones_are_not_put_in_place(
     source, pixels = tiny.publish_cifar(server.folder)
     pixels["cup"][0] = bytes(3072)
     tiny.use_facts(monkeypatch, tmp_path / "facts", "cifar-fs", tiny.CIFAR, pixels)
-    with pytest.raises(DataError, match="was not written.*val: the pixels are not the published ones"):
+    with pytest.raises(DataError, match=r"was not written.*val: the pixels are not the published ones"):
         finish(fetch("cifar-fs", tmp_path / "home", server.folder, (source,)))
     assert list((tmp_path / "home").iterdir()) == []
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_benchmarks as tiny
 from PIL import Image
 
+import tiny_benchmarks as tiny
 from onelook.data.benchmarks import open_benchmark
 from onelook.data.fetch import fetch
 from onelook.data.images import load
@@ -47,7 +47,7 @@ def test_mini_imagenet_takes_the_listed_images_in_the_order_of_their_numbers(ima
 
 def test_missing_classes_are_counted_and_the_first_is_named(imagenet: Path, tmp_path: Path) -> None:
     for label in ("n02", "n04"):
-        (imagenet / "train" / label).rename(imagenet / label)
+        (imagenet / "train" / label).rename(tmp_path / label)
     with pytest.raises(DataError, match="lacks 2 of the 4 class folders of mini-ImageNet, 'n02' first"):
         finish(fetch("mini-imagenet", tmp_path / "home", imagenet))
     assert not list(tmp_path.glob("home/*"))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_benchmarks as tiny
 from PIL import Image
 
+import tiny_benchmarks as tiny
 from onelook.data.benchmarks import BENCHMARKS, locate, open_benchmark
 from onelook.data.verify import Verification, verify
 from onelook.errors import DataError

@@ -6,7 +6,7 @@ found. Features lie in memory-mapped safetensors; images added to a data set lat
 """
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from onelook.backbones import Backbone
 from onelook.data.augment import N_DRAWS, Augmentation, augment
-from onelook.data.images import PREPROCESSING, ImageSet
+from onelook.data.images import PREPROCESSING, ImageSet, Listing, fingerprint, load_any, require_some
 from onelook.errors import DataError
 from onelook.events import Progress
 from onelook.files import digest, replacing
@@ -49,30 +49,38 @@ def embed(
     if tuple(images.pixels.shape[2:]) != expected:
         raise DataError(f"The feature network takes images of {expected}, but those of {images.source} are "
                         f"{tuple(images.pixels.shape[2:])}; load them at that size.")  # fmt: skip
-    store = None if cache is None else _Store(cache / "embeddings" / _key(images, backbone, config))
-    views = store.find(images.digests) if store else None
-    if views is None:
-        known = store.known() if store else set()
-        missing = [i for i, d in enumerate(images.digests) if d not in known]
-        fresh = yield from _compute(images, missing, backbone, config)
-        if store:
-            store.add([images.digests[i] for i in missing], fresh)
-            views = store.find(images.digests)
-        views = fresh if views is None else views
-    names = images.class_names
-    return Embeddings(views, images.labels, names, images.names, images.source, images.environments)
+    n_views = config.n_views if config.augmentation else len(images.pixels)
+    store = _Store(cache, backbone, config, n_views)
+    known = store.known()
+    missing = [i for i, d in enumerate(images.digests) if d not in known]
+    fresh = yield from _compute(images, missing, backbone, config)
+    store.add([images.digests[i] for i in missing], fresh)
+    views = store.find(images.digests)
+    return Embeddings(views, images.labels, images.class_names, images.names, images.source, images.environments)
 
 
-def _key(images: ImageSet, backbone: Backbone, config: EmbedConfig) -> str:
-    """All that determines a feature, except the image."""
-    augmented = f"{config.augmentation}, {config.n_views} views, seed {config.seed}" if config.augmentation else ""
-    views = augmented or f"{len(images.pixels)} environments"
-    shape = tuple(images.pixels.shape[2:])
-    return digest(backbone.digest(), f"{PREPROCESSING} {shape}; {config.precision}; {views}".encode()).hex()[:32]
+def embed_files(
+    listing: Listing, backbone: Backbone, config: EmbedConfig = EmbedConfig(), cache: Path | None = None
+) -> Generator[Progress, None, Embeddings]:
+    """`embed` of `load`: the same features, but an image whose features are known is not decoded either."""
+    store = _Store(cache, backbone, config, config.n_views if config.augmentation else 1)
+    digests = yield from fingerprint(listing)
+    known = store.known()
+    missing = [i for i, d in enumerate(digests) if d not in known]
+    if missing:
+        images = yield from load_any(listing.take(missing), backbone.image_size, backbone.channels)
+        store.add(list(images.digests), (yield from _compute(images, range(len(images)), backbone, config)))
+        known = store.known()
+        require_some(len(known), listing, images.rejected)
+    kept = [i for i, d in enumerate(digests) if d in known]
+    found = listing.take(kept)
+    views = store.find(tuple(d for d in digests if d is not None and d in known))
+    labels = torch.tensor(found.labels, dtype=torch.long)
+    return Embeddings(views, labels, listing.class_names, found.names, listing.source)
 
 
 def _compute(
-    images: ImageSet, rows: list[int], backbone: Backbone, config: EmbedConfig
+    images: ImageSet, rows: Sequence[int], backbone: Backbone, config: EmbedConfig
 ) -> Generator[Progress, None, Float[Tensor, "V R D"]]:
     n_views = config.n_views if config.augmentation else len(images.pixels)
     out = torch.empty(n_views, len(rows), backbone.feature_size)
@@ -80,7 +88,7 @@ def _compute(
     backbone.eval()
     for view in range(n_views):
         for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
+            chunk = list(rows[start : start + CHUNK])
             pixels = _pixels(images, chunk, view, config)
             with torch.inference_mode(), precision(config.precision):
                 out[view, start : start + CHUNK] = backbone(pixels).float()
@@ -104,45 +112,51 @@ def precision(name: str) -> contextlib.AbstractContextManager[object]:
 
 
 class _Store:
-    """The features of one key: files of `features` (V, n, D) and the `digests` (n, 32) of their images."""
+    """The features of one key: files of `features` (V, n, D) and the `digests` (n, 32) of their images.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Without a cache folder it keeps them in memory, and for itself.
+    """
 
-    def find(self, digests: tuple[bytes, ...]) -> Float[Tensor, "V N D"] | None:
-        """All of them, mapped from the file where one file holds exactly these; None where one is missing."""
-        wanted = _stack(digests)
-        shards = self._shards()
-        for file, held in shards:
-            if held.shape == wanted.shape and bool((held == wanted).all()):
-                return _read(file, "features")
-        where = {bytes(row): (f, i) for f, (_, held) in enumerate(shards) for i, row in enumerate(held.numpy())}
-        if not all(d in where for d in digests):
-            return None
-        features = [_read(file, "features") for file, _ in shards]
-        offsets = np.cumsum([0, *(f.shape[1] for f in features)])
-        places = torch.tensor([int(offsets[f]) + i for f, i in (where[d] for d in digests)])
-        return torch.cat(features, 1)[:, places]
+    def __init__(self, cache: Path | None, backbone: Backbone, config: EmbedConfig, n_views: int) -> None:
+        """The key holds all that determines a feature, except the image."""
+        shape = (backbone.channels, backbone.image_size, backbone.image_size)
+        augmented = f"{config.augmentation}, seed {config.seed}" if config.augmentation else "as they are"
+        words = f"{PREPROCESSING} {shape}; {config.precision}; {n_views} views, {augmented}"
+        key = digest(backbone.digest(), words.encode()).hex()[:32]
+        self.folder = None if cache is None else cache / "embeddings" / key
+        self.held = [] if self.folder is None else _shards(self.folder)
 
     def known(self) -> set[bytes]:
-        return {bytes(row) for _, shard in self._shards() for row in shard.numpy()}
+        return {bytes(row) for digests, _ in self.held for row in digests.numpy()}
+
+    def find(self, digests: tuple[bytes, ...]) -> Float[Tensor, "V N D"]:
+        """Those of known images; mapped from the file where one file holds exactly these."""
+        wanted = _stack(digests)
+        for held, features in self.held:
+            if held.shape == wanted.shape and torch.equal(held, wanted):
+                return features
+        rows = [bytes(row) for held, _ in self.held for row in held.numpy()]
+        place = {row: i for i, row in enumerate(rows)}
+        return torch.cat([features for _, features in self.held], 1)[:, [place[d] for d in digests]]
 
     def add(self, digests: list[bytes], features: Float[Tensor, "V R D"]) -> None:
+        if not digests:
+            return
+        if self.folder is None:
+            self.held.append((_stack(digests), features))
+            return
         with replacing(self.folder / f"{digest(*digests).hex()[:16]}.safetensors") as temporary:
             save_file({"features": features, "digests": _stack(digests)}, temporary)
-
-    def _shards(self) -> list[tuple[Path, UInt8[Tensor, "n 32"]]]:
-        files = sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []
-        shards = []
-        for file in files:
-            with contextlib.suppress(SafetensorError, OSError):  # a damaged file is computed again
-                shards.append((file, _read(file, "digests")))
-        return shards
+        self.held = _shards(self.folder)
 
 
-def _read(file: Path, name: str) -> Tensor:
-    with safe_open(file, framework="pt") as content:
-        return content.get_tensor(name)  # type: ignore[no-any-return]
+def _shards(folder: Path) -> list[tuple[UInt8[Tensor, "n 32"], Float[Tensor, "V n D"]]]:
+    shards = []
+    for file in sorted(folder.glob("*.safetensors")):
+        with contextlib.suppress(SafetensorError, OSError):  # a damaged file is computed again
+            with safe_open(file, framework="pt") as content:
+                shards.append((content.get_tensor("digests"), content.get_tensor("features")))
+    return shards
 
 
 def _stack(digests: tuple[bytes, ...] | list[bytes]) -> UInt8[Tensor, "n 32"]:

@@ -41,6 +41,8 @@ class Environment:
     """How much the edges of a stroke catch the light."""
     shadow: float
     """How dark the shadow of the glyph is."""
+    ghost: float
+    """How strongly other writing shines through."""
     blur: float
     haze: float
     """How much of every pixel is `air`."""
@@ -60,7 +62,7 @@ def draw_environment(rng: np.random.Generator, size: int, variation: float) -> E
     inks = [_colour(ink_lightness + d, rng.uniform(0.02, 0.16), ink_hue + rng.normal(0, 0.3)) for d in (0.05, -0.05)]
     texture = _texture(rng, 2 * size)
     angle = rng.uniform(0, 2 * math.pi)
-    ramp, relief, shadow, haze = rng.random(4) * variation * (0.35, 0.35, 0.5, 0.35)
+    ramp, relief, shadow, ghost, haze = rng.random(5) * variation * (0.35, 0.35, 0.5, 0.3, 0.4)
     blur = variation * rng.uniform(0, 0.025)
     noise = rng.standard_normal((3, 2 * size, 2 * size)) * variation * rng.uniform(0, 0.06)
     return Environment(
@@ -69,7 +71,7 @@ def draw_environment(rng: np.random.Generator, size: int, variation: float) -> E
         noise=_tensor(noise),
         ink=_tensor(np.stack(inks)),
         light=_tensor(np.array([math.cos(angle), math.sin(angle)])),
-        ramp=ramp, relief=relief, shadow=shadow, blur=blur, haze=haze,
+        ramp=ramp, relief=relief, shadow=shadow, ghost=ghost, blur=blur, haze=haze,
         air=_tensor(_colour(rng.uniform(0.3, 0.9), 0.05, rng.uniform(0, 2 * math.pi))),
     )  # fmt: skip
 

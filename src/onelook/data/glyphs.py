@@ -127,7 +127,9 @@ def _draw_masks(wanted: list[str], size: int) -> Generator[Progress, None, tuple
         masks.extend(_centred(bitmap, side) for bitmap in drawn)
     yield Progress("drawing characters", len(wanted), len(wanted))
     hard = torch.from_numpy(np.stack(masks)).unsqueeze(1).float() / 255
-    return _blur(hard, 1.0), masks_of_class
+    soft = _blur(hard, 1.0)
+    # A hairline blurred stays below the one half where strokes are cut, and its image would be blank.
+    return soft / soft.amax((1, 2, 3), keepdim=True), masks_of_class
 
 
 def _font_paths() -> Iterator[str]:
@@ -159,8 +161,8 @@ def _same(a: Image.Image, b: Image.Image | None) -> bool:
 
 
 def _centred(bitmap: Image.Image, side: int) -> np.ndarray:
-    """Scaled so that the longer side fills 0.72 of the square, which leaves room to turn."""
-    scale = 0.72 * side / max(bitmap.size)
+    """Scaled so that the longer side fills 0.68 of the square, which leaves room to turn."""
+    scale = 0.68 * side / max(bitmap.size)
     small = bitmap.resize([max(1, round(length * scale)) for length in bitmap.size], Image.Resampling.LANCZOS)
     square = Image.new("L", (side, side))
     square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
@@ -182,6 +184,12 @@ class _Items:
     weight: Float[Tensor, "B"]
     """What is added to the soft mask before it is cut at one half: strokes get bolder or lighter."""
     exposure: Float[Tensor, "B"]
+    warp: Float[Tensor, "B 2 5 5"]
+    """Where a coarse grid of points is moved to, as in handwriting; in halves of the image's side."""
+    ghost: Int[Tensor, "B"]
+    """The mask of another character, which shines through from the back of the page."""
+    ghost_map: Float[Tensor, "B 2 3"]
+    """From the coordinates of the image to those of the ghost's mask."""
     window: Float[Tensor, "B 4"]
     """Where in the tiles of background and of noise it is cut out, 0 … 1."""
 
@@ -191,18 +199,29 @@ class _Items:
 
 def _draw_items(wanted: list[str], masks_of_class: list[list[int]], config: GlyphsConfig) -> _Items:
     rows = []
+    n_masks = masks_of_class[-1][-1] + 1
     for character, masks in zip(wanted, masks_of_class, strict=True):
         for item in range(config.images_per_class):
             rng = np.random.default_rng([config.seed, ord(character), item])
             mask = masks[rng.integers(len(masks))]
             # Clipped, so that no item leaves the image and no hairline vanishes.
             normal = np.clip(rng.standard_normal(8), -2, 2) * config.item_variation
-            pose = pose_matrix(0.14 * normal[0], 0.12 * normal[1], 0.09 * normal[2:4])
-            uniform = rng.random(4)
-            weight = 0.06 + 0.09 * normal[6]
-            rows.append((mask, pose, 0.07 * normal[4:6], weight, 1 + 0.05 * normal[7], uniform))
-    mask, *others = zip(*rows, strict=True)
-    return _Items(torch.tensor(mask), *(torch.from_numpy(np.array(other, dtype=np.float32)) for other in others))
+            warp = np.clip(rng.standard_normal((2, 5, 5)), -2, 2) * config.item_variation
+            rows.append(
+                (
+                    mask,
+                    pose_matrix(0.2 * normal[0], 0.16 * normal[1], 0.11 * normal[2:4]),
+                    0.09 * normal[4:6],
+                    0.06 + 0.1 * normal[6],
+                    1 + 0.05 * normal[7],
+                    0.06 * warp,
+                    rng.integers(n_masks),
+                    np.c_[pose_matrix(rng.uniform(-3, 3), 0, np.log([1.5, 1.5])), rng.uniform(-0.7, 0.7, 2)],
+                    rng.random(4),
+                )
+            )
+    columns = [torch.from_numpy(np.array(column)) for column in zip(*rows, strict=True)]
+    return _Items(*(column.float() if column.is_floating_point() else column for column in columns))
 
 
 # ------------------------------------------------------------------------------------------------ rendering
@@ -212,9 +231,9 @@ def _render(scene: Environment, masks: Float[Tensor, "M 1 W W"], items: _Items) 
     size = scene.background.shape[-1] // 2
     to_mask = items.pose @ scene.pose
     theta = torch.cat([to_mask, -to_mask @ items.shift.unsqueeze(-1)], -1)
-    grid = F.affine_grid(theta, [len(theta), 1, size, size], align_corners=False)
-    soft = F.grid_sample(masks[items.mask], grid, align_corners=False)
-    ink = ((soft - 0.5 + items.weight.view(-1, 1, 1, 1)) * 2 + 0.5).clamp(0, 1)
+    warp = F.interpolate(items.warp, (size, size), mode="bicubic", align_corners=True).movedim(1, -1)
+    ink = _strokes(masks[items.mask], theta, warp, items.weight)
+    ghost = _strokes(masks[items.ghost], items.ghost_map, warp, items.weight)
 
     line = (torch.arange(size) + 0.5) / size * 2 - 1
     towards_light = scene.light[0] * line + scene.light[1] * line.unsqueeze(-1)  # S S
@@ -227,10 +246,23 @@ def _render(scene: Environment, masks: Float[Tensor, "M 1 W W"], items: _Items) 
 
     ground = _windows(scene.background, items.window[:, :2], size) * (1 - scene.shadow * shadow)
     colour = torch.lerp(scene.ink[1], scene.ink[0], (towards_light + 1) / 2) + scene.relief * lit_edge
+    ground = torch.lerp(ground, colour, scene.ghost * ghost)
     image = torch.lerp(ground, colour, ink) * (1 + scene.ramp * towards_light)
     image = torch.lerp(image * items.exposure.view(-1, 1, 1, 1), scene.air, scene.haze)
     image = _blur(image, scene.blur * size) + _windows(scene.noise, items.window[:, 2:], size)
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _strokes(
+    soft: Float[Tensor, "B 1 W W"],
+    to_mask: Float[Tensor, "B 2 3"],
+    warp: Float[Tensor, "B S S 2"],
+    weight: Float[Tensor, "B"],
+) -> Float[Tensor, "B 1 S S"]:
+    """How much ink there is at each pixel of an image, 0 … 1."""
+    grid = F.affine_grid(to_mask, [len(soft), 1, *warp.shape[1:3]], align_corners=False) + warp
+    cut = F.grid_sample(soft, grid, align_corners=False) - 0.5 + weight.view(-1, 1, 1, 1)
+    return (2 * cut + 0.5).clamp(0, 1)
 
 
 def _windows(tile: Float[Tensor, "3 Z Z"], corner: Float[Tensor, "B 2"], size: int) -> Float[Tensor, "B 3 S S"]:

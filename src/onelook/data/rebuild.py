@@ -110,15 +110,13 @@ def selected_indices(bitmap: str) -> list[int]:
 def _folder_members(benchmark: Benchmark, root: Path) -> Members:
     def shrink(path: Path) -> bytes:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # ImageNet has damaged Exif blocks; the pixels are sound
-                with Image.open(path) as image:
-                    small = image.convert("RGB").resize((benchmark.image_size,) * 2, Image.Resampling.LANCZOS)
-            return _png(small)
+            with Image.open(path) as image:
+                return _png(image.convert("RGB").resize((benchmark.image_size,) * 2, Image.Resampling.LANCZOS))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} cannot be read as an image ({error}); replace it by the original.") from error
 
-    with ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")  # ImageNet has damaged Exif blocks; the pixels are sound
         for split, facts in benchmark.splits.items():
             for label in facts.classes:
                 chosen = _chosen(facts, label, root / label)

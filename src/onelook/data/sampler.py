@@ -25,6 +25,8 @@ class Views(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
     @property
     def environments(self) -> bool: ...
+    @property
+    def source(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ class TaskSampler:
             smallest = f"; {sizes[0][1]!r} has {sizes[0][0]}" if sizes else ""
             raise DataError(
                 f"{spec.n_way}-way {spec.n_shot}-shot tasks with {spec.n_query} queries need {spec.n_way} classes of "
-                f"{needed} images or more, but only {len(self.classes)} of {len(rows)} are so large{smallest}. "
+                f"{needed} images or more, but only {len(self.classes)} of the {len(rows)} classes of "
+                f"{data.source or 'the data'} are so large{smallest}. "
                 f"Add images, or ask for fewer ways, shots or queries."
             )
 

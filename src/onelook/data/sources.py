@@ -8,7 +8,7 @@ import numpy as np
 
 from onelook.data.augment import Augmentation
 from onelook.data.benchmarks import BENCHMARKS, open_benchmark, rotate_classes
-from onelook.data.glyphs import load_glyphs
+from onelook.data.glyphs import GlyphsConfig, load_glyphs
 from onelook.data.images import SPLITS, ImageSet, Listing, list_images, load
 from onelook.errors import DataError, SettingsError
 from onelook.events import Progress
@@ -27,20 +27,31 @@ def open_split(
     size, channels: of the images; None: what is usual for this data (32 and 3 for a path).
     Raises DataError, SettingsError.
     """
+    if data == "glyphs":
+        return (yield from load_glyphs(split, GlyphsConfig() if size is None else GlyphsConfig(size=size)))
+    listing = list_split(data, split, home)
+    facts = BENCHMARKS.get(data)
+    images = yield from load(listing, size or (facts.image_size if facts else 32),
+                             channels or (facts.channels if facts else 3))  # fmt: skip
+    return rotate_classes(images) if is_rotated(data) else images
+
+
+def list_split(data: str, split: str, home: Path | None = None) -> Listing:
+    """The image files of one split of anything but glyphs."""
     if split not in (*SPLITS, "all"):
         raise SettingsError(f"There is no split {split!r}; known: {', '.join(SPLITS)}, all.")
-    if data == "glyphs":
-        return (yield from load_glyphs(split))
     if data in BENCHMARKS:
-        facts = BENCHMARKS[data]
-        listing = open_benchmark(data, split, home)
-        images = yield from load(listing, size or facts.image_size, channels or facts.channels)
-        return rotate_classes(images) if facts.rotations > 1 else images
+        return open_benchmark(data, split, home)
     path = Path(data)
     if not path.exists() and path.suffix == "" and "/" not in data:
         known = ", ".join(["glyphs", *sorted(BENCHMARKS)])
         raise DataError(f"There is no data named {data!r} and no such file or folder; known names: {known}.")
-    return (yield from load(_division(list_path(path, split), split), size or 32, channels or 3))
+    return _division(list_path(path, split), split)
+
+
+def is_rotated(data: str) -> bool:
+    """Whether the classes of `data` are multiplied by quarter turns."""
+    return data in BENCHMARKS and BENCHMARKS[data].rotations > 1
 
 
 def augmentation_of(data: str) -> Augmentation:
@@ -54,12 +65,12 @@ def list_path(path: Path, split: str) -> Listing:
     try:
         return list_images(path, None if split == "all" else split)
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).") from error
+        raise DataError(f"{error.filename or path} cannot be read ({error.strerror or error}).") from error
 
 
 def _division(listing: Listing, split: str) -> Listing:
-    """The classes of `split`, where the data is not divided by itself (`list_images` marks what is)."""
-    if split == "all" or listing.source.endswith(f":{split}"):
+    """The classes of `split`, where the data is not divided by itself."""
+    if split == "all" or listing.split is not None:
         return listing
     order = np.random.default_rng(0).permutation(len(listing.class_names))
     n_train, n_val = (round(share * len(order)) for share in SHARES)

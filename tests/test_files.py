@@ -1,0 +1,132 @@
+"""A file is the old one or the new one, whole, whatever happens in between."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onelook import files
+from onelook.errors import StorageError
+from onelook.files import cache_home, digest, replacing, write_atomically
+from synthetic import contents, fill, one_sentence, small_disk
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_what_was_written_is_there_and_nothing_else(tmp_path: Path, before: bytes | None) -> None:
+    if before is not None:
+        (tmp_path / "file").write_bytes(before)
+    write_atomically(tmp_path / "file", b"new")
+    assert contents(tmp_path) == {"file": b"new"}
+
+
+def test_folders_that_are_missing_are_made(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a" / "b" / "file", b"new")
+    assert contents(tmp_path) == {"a/b/file": b"new"}
+
+
+@pytest.mark.parametrize("before", [{}, {"file": b"old"}])
+@pytest.mark.parametrize("what", [ValueError, KeyboardInterrupt, GeneratorExit])
+def test_a_write_that_fails_leaves_the_folder_as_it_was_and_its_error_passes(
+    tmp_path: Path, before: dict[str, bytes], what: type[BaseException]
+) -> None:
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(what), replacing(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"half")
+        raise what
+    assert contents(tmp_path) == before
+
+
+def test_until_the_block_ends_the_old_content_is_to_be_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with replacing(tmp_path / "file") as temporary:
+        temporary.write_bytes(b"new")
+        assert (tmp_path / "file").read_bytes() == b"old"
+        assert temporary.parent == tmp_path  # or taking the place would be a copy, which can stop halfway
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_reader_that_has_the_old_file_open_goes_on_reading_it(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"old")
+    with (tmp_path / "file").open("rb") as reader:
+        write_atomically(tmp_path / "file", b"new")
+        assert reader.read() == b"old"
+
+
+def test_the_content_reaches_the_disk_before_the_file_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    seen = []
+    monkeypatch.setattr(files.os, "fsync", lambda _: seen.append((tmp_path / "file").read_bytes()))
+    write_atomically(tmp_path / "file", b"new")
+    assert seen == [b"old"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_permissions_are_those_of_an_ordinary_new_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "ours", b"")
+        (tmp_path / "ordinary").write_bytes(b"")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ours", "ordinary")]
+    assert modes[0] == modes[1]
+
+
+@pytest.mark.parametrize("step", ["mkstemp", "fsync", "replace"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO])
+def test_an_error_of_the_disk_at_any_step_is_one_sentence_and_leaves_the_folder_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    where = {"mkstemp": (files.tempfile, "mkstemp"), "fsync": (files.os, "fsync"), "replace": (Path, "replace")}
+    monkeypatch.setattr(*where[step], fail)
+    with pytest.raises(StorageError) as error:
+        write_atomically(tmp_path / "file", b"new")
+    monkeypatch.undo()
+    message = one_sentence(error.value)
+    assert str(tmp_path / "file") in message
+    assert os.strerror(number) in message
+    assert ("free some space" in message) == (number in (errno.ENOSPC, errno.EDQUOT))
+    assert contents(tmp_path) == {"file": b"old"}
+
+
+def test_a_place_that_is_a_file_and_no_folder_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(StorageError, match="choose a place that can be written"):
+        write_atomically(tmp_path / "file" / "below", b"new")
+    assert contents(tmp_path) == {"file": b"old"}
+
+
+def test_a_full_disk_leaves_the_old_content_and_no_temporary_file(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        write_atomically(disk / "file", b"old")
+        fill(disk)
+        with pytest.raises(StorageError, match="free some space"):
+            write_atomically(disk / "file", b"new" * 100_000)
+        assert contents(disk)["file"] == b"old"
+        assert sorted(contents(disk)) == ["file", "filler"]
+
+
+@given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
+@settings(deadline=None)
+def test_a_digest_tells_how_its_parts_are_divided(first: list[bytes], second: list[bytes]) -> None:
+    assert (digest(*first) == digest(*second)) == (first == second)
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ONELOOK_CACHE", str(tmp_path))
+    assert cache_home() == tmp_path
+    monkeypatch.setenv("ONELOOK_CACHE", "")
+    assert cache_home().name == "onelook"

@@ -4,20 +4,22 @@ A model is one safetensors file: the weights, and in its header everything else 
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from onelook import backbones, methods
 from onelook.backbones import Backbone
-from onelook.errors import ArtifactError, SettingsError
-from onelook.files import replacing, write_atomically
+from onelook.errors import ArtifactError, SettingsError, UserError
+from onelook.files import write_atomically, write_tensors
 from onelook.methods import Method
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 FORMAT = 1
 
@@ -37,11 +39,7 @@ def save(artifact: Artifact, path: Path) -> None:
     """Write atomically: whoever reads `path` finds the old content or the new. Raises StorageError."""
     header = {"format": str(FORMAT), "kind": artifact.kind, "about": json.dumps(artifact.about, sort_keys=True)}
     tensors = {name: x.detach().contiguous() for name, x in artifact.tensors.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, header)
-        except SafetensorError as error:  # how safetensors says that the disk is full
-            raise OSError(str(error)) from error
+    write_tensors(path, tensors, header)
 
 
 def load(path: Path, kind: str) -> Artifact:
@@ -54,16 +52,17 @@ def load(path: Path, kind: str) -> Artifact:
             found = header.get("kind")
             if found is None:
                 raise ArtifactError(f"{path} was not written by Onelook; expected a {kind} made by it.")
-            if int(header["format"]) > FORMAT:
+            if int(header.get("format", 0)) > FORMAT:
                 raise ArtifactError(
                     f"{path} was written by a newer Onelook (format {header['format']}); update Onelook."
                 )
             if found != kind:
                 raise ArtifactError(f"{path} holds a {found}, but a {kind} is needed here.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
+            about = json.loads(header.get("about", ""))
+    except (SafetensorError, OSError, ValueError) as error:  # ValueError: of the header
         raise ArtifactError(f"{path} is damaged or incomplete ({error}); make or copy it again.") from error
-    return Artifact(kind, tensors, json.loads(header["about"]))
+    return Artifact(kind, tensors, about)
 
 
 def kind_of(path: Path) -> str:
@@ -83,8 +82,7 @@ def backbone_artifact(backbone: Backbone, name: str, about: dict[str, Any]) -> A
 def load_backbone(path: Path) -> tuple[Backbone, dict[str, Any]]:
     """The feature network in evaluation mode, and what is said of it."""
     artifact = load(path, "backbone")
-    backbone = backbones.create(artifact.about["name"], **artifact.about["settings"])
-    _fill(backbone, artifact, path)
+    backbone = _build(backbones.create, artifact, path)
     return backbone.eval(), artifact.about
 
 
@@ -96,19 +94,28 @@ def method_artifact(method: Method, about: dict[str, Any]) -> Artifact:
 def load_method(path: Path) -> tuple[Method, dict[str, Any]]:
     """The method in evaluation mode, and what is said of it."""
     artifact = load(path, "method")
-    method = methods.create(artifact.about["name"], **artifact.about["settings"])
-    _fill(method, artifact, path)
+    method = _build(methods.create, artifact, path)
     return method.eval(), artifact.about
 
 
-def _fill(module: torch.nn.Module, artifact: Artifact, path: Path) -> None:
+def _build(create: Callable[..., Module], artifact: Artifact, path: Path) -> Module:
+    try:
+        name = artifact.about["name"]
+        module = create(name, **artifact.about["settings"])
+    except (LookupError, TypeError, UserError) as error:
+        raise ArtifactError(f"{path} describes no {artifact.kind} that this Onelook knows ({_brief(error)}); "
+                            f"update Onelook, or make the file again.") from error  # fmt: skip
     try:
         module.load_state_dict(artifact.tensors)
     except RuntimeError as error:
-        name = artifact.about["name"]
         raise ArtifactError(
             f"The weights in {path} do not fit a {name} of these settings; make the file again."
         ) from error
+    return module
+
+
+def _brief(error: BaseException) -> str:
+    return str(error).rstrip(".") if isinstance(error, UserError) else "its description is incomplete"
 
 
 def save_results(records: list[dict[str, Any]], path: Path) -> None:

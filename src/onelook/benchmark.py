@@ -1,5 +1,6 @@
 """Methods compared on the same tasks: accuracies with intervals, and paired differences."""
 
+import itertools
 import resource
 import sys
 import time
@@ -92,16 +93,18 @@ def table(records: Iterable[dict[str, Any]]) -> str:
     """Records as a Markdown table: a row for each method and setting, a column for each shot."""
     records = list(records)
     shots = sorted({r["n_shot"] for r in records})
-    groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
+    groups: dict[tuple[tuple[str, ...], int], dict[int, dict[str, Any]]] = {}
     names = ("dataset", "backbone", "n_way", "protocol", "method")
     for record in records:
         key = tuple(str(record[name]).split("@")[0] for name in names)
-        groups.setdefault(key, {})[record["n_shot"]] = record
+        # Records that differ in what the table does not show, such as the seed, get a row each.
+        row = next(i for i in itertools.count() if record["n_shot"] not in groups.get((key, i), {}))
+        groups.setdefault((key, row), {})[record["n_shot"]] = record
     head = ["data", "backbone", "way", "queries", "method"]
     for shot in shots:
         head += [f"{shot}-shot", "paired difference"]
     lines = [head, ["---"] * len(head)]
-    for key, by_shot in groups.items():
+    for (key, _), by_shot in groups.items():
         cells = list(key)
         for shot in shots:
             cells += _cells(by_shot.get(shot))

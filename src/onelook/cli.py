@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,8 @@ from onelook.data.fetch import fetch
 from onelook.data.sampler import TaskSpec
 from onelook.data.sources import augmentation_of
 from onelook.data.verify import verify
-from onelook.errors import DataError, SettingsError
+from onelook.errors import ArtifactError, DataError, SettingsError, unknown_name
+from onelook.files import storage_error
 from onelook.memory import keep_freed_memory
 from onelook.methods import METHODS
 from onelook.train import MetaTrainConfig, Optimisation, PretrainConfig
@@ -52,7 +54,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 Home = Annotated[Path | None, typer.Option(help=HOME)]
 Cache = Annotated[Path | None, typer.Option(help=CACHE)]
 Precision = Annotated[str, typer.Option(help=PRECISION)]
-ImageSize = Annotated[int | None, typer.Option(help="Pixels. Default: what is usual for the data.")]
+ImageSize = Annotated[int | None, typer.Option(min=16, max=256, help="Pixels. Default: what is usual for the data.")]
 Way = Annotated[int, typer.Option(min=2, help="Classes of a task.")]
 Shot = Annotated[int, typer.Option(min=1, help="Labelled examples a class.")]
 Query = Annotated[int, typer.Option(min=1, help="Queries a class, on average.")]
@@ -65,6 +67,7 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, precision: Precision = "a
     Example: onelook demo --out runs/demo
     """
     module = _demo_module()
+    _writable(out)
     place = _place(out / "cache", None, precision)
     report = run(module.demo(module.DemoConfig(seed=seed), out, place), "demo")
     _print_records(report.records, as_json)
@@ -82,7 +85,10 @@ def _demo_module() -> Any:
 
 @data_app.command("list")
 def list_data(home: Home = None, as_json: Json = False) -> None:
-    """The standard image sets, their sizes, and which of them are here."""
+    """The standard image sets, their sizes, and which of them are here.
+
+    Example: onelook data list --home /data/few-shot
+    """
     states = [status(name, home) for name in BENCHMARKS]
     if as_json:
         rows = [{"name": s.benchmark.name, "classes": s.classes, "images": s.images, "licence": s.benchmark.licence,
@@ -112,7 +118,10 @@ def fetch_data(
 
 @data_app.command("verify")
 def verify_data(name: str, home: Home = None, as_json: Json = False) -> None:
-    """Count and check the images of a standard set."""
+    """Count and check the images of a standard set.
+
+    Example: onelook data verify cifar-fs
+    """
     found = run(verify(name, home), f"verifying {name}")
     if as_json:
         console.print_json({"name": name, "path": str(found.path), "classes": found.classes, "images": found.images,
@@ -131,7 +140,7 @@ def pretrain(
     epochs: Annotated[int, typer.Option(min=1)] = 60,
     batch_size: Annotated[int, typer.Option(min=2)] = 128,
     learning_rate: Annotated[float, typer.Option(help="Of SGD, at its highest.")] = 0.2,
-    weight_decay: Annotated[float, typer.Option()] = 5e-4,
+    weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
     rotation_weight: Annotated[float, typer.Option(min=0, help="Of the loss that tells turned images; 0: none.")] = 0.0,
     image_size: ImageSize = None,
     precision: Precision = "auto",
@@ -144,6 +153,7 @@ def pretrain(
     Example: onelook pretrain --data cifar-fs --backbone conv4-64 --epochs 60 --out runs/cifar-fs
     """
     place = _place(None, home, precision)
+    _writable(out)
     config = PretrainConfig(
         epochs, batch_size, augmentation_of(data), Optimisation(learning_rate=learning_rate, weight_decay=weight_decay),
         place.precision, rotation_weight, seed=seed,
@@ -173,6 +183,7 @@ def train(
     place = _place(cache, home, precision)
     request = parse_request(method)
     spec = TaskSpec(way, shot, query, seed=seed)
+    _writable(out)
     if backbone in BACKBONES:
         optimisation = Optimisation("adam", learning_rate, weight_decay=0.0)
         config = MetaTrainConfig(steps or 6000, tasks_per_step, spec, optimisation)
@@ -180,6 +191,8 @@ def train(
         path = run(job, "training")
         _print_artifact(artifacts.load(path, "backbone"), path, as_json)
         return
+    if not Path(backbone).exists() and "/" not in backbone and not backbone.endswith(".safetensors"):
+        raise unknown_name("feature network", backbone, BACKBONES)
     path = run(workflows.meta_train(data, Path(backbone), request, spec, out, place, steps), "training")
     _print_artifact(artifacts.load(path, "method"), path, as_json)
 
@@ -197,6 +210,7 @@ def embed(
     Example: onelook embed --data FOLDER --split all --backbone runs/mine/model.safetensors --out features.npz
     """
     network, _ = artifacts.load_backbone(backbone)
+    _writable(out.parent, out)
     embeddings = run(workflows.features(data, split, network, _place(cache, home, precision)), "embedding")
     workflows.save_features(embeddings, out)
     print(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")
@@ -224,10 +238,12 @@ def benchmark(
     Example: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
     --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json
     """
-    requests = tuple(parse_request(text) for text in methods.split(","))
-    specs = tuple(TaskSpec(way, n, query, p, seed) for p in protocol.split(",") for n in _numbers(shot))
+    requests = tuple(parse_request(text.strip()) for text in methods.split(","))
+    specs = tuple(TaskSpec(way, n, query, p.strip(), seed) for p in protocol.split(",") for n in _numbers(shot))
     comparison = Comparison(requests, specs, tasks)
     place = _place(cache, home, precision)
+    if json is not None:
+        _writable(json.parent, json)
     if embeddings is not None:
         job = workflows.benchmark_embeddings(comparison, embeddings, train_embeddings, place)
     elif backbone is not None:
@@ -256,7 +272,7 @@ def show(
         return
     records = [record for file in files for record in artifacts.load_results(file)]
     if markdown:
-        print(table(records))
+        print(_table(records))
     else:
         _print_records(records, as_json)
 
@@ -266,6 +282,17 @@ def _numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise SettingsError(f"--shot takes whole numbers divided by commas, but got {text!r}.") from error
+
+
+def _writable(folder: Path, file: Path | None = None) -> None:
+    """Makes the folder. Raises, before hours of work and not after them, where their result could not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise storage_error(file or folder, error) from error
+    if file is not None and file.is_dir():
+        raise SettingsError(f"{file} is a folder; give the name of a file in it.")
 
 
 def _place(cache: Path | None, home: Path | None, precision: str) -> Place:
@@ -279,7 +306,14 @@ def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         console.print_json(records)
     else:
-        Console().print(Markdown(table(records)))
+        Console().print(Markdown(_table(records)))
+
+
+def _table(records: list[dict[str, Any]]) -> str:
+    try:
+        return table(records)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"These are not results of `onelook benchmark`: a record lacks {error}.") from error
 
 
 def _print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
@@ -290,7 +324,7 @@ def _print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
     history = about.pop("history", [])
     best = max(history, key=lambda h: h["accuracy"], default=None)
     n_weights = sum(x.numel() for x in artifact.tensors.values())
-    print(f"{path}: {artifact.kind} {about['name']}, {n_weights:,} numbers")
+    print(f"{path}: {artifact.kind} {about.get('name', 'of an unfinished run')}, {n_weights:,} numbers")
     if best:
         print(f"best on validation: {best['accuracy']:.2f} ± {best['ci95']:.2f} % at step {best['step']:,}")
     for key, value in about.get("config", {}).items():

@@ -10,9 +10,11 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from onelook import events
+from onelook.data.images import Rejected
 from onelook.errors import UserError
 from onelook.train import Resumed, Stepped, Validated
 
@@ -21,6 +23,8 @@ Result = TypeVar("Result")
 error_console = Console(stderr=True, highlight=False)
 A_LOT = 120
 """Seconds of work that are announced before they are spent."""
+SOME = 10
+"""Images that were left out are named up to this number."""
 
 
 class Interrupted(Exception):
@@ -35,6 +39,7 @@ def run(work: Generator[Any, None, Result], title: str) -> Result:
     bars = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=error_console,
+        disable=not error_console.is_terminal,  # a file would get the last picture of the bars, line by line
     )  # fmt: skip
     display = _Display(bars, title)
     with bars, _interruptible() as interrupted:
@@ -42,6 +47,7 @@ def run(work: Generator[Any, None, Result], title: str) -> Result:
             try:
                 event = next(work)
             except StopIteration as end:
+                display.tell_left_out()
                 return end.value  # type: ignore[no-any-return]
             display.show(event)
             if interrupted:
@@ -60,10 +66,13 @@ class _Display:
         self._bar = bars.add_task(title, total=None, note="")
         self._note = ""
         self._started = (time.monotonic(), 0)
+        self._left_out: list[Rejected] = []
 
     def show(self, event: Any) -> None:
         if isinstance(event, events.Progress):
             self._advance(event.stage, event.done, event.total, event.note)
+        elif isinstance(event, Rejected):
+            self._left_out.append(event)
         elif isinstance(event, Resumed):
             self._note = f"resumed at step {event.step:,}"
             self._advance("training", event.step, event.n_steps, self._note)
@@ -75,6 +84,16 @@ class _Display:
             self._note = f"loss {event.loss:.3f}, validation {event.accuracy} %"
             if not self.bars.console.is_terminal:
                 error_console.print(f"{self.title}: step {event.step:,} of {event.n_steps:,}, {self._note}")
+
+    def tell_left_out(self) -> None:
+        """The images that could not be read, or the first of them."""
+        if not self._left_out:
+            return
+        _say(f"{self.title}: {len(self._left_out):,} images cannot be read and were left out")
+        for one in self._left_out[:SOME]:
+            _say(f"  {one.name}: {one.reason}")
+        if len(self._left_out) > SOME:
+            _say(f"  and {len(self._left_out) - SOME:,} more")
 
     def _advance(self, stage: str, done: int, total: int, note: str) -> None:
         if stage != self._stage:
@@ -118,12 +137,14 @@ def exit_code(call: Any) -> int:
     try:
         call()
     except UserError as error:
-        error_console.print(f"[bold red]onelook:[/] {_plain(str(error))}", soft_wrap=True)
+        _say(str(error), head="[bold red]onelook:[/] ")
         return 2
     except Interrupted as stop:
         error_console.print(f"Stopped{f' at {stop}' if str(stop) else ''}; the same command goes on from here.")
         return 130
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:  # into which typer turns a KeyboardInterrupt
+            raise
         error_console.print("Stopped at once; the same command goes on from the last saved state.")
         return 130
     except BrokenPipeError:
@@ -132,8 +153,9 @@ def exit_code(call: Any) -> int:
     return 0
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+def _say(text: str, head: str = "") -> None:
+    """One line on standard error; names of files may hold brackets, line ends and the like."""
+    error_console.print(head + escape("\\n".join(text.splitlines())), soft_wrap=True, emoji=False)
 
 
 def print_json(value: Any) -> None:

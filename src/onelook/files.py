@@ -4,11 +4,15 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from onelook.errors import StorageError
 
@@ -46,6 +50,16 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_atomically(path: Path, content: bytes) -> None:
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
+    """A safetensors file, atomically."""
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, header)
+        except SafetensorError as error:  # in which safetensors wraps what the disk says
+            number = re.search(r"os error (\d+)", str(error))
+            raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

@@ -4,6 +4,8 @@ Each is a generator of events that returns its result (`onelook.events.finish`).
 """
 
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +20,9 @@ from onelook.backbones import Backbone
 from onelook.benchmark import Entry, compare
 from onelook.data.embed import EmbedConfig, embed, embed_files
 from onelook.data.images import ImageSet
-from onelook.data.sampler import TaskSpec
+from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
-from onelook.errors import DataError, SettingsError
+from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.files import cache_home, replacing
 from onelook.tasks import Embeddings
 from onelook.train import (
@@ -56,8 +58,13 @@ def pretrain(
     data: str, name: str, config: PretrainConfig, run: Path, place: Place, image_size: int | None = None
 ) -> Generator[Any, None, Path]:
     """A feature network from the training classes of `data`; returns the path of the model."""
+    require_backbone(name)
     training = yield from open_split(data, "train", image_size, home=place.home)
     validation = yield from open_split(data, "val", image_size, home=place.home)
+    if config.batch_size > len(training) * len(training.pixels):
+        raise SettingsError(f"{training.source} has {len(training)} images, fewer than a batch of "
+                            f"{config.batch_size}; choose a smaller --batch-size.")  # fmt: skip
+    TaskSampler(validation, TaskSpec())  # too few validation classes are refused now, not after an epoch
     backbone = new_backbone(name, training, config.seed)
     objective = Pretraining(name, backbone, training, validation, config)
     about = _about(name, backbone, training, config, objective="classes")
@@ -69,16 +76,25 @@ def pretrain_by_episodes(
     image_size: int | None = None,
 ) -> Generator[Any, None, Path]:  # fmt: skip
     """A feature network from tasks of images, taught through a method without weights of its own."""
+    require_backbone(name)
+    if request.file or has_weights(build(request, config.tasks, feature_size=1)):
+        raise SettingsError(f"{request.label} learns on the features of a finished network; run `onelook pretrain`, "
+                            f"then `onelook train --backbone` with its file.")  # fmt: skip
     training = yield from open_split(data, "train", image_size, home=place.home)
     validation = yield from open_split(data, "val", image_size, home=place.home)
     backbone = new_backbone(name, training, config.tasks.seed)
     method = build(request, config.tasks, backbone.feature_size)
-    if has_weights(method):
-        raise SettingsError(f"{request.name} learns on the features of a finished network; run `onelook pretrain`, "
-                            f"then `onelook train --backbone` with its file.")  # fmt: skip
+    own = config.tasks  # as EpisodicPretraining validates
+    TaskSampler(validation, TaskSpec(n_shot=own.n_shot, n_query=min(15, own.n_query)))
     objective = EpisodicPretraining(name, backbone, method, training, validation, config, place.precision)
     about = _about(name, backbone, training, config, objective=request.label, precision=place.precision)
     return (yield from train(objective, config.optimisation, about, run))
+
+
+def require_backbone(name: str) -> None:
+    """Raises SettingsError where there is no such network; before the images are read, which may take long."""
+    if name not in backbones.BACKBONES:
+        raise unknown_name("feature network", name, backbones.BACKBONES)
 
 
 def new_backbone(name: str, images: ImageSet, seed: int) -> Backbone:
@@ -114,6 +130,7 @@ def meta_train(
 ) -> Generator[Any, None, Path]:  # fmt: skip
     """A method trained on tasks of the training classes of `data`; returns the path of the trained method."""
     backbone, _ = load_backbone(checkpoint)
+    recipes.require_weights(request, spec)
     training = yield from features(data, "train", backbone, place, N_VIEWS)
     validation = yield from features(data, "val", backbone, place)
     return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
@@ -156,7 +173,13 @@ def benchmark_embeddings(
 
     def training() -> Generator[Any, None, tuple[Embeddings | None, Embeddings | None]]:
         yield from ()
-        return (None, None) if training_file is None else _divide(load_features(training_file))
+        if training_file is None:
+            return None, None
+        known = load_features(training_file)
+        if known.feature_size != test.feature_size:
+            raise DataError(f"{training_file} has features of size {known.feature_size}, but {file} of size "
+                            f"{test.feature_size}; both must come from the same network.")  # fmt: skip
+        return _divide(known)
 
     return (yield from _compare(comparison, test, training, about, place))
 
@@ -188,24 +211,33 @@ def _learns(request: MethodRequest, spec: TaskSpec, feature_size: int) -> bool:
 def load_features(file: Path) -> Embeddings:
     """`features` (N, D) and `labels` (N, numbers or words) of an .npz file; `class_names` if it has them."""
     try:
-        with np.load(file, allow_pickle=False) as content:
+        content = np.load(file, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with content:
             arrays = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
         raise DataError(f"{file} cannot be read as an .npz file of plain arrays ({error}).") from error
     missing = {"features", "labels"} - set(arrays)
     if missing:
         raise DataError(
             f"{file} needs the arrays features (N, D) and labels (N), but holds {', '.join(arrays) or 'none'}."
         )
-    x, labels = np.asarray(arrays["features"], dtype=np.float32), arrays["labels"]
+    x, labels = arrays["features"], arrays["labels"]
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{file}: features must be numbers, but they are of type {x.dtype}.")
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite then, and refused below
+        x = np.asarray(x, dtype=np.float32)
     if x.ndim != 2 or labels.shape != (len(x),) or not len(x):
         raise DataError(f"{file}: features must be (N, D) and labels (N), but they are {x.shape} and {labels.shape}.")
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
         raise DataError(f"{file}: the features of row {row} are not finite; repair or remove them.")
     classes, index = np.unique(labels, return_inverse=True)
-    names = arrays.get("class_names", classes)
-    if len(names) != len(classes):
+    names = np.atleast_1d(arrays.get("class_names", classes))
+    if labels.dtype.kind in "iu" and classes[0] >= 0 and classes[-1] < len(names):
+        index = labels  # they number the names already, and a class may be without a row
+    elif len(names) != len(classes):
         raise DataError(f"{file} has {len(names)} class_names, but {len(classes)} different labels.")
     return Embeddings(torch.from_numpy(x)[None], torch.from_numpy(index.astype(np.int64)),
                       tuple(map(str, names)), source=str(file))  # fmt: skip

@@ -14,15 +14,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from onelook.backbones import Backbone
 from onelook.data.augment import N_DRAWS, Augmentation, augment
-from onelook.data.images import PREPROCESSING, ImageSet, Listing, fingerprint, load_any, require_some
+from onelook.data.images import PREPROCESSING, ImageSet, Listing, Reading, fingerprint, load_any, require_some
 from onelook.errors import DataError
 from onelook.events import Progress
-from onelook.files import digest, replacing
+from onelook.files import digest, write_tensors
 from onelook.tasks import Embeddings
 
 CHUNK = 512
@@ -61,7 +60,7 @@ def embed(
 
 def embed_files(
     listing: Listing, backbone: Backbone, config: EmbedConfig = EmbedConfig(), cache: Path | None = None
-) -> Generator[Progress, None, Embeddings]:
+) -> Generator[Reading, None, Embeddings]:
     """`embed` of `load`: the same features, but an image whose features are known is not decoded either."""
     store = _Store(cache, backbone, config, config.n_views if config.augmentation else 1)
     digests = yield from fingerprint(listing)
@@ -86,14 +85,16 @@ def _compute(
     out = torch.empty(n_views, len(rows), backbone.feature_size)
     training = backbone.training
     backbone.eval()
-    for view in range(n_views):
-        for start in range(0, len(rows), CHUNK):
-            chunk = list(rows[start : start + CHUNK])
-            pixels = _pixels(images, chunk, view, config)
-            with torch.inference_mode(), precision(config.precision):
-                out[view, start : start + CHUNK] = backbone(pixels).float()
-            yield Progress("computing features", view * len(rows) + start + len(chunk), n_views * len(rows))
-    backbone.train(training)
+    try:
+        for view in range(n_views):
+            for start in range(0, len(rows), CHUNK):
+                chunk = list(rows[start : start + CHUNK])
+                pixels = _pixels(images, chunk, view, config)
+                with torch.inference_mode(), precision(config.precision):
+                    out[view, start : start + CHUNK] = backbone(pixels).float()
+                yield Progress("computing features", view * len(rows) + start + len(chunk), n_views * len(rows))
+    finally:  # also where the work is stopped
+        backbone.train(training)
     return out
 
 
@@ -145,8 +146,8 @@ class _Store:
         if self.folder is None:
             self.held.append((_stack(digests), features))
             return
-        with replacing(self.folder / f"{digest(*digests).hex()[:16]}.safetensors") as temporary:
-            save_file({"features": features, "digests": _stack(digests)}, temporary)
+        path = self.folder / f"{digest(*digests).hex()[:16]}.safetensors"
+        write_tensors(path, {"features": features, "digests": _stack(digests)})
         self.held = _shards(self.folder)
 
 

@@ -19,6 +19,7 @@ import importlib.util
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,30 +199,32 @@ class _Items:
 
 
 def _draw_items(wanted: list[str], masks_of_class: list[list[int]], config: GlyphsConfig) -> _Items:
-    rows = []
     n_masks = masks_of_class[-1][-1] + 1
-    for character, masks in zip(wanted, masks_of_class, strict=True):
-        for item in range(config.images_per_class):
-            rng = np.random.default_rng([config.seed, ord(character), item])
-            mask = masks[rng.integers(len(masks))]
-            # Clipped, so that no item leaves the image and no hairline vanishes.
-            normal = np.clip(rng.standard_normal(8), -2, 2) * config.item_variation
-            warp = np.clip(rng.standard_normal((2, 5, 5)), -2, 2) * config.item_variation
-            rows.append(
-                (
-                    mask,
-                    pose_matrix(0.2 * normal[0], 0.16 * normal[1], 0.11 * normal[2:4]),
-                    0.09 * normal[4:6],
-                    0.06 + 0.1 * normal[6],
-                    1 + 0.05 * normal[7],
-                    0.06 * warp,
-                    rng.integers(n_masks),
-                    np.c_[pose_matrix(rng.uniform(-3, 3), 0, np.log([1.5, 1.5])), rng.uniform(-0.7, 0.7, 2)],
-                    rng.random(4),
-                )
-            )
-    columns = [torch.from_numpy(np.array(column)) for column in zip(*rows, strict=True)]
-    return _Items(*(column.float() if column.is_floating_point() else column for column in columns))
+    drawn = [
+        _draw_item(np.random.default_rng([config.seed, ord(character), item]), masks, n_masks, config.item_variation)
+        for character, masks in zip(wanted, masks_of_class, strict=True)
+        for item in range(config.images_per_class)
+    ]
+    columns = {name: torch.from_numpy(np.array([item[name] for item in drawn])) for name in drawn[0]}
+    return _Items(**{name: c.float() if c.is_floating_point() else c for name, c in columns.items()})
+
+
+def _draw_item(rng: np.random.Generator, masks: list[int], n_masks: int, variation: float) -> dict[str, Any]:
+    # Clipped, so that no item leaves the image and no hairline vanishes.
+    rotation, shear, width, height, right, down, weight, exposure, *warp = (
+        np.clip(rng.standard_normal(8 + 2 * 5 * 5), -2, 2) * variation
+    )
+    return {
+        "mask": masks[rng.integers(len(masks))],
+        "pose": pose_matrix(0.2 * rotation, 0.16 * shear, 0.11 * np.array([width, height])),
+        "shift": 0.09 * np.array([right, down]),
+        "weight": 0.06 + 0.1 * weight,
+        "exposure": 1 + 0.05 * exposure,
+        "warp": 0.06 * np.reshape(warp, (2, 5, 5)),
+        "ghost": rng.integers(n_masks),
+        "ghost_map": np.c_[pose_matrix(rng.uniform(-3, 3), 0, np.log([1.5, 1.5])), rng.uniform(-0.7, 0.7, 2)],
+        "window": rng.random(4),
+    }
 
 
 # ------------------------------------------------------------------------------------------------ rendering

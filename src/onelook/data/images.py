@@ -65,6 +65,10 @@ class Rejected:
     reason: str
 
 
+Reading = Progress | Rejected
+"""The events of reading images: how far it is, and then what was left out."""
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """Decoded images in V views of every one: V = 1, or one view for each environment (data/glyphs.py)."""
@@ -107,7 +111,7 @@ def list_images(source: Path, split: str | None = None) -> Listing:
     raise DataError(f"{source} is neither a folder nor a zip nor a CSV (filename,label); give one of these.")
 
 
-def load(listing: Listing, size: int, channels: int) -> Generator[Progress, None, ImageSet]:
+def load(listing: Listing, size: int, channels: int) -> Generator[Reading, None, ImageSet]:
     """Read and decode all images to `channels` × `size` × `size`, leaving out those that cannot be read.
 
     Raises DataError where none can.
@@ -117,7 +121,7 @@ def load(listing: Listing, size: int, channels: int) -> Generator[Progress, None
     return images
 
 
-def load_any(listing: Listing, size: int, channels: int) -> Generator[Progress, None, ImageSet]:
+def load_any(listing: Listing, size: int, channels: int) -> Generator[Reading, None, ImageSet]:
     """`load`, content with no image at all."""
 
     def read(name: str) -> tuple[bytes, np.ndarray] | Rejected:
@@ -133,6 +137,9 @@ def load_any(listing: Listing, size: int, channels: int) -> Generator[Progress, 
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         results = yield from _in_parallel(read, listing.names, "reading images")
     good = [(i, r) for i, r in enumerate(results) if not isinstance(r, Rejected)]
+    rejected = tuple(r for r in results if isinstance(r, Rejected))
+    if good:  # where there is none, what calls will say so
+        yield from rejected
     pixels = np.stack([r[1] for _, r in good]) if good else np.empty((0, channels, size, size), np.uint8)
     kept = listing.take([i for i, _ in good])
     return ImageSet(
@@ -142,7 +149,7 @@ def load_any(listing: Listing, size: int, channels: int) -> Generator[Progress, 
         names=kept.names,
         digests=tuple(r[0] for _, r in good),
         source=listing.source,
-        rejected=tuple(r for r in results if isinstance(r, Rejected)),
+        rejected=rejected,
     )
 
 
@@ -192,7 +199,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     """Pillow would cut these at 255. Here 255 stands for 65535 or 1.0, or for the largest pixel where that is more."""
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0)
     top = max(65535.0 if image.mode.startswith("I") else 1.0, float(values.max(initial=0)))
     return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))
 
@@ -253,7 +260,7 @@ def _list_zip(path: Path, split: str | None) -> Listing:
     def read(name: str) -> bytes:
         try:
             return archive.read(name)
-        except DAMAGED as error:
+        except (OSError, *DAMAGED) as error:
             raise OSError(f"it cannot be taken out of the archive: {error}") from error
 
     return _listing(names, str(path), split, read)
@@ -309,7 +316,7 @@ def _list_table(table: Path, split: str | None) -> Listing:
             columns = list(reader.fieldnames or [])
             rows = [(reader.line_num, row) for row in reader]
     except UnicodeDecodeError as error:
-        raise DataError(f"{table} is not UTF-8 text ({error.reason} at byte {error.start}); save it as such.") from error
+        raise DataError(f"{table} is not UTF-8 text ({error.reason}, byte {error.start}); save it as such.") from error
     except (OSError, csv.Error) as error:
         raise DataError(f"{table} cannot be read as a CSV ({error}).") from error
     if not {"filename", "label"} <= set(columns):

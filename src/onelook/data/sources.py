@@ -9,9 +9,8 @@ import numpy as np
 from onelook.data.augment import Augmentation
 from onelook.data.benchmarks import BENCHMARKS, open_benchmark, rotate_classes
 from onelook.data.glyphs import GlyphsConfig, load_glyphs
-from onelook.data.images import SPLITS, ImageSet, Listing, list_images, load
+from onelook.data.images import SPLITS, ImageSet, Listing, Reading, list_images, load
 from onelook.errors import DataError, SettingsError
-from onelook.events import Progress
 
 SHARES = (0.64, 0.16)
 """Of the classes of undivided data, what goes to training and to validation; the rest is for testing."""
@@ -19,7 +18,7 @@ SHARES = (0.64, 0.16)
 
 def open_split(
     data: str, split: str, size: int | None = None, channels: int | None = None, home: Path | None = None
-) -> Generator[Progress, None, ImageSet]:
+) -> Generator[Reading, None, ImageSet]:
     """The images of one split, decoded.
 
     data: "glyphs", a name of BENCHMARKS, or the path of a folder, zip or CSV. Data without a division of its own is

@@ -5,6 +5,7 @@ step. So a run that goes on from its last saved state takes the same steps as on
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -115,11 +116,15 @@ def train(
     Raises DivergedError, ArtifactError (the folder holds another run), StorageError.
     """
     model, state = run / "model.safetensors", run / "state.safetensors"
+    config = json.loads(json.dumps(config))  # as it will come back from the file: tuples as lists
     optimiser = optimisation.build(objective.module.parameters())
     progress = _Progress()
     if state.exists():
         progress = _resume(state, objective, optimiser, config)
         yield Resumed(progress.step, objective.n_steps)
+    elif model.exists():
+        raise ArtifactError(f"{run} holds a model, but not the state of the run that made it; choose another folder, "
+                            f"or remove {model.name} from this one.")  # fmt: skip
     try:
         while progress.step < objective.n_steps:
             # Nothing is yielded before the step is whole, validation included: whoever stops the loop at an event
@@ -134,11 +139,19 @@ def train(
     except GeneratorExit:
         artifacts.save(_state(objective, optimiser, progress, config), state)
         raise
-    if not model.exists():
+    if not _is_whole(model):
         # At the end the best weights take the place of the last, and what remains is a model and its history.
         objective.module.load_state_dict(progress.best_weights)
         artifacts.save(objective.artifact({"config": config, "history": progress.history}), model)
     return model
+
+
+def _is_whole(model: Path) -> bool:
+    try:
+        artifacts.load(model, artifacts.kind_of(model))
+    except ArtifactError:
+        return False
+    return True
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from onelook import methods
 from onelook.artifacts import load_method, require_feature_size
-from onelook.data.sampler import TaskSpec
+from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import SettingsError, unknown_name
 from onelook.files import digest
 from onelook.methods import Method
@@ -61,8 +62,10 @@ def parse_request(text: str) -> MethodRequest:
     """`name`, `name:setting=value:…:recipe=published`, or the path of a trained method."""
     name, *pairs = text.split(":")
     if name not in methods.METHODS:
-        if Path(text).exists():
-            return MethodRequest(Path(text).stem, file=Path(text))
+        if Path(text).is_file():
+            return MethodRequest(text, file=Path(text))  # the last part alone is often "model" for all of them
+        if "/" in text or text.endswith(".safetensors"):
+            raise SettingsError(f"There is no file {text}; give that of a trained method, or the name of one.")
         raise unknown_name("method", name, methods.METHODS)
     settings = {}
     for pair in pairs:
@@ -74,10 +77,13 @@ def parse_request(text: str) -> MethodRequest:
     if recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
     known = set(methods.parameters_of(name)) - {"feature_size", "n_way"}
-    for key in settings:
+    for key, value in settings.items():
         if key not in known:
             raise unknown_name(f"setting of {name}", key, {*known, "recipe"})
-    return MethodRequest(name, settings, recipe)
+        _check_kind(name, key, value)
+    request = MethodRequest(name, settings, recipe)
+    build(request, TaskSpec(), feature_size=1)  # what cannot be built is refused before any work
+    return request
 
 
 def _value(text: str) -> Any:
@@ -85,6 +91,19 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
+    bool: ("true or false", (bool,)), int: ("a whole number", (int,)),
+    float: ("a number", (int, float)), str: ("a word", (str,)),
+}  # fmt: skip
+
+
+def _check_kind(name: str, key: str, value: Any) -> None:
+    """Raises SettingsError where a setting is of another type than the method's constructor says."""
+    words, kinds = KINDS.get(methods.parameters_of(name)[key].annotation, ("", (type(value),)))
+    if type(value) not in kinds or (isinstance(value, float) and not math.isfinite(value)):
+        raise SettingsError(f"{key} of {name} must be {words}, but is {value}.")
 
 
 @dataclass(frozen=True)
@@ -132,11 +151,11 @@ def meta_train(
     n_steps: int | None = None,
 ) -> Generator[Event, None, Path]:  # fmt: skip
     """Train by the recipe in the folder `run`; returns the path of the trained method."""
+    require_weights(request, spec)
     method = build(request, spec, training.feature_size)
-    if not has_weights(method):
-        raise SettingsError(f"{request.label} has nothing to learn; use it as it is.")
     method.prepare(training.features)
     config = _config(request, spec, n_steps)
+    TaskSampler(validation, config.tasks)  # too few validation classes are refused now, not after many steps
     objective = MetaTraining(method, training, validation, config)
     about = describe(request, spec, training, validation, n_steps)
     return (yield from train(objective, config.optimisation, about, run))
@@ -155,13 +174,22 @@ def describe(
 
 
 def _config(request: MethodRequest, spec: TaskSpec, n_steps: int | None) -> MetaTrainConfig:
-    """Training tasks are balanced and of their own seed, whatever the tasks are that the method is wanted for."""
-    config = replace(RECIPES[request.recipe].config, tasks=replace(spec, protocol="balanced", seed=0))
+    """Training tasks are balanced, whatever the tasks are that the method is wanted for."""
+    # Their seed is that of the first weights too (`build`), so it has to be in what describes the training.
+    config = replace(RECIPES[request.recipe].config, tasks=replace(spec, protocol="balanced"))
     return config if n_steps is None else replace(config, n_steps=n_steps)
 
 
 def has_weights(method: Method) -> bool:
     return any(True for _ in method.parameters())
+
+
+def require_weights(request: MethodRequest, spec: TaskSpec) -> None:
+    """Raises SettingsError where there is nothing to train."""
+    if request.file:
+        raise SettingsError(f"{request.file} is trained already; give the name of a method.")
+    if not has_weights(build(request, spec, feature_size=1)):
+        raise SettingsError(f"{request.label} has nothing to learn; use it as it is.")
 
 
 def build(request: MethodRequest, spec: TaskSpec, feature_size: int) -> Method:

@@ -1,0 +1,48 @@
+"""Write docs/benchmarks.md from the result files under benchmarks/: no figure there is typed by hand."""
+
+import json
+from pathlib import Path
+
+from onelook.artifacts import load_results
+from onelook.benchmark import table
+from onelook.files import write_atomically
+
+ROOT = Path(__file__).parent.parent
+HEAD = """# Benchmarks
+
+Made by `make docs` from the result files under `benchmarks/`; [benchmarks/README.md](../benchmarks/README.md) has the
+commands that made these. Accuracies are means over tasks in percent, with 95 % intervals; differences are paired, on
+the same tasks. Everything was chosen on validation classes; the test classes were opened to report.
+"""
+
+
+def page() -> str:
+    sections = [HEAD]
+    for path in sorted((ROOT / "benchmarks").glob("*.json")):
+        records = json.loads(path.read_text())
+        title = path.stem.replace("-", " ")
+        body = _results(path) if all("accuracy" in record for record in records) else _measurements(records)
+        sections.append(f"## {title}\n\n{body}\n")
+    return "\n".join(sections)
+
+
+def _results(path: Path) -> str:
+    records = load_results(path)
+    tasks = " and ".join(sorted({f"{r['n_tasks']:,}" for r in records}))
+    queries = " and ".join(sorted({str(r["n_query"]) for r in records}))
+    made = "; ".join(sorted({f"commit {r['commit']}, seed {r['seed']}, {r['machine']}" for r in records}))
+    return f"{table(records)}\n\n{tasks} tasks, {queries} queries a class; {made}."
+
+
+def _measurements(records: list[dict[str, object]]) -> str:
+    """Records of other kinds, one list each."""
+    blocks = []
+    for record in records:
+        head = record.get("experiment", "")
+        lines = [f"* {k.replace('_', ' ')}: {v}" for k, v in record.items() if k != "experiment"]
+        blocks.append("\n".join([f"**{head}**", "", *lines]))
+    return "\n\n".join(blocks)
+
+
+if __name__ == "__main__":
+    write_atomically(ROOT / "docs" / "benchmarks.md", page().encode())

@@ -1,0 +1,161 @@
+"""What is said of the mean over tasks is what statistics says of it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from making import method_for
+from onelook import scoring
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.events import Progress, finish
+from onelook.methods import Method
+from onelook.scoring import Interval, interval, mean_accuracy, paired, task_accuracies
+from onelook.tasks import Tasks
+from synthetic import random_embeddings
+
+SPEC = TaskSpec(n_way=3, n_shot=1, n_query=2)
+accuracies = st.lists(st.floats(0, 100), min_size=2, max_size=50)
+
+
+@given(accuracies)
+@settings(deadline=None)
+def test_the_interval_is_the_normal_one_of_95_percent(values: list[float]) -> None:
+    found = interval(torch.tensor(values, dtype=torch.float64))
+    error = float(stats.sem(values))
+    assert found.mean == pytest.approx(np.mean(values), abs=1e-9)
+    if error > 1e-6:
+        low, high = stats.norm.interval(0.95, loc=np.mean(values), scale=error)
+        assert found.mean - found.ci95 == pytest.approx(low, abs=1e-4 * error)
+        assert found.mean + found.ci95 == pytest.approx(high, abs=1e-4 * error)
+    else:
+        assert found.ci95 == pytest.approx(0, abs=1e-5)
+
+
+def test_the_interval_holds_the_true_mean_in_95_of_100_experiments() -> None:
+    """Accuracies as few-shot tasks have them: of 75 queries, with a rate that differs from task to task."""
+    rng = np.random.default_rng(0)
+    rates = rng.beta(6, 4, (2000, 300))
+    values = torch.from_numpy(100 * rng.binomial(75, rates) / 75)
+    held = np.mean([abs(i.mean - 60) <= i.ci95 for i in map(interval, values)])
+    assert 0.935 <= held <= 0.965
+
+
+def test_one_task_has_no_interval() -> None:
+    assert interval(torch.tensor([70.0])) == Interval(70.0, math.inf)
+
+
+def test_many_single_precision_values_do_not_lose_digits() -> None:
+    values = torch.full((100_000,), 61.3)
+    assert interval(values).mean == pytest.approx(float(values[0]), abs=1e-9)
+    assert interval(values).ci95 == pytest.approx(0, abs=1e-9)
+
+
+@given(accuracies)
+@settings(deadline=None)
+def test_nothing_differs_from_itself(values: list[float]) -> None:
+    own = torch.tensor(values, dtype=torch.float64)
+    assert paired(own, own) == Interval(0.0, 0.0)
+
+
+def test_the_paired_difference_is_narrower_than_that_of_independent_tasks_where_tasks_are_hard_for_both() -> None:
+    rng = np.random.default_rng(0)
+    difficulty = 60 + 10 * rng.standard_normal(1000)
+    first, second = (torch.from_numpy(difficulty + shift + rng.standard_normal(1000)) for shift in (0.5, 0.0))
+    difference = paired(first, second)
+    unpaired = math.hypot(interval(first).ci95, interval(second).ci95)
+    assert difference.mean == pytest.approx(interval(first).mean - interval(second).mean)
+    assert difference.ci95 < unpaired / 5
+    assert difference.excludes_zero
+    assert not Interval(difference.mean, unpaired).excludes_zero
+
+
+@given(accuracies, st.integers(0, 100))
+@settings(deadline=None)
+def test_the_difference_changes_sign_with_the_order(values: list[float], seed: int) -> None:
+    first = torch.tensor(values, dtype=torch.float64)
+    second = first + torch.randn(len(values), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    there, back = paired(first, second), paired(second, first)
+    assert there.mean == pytest.approx(-back.mean)
+    assert there.ci95 == pytest.approx(back.ci95)
+
+
+@pytest.mark.parametrize(("mean", "excludes"), [(1.01, True), (-1.01, True), (0.99, False), (-0.99, False)])
+def test_an_interval_excludes_zero_when_it_does_not_reach_it(mean: float, excludes: bool) -> None:
+    assert Interval(mean, 1.0).excludes_zero == excludes
+
+
+def any_method(name: str = "sib") -> Method:
+    """In single precision, as the embeddings are."""
+    made = TaskSampler(random_embeddings(), SPEC).sample(range(1))
+    return method_for(made, name).float()
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 100])
+def test_accuracies_of_tasks_do_not_depend_on_how_many_are_computed_at_once(
+    monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    sampler = TaskSampler(random_embeddings(), SPEC)
+    expected = finish(task_accuracies(any_method(), sampler, 15))
+    assert expected.unique().numel() > 2  # else the comparison would say nothing
+    monkeypatch.setattr(scoring, "CHUNK", chunk)
+    assert torch.equal(finish(task_accuracies(any_method(), sampler, 15)), expected)
+
+
+@given(st.integers(1, 20), st.integers(0, 19))
+@settings(deadline=None, max_examples=20)
+def test_tasks_may_be_divided_among_several_calls(n_tasks: int, cut: int) -> None:
+    cut = min(cut, n_tasks - 1)
+    sampler = TaskSampler(random_embeddings(), SPEC)
+    method = any_method("feature-averaging")
+    parts = [finish(task_accuracies(method, sampler, n, first)) for n, first in ((cut, 0), (n_tasks - cut, cut)) if n]
+    assert torch.equal(torch.cat(parts), finish(task_accuracies(method, sampler, n_tasks)))
+
+
+class Oracle(Method):
+    """Knows the answers for the first `n_right` queries, and is wrong about the others."""
+
+    transductive = False
+    assumes_balanced_queries = False
+
+    def __init__(self, answers: torch.Tensor, n_right: int) -> None:
+        super().__init__()
+        self.answers = answers
+        self.n_right = n_right
+
+    def forward(self, tasks: Tasks) -> torch.Tensor:
+        assert tasks.query_labels is None, "the method was shown the answers"
+        wrong = (torch.arange(self.answers.shape[1]) >= self.n_right).long()
+        return torch.nn.functional.one_hot((self.answers + wrong) % tasks.n_way, tasks.n_way).float()
+
+
+@pytest.mark.parametrize("n_right", range(7))
+def test_accuracy_is_the_percentage_of_right_answers_and_the_method_does_not_see_them(n_right: int) -> None:
+    sampler = TaskSampler(random_embeddings(), SPEC)
+    answers = sampler.sample(range(4)).query_labels
+    assert answers is not None
+    found = finish(task_accuracies(Oracle(answers, n_right), sampler, 4))
+    torch.testing.assert_close(found, torch.full((4,), 100 * n_right / 6))
+
+
+def test_the_mean_is_over_the_first_tasks_and_progress_reaches_its_total() -> None:
+    data, method = random_embeddings(), any_method()
+    events = []
+    work = mean_accuracy(method, data, SPEC, 40)
+    while True:
+        try:
+            events.append(next(work))
+        except StopIteration as end:
+            found = end.value
+            break
+    assert found == interval(finish(task_accuracies(method, TaskSampler(data, SPEC), 40)))
+    assert events[-1] == Progress("tasks", 40, 40)
+    assert [e.done for e in events] == sorted({e.done for e in events})
+
+
+def test_scoring_keeps_no_graph() -> None:
+    assert not finish(task_accuracies(any_method(), TaskSampler(random_embeddings(), SPEC), 3)).requires_grad

@@ -1,0 +1,510 @@
+"""A run that was stopped, killed or refused ends as if nothing had happened."""
+
+import dataclasses
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onelook import artifacts, backbones, methods
+from onelook.artifacts import Artifact, load
+from onelook.data.augment import Augmentation
+from onelook.data.sampler import TaskSpec
+from onelook.errors import ArtifactError, DivergedError, SettingsError
+from onelook.events import finish
+from onelook.scoring import Interval
+from onelook.train import (
+    EpisodicPretraining, MetaTrainConfig, MetaTraining, Optimisation, PretrainConfig, Pretraining, Resumed, Stepped,
+    Validated, train,
+)  # fmt: skip
+from onelook.train.loop import Event, Objective
+from synthetic import contents, one_sentence, random_embeddings, random_images
+
+ADAM = Optimisation("adam", learning_rate=1e-2, weight_decay=0.0)
+SGD = Optimisation("sgd", learning_rate=1e-2, schedule="constant")
+SPEC = TaskSpec(n_way=3, n_shot=1, n_query=3)
+SAVE_EVERY = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    make: Callable[[], Objective]
+    optimisation: Optimisation
+    n_steps: int
+
+    def train(self, run: Path, save_every: int = SAVE_EVERY, **config: Any) -> Generator[Event, None, Path]:
+        return train(self.make(), self.optimisation, {"lr": 0.01, "name": "x"} | config, run, save_every)
+
+
+def seeded(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make(*args, **kwargs)
+
+
+def meta_training(name: str, validate_every: int = 4, **kept: Any) -> Objective:
+    method = seeded(methods.create, name, feature_size=6, **kept)
+    training, validation = random_embeddings(seed=1), random_embeddings(seed=2, n_views=1, noise=1.5)
+    return MetaTraining(method, training, validation, MetaTrainConfig(11, 2, SPEC, ADAM, validate_every, 20))
+
+
+def pretraining(rotation_weight: float = 0.0, precision: str = "float32") -> Objective:
+    config = PretrainConfig(
+        3, 8, Augmentation(crop_padding=1), SGD, precision, rotation_weight=rotation_weight, n_validation_tasks=10
+    )
+    training, validation = random_images(5, 5), random_images(5, 16, seed=1)
+    return Pretraining("conv4-64", seeded(backbones.create, "conv4-64", 3, 16), training, validation, config)
+
+
+def episodes() -> Objective:
+    backbone = seeded(backbones.create, "conv4-64", 3, 16)
+    method = methods.create("prototypical", feature_size=backbone.feature_size)
+    config = MetaTrainConfig(5, 1, SPEC, ADAM, 2, 10)
+    return EpisodicPretraining(
+        "conv4-64", backbone, method, random_images(3, 4), random_images(5, 4, seed=1), config, "float32"
+    )
+
+
+CASES = {
+    "sib": Case(lambda: meta_training("sib", n_way=3, step_size=0.1), ADAM, 11),
+    "feature-averaging": Case(lambda: meta_training("feature-averaging"), SGD, 11),
+    "pretraining": Case(pretraining, Optimisation(learning_rate=0.05), 9),
+    "pretraining with rotations": Case(lambda: pretraining(0.5, "bfloat16"), SGD, 9),
+    "episodes": Case(episodes, ADAM, 5),
+}
+QUICK = ("sib", "feature-averaging")
+each_case = pytest.mark.parametrize("case", CASES)
+each_quick_case = pytest.mark.parametrize("case", QUICK)
+
+
+@cache
+def straight(case: str) -> tuple[bytes, tuple[Event, ...]]:
+    """The bytes of the model, and the events, of a run that nothing happened to."""
+    with tempfile.TemporaryDirectory() as run:
+        work = CASES[case].train(Path(run))
+        events = tuple(collected(work))
+        return (Path(run) / "model.safetensors").read_bytes(), events
+
+
+def collected(work: Generator[Event, None, Path]) -> list[Event]:
+    return list(work)
+
+
+def completed(case: str, run: Path) -> bytes:
+    """The bytes of the model after the same command was given once more."""
+    path = finish(CASES[case].train(run))
+    assert path == run / "model.safetensors"
+    return path.read_bytes()
+
+
+def stop_after(n_events: int, work: Generator[Event, None, Path]) -> list[Event]:
+    events = list(islice(work, n_events))
+    work.close()
+    return events
+
+
+# ------------------------------------------------------------------------------------------------ stopped and killed
+
+
+@each_case
+def test_the_straight_run_takes_every_step_once_and_validates_when_it_should(case: str) -> None:
+    events = straight(case)[1]
+    n_steps = CASES[case].n_steps
+    every = CASES[case].make().validate_every
+    assert [e.step for e in events if isinstance(e, Stepped)] == list(range(1, n_steps + 1))
+    expected = sorted({*range(every, n_steps + 1, every), n_steps})
+    assert [e.step for e in events if isinstance(e, Validated)] == expected
+    assert all(e.n_steps == n_steps for e in events)
+
+
+@each_case
+@given(data=st.data())
+@settings(deadline=None, max_examples=6)
+def test_a_run_stopped_at_any_events_ends_as_the_straight_run(case: str, data: st.DataObject) -> None:
+    model, events = straight(case)
+    with tempfile.TemporaryDirectory() as folder:
+        steps: list[int] = []
+        for n in data.draw(st.lists(st.integers(1, len(events)), min_size=1, max_size=3)):
+            steps += [e.step for e in stop_after(n, CASES[case].train(Path(folder))) if isinstance(e, Stepped)]
+        steps += [e.step for e in CASES[case].train(Path(folder)) if isinstance(e, Stepped)]
+        assert steps == sorted(set(steps))  # no step that was reported is taken again
+        found = (Path(folder) / "model.safetensors").read_bytes()
+        assert found == model
+
+
+@each_case
+@given(data=st.data())
+@settings(deadline=None, max_examples=6)
+def test_a_run_killed_at_any_event_goes_on_from_its_last_saved_state(case: str, data: st.DataObject) -> None:
+    model, events = straight(case)
+    n = data.draw(st.integers(1, len(events)))
+    with tempfile.TemporaryDirectory() as folder:
+        run, copy = Path(folder) / "run", Path(folder) / "copy"
+        run.mkdir()
+        work = CASES[case].train(run)
+        done = [e.step for e in islice(work, n) if isinstance(e, Stepped)][-1]
+        shutil.copytree(run, copy)  # what a kill leaves: nothing more is written
+        work.close()
+        n_steps = CASES[case].n_steps
+        saved = n_steps if done == n_steps else done - done % SAVE_EVERY
+        assert (copy / "state.safetensors").exists() == (saved > 0)
+        again = collected(CASES[case].train(copy))
+        if saved:
+            assert again[0] == Resumed(saved, n_steps)
+        assert [e.step for e in again if isinstance(e, Stepped)] == list(range(saved + 1, n_steps + 1))
+        assert (copy / "model.safetensors").read_bytes() == model
+
+
+@each_quick_case
+def test_a_run_killed_before_or_after_any_write_ends_as_the_straight_run(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies: list[Path] = []
+
+    def copying(artifact: Artifact, path: Path) -> None:
+        for moment in ("before", "during", "after"):
+            if moment == "after":
+                artifacts.save(artifact, path)
+            copies.append(tmp_path / f"{len(copies)}-{moment}")
+            shutil.copytree(path.parent, copies[-1])
+            if moment == "during":
+                (copies[-1] / f".{path.name}.xyz.part").write_bytes(b"half")
+
+    (tmp_path / "run").mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr("onelook.train.loop.artifacts", _Replaced(copying))
+        finish(CASES[case].train(tmp_path / "run"))
+    assert len(copies) == 3 * (11 // SAVE_EVERY + 2)  # the state every 3 steps and at the end, and the model
+    for copy in copies:
+        assert completed(case, copy) == straight(case)[0]
+
+
+class _Replaced:
+    """The module `artifacts` with another `save`."""
+
+    def __init__(self, save: Callable[[Artifact, Path], None]) -> None:
+        self.save = save
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(artifacts, name)
+
+
+@each_quick_case
+@given(save_every=st.integers(1, 20))
+@settings(deadline=None, max_examples=5)
+def test_how_often_the_state_is_saved_does_not_influence_the_result(case: str, save_every: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = finish(CASES[case].train(Path(folder), save_every))
+        assert path.read_bytes() == straight(case)[0]
+
+
+@each_case
+def test_the_history_is_in_the_model_and_is_that_of_the_events(case: str, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(straight(case)[0])
+    about = load(tmp_path / "model", artifacts.kind_of(tmp_path / "model")).about
+    told = [e for e in straight(case)[1] if isinstance(e, Validated)]
+    assert about["history"] == [
+        {"step": e.step, "loss": e.loss, "accuracy": e.accuracy.mean, "ci95": e.accuracy.ci95} for e in told
+    ]
+    assert about["config"] == {"lr": 0.01, "name": "x"}
+    steps = [e for e in straight(case)[1] if isinstance(e, Stepped)]
+    first = [e.loss for e in steps if e.step <= told[0].step]
+    assert told[0].loss == pytest.approx(sum(first) / len(first))
+
+
+@each_quick_case
+def test_the_global_random_numbers_are_neither_used_nor_moved(case: str, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    assert completed(case, tmp_path) == straight(case)[0]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_validating_more_often_leaves_the_steps_as_they_are(tmp_path: Path) -> None:
+    last = []
+    for every in (1, 4, 11):
+        case = Case(lambda every=every: meta_training("sib", every, n_way=3, step_size=0.1), ADAM, 11)
+        finish(case.train(tmp_path / str(every)))
+        state = load(tmp_path / str(every) / "state.safetensors", "state").tensors
+        last.append({k: v for k, v in state.items() if k.startswith(("last.", "optimiser."))})
+    assert last[0]
+    for other in last[1:]:
+        assert other.keys() == last[0].keys()
+        assert all(torch.equal(other[k], last[0][k]) for k in other)
+
+
+@each_case
+def test_validation_gives_the_same_twice_and_changes_nothing(case: str) -> None:
+    objective = CASES[case].make()
+    objective.module.eval()
+    before = {k: v.clone() for k, v in objective.module.state_dict().items()}
+    first = objective.validate()
+    torch.rand(3)
+    assert objective.validate() == first
+    assert all(torch.equal(v, before[k]) for k, v in objective.module.state_dict().items())
+    objective.loss(0).backward()
+    objective.validate()
+    assert CASES[case].make().validate() == first
+
+
+@each_case
+def test_the_loss_of_a_step_is_a_function_of_weights_and_number(case: str) -> None:
+    objective = CASES[case].make()
+    objective.module.train()
+    expected = {step: objective.loss(step).item() for step in (4, 0, 2, 1)}
+    assert len(set(expected.values())) == 4
+    again = CASES[case].make()
+    again.module.train()
+    for step in (0, 1, 2, 4):
+        assert again.loss(step).item() == expected[step]
+
+
+# ---------------------------------------------------------------------------------------- finished, foreign, damaged
+
+
+@each_quick_case
+def test_a_finished_run_returns_at_once_and_writes_nothing(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    completed(case, tmp_path)
+    before = contents(tmp_path)
+    objective = CASES[case].make()
+    for name in ("loss", "validate"):
+        monkeypatch.setattr(objective, name, lambda *_: pytest.fail("a finished run was trained"))
+    monkeypatch.setattr(artifacts, "save", lambda *_: pytest.fail("a finished run was written"))
+    work = train(objective, CASES[case].optimisation, {"lr": 0.01, "name": "x"}, tmp_path)
+    assert collected(work) == [Resumed(11, 11)]
+    assert contents(tmp_path) == before
+
+
+@given(
+    before=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2)),
+    after=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2)),
+    n_events=st.integers(1, 14),
+)
+@settings(deadline=None, max_examples=25)
+def test_a_folder_of_another_configuration_is_refused_naming_the_first_difference(
+    before: dict[str, int], after: dict[str, int], n_events: int
+) -> None:
+    case = CASES["feature-averaging"]
+    differing = sorted(k for k in "abcd" if before.get(k) != after.get(k))
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        stop_after(n_events, case.train(run, **before))
+        kept = contents(run)
+        work = case.train(run, **after)
+        if not differing:
+            finish(work)
+            return
+        with pytest.raises(ArtifactError) as error:
+            finish(work)
+        message = one_sentence(error.value)
+        assert str(run) in message
+        assert f"({differing[0]}: {before.get(differing[0])}, now {after.get(differing[0])})" in message
+        assert contents(run) == kept
+
+
+def test_a_configuration_may_hold_whatever_becomes_json(tmp_path: Path) -> None:
+    case = CASES["feature-averaging"]
+    config = {"sizes": (1, 2), "nested": {"pair": (3, (4,))}, "number": 0.1, "nothing": None}
+    stop_after(5, case.train(tmp_path, **config))
+    finish(case.train(tmp_path, **config))
+    assert load(tmp_path / "model.safetensors", "method").about["config"]["sizes"] == [1, 2]
+
+
+@each_quick_case
+@given(data=st.data())
+@settings(deadline=None, max_examples=15)
+def test_a_state_that_is_cut_is_refused_and_left_alone(case: str, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        stop_after(data.draw(st.sampled_from([5, 14])), CASES[case].train(run))
+        state = run / "state.safetensors"
+        whole = state.read_bytes()
+        state.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+        kept = contents(run)
+        with pytest.raises(ArtifactError) as error:
+            finish(CASES[case].train(run))
+        assert str(state) in one_sentence(error.value)
+        assert contents(run) == kept
+
+
+@each_quick_case
+@given(data=st.data())
+@settings(deadline=None, max_examples=10)
+def test_a_finished_model_that_is_cut_or_lost_is_written_again(case: str, data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        whole = completed(case, run)
+        model = run / "model.safetensors"
+        length = data.draw(st.one_of(st.none(), st.integers(0, len(whole) - 1)))
+        if length is None:
+            model.unlink()
+        else:
+            model.write_bytes(whole[:length])
+        assert collected(CASES[case].train(run)) == [Resumed(11, 11)]
+        assert model.read_bytes() == whole
+
+
+def test_a_model_without_the_state_of_its_run_is_neither_replaced_nor_passed_off_as_the_result(tmp_path: Path) -> None:
+    """Its configuration may be another one, and hours of training would end in the old weights."""
+    completed("sib", tmp_path)
+    (tmp_path / "state.safetensors").unlink()
+    kept = contents(tmp_path)
+    with pytest.raises(ArtifactError) as error:
+        finish(CASES["sib"].train(tmp_path, lr=0.5))
+    assert str(tmp_path) in one_sentence(error.value)
+    assert contents(tmp_path) == kept
+
+
+@pytest.mark.parametrize("kind", ["backbone", "method"])
+def test_a_state_that_is_a_model_is_refused(kind: str, tmp_path: Path) -> None:
+    artifacts.save(Artifact(kind, {}, {}), tmp_path / "state.safetensors")
+    with pytest.raises(ArtifactError, match=kind):
+        finish(CASES["sib"].train(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------------------------- diverged
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad_step", [0, 6, 10])
+def test_a_loss_that_is_not_finite_names_step_and_learning_rate_and_keeps_the_last_good_state(
+    value: float, bad_step: int, tmp_path: Path
+) -> None:
+    case = CASES["sib"]
+    objective = case.make()
+    honest = objective.loss
+    objective.loss = lambda step: honest(step) * value if step == bad_step else honest(step)
+    events: list[Event] = []
+    with pytest.raises(DivergedError) as error:
+        for event in train(objective, ADAM, {"lr": 0.01, "name": "x"}, tmp_path, SAVE_EVERY):
+            events.append(event)
+    message = str(error.value)
+    assert f"step {bad_step + 1} " in message
+    assert f"learning rate {ADAM.learning_rate_at(bad_step, 11):.3g};" in message
+    assert [e.step for e in events if isinstance(e, Stepped)] == list(range(1, bad_step + 1))
+    assert not (tmp_path / "model.safetensors").exists()
+    saved = bad_step - bad_step % SAVE_EVERY
+    if saved:
+        assert next(case.train(tmp_path)) == Resumed(saved, 11)
+    assert completed("sib", tmp_path) == straight("sib")[0]
+
+
+# ---------------------------------------------------------------------------------------------------- best checkpoint
+
+
+class Scripted:
+    """The weight tells the number of steps taken; the accuracies are given."""
+
+    def __init__(self, accuracies: list[float], every: int) -> None:
+        self.module = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(self.module.weight)
+        self.accuracies = accuracies
+        self.validate_every = every
+        self.n_steps = every * len(accuracies)
+
+    def loss(self, step: int) -> torch.Tensor:
+        assert round(self.module.weight.item() * 1000) == step, "a step was left out or taken twice"
+        with torch.no_grad():
+            self.module.weight += 1e-3
+        return 0 * self.module.weight.sum()
+
+    def validate(self) -> Interval:
+        step = round(self.module.weight.item() * 1000)
+        return Interval(self.accuracies[step // self.validate_every - 1], 1.0)
+
+    def artifact(self, about: dict[str, Any]) -> Artifact:
+        return Artifact("method", dict(self.module.state_dict()), about)
+
+
+@given(
+    accuracies=st.lists(st.sampled_from([0.0, 20.0, 20.5, 99.0]), min_size=1, max_size=5),
+    every=st.integers(1, 3), stop=st.integers(1, 20),
+)  # fmt: skip
+@settings(deadline=None, max_examples=25)
+def test_the_model_is_the_first_of_highest_validation_accuracy_also_when_resumed(
+    accuracies: list[float], every: int, stop: int
+) -> None:
+    plain = Optimisation("sgd", weight_decay=0.0, schedule="constant")
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        first = stop_after(stop, train(Scripted(accuracies, every), plain, {}, run, 2))
+        rest = list(train(Scripted(accuracies, every), plain, {}, run, 2))
+        tensors = load(run / "model.safetensors", "method").tensors
+        best = accuracies.index(max(accuracies)) + 1
+        assert round(tensors["weight"].item() * 1000) == best * every
+        best_so_far = [e.accuracy.mean for e in (*first, *rest) if isinstance(e, Validated) and e.best]
+        assert best_so_far == sorted(set(best_so_far))
+
+
+# ---------------------------------------------------------------------------------------------------- learning rates
+
+
+@given(
+    peak=st.floats(1e-5, 10), warmup=st.floats(0, 0.9), n_steps=st.integers(1, 400),
+)  # fmt: skip
+@settings(deadline=None)
+def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing(peak: float, warmup: float, n_steps: int) -> None:
+    optimisation = Optimisation("sgd", peak, schedule="one-cycle", warmup=warmup)
+    rates = [optimisation.learning_rate_at(step, n_steps) for step in range(n_steps)]
+    warm = max(1, round(warmup * n_steps))
+    assert max(rates) == pytest.approx(peak)
+    assert rates[warm - 1] == pytest.approx(peak)
+    assert all(0 < rate <= peak * (1 + 1e-12) for rate in rates)
+    assert rates[:warm] == sorted(rates[:warm])
+    assert rates[warm - 1 :] == pytest.approx(sorted(rates[warm - 1 :], reverse=True))
+    falling = n_steps - warm
+    if falling > 1:
+        assert rates[-1] <= peak * (math.pi / 2 / falling) ** 2
+    steps_up = {round(b - a, 9) for a, b in zip(rates[:warm], rates[1:warm], strict=False)}
+    assert len(steps_up) <= 2  # a straight line, to rounding
+
+
+@given(step=st.integers(0, 1000), n_steps=st.integers(1, 1000), rate=st.floats(1e-5, 10))
+@settings(deadline=None)
+def test_a_constant_schedule_is_constant(step: int, n_steps: int, rate: float) -> None:
+    assert Optimisation("adam", rate, schedule="constant").learning_rate_at(step, n_steps) == rate
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_every_step_is_taken_at_the_rate_of_its_schedule(optimiser: Any, tmp_path: Path) -> None:
+    rates: list[float] = []
+
+    @dataclass(frozen=True)
+    class Watched(Optimisation):
+        def build(self, parameters: Any) -> torch.optim.Optimizer:
+            made = super().build(parameters)
+            made.register_step_pre_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
+            return made
+
+    optimisation = Watched(optimiser, 0.01, warmup=0.3)
+    objective = CASES["sib"].make()
+    stop_after(5, train(objective, optimisation, {}, tmp_path))
+    finish(train(CASES["sib"].make(), optimisation, {}, tmp_path))
+    assert rates == [optimisation.learning_rate_at(step, 11) for step in range(11)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"optimiser": "lion"}, {"schedule": "linear"}, {"learning_rate": 0.0}, {"learning_rate": math.nan}]
+)
+def test_an_impossible_optimisation_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError):
+        Optimisation(**wrong)
+
+
+def test_configurations_are_json() -> None:
+    for config in (PretrainConfig(), MetaTrainConfig()):
+        plain = dataclasses.asdict(config)
+        assert json.loads(json.dumps(plain)) == plain

@@ -12,7 +12,13 @@ import typer
 from onelook import console
 from onelook.console import Interrupted, exit_code, run
 from onelook.errors import (
-    ArtifactError, DataError, DivergedError, DownloadError, SettingsError, StorageError, UserError,
+    ArtifactError,
+    DataError,
+    DivergedError,
+    DownloadError,
+    SettingsError,
+    StorageError,
+    UserError,
 )  # fmt: skip
 from onelook.events import Progress
 from onelook.scoring import Interval
@@ -46,7 +52,7 @@ class Work:
 
 @pytest.fixture(autouse=True)
 def _handler_is_restored() -> Iterator[None]:
-    def own(number: int, frame: object) -> None:
+    def own(_number: int, _frame: object) -> None:
         raise AssertionError("the handler of the test was called")
 
     before = signal.signal(signal.SIGINT, own)
@@ -137,7 +143,14 @@ def raising(error: BaseException) -> Any:
 )
 @pytest.mark.parametrize(
     "text",
-    ["There is no file a.png.", "class [b] and [/] and [red]", r"C:\data\[x]", "a :smile: in a name", "x" * 300, "50% {}"],
+    [
+        "There is no file a.png.",
+        "class [b] and [/] and [red]",
+        r"C:\data\[x]",
+        "a :smile: in a name",
+        "x" * 300,
+        "50% {}",
+    ],
 )
 def test_an_error_that_a_person_can_mend_is_one_line_on_standard_error_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], kind: type[UserError], text: str

@@ -35,7 +35,7 @@ def test_a_write_that_fails_leaves_the_folder_as_it_was_and_its_error_passes(
 ) -> None:
     for name, content in before.items():
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(what), replacing(tmp_path / "file") as temporary:
+    with pytest.raises(what), replacing(tmp_path / "file") as temporary:  # noqa: PT012 - the block is what is tested
         temporary.write_bytes(b"half")
         raise what
     assert contents(tmp_path) == before
@@ -87,7 +87,7 @@ def test_an_error_of_the_disk_at_any_step_is_one_sentence_and_leaves_the_folder_
 ) -> None:
     (tmp_path / "file").write_bytes(b"old")
 
-    def fail(*args: object, **kwargs: object) -> None:
+    def fail(*_args: object, **_kwargs: object) -> None:
         raise OSError(number, os.strerror(number))
 
     where = {"mkstemp": (files.tempfile, "mkstemp"), "fsync": (files.os, "fsync"), "replace": (Path, "replace")}

@@ -120,9 +120,9 @@ def test_any_selection_and_order_of_known_images_is_found(
 
 
 CHANGES: dict[str, Any] = {
-    "one weight": lambda b, i, c: (_touched(b, "weight"), i, c),
-    "running statistics": lambda b, i, c: (_touched(b, "norm.running_mean"), i, c),
-    "pixel statistics": lambda b, i, c: (_touched(b, "pixel_mean"), i, c),
+    "one weight": lambda _, i, c: (_touched("weight"), i, c),
+    "running statistics": lambda _, i, c: (_touched("norm.running_mean"), i, c),
+    "pixel statistics": lambda _, i, c: (_touched("pixel_mean"), i, c),
     "precision": lambda b, i, c: (b, i, replace(c, precision="bfloat16")),
     "padding of crops": lambda b, i, c: (b, i, replace(c, augmentation=replace(c.augmentation, crop_padding=3))),
     "flips": lambda b, i, c: (b, i, replace(c, augmentation=replace(c.augmentation, flip=False))),
@@ -131,12 +131,12 @@ CHANGES: dict[str, Any] = {
     "more views": lambda b, i, c: (b, i, replace(c, n_views=4)),
     "fewer views": lambda b, i, c: (b, i, replace(c, n_views=2)),
     "seed": lambda b, i, c: (b, i, replace(c, seed=1)),
-    "image size": lambda b, i, c: (Counting(3, 20), _same_digests(random_images(size=20), i), c),
-    "channels": lambda b, i, c: (Counting(1), _same_digests(random_images(channels=1), i), c),
+    "image size": lambda _, i, c: (Counting(3, 20), _same_digests(random_images(size=20), i), c),
+    "channels": lambda _, i, c: (Counting(1), _same_digests(random_images(channels=1), i), c),
 }
 
 
-def _touched(backbone: Counting, name: str) -> Counting:
+def _touched(name: str) -> Counting:
     again = Counting()
     again.state_dict()[name].view(-1)[0] += 1e-3
     return again
@@ -203,7 +203,7 @@ def test_a_file_of_the_cache_that_is_cut_is_computed_again_and_mended(
     cache = tmp_path_factory.mktemp("cache")
     backbone, images = Counting(), random_images()
     first, _ = computed(backbone, images, AUGMENTED, cache)
-    (name, whole), = contents(cache).items()
+    ((name, whole),) = contents(cache).items()
     (cache / name).write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     second, n_second = computed(backbone, images, AUGMENTED, cache)
     assert n_second == 3 * len(images)
@@ -267,7 +267,7 @@ def test_the_network_is_left_in_the_mode_and_state_it_was_in(config: EmbedConfig
         next(work)
         work.close()
     else:
-        backbone.features = lambda pixels: 1 / 0
+        backbone.features = lambda _: 1 / 0
         with pytest.raises(ZeroDivisionError):
             finish(work)
     assert backbone.training == training

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from onelook.data.images import SUFFIXES, ImageSet, Listing, Rejected, decode, list_images, load
+from onelook.data.images import SUFFIXES, ImageSet, Listing, Rejected, decode, list_images, load, load_any
 from onelook.errors import DataError
 from onelook.events import finish
 from tiny_images import blank_png, class_image, classes, encoded, picture, write_files, write_table, write_zip
@@ -162,7 +162,7 @@ def test_any_name_of_a_class_or_a_file_will_do(name: str, tmp_path: Path) -> Non
         assert len(images) == 4
 
 
-@pytest.mark.parametrize("suffix", [s for s in SUFFIXES] + [s.upper() for s in SUFFIXES])
+@pytest.mark.parametrize("suffix", [*SUFFIXES, *(s.upper() for s in SUFFIXES)])
 def test_every_usual_suffix_is_an_image_in_any_case(suffix: str, tmp_path: Path) -> None:
     write_files(tmp_path, {f"a/x{suffix}": GOOD, f"b/x{suffix}": GOOD})
     assert len(list_images(tmp_path).names) == 2
@@ -187,7 +187,7 @@ def test_links_that_lead_round_in_circles_end(tmp_path: Path) -> None:
     assert len(names) < 10
 
 
-# ------------------------------------------------------------------------------------------------ sources that will not do
+# ------------------------------------------------------------------------------------------------ sources that fail
 
 
 def test_a_source_that_is_nothing_of_the_kind_is_one_sentence(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_missing_file_of_a_table_is_left_out_with_its_name(tmp_path: Path) -> 
     assert images.labels.tolist() == [0, 1]
 
 
-# ------------------------------------------------------------------------------------------------ images that will not do
+# ------------------------------------------------------------------------------------------------ images that fail
 
 
 def exif(orientation: int) -> bytes:
@@ -257,7 +257,8 @@ def exif(orientation: int) -> bytes:
 BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "not an image"),
     "text": (b"this is a text file that somebody renamed", "not an image"),
-    "truncated JPEG": (encoded(picture(), "JPEG")[:400], "truncated"),
+    "truncated JPEG": (encoded(picture(), "JPEG")[:-200], "truncated"),
+    "header of a JPEG": (encoded(picture(), "JPEG")[:400], "truncated"),
     "truncated PNG": (encoded(picture(width=64, height=64))[:2000], ""),
     "header of a PNG": (encoded(picture())[:40], ""),
     "EPS by another name": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image"),
@@ -267,7 +268,7 @@ BAD: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_an_image_that_cannot_be_read_is_left_out_among_others_with_the_reason(case: str) -> None:
     content, expected = BAD[case]
-    assert expected in reason(content)
+    assert expected in reason(content).lower()
 
 
 @pytest.mark.parametrize("side", [10_000, 20_000])
@@ -363,7 +364,7 @@ def test_a_locked_member_and_one_of_unknown_compression_are_left_out_with_the_re
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(data=st.data())
 def test_damaged_bytes_are_either_an_image_or_left_out(kind: str, data: st.DataObject) -> None:
     content = bytearray(encoded(picture(3), kind))
@@ -371,8 +372,8 @@ def test_damaged_bytes_are_either_an_image_or_left_out(kind: str, data: st.DataO
         content[at] ^= 1 << bit
     content = content[: data.draw(st.one_of(st.just(len(content)), st.integers(0, len(content))))]
     started = time.perf_counter()
-    images = finish(load(listing_of({"good.png": GOOD, "x.jpg": bytes(content)}), 8, 3))
-    assert len(images) + len(images.rejected) == 2
+    images = finish(load_any(listing_of({"x.jpg": bytes(content)}), 8, 3))
+    assert images.pixels.shape == (1, 1 - len(images.rejected), 3, 8, 8)
     assert time.perf_counter() - started < 5
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,16 @@ from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.events import finish
 from onelook.scoring import Interval
 from onelook.train import (
-    EpisodicPretraining, MetaTrainConfig, MetaTraining, Optimisation, PretrainConfig, Pretraining, Resumed, Stepped,
-    Validated, train,
+    EpisodicPretraining,
+    MetaTrainConfig,
+    MetaTraining,
+    Optimisation,
+    PretrainConfig,
+    Pretraining,
+    Resumed,
+    Stepped,
+    Validated,
+    train,
 )  # fmt: skip
 from onelook.train.loop import Event, Objective
 from synthetic import contents, one_sentence, random_embeddings, random_images
@@ -389,8 +397,7 @@ def test_a_loss_that_is_not_finite_names_step_and_learning_rate_and_keeps_the_la
     objective.loss = lambda step: honest(step) * value if step == bad_step else honest(step)
     events: list[Event] = []
     with pytest.raises(DivergedError) as error:
-        for event in train(objective, ADAM, {"lr": 0.01, "name": "x"}, tmp_path, SAVE_EVERY):
-            events.append(event)
+        events.extend(train(objective, ADAM, {"lr": 0.01, "name": "x"}, tmp_path, SAVE_EVERY))
     message = str(error.value)
     assert f"step {bad_step + 1} " in message
     assert f"learning rate {ADAM.learning_rate_at(bad_step, 11):.3g};" in message
@@ -468,7 +475,7 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing(peak: float, wa
     falling = n_steps - warm
     if falling > 1:
         assert rates[-1] <= peak * (math.pi / 2 / falling) ** 2
-    steps_up = {round(b - a, 9) for a, b in zip(rates[:warm], rates[1:warm], strict=False)}
+    steps_up = {round(b - a, 9) for a, b in pairwise(rates[:warm])}
     assert len(steps_up) <= 2  # a straight line, to rounding
 
 

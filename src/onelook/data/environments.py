@@ -90,14 +90,16 @@ def _texture(rng: np.random.Generator, side: int) -> np.ndarray:
     warp = rng.uniform(0, 0.25) * clouds
     wave, other = np.sin(2 * np.pi * (u * x + v * y) + warp), np.sin(2 * np.pi * (v * x - u * y) + warp)
     pattern = (clouds, clouds, wave, np.sign(wave * other), 2.0 * (wave + other > 1.1))[kind]
-    return 0.5 + rng.uniform(0.2, 0.5) * (0.8 * pattern + 0.4 * clouds)
+    texture: np.ndarray = 0.5 + rng.uniform(0.2, 0.5) * (0.8 * pattern + 0.4 * clouds)
+    return texture
 
 
 def _colour(lightness: float, chroma: float, hue: float) -> np.ndarray:
     """sRGB (3, 1, 1) of an Oklab colour, where equal steps look equal; out of gamut is clipped."""
     a, b = chroma * math.cos(hue), chroma * math.sin(hue)
     linear = np.clip(RGB_OF_CONES @ (lightness + CONES_OF_AB @ (a, b)) ** 3, 0, 1)
-    return np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).reshape(3, 1, 1)
+    srgb: np.ndarray = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return srgb.reshape(3, 1, 1)
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -107,4 +109,7 @@ def _tensor(array: np.ndarray) -> Tensor:
 def pose_matrix(rotation: float, shear: float, log_scale: np.ndarray) -> np.ndarray:
     """The (2, 2) map from the image to the mask; rotation in radians, log_scale along x and y."""
     cos, sin = math.cos(rotation), math.sin(rotation)
-    return np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]]) @ np.diag(np.exp(-log_scale))
+    pose: np.ndarray = (
+        np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]]) @ np.diag(np.exp(-log_scale))
+    )
+    return pose

@@ -222,7 +222,7 @@ def _draw_item(rng: np.random.Generator, masks: list[int], n_masks: int, variati
         "exposure": 1 + 0.05 * exposure,
         "warp": 0.06 * np.reshape(warp, (2, 5, 5)),
         "ghost": rng.integers(n_masks),
-        "ghost_map": np.c_[pose_matrix(rng.uniform(-3, 3), 0, np.log([1.5, 1.5])), rng.uniform(-0.7, 0.7, 2)],
+        "ghost_map": np.c_[pose_matrix(rng.uniform(-3, 3), 0.0, np.log([1.5, 1.5])), rng.uniform(-0.7, 0.7, 2)],
         "window": rng.random(4),
     }
 

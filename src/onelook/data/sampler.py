@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from onelook.errors import DataError, SettingsError
 from onelook.tasks import Tasks
 
 
+@runtime_checkable
 class Views(Protocol):
     """What tasks are drawn from: Embeddings, or an ImageSet."""
 

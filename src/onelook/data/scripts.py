@@ -7,12 +7,12 @@ machine whatever its font renderer. In the order Latin, digits, Greek, val, test
 character was left out when it looked like one already in: drawn in a font that has both, cropped, brought to one size
 and blurred a little, its correlation with the other reached 0.88 at some rotation between -12 and 12 degrees (0.82 to
 0.86 for symbols, of which there are plenty). So "o" went for "e", and Cyrillic A went for Latin A. Accented letters of
-test whose base letter is in train, and characters that are only dots, were then left out by eye.
+test whose base letter is in train, characters that are only dots, and a few more, were then left out by eye.
 """
 
 SCRIPTS: dict[str, dict[str, str]] = {
     "train": {
-        "arabic": ("0624 0626 0628-062C 062E 0630-0632 0634 0636-0637 0639-063A 0641-0646 0648-064A 067E 06AF 06BE"),
+        "arabic": ("0624 0626 0628-062C 062E 0630-0632 0634 0636-0637 0639-063A 0641-0646 0648-064A 06AF 06BE"),
         "arrows": "2190 2196-2197 219D 21AC 21B0 21B2-21BA 21BC-21BD 21C2 21C4 21C8 21CD 21CF 21D1 21D6-21D8",
         "canadian": (
             "1405-1406 140A-140B 142B-142E 1433 1438 144F 1451 1454 1467-146A 146C 1486-1488 148B-148C 14A8 "
@@ -53,7 +53,7 @@ SCRIPTS: dict[str, dict[str, str]] = {
         "hebrew": "05D2-05D4 05DA 05DC 05DE 05E2-05E3 05E6-05E9",
         "lao": (
             "0E81 0E87-0E88 0E8A 0E8D 0E94 0E96 0E99 0E9C-0E9E 0EA1 0EA3 0EA5 0EAA 0EB0 0EB2-0EB3 0EBD "
-            "0EC0-0EC1 0EC3 0ED1-0ED4 0ED6 0ED8 0EDC"
+            "0EC0-0EC1 0EC3 0ED1-0ED3 0ED6 0ED8 0EDC"
         ),
     },
     "test": {
@@ -63,11 +63,11 @@ SCRIPTS: dict[str, dict[str, str]] = {
             "04BE 04C7 04CD 0502 0504 0506 050E 0513-0514 0516-0518 0520 0524"
         ),
         "georgian": (
-            "10A0 10A5 10A7 10AA-10AB 10AE-10B0 10B4 10B6 10B8 10BC 10BE-10BF 10C1 10C3-10C5 10D0 10D3 10D5 "
+            "10A0 10A5 10A7 10AA-10AB 10AF-10B0 10B4 10B6 10B8 10BC 10BE-10BF 10C1 10C3-10C5 10D0 10D3 10D5 "
             "10D9 10DD 10E0 10E2 10E4-10E5 10E9-10EA 2D00 2D02-2D03 2D05-2D06 2D08 2D0F 2D1C-2D1D 2D1F "
             "2D21-2D22 2D24-2D25"
         ),
-        "nko": "07C1-07C3 07C6-07C7 07CD 07CF 07D1-07D3 07D5-07D8 07DA 07DC-07DF 07E4-07E5",
+        "nko": "07C1-07C3 07C6-07C7 07CD 07CF 07D1-07D3 07D5-07D8 07DA 07DC-07DF 07E5",
         "tifinagh": "2D35-2D36 2D3B 2D3E-2D3F 2D43-2D44 2D47 2D4B 2D4D 2D52 2D55-2D56 2D5A 2D62-2D63",
     },
 }

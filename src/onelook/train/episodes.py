@@ -25,7 +25,7 @@ class MetaTrainConfig:
     tasks: TaskSpec = field(default_factory=TaskSpec)
     """The tasks of training; those of validation have the same sizes."""
     optimisation: Optimisation = field(
-        default_factory=lambda: Optimisation("adam", learning_rate=1e-3, weight_decay=0.0, schedule="one-cycle")
+        default_factory=lambda: Optimisation("adam", learning_rate=1e-2, weight_decay=0.0, schedule="one-cycle")
     )
     validate_every: int = 500
     n_validation_tasks: int = 1000

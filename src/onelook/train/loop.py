@@ -10,7 +10,7 @@ import math
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.scoring import Interval
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What the loop trains."""
 

@@ -1,0 +1,134 @@
+"""What the pages say is what the code does."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+import onelook
+from onelook import cli, demo
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+WRITTEN_LATER = {"docs/benchmarks.md", "docs/log.md"}
+"""Made from results; a link to one may be there before it is."""
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(page) if kind == language]
+
+
+def command_lines(page: str) -> list[str]:
+    """The lines of command blocks that call onelook, with continued lines joined."""
+    joined = "\n".join(blocks(page, "") + blocks(page, "sh") + blocks(page, "bash")).replace("\\\n", " ")
+    return [line.strip() for line in joined.splitlines() if line.strip().startswith("onelook ")]
+
+
+def inline_commands(page: str) -> list[str]:
+    return re.findall(r"`(onelook [^`]+)`", BLOCK.sub("", page))
+
+
+def find(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that the words call, and the words that are left for it."""
+    command: Any = get_command(cli.app)
+    while hasattr(command, "commands"):
+        assert words, "a group of commands is no command"
+        if words[0].startswith("-"):
+            return command, words
+        assert words[0] in command.commands, f"there is no command {words[0]}"
+        command, words = command.commands[words[0]], words[1:]
+    return command, words
+
+
+PARSED = [(page, line) for page, text in PAGES.items() for line in command_lines(text)]
+MENTIONED = [(page, line) for page, text in PAGES.items() for line in inline_commands(text)]
+
+
+def test_the_readme_shows_commands_and_python() -> None:
+    assert len(command_lines(README)) >= 4
+    assert len(blocks(README, "python")) >= 1
+
+
+@pytest.mark.parametrize(("page", "line"), PARSED)
+def test_every_command_of_a_page_parses(page: str, line: str) -> None:
+    command, words = find(shlex.split(line, comments=True)[1:])
+    command.make_context(page, words)
+
+
+@pytest.mark.parametrize(("page", "line"), MENTIONED)
+def test_every_command_named_in_a_sentence_exists_with_its_options(page: str, line: str) -> None:
+    if "|" in line:  # a list of commands
+        assert {name.strip() for name in line.removeprefix("onelook").split("|")} <= set(
+            get_command(cli.app).commands
+        ), page
+        return
+    command, words = find(line.split()[1:])
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    assert {word for word in words if word.startswith("--")} <= known, page
+
+
+@pytest.mark.parametrize("line", [line for _, line in demo.COMMANDS])
+def test_every_command_of_the_page_that_the_demo_writes_parses(line: str) -> None:
+    command, words = find(shlex.split(line)[1:])
+    command.make_context("demo", words)
+
+
+@pytest.mark.parametrize("code", blocks(README, "python"))
+def test_the_python_of_the_readme_runs_and_makes_what_it_says(code: str) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    said = re.search(r"logits = .*# \((\d+), (\d+), (\d+)\)", code)
+    assert said
+    assert tuple(names["logits"].shape) == tuple(map(int, said.groups()))
+
+
+def leaves(group: Any, path: str = "onelook") -> list[str]:
+    if not hasattr(group, "commands"):
+        return [path]
+    return [leaf for name, command in group.commands.items() for leaf in leaves(command, f"{path} {name}")]
+
+
+PUBLIC = [n for n, v in vars(onelook).items() if not n.startswith("_") and not isinstance(v, ModuleType)]
+
+
+@pytest.mark.parametrize("command", leaves(get_command(cli.app)))
+def test_every_command_is_on_a_page(command: str) -> None:
+    name = command.split()[-1]
+    lists = [line for _, line in MENTIONED if "|" in line]
+    text = "\n".join(PAGES.values())
+    assert re.search(rf"{command}\b", text) or any(re.search(rf"\b{name}\b", line) for line in lists)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_on_a_page(name: str) -> None:
+    assert any(re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text) or re.search(rf"\b{name}\b", "".join(blocks(text, "python")))
+               for text in PAGES.values())  # fmt: skip
+
+
+def test_every_link_between_the_pages_leads_somewhere() -> None:
+    broken = []
+    for page, text in PAGES.items():
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", BLOCK.sub("", text)):
+            if "://" in target:
+                continue
+            path = (ROOT / page).parent / target
+            if not path.exists() and path.resolve().relative_to(ROOT).as_posix() not in WRITTEN_LATER:
+                broken.append(f"{page}: {target}")
+    assert broken == []
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    newest = re.search(r"^## (\S+?),? ", PAGES["CHANGELOG.md"], re.MULTILINE)
+    assert newest
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert newest[1] == onelook.__version__ == project["version"]

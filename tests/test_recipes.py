@@ -173,7 +173,7 @@ def test_a_method_that_centres_takes_the_centre_of_the_training_classes(tmp_path
 def test_a_method_that_learns_says_that_it_needs_training_classes_and_two_ways_out(
     text: str, training: Embeddings | None, validation: Embeddings | None, tmp_path: Path
 ) -> None:
-    with pytest.raises(SettingsError, match=rf"^{text} has to learn .* `onelook train`.* --train-embeddings"):
+    with pytest.raises(SettingsError, match=rf"^{text} has to learn .* `onelook train`.*--train-embeddings"):
         made(text, tmp_path, training=training, validation=validation)
 
 

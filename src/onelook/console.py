@@ -65,6 +65,7 @@ class _Display:
         self._stage = ""
         self._bar = bars.add_task(title, total=None, note="")
         self._note = ""
+        self._done = 0
         self._started = (time.monotonic(), 0)
         self._left_out: list[Rejected] = []
 
@@ -96,11 +97,13 @@ class _Display:
             _say(f"  and {len(self._left_out) - SOME:,} more")
 
     def _advance(self, stage: str, done: int, total: int, note: str) -> None:
-        if stage != self._stage:
+        if stage != self._stage or done < self._done:  # another stage, or the same once more
             self._stage = stage
+            self._note = ""
             self._started = (time.monotonic(), done)
             self.bars.update(self._bar, visible=False)
             self._bar = self.bars.add_task(f"{self.title}: {stage}", total=total, note=note)
+        self._done = done
         self.bars.update(self._bar, completed=done, total=total, note=note)
 
     def _announce(self, event: Stepped) -> None:

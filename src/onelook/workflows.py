@@ -211,11 +211,13 @@ def _learns(request: MethodRequest, spec: TaskSpec, feature_size: int) -> bool:
 def load_features(file: Path) -> Embeddings:
     """`features` (N, D) and `labels` (N, numbers or words) of an .npz file; `class_names` if it has them."""
     try:
-        content = np.load(file, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with content:
+        with file.open("rb") as stream:  # np.load itself would leave a damaged file open
+            content = np.load(stream, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                raise ValueError("it holds a single array")
             arrays = {name: content[name] for name in content.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("its members are not arrays")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
         raise DataError(f"{file} cannot be read as an .npz file of plain arrays ({error}).") from error
     missing = {"features", "labels"} - set(arrays)
@@ -250,14 +252,14 @@ def save_features(embeddings: Embeddings, file: Path) -> None:
 
 
 def _divide(data: Embeddings) -> tuple[Embeddings, Embeddings]:
-    order = np.random.default_rng(0).permutation(len(data.class_names))
+    order = np.random.default_rng(0).permutation(len(data.class_names)).tolist()
     n_val = max(1, len(order) // 5)
     return _classes(data, sorted(order[n_val:])), _classes(data, sorted(order[:n_val]))
 
 
 def _classes(data: Embeddings, classes: Sequence[int]) -> Embeddings:
-    rows = torch.isin(data.labels, torch.tensor(classes))
-    place = {int(k): i for i, k in enumerate(classes)}
-    labels = torch.tensor([place[int(k)] for k in data.labels[rows]])
+    rows = torch.isin(data.labels, torch.tensor(classes, dtype=torch.long))
+    place = {k: i for i, k in enumerate(classes)}
+    labels = torch.tensor([place[k] for k in data.labels[rows].tolist()], dtype=torch.long)
     names = tuple(data.class_names[k] for k in classes)
     return Embeddings(data.views[:, rows], labels, names, source=data.source)

@@ -176,3 +176,8 @@ def test_impossible_settings_are_refused_with_what_was_found(wrong: dict[str, fl
     ((key, value),) = wrong.items()
     with pytest.raises(SettingsError, match=f"{key}={value}"):
         SIB(8, **wrong)  # type: ignore[arg-type]
+
+
+def test_tasks_of_another_number_of_classes_are_refused_in_one_sentence() -> None:
+    with pytest.raises(SettingsError, match=r"made for 5 classes, but the tasks have 3"):
+        SIB(8, n_way=5).double()(random_tasks(shots=(1, 1, 1), feature_size=8))

@@ -62,7 +62,7 @@ def draw_environment(rng: np.random.Generator, size: int, variation: float) -> E
     inks = [_colour(ink_lightness + d, rng.uniform(0.02, 0.16), ink_hue + rng.normal(0, 0.3)) for d in (0.05, -0.05)]
     texture = _texture(rng, 2 * size)
     angle = rng.uniform(0, 2 * math.pi)
-    ramp, relief, shadow, ghost, haze = rng.random(5) * variation * (0.35, 0.35, 0.5, 0.3, 0.4)
+    ramp, relief, shadow, ghost, haze = rng.random(5) * variation * (0.35, 0.35, 0.5, 0.45, 0.4)
     blur = variation * rng.uniform(0, 0.025)
     noise = rng.standard_normal((3, 2 * size, 2 * size)) * variation * rng.uniform(0, 0.06)
     return Environment(

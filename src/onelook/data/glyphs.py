@@ -216,11 +216,11 @@ def _draw_item(rng: np.random.Generator, masks: list[int], n_masks: int, variati
     )
     return {
         "mask": masks[rng.integers(len(masks))],
-        "pose": pose_matrix(0.2 * rotation, 0.16 * shear, 0.11 * np.array([width, height])),
-        "shift": 0.09 * np.array([right, down]),
+        "pose": pose_matrix(0.23 * rotation, 0.19 * shear, 0.13 * np.array([width, height])),
+        "shift": 0.1 * np.array([right, down]),
         "weight": 0.06 + 0.1 * weight,
         "exposure": 1 + 0.05 * exposure,
-        "warp": 0.06 * np.reshape(warp, (2, 5, 5)),
+        "warp": 0.075 * np.reshape(warp, (2, 5, 5)),
         "ghost": rng.integers(n_masks),
         "ghost_map": np.c_[pose_matrix(rng.uniform(-3, 3), 0.0, np.log([1.5, 1.5])), rng.uniform(-0.7, 0.7, 2)],
         "window": rng.random(4),

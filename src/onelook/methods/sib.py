@@ -10,6 +10,7 @@ learn through the steps, by the cross-entropy of the queries in meta-training. T
 
 Departures from the paper, all of them those of the authors' code but the last two:
 * the posterior is a Dirac delta, and the prior over the weights is left out; `prior_weight` restores its term;
+* the features are those of a finished network, so nothing is detached from them during the steps;
 * the step sums over the queries where the workshop paper averages;
 * the step size is a field of its own, where the code borrows the learning rate of the outer optimiser;
 * the normalisation inside the gradient network is over the queries of one task also in meta-training, where the
@@ -61,6 +62,12 @@ class SIB(FeatureAveraging):
         # The bias shifts all scores alike: it says nothing to the softmax, but it does to the gradient network.
         self.bias = nn.Parameter(torch.zeros(()))
         self.gradient_network = GradientNetwork(n_way)
+
+    def init(self, tasks: Tasks) -> Float[Tensor, "T K D"]:
+        if tasks.n_way != self.n_way:
+            raise SettingsError(f"This SIB was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
+                                f"train one for {tasks.n_way}, or draw other tasks.")  # fmt: skip
+        return super().init(tasks)
 
     def score(self, weights: Float[Tensor, "T K D"], query: Float[Tensor, "T Q D"]) -> Float[Tensor, "T Q K"]:
         return self.scale * (self.bias + ops.cosine_similarity(query, weights))

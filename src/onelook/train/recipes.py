@@ -80,7 +80,7 @@ def parse_request(text: str) -> MethodRequest:
     for key, value in settings.items():
         if key not in known:
             raise unknown_name(f"setting of {name}", key, {*known, "recipe"})
-        _check_kind(name, key, value)
+        settings[key] = _of_its_kind(name, key, value)
     request = MethodRequest(name, settings, recipe)
     build(request, TaskSpec(), feature_size=1)  # what cannot be built is refused before any work
     return request
@@ -99,11 +99,13 @@ KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
 }  # fmt: skip
 
 
-def _check_kind(name: str, key: str, value: Any) -> None:
-    """Raises SettingsError where a setting is of another type than the method's constructor says."""
-    words, kinds = KINDS.get(methods.parameters_of(name)[key].annotation, ("", (type(value),)))
+def _of_its_kind(name: str, key: str, value: Any) -> Any:
+    """The value, as the type that the method's constructor says; raises SettingsError where it is of another."""
+    kind = methods.parameters_of(name)[key].annotation
+    words, kinds = KINDS.get(kind, ("", (type(value),)))
     if type(value) not in kinds or (isinstance(value, float) and not math.isfinite(value)):
         raise SettingsError(f"{key} of {name} must be {words}, but is {value}.")
+    return float(value) if kind is float else value
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,11 @@ def test_a_benchmark_on_images_gives_the_promised_records_and_the_same_ones_when
         assert 0 <= record["accuracy"] <= 100
         assert record["accuracy"] > 30  # the classes differ in colour
     assert records[1]["versus"]["method"] == "feature-averaging"
-    assert "feature-averaging" in out
+    assert f"data {made.data}, " in out
+    for record in records:  # at 80 columns, whole
+        line = next(line for line in out.splitlines() if record["protocol"] in line and record["method"][:10] in line)
+        assert f"{record['accuracy']:.2f}" in line
+    assert "…" not in out
     done(*words, tmp_path / "b.json")
     assert without_costs(tmp_path / "a.json") == without_costs(tmp_path / "b.json")
 
@@ -250,6 +254,7 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
     np.savez(folder / "wrong.npz", features=np.zeros((3, 2)))
     features, net = ("--embeddings", m.features["test"]), ("--backbone", m.backbone)
     data, out, npz = ("--data", m.data), ("--out", folder / "out"), ("--out", folder / "f.npz")
+    bare = ("--methods", "prototypical")
     return {
         "method": (("benchmark", *features, "--methods", "sbi"), "no method named 'sbi'; did you mean 'sib'"),
         "no method": (("benchmark", *features, "--methods", ""), "no method named ''; known: "),
@@ -262,7 +267,7 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
         "data is a file": (("pretrain", "--data", file, *out), "neither a folder nor a zip nor a CSV"),
         "split": (("embed", *data, *net, *npz, "--split", "tset"), "no split 'tset'; known: train"),
         "divided data": (("embed", *data, *net, *npz, "--split", "all"), "divided into train, val"),
-        "5 ways of 4": (("benchmark", "--data", few, "--split", "all", *net), "only 4 of the 4 classes of"),
+        "5 ways of 4": (("benchmark", "--data", few, "--split", "all", *net, *bare), "only 4 of the 4 classes of"),
         "too few to divide": (("benchmark", "--data", few, *net), "use --split all"),
         "another kind": (("benchmark", *data, "--backbone", m.sib), "holds a method, but a backbone is needed"),
         "another kind as method": (("benchmark", *features, "--methods", m.backbone), "but a method is needed"),

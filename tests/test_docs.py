@@ -61,6 +61,7 @@ def test_the_readme_shows_commands_and_python() -> None:
 
 @pytest.mark.parametrize(("page", "line"), PARSED)
 def test_every_command_of_a_page_parses(page: str, line: str) -> None:
+    line = re.sub(r"\$\w+", "5", line)  # of a loop over numbers
     command, words = find(shlex.split(line, comments=True)[1:])
     command.make_context(page, words)
 

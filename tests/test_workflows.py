@@ -102,7 +102,7 @@ GOOD = np.array([0, 0, 1, 1, 2, 2])
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no labels": ({"features": X}, "needs the arrays features (N, D) and labels (N), but holds features"),
     "nothing": ({}, "but holds none"),
-    "objects": ({"features": X, "labels": np.array([{}] * 6, object)}, "Object arrays cannot be loaded"),
+    "objects": ({"features": X, "labels": np.array([{}] * 6, object)}, "pickled objects, which are never loaded"),
     "not a number": ({"features": np.where(np.arange(18).reshape(6, 3) == 7, np.nan, X), "labels": GOOD}, "row 2"),
     "too large": ({"features": X * 1e200, "labels": GOOD}, "row 0 are not finite"),
     "words": ({"features": X.astype(str), "labels": GOOD}, "features must be numbers"),
@@ -276,12 +276,16 @@ def test_features_to_train_on_must_be_of_the_size_of_those_to_test_on(place: Pla
     assert "of size 4" in message
 
 
-@pytest.mark.parametrize("n_classes", [1, 2, 5, 10])
-def test_features_to_train_on_are_divided_by_class_and_a_fifth_of_the_classes_chooses(n_classes: int) -> None:
+@pytest.mark.parametrize(
+    ("n_classes", "n_way", "n_chosen"), [(1, 2, 1), (4, 2, 2), (12, 5, 5), (30, 5, 6), (64, 5, 12)]
+)
+def test_features_to_train_on_are_divided_by_class_and_a_fifth_but_enough_for_a_task_chooses(
+    n_classes: int, n_way: int, n_chosen: int
+) -> None:
     data = random_embeddings(n_classes, 3, 4)
-    parts = workflows._divide(data)
-    assert sorted(name for part in parts for name in part.class_names) == list(data.class_names)
-    assert len(parts[1].class_names) == max(1, n_classes // 5)
+    parts = workflows._divide(data, n_way)
+    assert sorted(name for part in parts for name in part.class_names) == sorted(data.class_names)
+    assert len(parts[1].class_names) == n_chosen
     for part in parts:
         for k, name in enumerate(part.class_names):
             expected = data.views[:, data.labels == data.class_names.index(name)]

@@ -60,6 +60,8 @@ def load(path: Path, kind: str) -> Artifact:
                 raise ArtifactError(f"{path} holds a {found}, but a {kind} is needed here.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             about = json.loads(header.get("about", ""))
+            if not isinstance(about, dict):
+                raise ValueError("its description is not a JSON object")
     except (SafetensorError, OSError, ValueError) as error:  # ValueError: of the header
         raise ArtifactError(f"{path} is damaged or incomplete ({error}); make or copy it again.") from error
     return Artifact(kind, tensors, about)
@@ -115,7 +117,8 @@ def _build(create: Callable[..., Module], artifact: Artifact, path: Path) -> Mod
 
 
 def _brief(error: BaseException) -> str:
-    return str(error).rstrip(".") if isinstance(error, UserError) else "its description is incomplete"
+    text = " ".join(str(error).split()).rstrip(".")
+    return text if isinstance(error, UserError) else "its description is incomplete"
 
 
 def save_results(records: list[dict[str, Any]], path: Path) -> None:

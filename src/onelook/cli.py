@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 
 from onelook import artifacts, console, workflows
 from onelook.artifacts import Artifact
@@ -306,7 +306,26 @@ def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         console.print_json(records)
     else:
-        Console().print(Markdown(_table(records)))
+        _print_table(_table(records))
+
+
+def _print_table(markdown: str) -> None:
+    """For a narrow terminal: what is the same in all rows is said once above, and nothing is cut off."""
+    head, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
+    alike = [i for i in range(head.index("method")) if len({row[i] for row in rows}) == 1]
+    said = [f"{head[i]} {rows[0][i]}" for i in alike]
+    to = {cell.split(" to ", 1)[1] for row in rows for cell in row[head.index("method") + 1 :] if " to " in cell}
+    if len(to) == 1:
+        said.append(f"differences to {min(to)}")
+        rows = [[cell.removesuffix(f" to {min(to)}") for cell in row] for row in rows]
+    view = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for i, name in enumerate(head):
+        if i not in alike:
+            view.add_column(name.removeprefix("paired "), overflow="fold", no_wrap=name not in ("data", "method"))
+    for row in rows:
+        view.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in alike))
+    print(", ".join(said))
+    Console().print(view)
 
 
 def _table(records: list[dict[str, Any]]) -> str:

@@ -101,7 +101,7 @@ def _pretrain(config: DemoConfig, images: dict[str, ImageSet], out: Path, place:
     backbone = new_backbone(config.backbone, images["train"], config.seed)
     settings = PretrainConfig(
         epochs=config.epochs, augmentation=augmentation_of("glyphs"), precision=place.precision, seed=config.seed,
-        optimisation=Optimisation(learning_rate=0.2),
+        optimisation=Optimisation(learning_rate=0.2), validate_every=300,
     )  # fmt: skip
     objective = Pretraining(config.backbone, backbone, images["train"], images["val"], settings)
     plain = {"data": images["train"].source, "config": repr(settings)}

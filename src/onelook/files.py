@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -53,13 +54,27 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
-    """A safetensors file, atomically."""
+    """A safetensors file, atomically. The same content gives the same bytes."""
     with replacing(path) as temporary:
         try:
             save_file(tensors, temporary, header)
         except SafetensorError as error:  # in which safetensors wraps what the disk says
             number = re.search(r"os error (\d+)", str(error))
             raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
+        if header:
+            _sort_header(temporary)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the words of a safetensors header in order: the library writes them in another one each time."""
+    with path.open("rb+") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        assert len(text) == length, "the header was written otherwise than expected"
+        file.seek(8)
+        file.write(text)
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

@@ -179,7 +179,7 @@ def benchmark_embeddings(
         if known.feature_size != test.feature_size:
             raise DataError(f"{training_file} has features of size {known.feature_size}, but {file} of size "
                             f"{test.feature_size}; both must come from the same network.")  # fmt: skip
-        return _divide(known)
+        return _divide(known, max(spec.n_way for spec in comparison.specs))
 
     return (yield from _compare(comparison, test, training, about, place))
 
@@ -219,7 +219,9 @@ def load_features(file: Path) -> Embeddings:
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("its members are not arrays")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
-        raise DataError(f"{file} cannot be read as an .npz file of plain arrays ({error}).") from error
+        # numpy would advise to load what is pickled all the same.
+        reason = "it is none, or holds pickled objects, which are never loaded" if "pickle" in str(error) else error
+        raise DataError(f"{file} cannot be read as an .npz file of plain arrays ({reason}).") from error
     missing = {"features", "labels"} - set(arrays)
     if missing:
         raise DataError(
@@ -251,9 +253,10 @@ def save_features(embeddings: Embeddings, file: Path) -> None:
                  class_names=np.array(embeddings.class_names))  # fmt: skip
 
 
-def _divide(data: Embeddings) -> tuple[Embeddings, Embeddings]:
+def _divide(data: Embeddings, n_way: int) -> tuple[Embeddings, Embeddings]:
+    """A fifth of the classes to choose by, but enough for a task; the others to train on."""
     order = np.random.default_rng(0).permutation(len(data.class_names)).tolist()
-    n_val = max(1, len(order) // 5)
+    n_val = max(n_way, len(order) // 5)
     return _classes(data, sorted(order[n_val:])), _classes(data, sorted(order[:n_val]))
 
 

@@ -310,11 +310,11 @@ def test_images_of_another_shape_are_refused_with_both_shapes(channels: int, siz
 
 
 def test_a_full_disk_is_a_storage_error_and_leaves_the_cache_as_it_was(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk", kilobytes=64) as disk:
         backbone, images = Counting(), random_images()
         first, _ = computed(backbone, images, EmbedConfig(), disk)
         before = contents(disk)
-        more = random_images(n_classes=150, images_per_class=100, size=16, seed=1)
+        more = random_images(n_classes=15, images_per_class=100, seed=1)
         with pytest.raises(StorageError, match="free some space") as error:
             computed(backbone, more, EmbedConfig(), disk)
         assert str(disk) in one_sentence(error.value)

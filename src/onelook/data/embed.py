@@ -70,7 +70,8 @@ def embed_files(
         images = yield from load_any(listing.take(missing), backbone.image_size, backbone.channels)
         store.add(list(images.digests), (yield from _compute(images, range(len(images)), backbone, config)))
         known = store.known()
-        require_some(len(known), listing, images.rejected)
+        # The cache may know other images, but none of these.
+        require_some(len(known.intersection(digests)), listing, images.rejected)
     kept = [i for i, d in enumerate(digests) if d in known]
     found = listing.take(kept)
     views = store.find(tuple(d for d in digests if d is not None and d in known))
@@ -154,9 +155,9 @@ class _Store:
 def _shards(folder: Path) -> list[tuple[UInt8[Tensor, "n 32"], Float[Tensor, "V n D"]]]:
     shards = []
     for file in sorted(folder.glob("*.safetensors")):
-        with contextlib.suppress(SafetensorError, OSError):  # a damaged file is computed again
-            with safe_open(file, framework="pt") as content:
-                shards.append((content.get_tensor("digests"), content.get_tensor("features")))
+        # A damaged file is computed again.
+        with contextlib.suppress(SafetensorError, OSError), safe_open(file, framework="pt") as content:
+            shards.append((content.get_tensor("digests"), content.get_tensor("features")))
     return shards
 
 

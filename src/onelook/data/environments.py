@@ -50,7 +50,7 @@ class Environment:
 
 
 def draw_environment(rng: np.random.Generator, size: int, variation: float) -> Environment:
-    """size: S in pixels. variation: how far pose, light, blur, noise and haze go; 0 leaves colours and backgrounds."""
+    """size: S in pixels. variation: how far all but colours and background go; 0 leaves these alone."""
     rotation, shear, *log_scale = rng.uniform(-1, 1, 4) * variation
     lightness = rng.uniform(0.12, 0.95)
     contrast = rng.uniform(0.28, 0.6)

@@ -4,8 +4,8 @@ A class is one character. An item is that character in one font and one pose. Th
 no two classes of any split look alike (data/scripts.py).
 
 Every item is rendered in V environments, the views of the image set. An environment fixes what the images of one
-occasion have in common: colours, background, light, blur, noise, haze and a pose. A task sees all of its images in
-one environment, so that the images without a label tell it something about the images with one.
+occasion have in common: pose, colours, background, light, ghosts of other writing, blur, noise and haze. A task sees
+all of its images in one environment, so that the images without a label tell it something about those with one.
 
 Environment e of a split is a function of (seed, split, e), the pose of an item of (seed, character, item): more
 environments, or more images per class, leave the earlier ones as they are.
@@ -58,7 +58,7 @@ class GlyphsConfig:
     item_variation: float = 1.0
     """How much the pose differs between the items of a class; 0 leaves only the fonts."""
     environment_variation: float = 1.0
-    """How far an environment's pose, blur, noise, haze and shadows go; 0 leaves only colours and backgrounds."""
+    """How far an environment's pose, light, ghosts, blur, noise and haze go; 0 leaves colours and backgrounds."""
     seed: int = 0
 
     def __post_init__(self) -> None:

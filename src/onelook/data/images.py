@@ -138,8 +138,7 @@ def load_any(listing: Listing, size: int, channels: int) -> Generator[Reading, N
         results = yield from _in_parallel(read, listing.names, "reading images")
     good = [(i, r) for i, r in enumerate(results) if not isinstance(r, Rejected)]
     rejected = tuple(r for r in results if isinstance(r, Rejected))
-    if good:  # where there is none, what calls will say so
-        yield from rejected
+    yield from rejected
     pixels = np.stack([r[1] for _, r in good]) if good else np.empty((0, channels, size, size), np.uint8)
     kept = listing.take([i for i, _ in good])
     return ImageSet(

@@ -32,8 +32,10 @@ class PretrainConfig:
     rotation_weight: float = 0.0
     """Of the self-supervised loss (Gidaris et al. 2019): tell by how many quarter turns a copy of each image was
     turned. 0 leaves the copies out, and with them half of the work."""
+    validate_every: int | None = None
+    """Steps between validations; None: an epoch."""
     n_validation_tasks: int = 1000
-    """5-way 1-shot tasks of the validation classes, judged by feature averaging after every epoch."""
+    """5-way 1-shot tasks of the validation classes, judged by feature averaging."""
     seed: int = 0
 
 
@@ -64,12 +66,13 @@ class Pretraining:
         if config.rotation_weight:
             self.module["turns"] = _turns_head(backbone.feature_size, config.seed)
         set_pixel_statistics(backbone, pixels)
-        self.validate_every = len(self.labels) // config.batch_size
-        self.n_steps = config.epochs * self.validate_every
+        self.steps_per_epoch = len(self.labels) // config.batch_size
+        self.n_steps = config.epochs * self.steps_per_epoch
+        self.validate_every = config.validate_every or self.steps_per_epoch
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def loss(self, step: int) -> Tensor:
-        epoch, batch = divmod(step, self.validate_every)
+        epoch, batch = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(self.labels)))
         size = self.config.batch_size

@@ -83,11 +83,11 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     return StorageError(f"{path} could not be written ({error.strerror or error}); {remedy}. What was there is intact.")
 
 
-def digest(*parts: bytes) -> bytes:
+def digest(*parts: bytes | memoryview) -> bytes:
     """SHA-256 of the parts, unambiguous about where one ends."""
     whole = hashlib.sha256()
     for part in parts:
-        whole.update(len(part).to_bytes(8, "little"))
+        whole.update(memoryview(part).nbytes.to_bytes(8, "little"))
         whole.update(part)
     return whole.digest()
 

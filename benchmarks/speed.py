@@ -24,7 +24,8 @@ from torch.nn import functional
 from onelook import backbones
 from onelook.artifacts import save_results
 from onelook.data.embed import EmbedConfig, embed_files
-from onelook.data.images import ImageSet, list_images, load
+from onelook.data.images import ImageSet, load
+from onelook.data.listing import list_images
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
 from onelook.memory import keep_freed_memory

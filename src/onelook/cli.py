@@ -9,19 +9,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from onelook import artifacts, console, workflows
-from onelook.artifacts import Artifact
 from onelook.backbones import BACKBONES
-from onelook.benchmark import table
 from onelook.console import run
 from onelook.data.benchmarks import BENCHMARKS, status
 from onelook.data.fetch import fetch
 from onelook.data.sampler import TaskSpec
 from onelook.data.sources import augmentation_of
 from onelook.data.verify import verify
-from onelook.errors import ArtifactError, DataError, SettingsError, unknown_name
+from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.files import storage_error
 from onelook.memory import keep_freed_memory
 from onelook.methods import METHODS
@@ -70,7 +67,7 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, precision: Precision = "a
     _writable(out)
     place = _place(out / "cache", None, precision)
     report = run(module.demo(module.DemoConfig(seed=seed), out, place), "demo")
-    _print_records(report.records, as_json)
+    console.print_records(report.records, as_json)
     if not as_json:
         print(f"\nThe page: {(out / 'report.html').resolve()}   ({report.facts['seconds']} s)")
 
@@ -159,7 +156,7 @@ def pretrain(
         place.precision, rotation_weight, seed=seed,
     )  # fmt: skip
     path = run(workflows.pretrain(data, backbone, config, out, place, image_size), "pretraining")
-    _print_artifact(artifacts.load(path, "backbone"), path, as_json)
+    console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
 
 
 @app.command()
@@ -189,12 +186,12 @@ def train(
         config = MetaTrainConfig(steps or 6000, tasks_per_step, spec, optimisation)
         job = workflows.pretrain_by_episodes(data, backbone, request, config, out, place, image_size)
         path = run(job, "training")
-        _print_artifact(artifacts.load(path, "backbone"), path, as_json)
+        console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
         return
     if not Path(backbone).exists() and "/" not in backbone and not backbone.endswith(".safetensors"):
         raise unknown_name("feature network", backbone, BACKBONES)
     path = run(workflows.meta_train(data, Path(backbone), request, spec, out, place, steps), "training")
-    _print_artifact(artifacts.load(path, "method"), path, as_json)
+    console.print_artifact(artifacts.load(path, "method"), path, as_json)
 
 
 @app.command()
@@ -253,7 +250,7 @@ def benchmark(
     records = run(job, "benchmark")
     if json is not None:
         artifacts.save_results(records, json)
-    _print_records(records, as_json=False)
+    console.print_records(records, as_json=False)
 
 
 @app.command()
@@ -268,13 +265,13 @@ def show(
     """
     if files[0].suffix == ".safetensors":
         kind = artifacts.kind_of(files[0])
-        _print_artifact(artifacts.load(files[0], kind), files[0], as_json)
+        console.print_artifact(artifacts.load(files[0], kind), files[0], as_json)
         return
     records = [record for file in files for record in artifacts.load_results(file)]
     if markdown:
-        print(_table(records))
+        print(console.results_table(records))
     else:
-        _print_records(records, as_json)
+        console.print_records(records, as_json)
 
 
 def _numbers(text: str) -> list[int]:
@@ -300,54 +297,6 @@ def _place(cache: Path | None, home: Path | None, precision: str) -> Place:
         raise SettingsError(f"--precision is auto, float32 or bfloat16, but got {precision!r}.")
     place = Place(home=home) if cache is None else Place(cache, home)
     return place if precision == "auto" else Place(place.cache, home, precision)
-
-
-def _print_records(records: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        console.print_json(records)
-    else:
-        _print_table(_table(records))
-
-
-def _print_table(markdown: str) -> None:
-    """For a narrow terminal: what is the same in all rows is said once above, and nothing is cut off."""
-    head, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
-    alike = [i for i in range(head.index("method")) if len({row[i] for row in rows}) == 1]
-    said = [f"{head[i]} {rows[0][i]}" for i in alike]
-    to = {cell.split(" to ", 1)[1] for row in rows for cell in row[head.index("method") + 1 :] if " to " in cell}
-    if len(to) == 1:
-        said.append(f"differences to {min(to)}")
-        rows = [[cell.removesuffix(f" to {min(to)}") for cell in row] for row in rows]
-    view = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for i, name in enumerate(head):
-        if i not in alike:
-            view.add_column(name.removeprefix("paired "), overflow="fold", no_wrap=name not in ("data", "method"))
-    for row in rows:
-        view.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in alike))
-    print(", ".join(said))
-    Console().print(view)
-
-
-def _table(records: list[dict[str, Any]]) -> str:
-    try:
-        return table(records)
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"These are not results of `onelook benchmark`: a record lacks {error}.") from error
-
-
-def _print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
-    about = {"file": str(path), "kind": artifact.kind, **artifact.about}
-    if as_json:
-        console.print_json(about)
-        return
-    history = about.pop("history", [])
-    best = max(history, key=lambda h: h["accuracy"], default=None)
-    n_weights = sum(x.numel() for x in artifact.tensors.values())
-    print(f"{path}: {artifact.kind} {about.get('name', 'of an unfinished run')}, {n_weights:,} numbers")
-    if best:
-        print(f"best on validation: {best['accuracy']:.2f} ± {best['ci95']:.2f} % at step {best['step']:,}")
-    for key, value in about.get("config", {}).items():
-        print(f"  {key}: {value}")
 
 
 def main() -> None:

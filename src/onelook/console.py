@@ -6,16 +6,21 @@ import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from onelook import events
+from onelook.artifacts import Artifact
+from onelook.benchmark import table
 from onelook.data.images import Rejected
-from onelook.errors import UserError
+from onelook.errors import ArtifactError, UserError
 from onelook.train import Resumed, Stepped, Validated
 
 Result = TypeVar("Result")
@@ -163,3 +168,51 @@ def _say(text: str, head: str = "") -> None:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
+
+
+def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(records)
+    else:
+        _print_table(results_table(records))
+
+
+def _print_table(markdown: str) -> None:
+    """For a narrow terminal: what is the same in all rows is said once above, and nothing is cut off."""
+    head, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
+    alike = [i for i in range(head.index("method")) if len({row[i] for row in rows}) == 1]
+    said = [f"{head[i]} {rows[0][i]}" for i in alike]
+    to = {cell.split(" to ", 1)[1] for row in rows for cell in row[head.index("method") + 1 :] if " to " in cell}
+    if len(to) == 1:
+        said.append(f"differences to {min(to)}")
+        rows = [[cell.removesuffix(f" to {min(to)}") for cell in row] for row in rows]
+    view = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for i, name in enumerate(head):
+        if i not in alike:
+            view.add_column(name.removeprefix("paired "), overflow="fold", no_wrap=name not in ("data", "method"))
+    for row in rows:
+        view.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in alike))
+    print(", ".join(said))
+    Console().print(view)
+
+
+def results_table(records: list[dict[str, Any]]) -> str:
+    try:
+        return table(records)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"These are not results of `onelook benchmark`: a record lacks {error}.") from error
+
+
+def print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
+    about = {"file": str(path), "kind": artifact.kind, **artifact.about}
+    if as_json:
+        print_json(about)
+        return
+    history = about.pop("history", [])
+    best = max(history, key=lambda h: h["accuracy"], default=None)
+    n_weights = sum(x.numel() for x in artifact.tensors.values())
+    print(f"{path}: {artifact.kind} {about.get('name', 'of an unfinished run')}, {n_weights:,} numbers")
+    if best:
+        print(f"best on validation: {best['accuracy']:.2f} ± {best['ci95']:.2f} % at step {best['step']:,}")
+    for key, value in about.get("config", {}).items():
+        print(f"  {key}: {value}")

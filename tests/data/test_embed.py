@@ -16,7 +16,8 @@ from onelook.backbones import Backbone
 from onelook.data import embed as module
 from onelook.data.augment import Augmentation
 from onelook.data.embed import EmbedConfig, embed, embed_files
-from onelook.data.images import ImageSet, Listing, list_images, load
+from onelook.data.images import ImageSet, load
+from onelook.data.listing import Listing, list_images
 from onelook.errors import DataError, StorageError
 from onelook.events import finish
 from onelook.tasks import Embeddings

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from onelook.data.images import SUFFIXES, ImageSet, Listing, Rejected, decode, list_images, load, load_any
+from onelook.data.images import ImageSet, Rejected, decode, load, load_any
+from onelook.data.listing import SUFFIXES, Listing, list_images
 from onelook.errors import DataError
 from onelook.events import finish
 from tiny_images import blank_png, class_image, classes, encoded, picture, write_files, write_table, write_zip

@@ -8,7 +8,8 @@ import torch
 from onelook.data import glyphs
 from onelook.data.benchmarks import BENCHMARKS
 from onelook.data.glyphs import GlyphsConfig
-from onelook.data.images import SPLITS, ImageSet
+from onelook.data.images import ImageSet
+from onelook.data.listing import SPLITS
 from onelook.data.sources import SHARES, augmentation_of, is_rotated, list_split, open_split
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish

@@ -23,7 +23,8 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from onelook.data.images import SPLITS, ImageSet, Listing, list_images
+from onelook.data.images import ImageSet
+from onelook.data.listing import SPLITS, Listing, list_images
 from onelook.errors import DataError, unknown_name
 
 FACTS = Path(__file__).parent / "splits"

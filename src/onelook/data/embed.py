@@ -18,7 +18,8 @@ from torch import Tensor
 
 from onelook.backbones import Backbone
 from onelook.data.augment import N_DRAWS, Augmentation, augment
-from onelook.data.images import PREPROCESSING, ImageSet, Listing, Reading, fingerprint, load_any, require_some
+from onelook.data.images import PREPROCESSING, ImageSet, Reading, fingerprint, load_any, require_some
+from onelook.data.listing import Listing
 from onelook.errors import DataError
 from onelook.events import Progress
 from onelook.files import digest, write_tensors

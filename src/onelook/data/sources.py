@@ -9,7 +9,8 @@ import numpy as np
 from onelook.data.augment import Augmentation
 from onelook.data.benchmarks import BENCHMARKS, open_benchmark, rotate_classes
 from onelook.data.glyphs import GlyphsConfig, load_glyphs
-from onelook.data.images import SPLITS, ImageSet, Listing, Reading, list_images, load
+from onelook.data.images import ImageSet, Reading, load
+from onelook.data.listing import SPLITS, Listing, list_images
 from onelook.errors import DataError, SettingsError
 
 SHARES = (0.64, 0.16)

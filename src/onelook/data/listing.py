@@ -1,0 +1,172 @@
+"""Which images there are: of a folder, an archive or a table. Nothing is read or decoded here."""
+
+import csv
+import lzma
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath, PurePosixPath
+
+from onelook.errors import DataError
+
+SPLITS = ("train", "val", "test")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Which image files there are and the class of each. Nothing is read yet."""
+
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    source: str
+    read: Callable[[str], bytes]
+    """From a name to the bytes of the file; raises OSError."""
+    split: str | None = None
+    """Which split of its own division the source was asked for; None where it is not divided."""
+
+    def take(self, rows: Sequence[int]) -> "Listing":
+        """Some of the images; the classes stay what they are."""
+        names = tuple(self.names[i] for i in rows)
+        return replace(self, names=names, labels=tuple(self.labels[i] for i in rows))
+
+
+def list_images(source: Path, split: str | None = None) -> Listing:
+    """The images of a folder of class folders, a zip of the same, or a CSV (`filename,label`) beside its images.
+
+    split: where the top level holds train, val and test, the one to take. Raises DataError.
+    """
+    if source.is_dir():
+        return _list_folder(source, split)
+    if not source.exists():
+        raise DataError(f"There is no file or folder {source}; give a folder of class folders, a zip of it, or a CSV.")
+    if source.suffix.lower() == ".csv":
+        return _list_table(source, split)
+    if source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
+        return _list_zip(source, split)
+    raise DataError(f"{source} is neither a folder nor a zip nor a CSV (filename,label); give one of these.")
+
+
+def _list_folder(folder: Path, split: str | None) -> Listing:
+    names = [
+        name for name in _files_below(folder)
+        if PurePosixPath(name).suffix.lower() in SUFFIXES and not _hidden(PurePosixPath(name))
+    ]  # fmt: skip
+    return _listing(names, str(folder), split, lambda name: (folder / name).read_bytes())
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Relative names of all files, also behind links to folders, but not round in circles. Raises OSError."""
+
+    def complain(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=complain, followlinks=True):
+        here = Path(place)
+        if links := {f for f in folders if (here / f).is_symlink()}:
+            entered = {p.resolve() for p in (here, *here.parents) if p.is_relative_to(folder)}
+            folders[:] = [f for f in folders if f not in links or (here / f).resolve() not in entered]
+        yield from ((here / file).relative_to(folder).as_posix() for file in files)
+
+
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error)
+"""What zipfile raises on an archive that is damaged, locked with a password or of an unknown compression."""
+
+
+def _list_zip(path: Path, split: str | None) -> Listing:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, *DAMAGED) as error:
+        raise DataError(f"{path} cannot be opened as a zip ({error}); copy or download it again.") from error
+    names = [
+        entry.filename for entry in archive.infolist() if not entry.is_dir()
+        and PurePosixPath(entry.filename).suffix.lower() in SUFFIXES and not _hidden(PurePosixPath(entry.filename))
+    ]  # fmt: skip
+
+    def read(name: str) -> bytes:
+        try:
+            return archive.read(name)
+        except (OSError, *DAMAGED) as error:
+            raise OSError(f"it cannot be taken out of the archive: {error}") from error
+
+    return _listing(names, str(path), split, read)
+
+
+def _hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _listing(names: list[str], source: str, split: str | None, read: Callable[[str], bytes]) -> Listing:
+    """Classes are the folders; a first level of train, val and test is a split and never a class."""
+    if not names:
+        raise DataError(f"{source} holds no images ({', '.join(SUFFIXES)}); expected a folder for each class.")
+    parts = {name: PurePosixPath(name).parts for name in names}
+    names = sorted(names, key=lambda name: parts[name])  # alike for a folder and its zip
+    parts = _without_wrapping(parts)
+    tops = {p[0] for p in parts.values() if len(p) > 1}
+    # A folder "train" with images right inside, beside other classes, is a class: of vehicles, perhaps.
+    divided = tops <= set(SPLITS) or any(len(p) > 2 and p[0] in SPLITS for p in parts.values())
+    found = [s for s in SPLITS if divided and s in tops]
+    if found and split is not None:
+        if split not in found:
+            raise DataError(f"{source} has no split named {split!r}, but {', '.join(found)}.")
+        names = [name for name in names if parts[name][0] == split]
+        classes = {name: "/".join(parts[name][1:-1]) for name in names}
+    elif found:
+        raise DataError(f"{source} is divided into {', '.join(found)}; say which one with --split.")
+    else:
+        classes = {name: "/".join(parts[name][:-1]) for name in names}
+    loose = [name for name in names if not classes[name]]
+    if loose:
+        raise DataError(
+            f"{len(loose)} images of {source} lie in no class folder, {loose[0]} first; put each in its class."
+        )
+    if not found:
+        return _with_classes(names, [classes[name] for name in names], source, read)
+    return replace(_with_classes(names, [classes[name] for name in names], f"{source}:{split}", read), split=split)
+
+
+def _without_wrapping(parts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Without the one folder that holds everything, as in an archive made of a folder; it would hide the splits."""
+    tops = {p[0] for p in parts.values()}
+    if len(tops) == 1 and tops.isdisjoint(SPLITS) and all(len(p) > 2 for p in parts.values()):
+        return _without_wrapping({name: p[1:] for name, p in parts.items()})
+    return parts
+
+
+def _list_table(table: Path, split: str | None) -> Listing:
+    """A CSV with the columns filename and label, and if it has one, split; file names are relative to its folder."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table} is not UTF-8 text ({error.reason}, byte {error.start}); save it as such.") from error
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as a CSV ({error}).") from error
+    if not {"filename", "label"} <= set(columns):
+        raise DataError(f"{table} needs the columns filename and label, but has {', '.join(columns) or 'none'}.")
+    if not rows:
+        raise DataError(f"{table} has no rows below its columns; expected one for each image.")
+    for number, row in rows:
+        if not (row["filename"] or "").strip() or not (row["label"] or "").strip():
+            raise DataError(f"{table}, line {number}: filename or label is empty; fill it or remove the line.")
+    own = split if "split" in columns else None
+    kept = [row for _, row in rows if own is None or row["split"] == own]
+    if not kept:
+        found = ", ".join(sorted({str(row["split"]) for _, row in rows}))
+        raise DataError(f"{table} has no row of the split {split!r}, but {found}.")
+    names, labels = [row["filename"] for row in kept], [row["label"] for row in kept]
+    listing = _with_classes(names, labels, str(table), lambda name: (table.parent / name).read_bytes())
+    return replace(listing, source=f"{table}:{own}", split=own) if own else listing
+
+
+def _with_classes(names: Iterable[str], classes: list[str], source: str, read: Callable[[str], bytes]) -> Listing:
+    class_names = tuple(sorted(set(classes)))
+    index = {name: k for k, name in enumerate(class_names)}
+    return Listing(tuple(names), tuple(index[c] for c in classes), class_names, source, read)

@@ -126,6 +126,12 @@ class PerTaskNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size))
 
     def forward(self, x: Float[Tensor, "T Q H"]) -> Float[Tensor, "T Q H"]:
-        variance, mean = torch.var_mean(x, dim=1, correction=0, keepdim=True)
-        gain = self.weight * torch.rsqrt(variance + self.epsilon)
-        return torch.addcmul(self.bias - mean * gain, x, gain)
+        # Laid side by side, T tasks of H channels are one set of T × H channels for the library's own kernel, three
+        # times as fast as a mean, a variance and a product. (functional.batch_norm would refuse a single query.)
+        n_tasks, n_query, size = x.shape
+        channels = x.transpose(0, 1).reshape(n_query, n_tasks * size)
+        weight, bias = self.weight.repeat(n_tasks), self.bias.repeat(n_tasks)
+        normed = torch.batch_norm(
+            channels, weight, bias, None, None, training=True, momentum=0.0, eps=self.epsilon, cudnn_enabled=False
+        )
+        return normed.view(n_query, n_tasks, size).transpose(0, 1)

@@ -285,7 +285,9 @@ def main() -> None:
                 record = images_record(arguments.images or noise_folder(Path(temporary) / "images"))
             else:
                 record = {"head": head_record, "pipeline": pipeline_record, "pretraining": pretraining_record}[name]()
-            records.append({**record, "command": "make bench", "commit": commit(), "machine": machine()})
+            records.append(
+                {**record, "command": "python benchmarks/speed.py", "commit": commit(), "machine": machine()}
+            )
             print(records[-1], flush=True)
     save_results(records, arguments.json)
 

@@ -1,6 +1,7 @@
 """What the pages say is what the code does."""
 
 import re
+import runpy
 import shlex
 import tomllib
 from pathlib import Path
@@ -133,3 +134,8 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert newest
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert newest[1] == onelook.__version__ == project["version"]
+
+
+def test_the_page_of_benchmarks_is_what_the_result_files_give() -> None:
+    namespace = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    assert (ROOT / "docs" / "benchmarks.md").read_text() == namespace["page"](), "run `make docs`"

@@ -14,7 +14,7 @@ Made by `make docs` from the result files under `benchmarks/`; [benchmarks/READM
 commands that made these. Accuracies are means over tasks in percent, with 95 % intervals; differences are paired, on
 the same tasks. Everything was chosen on validation classes; the test classes were opened to report.
 
-For comparison, SIB's published figures on CIFAR-FS with Conv-4-64, 5-way, 15 queries, 1-shot / 5-shot: K = 0 59.2 / 75.4,
+For comparison, SIB's published figures on CIFAR-FS with Conv-4-64, 5-way, 1-shot / 5-shot: K = 0 59.2 / 75.4,
 K = 3 68.7 / 77.1 (± 0.4 to 0.6). `feature-averaging` is K = 0, `sib` K = 3 with the recipe `fast`; `recipe=published`
 has the published step size, optimiser and number of steps. The features are ours: pretrained longer than the published
 ones, hence the higher level.

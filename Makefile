@@ -16,8 +16,8 @@ test-all: lint $(VENV)/.dev  ## with the slow tests and, where the image sets ar
 	$(BIN)/python -m pytest -m "slow or realdata or not slow"
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev  ## the speed figures of docs/benchmarks.md

@@ -10,6 +10,10 @@ from onelook import methods
 from onelook.tasks import Tasks
 
 
+N_CLASSES = 8
+"""Training classes of the data set that random tasks are drawn from."""
+
+
 def random_tasks(
     n_tasks: int = 3,
     shots: tuple[int, ...] = (1, 2, 3),
@@ -30,7 +34,15 @@ def random_tasks(
     ordered = torch.arange(n_way).repeat_interleave(torch.tensor(shots))
     support_labels = torch.stack([ordered[torch.randperm(len(ordered), generator=draw)] for _ in range(n_tasks)])
     query_labels = torch.randint(n_way, (n_tasks, n_query), generator=draw)
-    return Tasks(rows(support_labels), support_labels, rows(query_labels), n_way, query_labels)
+    classes = torch.stack([torch.randperm(N_CLASSES, generator=draw)[:n_way] for _ in range(n_tasks)])
+    return Tasks(rows(support_labels), support_labels, rows(query_labels), n_way, query_labels, classes)
+
+
+def training_classes(feature_size: int = 6, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Features (N, D) and labels (N) of all training classes, for `Method.prepare`."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(N_CLASSES).repeat_interleave(3)
+    return torch.randn(len(labels), feature_size, generator=draw, dtype=torch.float64), labels
 
 
 def tasks_of_any_shape(**fixed: Any) -> st.SearchStrategy[Tasks]:
@@ -52,7 +64,7 @@ def method_for(tasks: Tasks, name: str, seed: int | None = 0, **settings: Any) -
     left as they are).
     """
     known = methods.parameters_of(name)
-    given = {"feature_size": tasks.query.shape[-1], "n_way": tasks.n_way}
+    given = {"feature_size": tasks.query.shape[-1], "n_way": tasks.n_way, "n_classes": N_CLASSES}
     sizes = {key: size for key, size in given.items() if key in known}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -110,7 +110,7 @@ def test_a_method_comes_back_with_its_settings_and_buffers(tmp_path: Path, name:
 
 def test_the_centre_of_the_training_classes_is_kept(tmp_path: Path) -> None:
     method = any_method("prototypical", transform="cl2n")
-    method.prepare(torch.arange(12.0).view(2, 6))
+    method.prepare(torch.arange(12.0).view(2, 6), torch.arange(2))
     save(method_artifact(method, {}), tmp_path / "model")
     centre = load_method(tmp_path / "model")[0].state_dict()["centre"]
     assert torch.equal(centre, torch.arange(3.0, 9.0))

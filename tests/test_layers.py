@@ -17,7 +17,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("errors",),  # of layer 0 of the table, but the rest of that layer raises errors
     ("events", "files", "memory", "tasks"),
     ("ops",),
-    ("methods", "backbones"),
+    ("backbones",),
+    ("methods",),
     ("data",),
     ("artifacts", "scoring", "provenance"),
     ("train", "benchmark"),
@@ -189,7 +190,7 @@ def test_an_unknown_module_fails_with_a_sentence_telling_where_to_add_it() -> No
         ("onelook.ops", "from onelook import tasks", []),
         ("onelook.ops", "from onelook import create", ["onelook"]),
         ("onelook.methods.sib", "from onelook.methods.base import Method", []),
-        ("onelook.methods.sib", "from onelook import backbones", ["onelook.backbones"]),
+        ("onelook.backbones.base", "from onelook import methods", ["onelook.methods"]),
         ("onelook.train", "def f():\n    from onelook.benchmark import Result", ["onelook.benchmark"]),
         ("onelook.cli", "import numpy, onelook", []),
     ],

@@ -28,6 +28,8 @@ class Tasks:
     """K, the number of classes; labels are 0 … K-1."""
     query_labels: Int[Tensor, "T Q"] | None = None
     """Known in training and for scoring only; a method never reads them outside `loss`."""
+    classes: Int[Tensor, "T K"] | None = None
+    """Which class of the data set each label stands for. As with the query labels, only `loss` may read it."""
 
     def __post_init__(self) -> None:
         # Without this check a label out of range, or a class without a support row, becomes a NaN prototype.
@@ -46,10 +48,12 @@ class Tasks:
 
     def __getitem__(self, tasks: slice) -> "Tasks":
         labels = None if self.query_labels is None else self.query_labels[tasks]
-        return Tasks(self.support[tasks], self.support_labels[tasks], self.query[tasks], self.n_way, labels)
+        classes = None if self.classes is None else self.classes[tasks]
+        return Tasks(self.support[tasks], self.support_labels[tasks], self.query[tasks], self.n_way, labels, classes)
 
     def without_query_labels(self) -> "Tasks":
-        return replace(self, query_labels=None)
+        """As a task is met in use: nothing of it that only training and scoring may know."""
+        return replace(self, query_labels=None, classes=None)
 
     def map_items(self, function: Callable[[Tensor], Tensor]) -> "Tasks":
         """The same tasks with `function` (rows, *item -> rows, *new_item) applied to all items at once."""

@@ -46,7 +46,7 @@ def test_simpleshot_is_the_nearest_mean_of_centred_unit_features(tasks: Tasks, t
 @some_examples
 def test_simpleshot_is_centred_on_the_mean_of_the_training_features(tasks: Tasks) -> None:
     method = method_for(tasks, "prototypical", transform="cl2n")
-    method.prepare(tasks.support[0])
+    method.prepare(tasks.support[0], tasks.support_labels[0])
     assert isinstance(method, PrototypicalNetworks)
     np.testing.assert_allclose(method.centre.numpy(), tasks.support[0].numpy().mean(axis=0), rtol=1e-12, atol=1e-12)
 

@@ -113,8 +113,9 @@ class TaskSampler:
             return torch.from_numpy(np.stack([getattr(rows, part) for rows, _ in drawn]))
 
         return Tasks(
-            gather("support"), labels("support_labels"), gather("query"), self.spec.n_way, labels("query_labels")
-        )
+            gather("support"), labels("support_labels"), gather("query"), self.spec.n_way, labels("query_labels"),
+            labels("classes"),
+        )  # fmt: skip
 
     def _draw(self, rng: np.random.Generator) -> tuple[TaskRows, dict[str, np.ndarray | int]]:
         """The rows, and what to add to them to reach the view that each is seen in."""

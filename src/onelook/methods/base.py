@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +23,8 @@ class Method(nn.Module):
     """Whether accuracy suffers when the classes are not equally frequent among the queries."""
     needs_training_classes: bool = False
     """Whether `prepare` must have seen features of training classes, beside what meta-training does."""
+    ordered_support: bool = False
+    """Whether the answer depends on the order of the support rows, as of a method that reads them as a sequence."""
     n_way: int | None = None
     """The one number of classes the method was built for; None: any."""
 
@@ -30,7 +32,7 @@ class Method(nn.Module):
         """Logits of every query for every class. Query labels are never read."""
         raise NotImplementedError
 
-    def prepare(self, features: Float[Tensor, "N D"]) -> None:
+    def prepare(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"]) -> None:
         """Take from the features of the training classes what the first task needs; most methods need nothing."""
 
     def loss(self, tasks: Tasks) -> Float[Tensor, ""]:

@@ -12,7 +12,7 @@ This is an inductive method.
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from onelook import ops
@@ -48,7 +48,8 @@ class PrototypicalNetworks(Method):
         if metric == "cosine":
             self.scale = nn.Parameter(torch.tensor(10.0))
 
-    def prepare(self, features: Float[Tensor, "N D"]) -> None:
+    def prepare(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"]) -> None:
+        del labels
         self.centre.copy_(features.mean(0))
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:

@@ -139,7 +139,7 @@ def ready(
         )
     if not learns or training is None or validation is None:
         if training is not None:
-            method.prepare(training.features)
+            method.prepare(training.features, training.labels)
         return Ready(method.eval())
     plain = describe(request, spec, training, validation, n_steps)
     run = runs / digest(json.dumps(plain, sort_keys=True).encode()).hex()[:16]
@@ -155,7 +155,7 @@ def meta_train(
     """Train by the recipe in the folder `run`; returns the path of the trained method."""
     require_weights(request, spec)
     method = build(request, spec, training.feature_size)
-    method.prepare(training.features)
+    method.prepare(training.features, training.labels)
     config = _config(request, spec, n_steps)
     TaskSampler(validation, config.tasks)  # too few validation classes are refused now, not after many steps
     objective = MetaTraining(method, training, validation, config)

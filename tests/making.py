@@ -9,7 +9,6 @@ from torch import Tensor
 from onelook import methods
 from onelook.tasks import Tasks
 
-
 N_CLASSES = 8
 """Training classes of the data set that random tasks are drawn from."""
 

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference import sib as reference
 from making import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import SIB, FeatureAveraging
 from onelook.methods.sib import GradientNetwork, PerTaskNorm
 from onelook.tasks import Tasks
+from reference import sib as reference
 
 steps = st.integers(0, 5)
 prior_weights = st.sampled_from([0.0, 0.1, 2.0])

@@ -1,5 +1,6 @@
 """Tasks and methods for tests: random, small, in float64."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from onelook import methods
+from onelook.backbones import Backbone
+from onelook.backbones.conv4 import Conv4
 from onelook.tasks import Tasks
 
 N_CLASSES = 8
@@ -56,6 +59,35 @@ def tasks_of_any_shape(**fixed: Any) -> st.SearchStrategy[Tasks]:
     return st.builds(random_tasks, **(shape | fixed))
 
 
+def takes_images(name: str) -> bool:
+    return "backbone" in methods.parameters_of(name)
+
+
+def suited(name: str, tasks: Tasks) -> Tasks:
+    """The tasks as the method of that name takes them: of features, or of images that a fixed linear map makes."""
+    return as_images(tasks) if takes_images(name) else tasks
+
+
+def as_images(tasks: Tasks) -> Tasks:
+    """Each feature is how much an image of the network's size holds of a pattern of its own, around a mean grey."""
+    size = tasks.query.shape[-1]
+    draw = torch.Generator().manual_seed(0)
+    patterns = torch.randn(size, 3, 4, 4, generator=draw, dtype=torch.float64).repeat_interleave(4, 2)
+    patterns = 74 * patterns.repeat_interleave(4, 3).flatten(1)
+
+    def images(features: Tensor) -> Tensor:
+        return (127.5 + features @ patterns).unflatten(-1, (3, 16, 16))
+
+    return replace(tasks, support=images(tasks.support), query=images(tasks.query))
+
+
+def tiny_network() -> Backbone:
+    """Always of the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Conv4(3, 16, widths=(4, 4, 4, 4))
+
+
 def method_for(tasks: Tasks, name: str, seed: int | None = 0, **settings: Any) -> methods.Method:
     """The method in float64 for tasks of this size, the same one whenever it is asked for.
 
@@ -64,13 +96,22 @@ def method_for(tasks: Tasks, name: str, seed: int | None = 0, **settings: Any) -
     """
     known = methods.parameters_of(name)
     given = {"feature_size": tasks.query.shape[-1], "n_way": tasks.n_way, "n_classes": N_CLASSES}
-    sizes = {key: size for key, size in given.items() if key in known}
+    sizes: dict[str, Any] = {key: size for key, size in given.items() if key in known}
+    if takes_images(name):
+        sizes["backbone"] = tiny_network()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         method = methods.create(name, **(sizes | settings)).double()
-    if seed is not None:
-        draw = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for value in (*method.parameters(), *method.buffers()):
+    return method if seed is None else shaken(method, seed)
+
+
+def shaken(method: methods.Method, seed: int) -> methods.Method:
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for value in (*method.parameters(), *method.buffers()):
+            if value.is_floating_point():  # but not the counters of normalisation layers
                 value += 0.3 * torch.randn(value.shape, generator=draw, dtype=torch.float64)
+        for key, value in method.named_buffers():
+            if key.endswith("running_var"):
+                value.clamp_(min=0.2)
     return method

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
-from making import method_for, random_tasks, tasks_of_any_shape, training_classes
+from making import method_for, random_tasks, suited, takes_images, tasks_of_any_shape, tiny_network, training_classes
 from onelook import methods
 from onelook.tasks import Tasks
 
@@ -71,6 +71,7 @@ def test_every_method_stands_in_the_list_of_cases() -> None:
 def test_the_logits_are_finite_and_of_shape_tasks_queries_classes(
     name: str, kept: dict[str, Any], tasks: Tasks
 ) -> None:
+    tasks = suited(name, tasks)
     logits = method_for(tasks, name, **kept)(tasks)
     assert logits.shape == (len(tasks), tasks.query.shape[1], tasks.n_way)
     assert logits.isfinite().all()
@@ -83,7 +84,7 @@ def test_features_that_are_all_zero_give_finite_logits(name: str, kept: dict[str
     support[0, tasks.support_labels[0] == 0] = 0
     query[0, 0] = 0
     query[1] = 0
-    tasks = replace(tasks, support=support, query=query)
+    tasks = suited(name, replace(tasks, support=support, query=query))
     # The parameters are left at their initial values: a zero centre keeps cl2n at the zero row.
     assert method_for(tasks, name, seed=None, **kept)(tasks).isfinite().all()
 
@@ -93,7 +94,7 @@ def test_features_that_are_all_zero_give_finite_logits(name: str, kept: dict[str
 def test_asking_twice_gives_the_same_answer_and_leaves_the_method_unchanged(
     name: str, kept: dict[str, Any], training: bool
 ) -> None:
-    tasks = random_tasks()
+    tasks = suited(name, random_tasks())
     method = method_for(tasks, name, **kept).train(training)
     before = copy.deepcopy(method.state_dict())
     attributes = {key: value for key, value in vars(method).items() if not key.startswith("_")}
@@ -107,7 +108,7 @@ def test_asking_twice_gives_the_same_answer_and_leaves_the_method_unchanged(
 
 @each_method
 def test_training_mode_and_evaluation_mode_give_the_same_answer(name: str, kept: dict[str, Any]) -> None:
-    tasks = random_tasks()
+    tasks = suited(name, random_tasks())
     method = method_for(tasks, name, **kept)
     assert torch.equal(method.train()(tasks), method.eval()(tasks))
 
@@ -116,6 +117,7 @@ def test_training_mode_and_evaluation_mode_give_the_same_answer(name: str, kept:
 @given(tasks=tasks_of_any_shape(n_tasks=st.integers(2, 4)))
 @_few_examples
 def test_a_batch_gives_what_its_tasks_give_one_by_one(name: str, kept: dict[str, Any], tasks: Tasks) -> None:
+    tasks = suited(name, tasks)
     method = method_for(tasks, name, **kept)
     close(method(tasks), torch.cat([method(tasks[i : i + 1]) for i in range(len(tasks))]))
 
@@ -127,9 +129,10 @@ def test_other_tasks_in_the_batch_can_be_replaced_without_effect(name: str, kept
     support_labels = torch.cat([tasks.support_labels[:1], others.support_labels[1:]])
     query = torch.cat([tasks.query[:1], 100 * others.query[1:]])
     method = method_for(tasks, name, **kept)
-    replaced = method(Tasks(support, support_labels, query, tasks.n_way))
-    close(replaced[0], method(tasks)[0])
-    assert not torch.allclose(replaced[1:], method(tasks)[1:])
+    replaced = method(suited(name, Tasks(support, support_labels, query, tasks.n_way)))
+    kept_tasks = suited(name, tasks)
+    close(replaced[0], method(kept_tasks)[0])
+    assert not torch.allclose(replaced[1:], method(kept_tasks)[1:])
 
 
 @each_method
@@ -138,6 +141,7 @@ def test_other_tasks_in_the_batch_can_be_replaced_without_effect(name: str, kept
 def test_the_order_of_the_queries_does_not_matter(
     name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
 ) -> None:
+    tasks = suited(name, tasks)
     order = torch.tensor(data.draw(st.permutations(range(tasks.query.shape[1]))))
     method = method_for(tasks, name, **kept)
     close(method(permuted_queries(tasks, order)), method(tasks)[:, order])
@@ -149,6 +153,7 @@ def test_the_order_of_the_queries_does_not_matter(
 def test_the_order_of_the_support_rows_does_not_matter(
     name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
 ) -> None:
+    tasks = suited(name, tasks)
     order = torch.tensor(data.draw(st.permutations(range(tasks.support.shape[1]))))
     shuffled = replace(tasks, support=tasks.support[:, order], support_labels=tasks.support_labels[:, order])
     method = method_for(tasks, name, **kept)
@@ -158,7 +163,7 @@ def test_the_order_of_the_support_rows_does_not_matter(
 
 @each_method
 def test_a_method_that_is_said_to_depend_on_the_order_of_the_support_rows_does(name: str, kept: dict[str, Any]) -> None:
-    tasks = random_tasks()
+    tasks = suited(name, random_tasks())
     method = method_for(tasks, name, **kept)
     if method.ordered_support:
         shuffled = replace(tasks, support=tasks.support.flip(1), support_labels=tasks.support_labels.flip(1))
@@ -171,6 +176,7 @@ def test_a_method_that_is_said_to_depend_on_the_order_of_the_support_rows_does(n
 def test_the_names_of_the_classes_do_not_matter(
     name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
 ) -> None:
+    tasks = suited(name, tasks)
     new_name = torch.tensor(data.draw(st.permutations(range(tasks.n_way))))
     renamed = replace(tasks, support_labels=new_name[tasks.support_labels], query_labels=None)
     method = method_for(tasks, name, **kept)
@@ -179,7 +185,7 @@ def test_the_names_of_the_classes_do_not_matter(
 
 @each_method
 def test_a_method_has_a_fixed_n_way_exactly_when_it_is_built_for_one(name: str, kept: dict[str, Any]) -> None:
-    tasks = random_tasks()
+    tasks = suited(name, random_tasks())
     expected = None if _of_any_number_of_classes((name, kept)) else tasks.n_way
     assert method_for(tasks, name, **kept).n_way == expected
 
@@ -189,7 +195,7 @@ def test_a_method_has_a_fixed_n_way_exactly_when_it_is_built_for_one(name: str, 
 def test_a_query_is_judged_by_the_other_queries_exactly_when_the_method_is_declared_transductive(
     name: str, kept: dict[str, Any], seed: int
 ) -> None:
-    tasks, others = random_tasks(n_query=6, seed=seed), random_tasks(n_query=6, seed=seed + 100)
+    tasks, others = (suited(name, random_tasks(n_query=6, seed=one)) for one in (seed, seed + 100))
     changed = replace(tasks, query=torch.cat([tasks.query[:, :1], others.query[:, 1:]], 1))
     method = method_for(tasks, name, **kept)
     difference = (method(tasks)[:, 0] - method(changed)[:, 0]).abs().amax()
@@ -201,7 +207,7 @@ def test_a_query_is_judged_by_the_other_queries_exactly_when_the_method_is_decla
 
 @each_method
 def test_gradients_may_be_switched_off_without_effect(name: str, kept: dict[str, Any]) -> None:
-    tasks = random_tasks()
+    tasks = suited(name, random_tasks())
     method = method_for(tasks, name, **kept)
     expected = method(tasks)
     with torch.no_grad():
@@ -212,7 +218,7 @@ def test_gradients_may_be_switched_off_without_effect(name: str, kept: dict[str,
 
 @each_method
 def test_every_parameter_gets_a_gradient_from_the_loss(name: str, kept: dict[str, Any]) -> None:
-    tasks = random_tasks(n_query=8)
+    tasks = suited(name, random_tasks(n_query=8))
     method = method_for(tasks, name, **kept)
     parameters = dict(method.named_parameters())
     if not parameters:
@@ -224,8 +230,9 @@ def test_every_parameter_gets_a_gradient_from_the_loss(name: str, kept: dict[str
     assert all(value.grad is not None and value.grad.isfinite().all() for value in parameters.values())
 
 
-def easy_tasks(seed: int) -> Tasks:
-    return random_tasks(n_tasks=20, shots=(1, 1, 1, 1, 1), n_query=15, feature_size=32, noise=0.15, seed=seed)
+def easy_tasks(name: str, seed: int) -> Tasks:
+    easy = random_tasks(n_tasks=20, shots=(1, 1, 1, 1, 1), n_query=15, feature_size=32, noise=0.15, seed=seed)
+    return suited(name, easy)
 
 
 def accuracy(method: methods.Method, tasks: Tasks) -> float:
@@ -236,14 +243,14 @@ def accuracy(method: methods.Method, tasks: Tasks) -> float:
 
 @each_method
 def test_easy_tasks_are_solved_untrained_or_after_a_little_training(name: str, kept: dict[str, Any]) -> None:
-    method = method_for(easy_tasks(0), name, seed=None, **kept)
+    method = method_for(easy_tasks(name, 0), name, seed=None, **kept)
     if name in LEARNS_TO_COMPARE:
         optimiser = torch.optim.Adam(method.parameters(), 3e-3)
         for step in range(LEARNS_TO_COMPARE[name]):
             optimiser.zero_grad()
-            method.loss(easy_tasks(step + 1)).backward()
+            method.loss(easy_tasks(name, step + 1)).backward()
             optimiser.step()
-    assert accuracy(method, easy_tasks(0)) > 0.95
+    assert accuracy(method, easy_tasks(name, 0)) > 0.95
 
 
 @each_method
@@ -252,6 +259,7 @@ def test_easy_tasks_are_solved_untrained_or_after_a_little_training(name: str, k
 def test_a_batch_gives_what_the_slow_loop_of_the_paper_gives(
     name: str, kept: dict[str, Any], tasks: Tasks, seed: int
 ) -> None:
+    tasks = suited(name, tasks)
     method = method_for(tasks, name, seed=seed, **kept)
     expected = torch.stack([reference.logits(method, tasks[i : i + 1]) for i in range(len(tasks))])
     tolerance = REFERENCE_TOLERANCE.get(name, 1e-9)
@@ -260,7 +268,7 @@ def test_a_batch_gives_what_the_slow_loop_of_the_paper_gives(
 
 @each_method
 def test_the_labels_of_the_queries_are_never_read(name: str, kept: dict[str, Any]) -> None:
-    tasks = random_tasks()
+    tasks = suited(name, random_tasks())
     assert tasks.query_labels is not None
     method = method_for(tasks, name, **kept)
     expected = method(tasks)
@@ -270,7 +278,7 @@ def test_the_labels_of_the_queries_are_never_read(name: str, kept: dict[str, Any
 
 @each_method
 def test_the_loss_is_refused_without_query_labels(name: str, kept: dict[str, Any]) -> None:
-    tasks = random_tasks().without_query_labels()
+    tasks = suited(name, random_tasks().without_query_labels())
     with pytest.raises(ValueError, match="query labels"):
         method_for(tasks, name, **kept).loss(tasks)
 
@@ -279,7 +287,7 @@ def test_the_loss_is_refused_without_query_labels(name: str, kept: dict[str, Any
 def test_seeing_the_training_classes_changes_the_answer_exactly_when_it_is_declared_to_be_needed(
     name: str, kept: dict[str, Any]
 ) -> None:
-    tasks = random_tasks()
+    tasks = suited(name, random_tasks())
     method = method_for(tasks, name, **kept)
     before = method(tasks)
     features, labels = training_classes()
@@ -289,9 +297,10 @@ def test_seeing_the_training_classes_changes_the_answer_exactly_when_it_is_decla
 
 @each_method
 def test_settings_and_weights_are_all_it_takes_to_build_a_method_again(name: str, kept: dict[str, Any]) -> None:
-    tasks = random_tasks()
+    tasks = suited(name, random_tasks())
     method = method_for(tasks, name, **kept)
     assert methods.name_of(method) == name
-    again = methods.create(name, **methods.settings_of(method)).double()
+    built_on = {"backbone": tiny_network()} if takes_images(name) else {}
+    again = methods.create(name, **built_on, **methods.settings_of(method)).double()
     again.load_state_dict(method.state_dict())
     assert torch.equal(again(tasks), method(tasks))

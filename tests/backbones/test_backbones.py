@@ -217,3 +217,13 @@ def test_an_unknown_network_is_refused_with_the_nearest_name() -> None:
 def test_impossible_images_are_refused_with_what_was_found(channels: int, image_size: int) -> None:
     with pytest.raises(SettingsError, match=f"got {channels} channels and {image_size} pixels"):
         backbones.create("conv4-64", channels, image_size)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_settings_and_weights_are_all_it_takes_to_build_a_network_again(name: str) -> None:
+    with torch.device("meta"):
+        backbone = backbones.create(name, 1, 28)
+        again = backbones.create(**backbones.settings_of(backbone))
+    assert backbones.settings_of(again) == {"name": name, "channels": 1, "image_size": 28}
+    assert again.feature_size == backbone.feature_size
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in backbone.state_dict().items()}

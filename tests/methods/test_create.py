@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from making import takes_images, tiny_network
 from onelook import methods
 from onelook.errors import SettingsError
 
@@ -20,7 +21,7 @@ def test_a_missing_setting_is_named() -> None:
         methods.create("sib")
 
 
-@pytest.mark.parametrize("name", methods.METHODS)
+@pytest.mark.parametrize("name", [name for name in methods.METHODS if not takes_images(name)])
 def test_a_method_needs_no_more_than_the_size_of_its_features(name: str) -> None:
     assert methods.settings_of(methods.create(name, feature_size=4))["feature_size"] == 4
 
@@ -32,3 +33,10 @@ def test_training_starts_from_the_same_weights_under_the_same_seed() -> None:
             torch.manual_seed(7)
             states.append(methods.create("sib", feature_size=4).state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", [name for name in methods.METHODS if takes_images(name)])
+def test_the_network_a_method_is_built_on_is_none_of_its_settings(name: str) -> None:
+    sizes = {"n_classes": 4} if "n_classes" in methods.parameters_of(name) else {}
+    settings = methods.settings_of(methods.create(name, backbone=tiny_network(), **sizes))
+    assert all(isinstance(value, int | float | str | bool) for value in settings.values())

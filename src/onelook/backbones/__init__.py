@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from onelook.backbones.base import Backbone as Backbone
 from onelook.backbones.conv4 import Conv4
@@ -26,4 +27,11 @@ def create(name: str, channels: int = 3, image_size: int = 32) -> Backbone:
             f"Feature networks take images of 1 or 3 channels and 16 to 256 pixels, but got {channels} channels "
             f"and {image_size} pixels."
         )
-    return BACKBONES[name](channels=channels, image_size=image_size)
+    backbone = BACKBONES[name](channels=channels, image_size=image_size)
+    backbone.name = name
+    return backbone
+
+
+def settings_of(backbone: Backbone) -> dict[str, Any]:
+    """What `create` needs to build the network again, without its weights."""
+    return {"name": backbone.name, "channels": backbone.channels, "image_size": backbone.image_size}

@@ -14,6 +14,9 @@ class Backbone(nn.Module):
     here by statistics that are stored with the weights. So a network cannot be used with the wrong preprocessing.
     """
 
+    name: str = ""
+    """Under which `backbones.create` makes it; empty if it was made by hand."""
+
     def __init__(self, channels: int, image_size: int, feature_size: int) -> None:
         super().__init__()
         self.channels = channels

@@ -4,8 +4,10 @@ import inspect
 from typing import Any
 
 from onelook.errors import SettingsError, unknown_name
+from onelook.methods.base import ImageMethod as ImageMethod
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
+from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.sib import SIB as SIB
@@ -41,5 +43,6 @@ def name_of(method: Method) -> str:
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """What `create` needs to build the method again, without its weights."""
-    return {key: getattr(method, key) for key in parameters_of(name_of(method))}
+    """What `create` needs to build the method again, without its weights and the modules it is built on."""
+    plain = (key for key in parameters_of(name_of(method)) if key not in ("backbone", "head"))
+    return {key: getattr(method, key) for key in plain}

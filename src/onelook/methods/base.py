@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onelook.backbones import Backbone
 from onelook.tasks import Tasks
 
 
@@ -75,6 +76,25 @@ class IterativeMethod(Method):
             weights = self.step(weights, tasks)
             logits.append(self.score(weights, tasks.query))
         return torch.stack(logits)
+
+
+class ImageMethod(Method):
+    """A method whose items are images (pixels from 0 to 255) and that owns the network of their features.
+
+    The statistics of the network's normalisation layers are frozen, in training too: its weights, gains and shifts
+    learn, but no layer ever takes a mean over the batch. So a task does not see its neighbours, nor a query the other
+    queries, and nothing is written in `forward`. It is a departure from papers that train with the statistics of each
+    batch; a network that was pretrained has good statistics, and a new one those it starts with.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone.eval()
+
+    def train(self, mode: bool = True) -> "ImageMethod":
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
 
 def query_cross_entropy(logits: Float[Tensor, "T Q K"], tasks: Tasks) -> Float[Tensor, ""]:

@@ -17,6 +17,9 @@ from onelook.tasks import Tasks
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
+    ("matching", {}),
+    ("matching", {"full_context": True}),
+    ("matching", {"full_context": True, "n_reads": 1, "lstm_size": 16, "initial_scale": 5.0}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),

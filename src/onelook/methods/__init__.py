@@ -7,12 +7,14 @@ from onelook.errors import SettingsError, unknown_name
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
+from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 
 METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
+    "matching": MatchingNetworks,
     "prototypical": PrototypicalNetworks,
     "relation": RelationNetworks,
     "sib": SIB,

@@ -16,6 +16,8 @@ from onelook import methods
 from onelook.tasks import Tasks
 
 CASES: list[tuple[str, dict[str, Any]]] = [
+    ("ctm", {}),
+    ("ctm", {"metric": "cosine"}),
     ("feature-averaging", {}),
     ("matching", {}),
     ("matching", {"full_context": True}),

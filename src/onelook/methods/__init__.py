@@ -6,6 +6,7 @@ from typing import Any
 from onelook.errors import SettingsError, unknown_name
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
+from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
@@ -13,6 +14,7 @@ from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 
 METHODS: dict[str, type[Method]] = {
+    "ctm": CategoryTraversal,
     "feature-averaging": FeatureAveraging,
     "matching": MatchingNetworks,
     "prototypical": PrototypicalNetworks,

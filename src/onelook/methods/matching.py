@@ -85,7 +85,7 @@ class MatchingNetworks(Method):
     def _query_in_context(
         self, query: Float[Tensor, "T Q H"], support: Float[Tensor, "T S H"]
     ) -> Float[Tensor, "T Q H"]:
-        """f(x, S) = attLSTM(f'(x), g(S), K), equations 3 to 6, from a state of zeros."""
+        """f(x, S) = attLSTM(f'(x), g(S), K), equations 3 to 6 of appendix A.1, from a state of zeros."""
         of_feature = self.of_feature(query)  # the same in every read
         state = cell = torch.zeros_like(query)
         for _ in range(self.n_reads):

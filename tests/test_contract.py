@@ -16,12 +16,19 @@ from onelook import methods
 from onelook.tasks import Tasks
 
 CASES: list[tuple[str, dict[str, Any]]] = [
+    ("ctm", {}),
+    ("ctm", {"metric": "cosine"}),
     ("feature-averaging", {}),
+    ("matching", {}),
+    ("matching", {"full_context": True}),
+    ("matching", {"full_context": True, "n_reads": 1, "lstm_size": 16, "initial_scale": 5.0}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
     ("prototypical", {"metric": "cosine"}),
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
+    ("relation", {}),
+    ("relation", {"hidden": 3, "loss_kind": "cross-entropy"}),
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
 ]
@@ -32,7 +39,7 @@ WITHOUT_PARAMETERS = {"prototypical"}
 REFERENCE_TOLERANCE: dict[str, float] = {}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
-LEARNS_TO_COMPARE: dict[str, int] = {}
+LEARNS_TO_COMPARE: dict[str, int] = {"relation": 100}
 """Methods that know nothing of similarity before they are trained, and the steps that are enough for an easy task."""
 
 _few_examples = settings(max_examples=20, deadline=None)

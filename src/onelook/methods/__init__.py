@@ -8,13 +8,19 @@ from onelook.methods.base import ImageMethod as ImageMethod
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
+from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
+from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
+from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 
 METHODS: dict[str, type[Method]] = {
+    "ctm": CategoryTraversal,
     "feature-averaging": FeatureAveraging,
+    "matching": MatchingNetworks,
     "prototypical": PrototypicalNetworks,
+    "relation": RelationNetworks,
     "sib": SIB,
 }
 

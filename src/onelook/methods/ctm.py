@@ -1,0 +1,85 @@
+"""Category traversal: what to look at depends on all classes of the task.
+
+Hongyang Li, David Eigen, Samuel Dodge, Matthew Zeiler, Xiaogang Wang. Finding Task-Relevant Features for Few-Shot
+Learning by Category Traversal. CVPR 2019, arXiv:1905.11116.
+
+Three small networks stand between the features and a metric (section 3.2). The concentrator finds what the examples
+of a class have in common: a block of convolution, then the mean over the shots. The projector sees all classes at
+once, stacked in depth, and says by a softmax over channels which features tell them apart: the mask p. The reshaper
+is a block that brings support and query maps into the shape of the mask; what it says, times p, is what the metric
+compares (the mean of a class with the query). This is an inductive method: nothing passes between queries, where the
+paper's table counts it as transductive for the batch normalisation over the queries.
+
+Departures from the paper:
+* normalisation is over the map of one row, where the paper's batch normalisation mixes rows and tasks;
+* each network is one block that keeps the number of channels and cells, because kept maps are small;
+* the mask is multiplied by the number of channels, to be 1 on average, and the metric is a mean over the entries of
+  the maps, times a learned scale; the softmax alone would make all distances vanish;
+* the loss is the cross-entropy of the metric alone.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from onelook import ops
+from onelook.errors import SettingsError
+from onelook.methods.base import Method
+from onelook.methods.maps import convolution, map_shape
+from onelook.tasks import Tasks
+
+
+class CategoryTraversal(Method):
+    transductive: ClassVar[bool] = False
+    assumes_balanced_queries: ClassVar[bool] = False
+
+    def __init__(self, feature_size: int, n_way: int = 5, channels: int = 0, metric: str = "prototypical") -> None:
+        """
+        channels: of the maps, whose cells are the rest of the features; 0: maps of one cell.
+        metric: between masked maps: "prototypical" (negative squared distance) or "cosine".
+        """
+        super().__init__()
+        if n_way < 2 or metric not in ("prototypical", "cosine"):
+            raise SettingsError(
+                f"Category traversal needs n_way >= 2 and the metric prototypical or cosine, but got n_way={n_way}, "
+                f"metric={metric!r}."
+            )
+        width, side = map_shape(feature_size, channels)
+        self.feature_size = feature_size
+        self.n_way = n_way
+        self.channels = channels
+        self.metric = metric
+        self.map = (width, side, side)
+        self.concentrator = block(width, side)
+        self.projector = convolution(n_way * width, width, side)
+        self.reshaper = block(width, side)
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        if tasks.n_way != self.n_way:
+            raise SettingsError(f"This category traversal was made for {self.n_way} classes, but the tasks have "
+                                f"{tasks.n_way}; train one for {tasks.n_way}, or draw other tasks.")  # fmt: skip
+        mask = self.mask(tasks).unsqueeze(1)
+        query = mask * self._rowwise(self.reshaper, tasks.query)
+        support = mask * self._rowwise(self.reshaper, tasks.support)
+        means = ops.class_means(support, tasks.support_labels, tasks.n_way)
+        if self.metric == "cosine":
+            return self.scale * ops.cosine_similarity(query, means)
+        return -self.scale / self.feature_size * ops.squared_distance(query, means)
+
+    def mask(self, tasks: Tasks) -> Float[Tensor, "T D"]:
+        """p of section 3.2.2, times the number of channels."""
+        concentrated = self._rowwise(self.concentrator, tasks.support)
+        classes = ops.class_means(concentrated, tasks.support_labels, tasks.n_way)  # section 3.2.1
+        # Laid out K × C × side × side, the classes of a task are stacked in depth by a mere view.
+        stacked = classes.view(len(tasks), -1, *self.map[1:])
+        return self.map[0] * self.projector(stacked).softmax(1).flatten(1)  # type: ignore[no-any-return]
+
+    def _rowwise(self, network: nn.Module, x: Float[Tensor, "T R D"]) -> Float[Tensor, "T R D"]:
+        return network(x.reshape(-1, *self.map)).view(x.shape)  # type: ignore[no-any-return]
+
+
+def block(width: int, side: int) -> nn.Sequential:
+    return nn.Sequential(convolution(width, width, side), nn.GroupNorm(1, width), nn.ReLU())

@@ -22,6 +22,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"transform": "cl2n"}),
     ("prototypical", {"metric": "cosine"}),
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
+    ("r2d2", {}),
+    ("r2d2", {"initial_ridge": 0.1, "unit_length": False}),
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
 ]

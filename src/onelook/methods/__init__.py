@@ -8,11 +8,13 @@ from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
+from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.sib import SIB as SIB
 
 METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
     "prototypical": PrototypicalNetworks,
+    "r2d2": RidgeRegression,
     "sib": SIB,
 }
 

@@ -29,6 +29,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
     ("relation", {}),
     ("relation", {"hidden": 3, "loss_kind": "cross-entropy"}),
+    ("r2d2", {}),
+    ("r2d2", {"initial_ridge": 0.1, "unit_length": False}),
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
 ]

@@ -2,6 +2,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 from torch.nn import functional
 
 from making import tasks_of_any_shape
@@ -85,3 +86,28 @@ def test_the_cosine_of_a_zero_row_is_zero_and_its_gradient_is_finite() -> None:
     assert query.grad.isfinite().all()
     assert weights.grad is not None
     assert weights.grad.isfinite().all()
+
+
+@given(tasks_of_any_shape(), st.floats(0.01, 100))
+@some_examples
+def test_ridge_regression_is_that_of_scikit_learn_without_an_intercept(tasks: Tasks, ridge: float) -> None:
+    hot = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
+    found = ops.ridge_regression(tasks.support, hot, ridge).numpy()
+    for i in range(len(tasks)):
+        expected = Ridge(alpha=ridge, fit_intercept=False, solver="svd").fit(tasks.support[i].numpy(), hot[i].numpy())
+        np.testing.assert_allclose(found[i], expected.coef_, rtol=1e-9, atol=1e-9)
+
+
+@given(tasks_of_any_shape(), st.floats(0.01, 100))
+@some_examples
+def test_the_small_system_of_ridge_regression_solves_the_normal_equations(tasks: Tasks, ridge: float) -> None:
+    x, hot = tasks.support, ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
+    primal = torch.linalg.solve(x.mT @ x + ridge * torch.eye(x.shape[2], dtype=torch.float64), x.mT @ hot)
+    torch.testing.assert_close(ops.ridge_regression(x, hot, ridge).mT, primal, rtol=1e-9, atol=1e-9)
+
+
+def test_ridge_regression_stays_finite_where_the_ridge_is_lost_in_rounding() -> None:
+    draw = torch.Generator().manual_seed(0)
+    x = 100 * torch.randn(2, 10, 20, generator=draw)
+    hot = ops.one_hot(torch.arange(10).expand(2, -1) % 5, 5, torch.float32)
+    assert ops.ridge_regression(x, hot, 1e-8).isfinite().all()

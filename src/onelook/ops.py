@@ -43,3 +43,17 @@ def squared_distance(query: Float[Tensor, "T Q D"], centres: Float[Tensor, "T K 
     square_TQ = query.square().sum(-1, keepdim=True)
     square_TK = centres.square().sum(-1).unsqueeze(1)
     return (square_TQ - 2 * cross + square_TK).clamp_min(0)
+
+
+def ridge_regression(
+    x: Float[Tensor, "T S D"], targets: Float[Tensor, "T S K"], ridge: Float[Tensor, ""] | float
+) -> Float[Tensor, "T K D"]:
+    """The rows w_k that minimise, for each task, sum_i (<w_k, x_i> - y_ik)^2 + ridge |w_k|^2, with ridge > 0.
+
+    In Woodbury's form the system is S x S and not D x D: X^T (X X^T + ridge I)^-1 Y.
+    """
+    # LU and not Cholesky: a ridge that learning has made small may be lost in the rounding of large features, and
+    # Cholesky would then refuse the matrix.
+    gram_TSS = x @ x.mT + ridge * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    dual_TSK: Tensor = torch.linalg.solve(gram_TSS, targets)
+    return dual_TSK.mT @ x

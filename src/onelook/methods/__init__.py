@@ -13,6 +13,7 @@ from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveragi
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.relation import RelationNetworks as RelationNetworks
+from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.sib import SIB as SIB
 
 METHODS: dict[str, type[Method]] = {
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "matching": MatchingNetworks,
     "prototypical": PrototypicalNetworks,
     "relation": RelationNetworks,
+    "r2d2": RidgeRegression,
     "sib": SIB,
 }
 

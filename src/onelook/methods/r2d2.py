@@ -1,0 +1,55 @@
+"""R2-D2: ridge regression as the classifier of a task.
+
+Luca Bertinetto, João F. Henriques, Philip H. S. Torr, Andrea Vedaldi. Meta-learning with Differentiable Closed-Form
+Solvers. ICLR 2019, arXiv:1805.08136.
+
+The weights of a task are those of ridge regression from its support features to their one-hot labels (equation 4), in
+Woodbury's form, whose system is as small as the support set (equation 6). The predictions, scaled, are the logits
+(equation 7). The ridge and the scale learn through the closed form. This is an inductive method.
+
+Departures from the paper:
+* the learned bias of the predictions is left out: it shifts the logits of all classes alike, which the softmax does
+  not see, so that it would never learn;
+* features are first scaled to length 1 (`unit_length`), because the lengths of features of a network trained with a
+  cosine classifier say little, and so the first ridge fits networks of any scale.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from onelook import ops
+from onelook.errors import SettingsError
+from onelook.methods.base import Method
+from onelook.tasks import Tasks
+
+
+class RidgeRegression(Method):
+    transductive: ClassVar[bool] = False
+    assumes_balanced_queries: ClassVar[bool] = False
+
+    def __init__(self, feature_size: int, initial_ridge: float = 1.0, unit_length: bool = True) -> None:
+        """
+        initial_ridge: lambda before it learns; its logarithm is the parameter, which keeps it positive.
+        unit_length: whether features are scaled to length 1; False is the paper's form.
+        """
+        super().__init__()
+        if initial_ridge <= 0:
+            raise SettingsError(f"R2-D2 needs initial_ridge > 0, but got initial_ridge={initial_ridge}.")
+        self.feature_size = feature_size
+        self.initial_ridge = initial_ridge
+        self.unit_length = unit_length
+        self.log_ridge = nn.Parameter(torch.tensor(math.log(initial_ridge)))
+        # Predictions lie near 0 and 1, as cosines do, and cosine classifiers start from this scale too.
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        support, query = tasks.support, tasks.query
+        if self.unit_length:
+            support, query = ops.normalise(support), ops.normalise(query)
+        hot_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
+        weights_TKD = ops.ridge_regression(support, hot_TSK, self.log_ridge.exp())
+        return self.scale * (query @ weights_TKD.mT)

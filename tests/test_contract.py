@@ -16,6 +16,10 @@ from onelook import methods
 from onelook.tasks import Tasks
 
 CASES: list[tuple[str, dict[str, Any]]] = [
+    ("activations", {}),
+    ("activations", {"hidden": 4}),
+    ("dynamic", {}),
+    ("dynamic", {"attention_scale": 3.0}),
     ("feature-averaging", {}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),

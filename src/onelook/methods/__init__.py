@@ -4,14 +4,18 @@ import inspect
 from typing import Any
 
 from onelook.errors import SettingsError, unknown_name
+from onelook.methods.activations import ActivationsToParameters as ActivationsToParameters
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
+from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 
 METHODS: dict[str, type[Method]] = {
+    "activations": ActivationsToParameters,
+    "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,
     "prototypical": PrototypicalNetworks,
     "sib": SIB,

@@ -18,6 +18,10 @@ from onelook.tasks import Tasks
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("ctm", {}),
     ("ctm", {"metric": "cosine"}),
+    ("activations", {}),
+    ("activations", {"hidden": 4}),
+    ("dynamic", {}),
+    ("dynamic", {"attention_scale": 3.0}),
     ("feature-averaging", {}),
     ("matching", {}),
     ("matching", {"full_context": True}),
@@ -33,6 +37,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("r2d2", {"initial_ridge": 0.1, "unit_length": False}),
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
+    ("sib-inductive", {}),
+    ("sib-inductive", {"n_steps": 2, "step_size": 0.3, "prior_weight": 0.3, "learn_step": False}),
 ]
 
 WITHOUT_PARAMETERS = {"prototypical"}

@@ -111,3 +111,20 @@ def test_ridge_regression_stays_finite_where_the_ridge_is_lost_in_rounding() -> 
     x = 100 * torch.randn(2, 10, 20, generator=draw)
     hot = ops.one_hot(torch.arange(10).expand(2, -1) % 5, 5, torch.float32)
     assert ops.ridge_regression(x, hot, 1e-8).isfinite().all()
+@given(tasks_of_any_shape(), st.integers(0, 1000))
+@some_examples
+def test_the_pullback_of_the_cosine_is_the_product_with_its_jacobian(tasks: Tasks, seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    shape = (len(tasks), tasks.n_way, tasks.query.shape[-1])
+    weights = torch.randn(shape, generator=draw, dtype=torch.float64).requires_grad_()
+    cosine = functional.cosine_similarity(tasks.query.unsqueeze(2), weights.unsqueeze(1), dim=-1)
+    upstream = torch.randn(cosine.shape, generator=draw, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(cosine, weights, upstream * cosine.detach())
+    found = ops.cosine_pullback(tasks.query, weights, lambda given: upstream * given)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_means_by_label_leave_out_what_is_unlabelled_and_are_zero_for_a_class_without_rows() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [100.0, 100.0], [5.0, 6.0]])
+    found = ops.means_by_label(x, torch.tensor([2, 0, -1, 2]), 4)
+    assert torch.equal(found, torch.tensor([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]))

@@ -82,12 +82,13 @@ def test_settings_follow_the_name_and_the_label_says_them_again(
     ("text", "sentence"),
     [
         ("sbi", "no method named 'sbi'; did you mean 'sib'"),
-        ("", "no method named ''; known: feature-averaging"),
+        ("", "no method named ''; known: "),
         (" sib", "did you mean 'sib'"),
         ("SIB:n_steps=1", "no method named 'SIB'"),
         ("sib:n_step=1", "no setting of sib named 'n_step'; did you mean 'n_steps'"),
         ("sib:feature_size=1", "no setting of sib named 'feature_size'"),
         ("sib:n_way=4", "no setting of sib named 'n_way'"),
+        ("dynamic:n_classes=4", "no setting of dynamic named 'n_classes'"),
         ("sib:recipe=publishd", "no recipe named 'publishd'; did you mean 'published'"),
         ("sib:5", "'5' in 'sib:5' is not a setting; write sib:setting=value"),
         ("sib:", "'' in 'sib:' is not a setting"),
@@ -221,6 +222,20 @@ def test_training_changes_the_weights_and_keeps_the_settings(tmp_path: Path) -> 
     assert methods.settings_of(result.method) == methods.settings_of(before)
     assert any(not torch.equal(a, b) for a, b in zip(result.method.parameters(), before.parameters(), strict=True))
     assert not result.method.training
+
+
+@pytest.mark.parametrize("text", ["dynamic", "activations"])
+def test_a_method_that_keeps_something_for_each_training_class_is_told_their_number_and_shown_them(
+    text: str, tmp_path: Path
+) -> None:
+    events, result = made(text, tmp_path)
+    assert [e.step for e in events if isinstance(e, Stepped)] == [1, 2, 3]
+    assert methods.settings_of(result.method)["n_classes"] == len(TRAINING.class_names)
+    if text == "activations":
+        untrained = build(parse_request(text), SPEC, 4, len(TRAINING.class_names))
+        untrained.prepare(TRAINING.features, TRAINING.labels)
+        assert torch.equal(result.method.get_buffer("means"), untrained.get_buffer("means"))
+        assert result.method.get_buffer("means").any(1).all()
 
 
 def test_a_trained_file_is_used_as_it_is_and_needs_no_training_classes(tmp_path: Path) -> None:

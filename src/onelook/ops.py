@@ -1,5 +1,7 @@
 """Pure batched tensor maths. Every statistic belongs to one task; no function looks across T."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -35,6 +37,36 @@ def cosine_similarity(query: Float[Tensor, "T Q D"], weights: Float[Tensor, "T K
     The length of a query divides the K products rather than its D entries: the same number, D/K times less work.
     """
     return query @ normalise(weights).mT / norms(query)
+
+
+def cosine_pullback(
+    query: Float[Tensor, "T Q D"], weights: Float[Tensor, "T K D"], upstream: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "T K D"]:
+    """The derivative by the weights of whatever has the derivative g = upstream(cosines) (T, Q, K) by the cosines.
+
+    With q_i the unit query, u_j = theta_j / |theta_j| and G_j = sum_i g_ij q_i:
+        sum_i g_ij d<q_i, u_j> / dtheta_j = (G_j - <G_j, u_j> u_j) / |theta_j|
+    The cosines are handed to `upstream` so that the queries are read only twice.
+    """
+    length_TK1 = norms(weights)
+    unit_TKD = weights / length_TK1
+    query_length_TQ1 = norms(query)
+    cosine_TQK = query @ unit_TKD.mT / query_length_TQ1
+    g_TQK = upstream(cosine_TQK)
+    along_TKD = (g_TQK / query_length_TQ1).mT @ query
+    # <G_j, u_j> = sum_i g_ij cos_ij: two small tensors, instead of one more pass over D.
+    radial_TK1 = (g_TQK * cosine_TQK).sum(1).unsqueeze(-1)
+    return (along_TKD - radial_TK1 * unit_TKD) / length_TK1
+
+
+def means_by_label(x: Float[Tensor, "N D"], labels: Int[Tensor, "N"], n_classes: int) -> Float[Tensor, "C D"]:
+    """Mean of the rows of each class of a whole data set; zero for a class without rows. Labels below 0 are left out.
+
+    By adding up and not by a product with indicators: N × C of them would not fit the memory for large sets.
+    """
+    x, labels = x[labels >= 0], labels[labels >= 0]
+    total = x.new_zeros(n_classes, x.shape[1]).index_add_(0, labels, x)
+    return total / labels.bincount(minlength=n_classes).clamp_min(1).unsqueeze(-1)
 
 
 def squared_distance(query: Float[Tensor, "T Q D"], centres: Float[Tensor, "T K D"]) -> Float[Tensor, "T Q K"]:

@@ -75,19 +75,14 @@ class SIB(FeatureAveraging):
     def step(self, weights: Float[Tensor, "T K D"], tasks: Tasks) -> Float[Tensor, "T K D"]:
         """theta - eta (sum_i xi(z_i) dz_i/dtheta + gamma theta), update (U), with the Jacobian in closed form.
 
-        For z_ij = s (b + <q_i, u_j>), with q_i the unit query, u_j = theta_j / |theta_j| and G_j = sum_i xi_ij q_i:
-            sum_i xi_ij dz_ij/dtheta_j = s / |theta_j| (G_j - <G_j, u_j> u_j)
-        No inner autograd is needed, and the ordinary backward pass gives the meta-gradient, second order included.
+        The scores are z_ij = s (b + <q_i, u_j>), so dz = s d<q_i, u_j>, which `ops.cosine_pullback` gives. No inner
+        autograd is needed, and the ordinary backward pass gives the meta-gradient, second order included.
         """
-        length_TK = ops.norms(weights)
-        unit_TKD = weights / length_TK
-        query_length_TQ = ops.norms(tasks.query)
-        cosine_TQK = tasks.query @ unit_TKD.mT / query_length_TQ
-        xi_TQK: Tensor = self.gradient_network(self.scale * (self.bias + cosine_TQK))
-        along_TKD = (xi_TQK / query_length_TQ).mT @ tasks.query
-        # <G_j, u_j> = sum_i xi_ij cos_ij: two small tensors, instead of one more pass over D.
-        radial_TK1 = (xi_TQK * cosine_TQK).sum(1).unsqueeze(-1)
-        gradient = self.scale / length_TK * (along_TKD - radial_TK1 * unit_TKD)
+
+        def xi(cosine_TQK: Tensor) -> Tensor:
+            return self.gradient_network(self.scale * (self.bias + cosine_TQK))  # type: ignore[no-any-return]
+
+        gradient = self.scale * ops.cosine_pullback(tasks.query, weights, xi)
         return weights - self.step_size * (gradient + self.prior_weight * weights)
 
     def loss(self, tasks: Tasks) -> Float[Tensor, ""]:

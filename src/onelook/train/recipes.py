@@ -76,7 +76,7 @@ def parse_request(text: str) -> MethodRequest:
     recipe = str(settings.pop("recipe", "fast"))
     if recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
-    known = set(methods.parameters_of(name)) - {"feature_size", "n_way"}
+    known = set(methods.parameters_of(name)) - {"feature_size", "n_way", "n_classes"}
     for key, value in settings.items():
         if key not in known:
             raise unknown_name(f"setting of {name}", key, {*known, "recipe"})
@@ -130,7 +130,7 @@ def ready(
         method, about = load_method(request.file)
         require_feature_size(method, feature_size, str(request.file))
         return Ready(method, {"trained_on": about["config"].get("trained_on", "")})
-    method = build(request, spec, feature_size)
+    method = build(request, spec, feature_size, _n_classes(training))
     learns = has_weights(method)
     if (learns or method.needs_training_classes) and (training is None or validation is None):
         raise SettingsError(
@@ -154,7 +154,7 @@ def meta_train(
 ) -> Generator[Event, None, Path]:  # fmt: skip
     """Train by the recipe in the folder `run`; returns the path of the trained method."""
     require_weights(request, spec)
-    method = build(request, spec, training.feature_size)
+    method = build(request, spec, training.feature_size, _n_classes(training))
     method.prepare(training.features, training.labels)
     config = _config(request, spec, n_steps)
     TaskSampler(validation, config.tasks)  # too few validation classes are refused now, not after many steps
@@ -167,7 +167,7 @@ def describe(
     request: MethodRequest, spec: TaskSpec, training: Embeddings, validation: Embeddings, n_steps: int | None
 ) -> dict[str, Any]:
     """All that determines what `meta_train` makes, as JSON."""
-    method = build(request, spec, training.feature_size)
+    method = build(request, spec, training.feature_size, _n_classes(training))
     return {
         "method": methods.name_of(method), "settings": methods.settings_of(method),
         **dataclasses.asdict(_config(request, spec, n_steps)),
@@ -194,12 +194,21 @@ def require_weights(request: MethodRequest, spec: TaskSpec) -> None:
         raise SettingsError(f"{request.label} has nothing to learn; use it as it is.")
 
 
-def build(request: MethodRequest, spec: TaskSpec, feature_size: int) -> Method:
-    """The untrained method. The same request gives the same first weights."""
+def _n_classes(training: Embeddings | None) -> int:
+    return 1 if training is None else len(training.class_names)
+
+
+def build(request: MethodRequest, spec: TaskSpec, feature_size: int, n_classes: int = 1) -> Method:
+    """The untrained method. The same request gives the same first weights.
+
+    n_classes: of the training set, for methods that keep something for each of them.
+    """
     settings = dict(request.settings)
     known = methods.parameters_of(request.name)
     if "n_way" in known:
         settings["n_way"] = spec.n_way
+    if "n_classes" in known:
+        settings["n_classes"] = n_classes
     if request.name == "sib":
         settings = RECIPES[request.recipe].sib | settings
     # Layers draw their first weights from the global generator; it is given back as it was.

@@ -1,0 +1,88 @@
+"""Predicting parameters from activations.
+
+Siyuan Qiao, Chenxi Liu, Wei Shen, Alan Yuille. Few-Shot Image Recognition by Predicting Parameters from Activations.
+CVPR 2018, arXiv:1706.03466.
+
+A map phi, the same for all classes, turns a statistic of the activations of a class, here their mean, into the
+parameters of its classifier; the logit of a query is the product of these with its activation. phi is learned in a
+classification among all training classes. This is an inductive method.
+
+In training the classes of a task are known by their support mean, as a novel class would be, and all other training
+classes by the mean of all their examples, which `prepare` keeps: the mixed statistics of the paper, with
+the support set in the place of one sampled activation. In use the queries are classified among the classes of the task.
+
+Departures from the paper:
+* activations have length 1, as there, and their mean is brought to it again, because the mean of many is shorter than
+  a single one, which would favour classes with few examples;
+* a learned scale stands before the softmax, because products of unit vectors are small;
+* phi begins as the identity, from where it is trained in minutes; its second layer is added to the linear map, and
+  begins at zero;
+* phi has no bias at its end, which would move the logits of all classes alike.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelook import ops
+from onelook.errors import SettingsError
+from onelook.methods.base import Method
+from onelook.tasks import Tasks
+
+
+class ActivationsToParameters(Method):
+    transductive: ClassVar[bool] = False
+    assumes_balanced_queries: ClassVar[bool] = False
+
+    def __init__(self, feature_size: int, n_classes: int, hidden: int = 0) -> None:
+        """
+        n_classes: of the training set, each with a mean that `prepare` keeps.
+        hidden: units of the second, non-linear part of phi; 0: phi is linear.
+        """
+        super().__init__()
+        if n_classes < 1 or hidden < 0:
+            raise SettingsError(
+                f"Predicting parameters from activations needs n_classes >= 1 and hidden >= 0, but got "
+                f"n_classes={n_classes}, hidden={hidden}."
+            )
+        self.feature_size = feature_size
+        self.n_classes = n_classes
+        self.hidden = hidden
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.linear = nn.Parameter(torch.eye(feature_size))
+        if hidden:
+            self.inner = nn.Linear(feature_size, hidden)
+            self.outer = nn.Parameter(torch.zeros(feature_size, hidden))
+        self.means: Tensor
+        self.register_buffer("means", torch.zeros(n_classes, feature_size))
+
+    def prepare(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"]) -> None:
+        self.means.copy_(ops.means_by_label(ops.normalise(features), labels, self.n_classes))
+
+    def phi(self, statistic: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+        """The parameters of a classifier from the statistic of its class."""
+        unit = ops.normalise(statistic)
+        parameters = unit @ self.linear.T
+        return parameters + functional.relu(self.inner(unit)) @ self.outer.T if self.hidden else parameters
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        return self._logits(tasks, self._classifiers(tasks))
+
+    def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
+        """The cross-entropy of the queries among all training classes."""
+        if tasks.query_labels is None or tasks.classes is None:
+            raise ValueError("training needs tasks with query labels and the classes they are of")
+        own_TKD = self._classifiers(tasks)
+        place_TKD = tasks.classes.unsqueeze(-1).expand_as(own_TKD)
+        all_TCD = self.phi(self.means).expand(len(tasks), -1, -1).scatter(1, place_TKD, own_TKD)
+        labels_TQ = tasks.classes.gather(1, tasks.query_labels)
+        return functional.cross_entropy(self._logits(tasks, all_TCD).flatten(0, 1), labels_TQ.flatten())
+
+    def _classifiers(self, tasks: Tasks) -> Float[Tensor, "T K D"]:
+        return self.phi(ops.class_means(ops.normalise(tasks.support), tasks.support_labels, tasks.n_way))
+
+    def _logits(self, tasks: Tasks, parameters: Float[Tensor, "T C D"]) -> Float[Tensor, "T Q C"]:
+        return self.scale * (ops.normalise(tasks.query) @ parameters.mT)

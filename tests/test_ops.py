@@ -111,6 +111,8 @@ def test_ridge_regression_stays_finite_where_the_ridge_is_lost_in_rounding() -> 
     x = 100 * torch.randn(2, 10, 20, generator=draw)
     hot = ops.one_hot(torch.arange(10).expand(2, -1) % 5, 5, torch.float32)
     assert ops.ridge_regression(x, hot, 1e-8).isfinite().all()
+
+
 @given(tasks_of_any_shape(), st.integers(0, 1000))
 @some_examples
 def test_the_pullback_of_the_cosine_is_the_product_with_its_jacobian(tasks: Tasks, seed: int) -> None:

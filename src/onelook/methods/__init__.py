@@ -4,20 +4,18 @@ import inspect
 from typing import Any
 
 from onelook.errors import SettingsError, unknown_name
+from onelook.methods.activations import ActivationsToParameters as ActivationsToParameters
 from onelook.methods.base import ImageMethod as ImageMethod
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
-from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
-from onelook.methods.activations import ActivationsToParameters as ActivationsToParameters
-from onelook.methods.base import IterativeMethod as IterativeMethod
-from onelook.methods.base import Method as Method
 from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
+from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
-from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
+from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 

@@ -17,7 +17,7 @@ from onelook import backbones, methods
 from onelook.backbones import Backbone
 from onelook.errors import ArtifactError, SettingsError, UserError
 from onelook.files import write_atomically, write_tensors
-from onelook.methods import Method
+from onelook.methods import EndToEnd, ImageMethod, Method
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
@@ -89,21 +89,34 @@ def load_backbone(path: Path) -> tuple[Backbone, dict[str, Any]]:
 
 
 def method_artifact(method: Method, about: dict[str, Any]) -> Artifact:
-    named = {"name": methods.name_of(method), "settings": methods.settings_of(method)}
+    core = method.head if isinstance(method, EndToEnd) else method
+    named: dict[str, Any] = {"name": methods.name_of(core), "settings": methods.settings_of(core)}
+    if isinstance(method, ImageMethod):  # its weights are among the tensors
+        named["backbone"] = backbones.settings_of(method.backbone)
     return Artifact("method", dict(method.state_dict()), {**named, **about})
 
 
 def load_method(path: Path) -> tuple[Method, dict[str, Any]]:
     """The method in evaluation mode, and what is said of it."""
     artifact = load(path, "method")
-    method = _build(methods.create, artifact, path)
+    method = _build(_create_method, artifact, path, backbone=artifact.about.get("backbone"))
     return method.eval(), artifact.about
 
 
-def _build(create: Callable[..., Module], artifact: Artifact, path: Path) -> Module:
+def _create_method(name: str, backbone: dict[str, Any] | None, **settings: Any) -> Method:
+    """backbone: the settings of the network that the method owns; None: it takes features."""
+    if backbone is None:
+        return methods.create(name, **settings)
+    network = backbones.create(**backbone)
+    if "backbone" in methods.parameters_of(name):
+        return methods.create(name, backbone=network, **settings)
+    return EndToEnd(network, methods.create(name, **settings))
+
+
+def _build(create: Callable[..., Module], artifact: Artifact, path: Path, **more: Any) -> Module:
     try:
         name = artifact.about["name"]
-        module = create(name, **artifact.about["settings"])
+        module = create(name, **more, **artifact.about["settings"])
     except (LookupError, TypeError, UserError) as error:
         raise ArtifactError(f"{path} describes no {artifact.kind} that this Onelook knows ({_brief(error)}); "
                             f"update Onelook, or make the file again.") from error  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.methods import IterativeMethod, Method, settings_of
 from onelook.provenance import commit, machine
@@ -28,6 +28,8 @@ class Entry:
     method: Method
     about: dict[str, Any] = field(default_factory=dict)
     """What else is to be recorded, such as how it was trained."""
+    data: Views | None = None
+    """What its items are drawn from, where that is not what all others take: its own features, or images."""
 
 
 def compare(
@@ -37,11 +39,11 @@ def compare(
 
     The paired difference of each entry is to the first one. about: dataset, split and backbone, for the record.
     """
-    sampler = TaskSampler(data, spec)
     reference: tuple[str, Float[Tensor, T]] | None = None
     records = []
     for entry in entries:
         started = time.perf_counter()
+        sampler = TaskSampler(data if entry.data is None else entry.data, spec)
         accuracies = yield from task_accuracies(entry.method, sampler, n_tasks)
         seconds = time.perf_counter() - started
         reference = reference or (entry.label, accuracies)

@@ -21,7 +21,7 @@ from onelook.data.verify import verify
 from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.files import storage_error
 from onelook.memory import keep_freed_memory
-from onelook.methods import METHODS
+from onelook.methods import METHODS, parameters_of
 from onelook.train import MetaTrainConfig, Optimisation, PretrainConfig
 from onelook.train.recipes import parse_request
 from onelook.workflows import Comparison, Place
@@ -38,6 +38,7 @@ FINISHED = "A feature network made by `onelook pretrain`."
 NETWORK = "A feature network made by `onelook pretrain`; or the name of a new one, trained along by episodes."
 METHOD = f"One of {', '.join(METHODS)}; with settings: sib:n_steps=5:recipe=published."
 SEVERAL = "Names with settings, or files of trained methods, divided by commas. Differences are to the first."
+END_TO_END = "Train the feature network along, from where `pretrain` left it."
 NPZ = "An .npz file of features (N, D) and labels (N), instead of data and backbone."
 HOME = "Where the standard sets are. Default: $ONELOOK_DATA, or the user's cache folder."
 CACHE = "Where features are kept. Default: $ONELOOK_CACHE, or the user's cache folder."
@@ -166,8 +167,9 @@ def train(
     method: Annotated[str, typer.Option(help=METHOD)] = "sib",
     way: Way = 5, shot: Shot = 1, query: Query = 15,
     steps: Annotated[int | None, typer.Option(min=1, help="Default: that of the recipe.")] = None,
-    tasks_per_step: Annotated[int, typer.Option(min=1, help="For a new feature network.")] = 1,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam, at its highest, for a new feature network.")] = 2e-3,
+    end_to_end: Annotated[bool, typer.Option("--end-to-end", help=END_TO_END)] = False,
+    tasks_per_step: Annotated[int | None, typer.Option(min=1, help="Where a feature network is trained.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at its highest, likewise.")] = None,
     image_size: ImageSize = None,
     out: Out = Path("runs/method"),
     precision: Precision = "auto", seed: Seed = 0, home: Home = None, cache: Cache = None, as_json: Json = False,
@@ -182,15 +184,20 @@ def train(
     spec = TaskSpec(way, shot, query, seed=seed)
     _writable(out)
     if backbone in BACKBONES:
-        optimisation = Optimisation("adam", learning_rate, weight_decay=0.0)
-        config = MetaTrainConfig(steps or 6000, tasks_per_step, spec, optimisation)
+        optimisation = Optimisation("adam", learning_rate or 2e-3, weight_decay=0.0)
+        config = MetaTrainConfig(steps or 6000, tasks_per_step or 1, spec, optimisation)
         job = workflows.pretrain_by_episodes(data, backbone, request, config, out, place, image_size)
         path = run(job, "training")
         console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
         return
     if not Path(backbone).exists() and "/" not in backbone and not backbone.endswith(".safetensors"):
         raise unknown_name("feature network", backbone, BACKBONES)
-    path = run(workflows.meta_train(data, Path(backbone), request, spec, out, place, steps), "training")
+    if end_to_end or (not request.file and "backbone" in parameters_of(request.name)):
+        config = workflows.end_to_end(spec, steps, tasks_per_step, learning_rate)
+        job = workflows.meta_train_images(data, Path(backbone), request, config, out, place)
+    else:
+        job = workflows.meta_train(data, Path(backbone), request, spec, out, place, steps)
+    path = run(job, "training")
     console.print_artifact(artifacts.load(path, "method"), path, as_json)
 
 

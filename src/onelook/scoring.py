@@ -13,7 +13,9 @@ from onelook.events import Progress
 from onelook.methods import Method
 
 CHUNK = 32
-"""Tasks in one call: few enough for their features to stay in the processor's cache."""
+"""Tasks of features in one call: few enough for them to stay in the processor's cache."""
+IMAGE_CHUNK = 4
+"""Tasks of images in one call: few enough for their activations to stay far from the limits of memory."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ def task_accuracies(
 ) -> Generator[Progress, None, Float[Tensor, "T"]]:
     """Percent of right answers in each of the tasks first … first + n_tasks - 1."""
     parts = []
-    for start in range(first, first + n_tasks, CHUNK):
-        tasks = sampler.sample(range(start, min(start + CHUNK, first + n_tasks)))
+    chunk = CHUNK if sampler.data.views.dim() == 3 else IMAGE_CHUNK
+    for start in range(first, first + n_tasks, chunk):
+        tasks = sampler.sample(range(start, min(start + chunk, first + n_tasks)))
         with torch.inference_mode():
             answers = method(tasks.without_query_labels()).argmax(-1)
         assert tasks.query_labels is not None

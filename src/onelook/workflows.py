@@ -20,13 +20,15 @@ from onelook.backbones import Backbone
 from onelook.benchmark import Entry, compare
 from onelook.data.embed import EmbedConfig, embed, embed_files
 from onelook.data.images import ImageSet
-from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
 from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.files import cache_home, replacing
+from onelook.methods import EndToEnd, ImageMethod, Method, parameters_of
 from onelook.tasks import Embeddings
 from onelook.train import (
     EpisodicPretraining,
+    ImageMetaTraining,
     MetaTrainConfig,
     PretrainConfig,
     Pretraining,
@@ -77,7 +79,7 @@ def pretrain_by_episodes(
 ) -> Generator[Any, None, Path]:  # fmt: skip
     """A feature network from tasks of images, taught through a method without weights of its own."""
     require_backbone(name)
-    if request.file or has_weights(build(request, config.tasks, feature_size=1)):
+    if request.file or has_weights(build(request, config.tasks)):
         raise SettingsError(f"{request.label} learns on the features of a finished network; run `onelook pretrain`, "
                             f"then `onelook train --backbone` with its file.")  # fmt: skip
     training = yield from open_split(data, "train", image_size, home=place.home)
@@ -136,6 +138,52 @@ def meta_train(
     return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
 
 
+def end_to_end(
+    spec: TaskSpec, n_steps: int | None = None, tasks_per_step: int | None = None, learning_rate: float | None = None
+) -> MetaTrainConfig:
+    """For `meta_train_images` on tasks of one shot; None: as it is known to work."""
+    config = dataclasses.replace(recipes.END_TO_END, shots=(spec.n_shot,))
+    optimisation = config.optimisation
+    if learning_rate is not None:
+        optimisation = dataclasses.replace(optimisation, learning_rate=learning_rate)
+    return dataclasses.replace(
+        recipes.with_tasks(config, spec), n_steps=n_steps or config.n_steps, optimisation=optimisation,
+        tasks_per_step=tasks_per_step or config.tasks_per_step,
+    )  # fmt: skip
+
+
+def meta_train_images(
+    data: str, checkpoint: Path, request: MethodRequest, config: MetaTrainConfig, run: Path, place: Place,
+) -> Generator[Any, None, Path]:  # fmt: skip
+    """A method trained together with its feature network, which begins as that of `checkpoint`.
+
+    A method of features that learns begins as it comes out of its training on the features of `checkpoint`, by the
+    recipe of the request: that costs little, and the network is not led astray by a method that knows nothing yet.
+    """
+    recipes.require_name(request)
+    backbone, _ = load_backbone(checkpoint)
+    identity = backbone.digest().hex()[:16]
+    training = yield from open_split(data, "train", backbone.image_size, backbone.channels, place.home)
+    validation = yield from open_split(data, "val", backbone.image_size, backbone.channels, place.home)
+    for spec in config.specs:
+        TaskSampler(validation, spec)  # too few validation classes are refused now, not after hours
+    if "backbone" in parameters_of(request.name):
+        method = build(request, config.tasks, n_classes=len(training.class_names), backbone=backbone)
+    else:
+        known = yield from features(data, "train", backbone, place, N_VIEWS)
+        chosen = yield from features(data, "val", backbone, place)
+        made = yield from ready(request, config.tasks, backbone.feature_size, known, chosen, run / "head")
+        method = EndToEnd(backbone, made.method)
+    assert isinstance(method, ImageMethod)
+    augmentation = augmentation_of(data)
+    objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
+    about = {
+        "method": request.label, "data": data, "n_images": len(training), "network": identity,
+        "augmentation": dataclasses.asdict(augmentation), "precision": place.precision, **recipes.plain(config),
+    }  # fmt: skip
+    return (yield from train(objective, config.optimisation, about, run))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """What `benchmark` compares, and on which tasks."""
@@ -161,7 +209,18 @@ def benchmark(
             sets.append((yield from features(data, "val", backbone, place)))
         return sets[0], sets[1]
 
-    return (yield from _compare(comparison, test, training, about, place))
+    def own(method: ImageMethod) -> Generator[Any, None, tuple[Method, Views]]:
+        return items_of(method, data, split, place)
+
+    return (yield from _compare(comparison, test, training, about, place, own))
+
+
+def items_of(method: ImageMethod, data: str, split: str, place: Place) -> Generator[Any, None, tuple[Method, Views]]:
+    """What to ask and what to ask it about: where features are all that a method needs, each image is embedded once."""
+    if isinstance(method, EndToEnd):
+        return method.head, (yield from features(data, split, method.backbone, place))
+    own = method.backbone
+    return method, (yield from open_split(data, split, own.image_size, own.channels, place.home))
 
 
 def benchmark_embeddings(
@@ -185,7 +244,7 @@ def benchmark_embeddings(
 
 
 def _compare(
-    comparison: Comparison, test: Embeddings, training: Any, about: dict[str, Any], place: Place
+    comparison: Comparison, test: Embeddings, training: Any, about: dict[str, Any], place: Place, own: Any = None
 ) -> Generator[Any, None, list[dict[str, Any]]]:
     records = []
     for spec in comparison.specs:
@@ -196,7 +255,14 @@ def _compare(
             if made.method.n_way not in (None, spec.n_way):
                 raise SettingsError(f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
                                     f"{spec.n_way}; use --way {made.method.n_way}, or train it again.")  # fmt: skip
-            entries.append(Entry(request.label, made.method, made.about))
+            entry = Entry(request.label, made.method, made.about)
+            if isinstance(made.method, ImageMethod):
+                if own is None:
+                    raise SettingsError(f"{request.label} has a feature network of its own and needs the images; "
+                                        f"give --data and --backbone instead of --embeddings.")  # fmt: skip
+                method, items = yield from own(made.method)
+                entry = Entry(request.label, method, made.about, items)
+            entries.append(entry)
         records += yield from compare(entries, test, spec, comparison.n_tasks, about)
     return records
 

@@ -1,6 +1,7 @@
 """Training: one loop (`loop`), and what is trained by it (`pretraining`, `episodes`)."""
 
 from onelook.train.episodes import EpisodicPretraining as EpisodicPretraining
+from onelook.train.episodes import ImageMetaTraining as ImageMetaTraining
 from onelook.train.episodes import MetaTrainConfig as MetaTrainConfig
 from onelook.train.episodes import MetaTraining as MetaTraining
 from onelook.train.loop import Event as Event

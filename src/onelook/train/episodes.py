@@ -1,19 +1,22 @@
 """Meta-training: a method over tasks, of kept features or together with the network that computes them."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from onelook.artifacts import Artifact, backbone_artifact, method_artifact
 from onelook.backbones import Backbone
+from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
-from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import finish
-from onelook.methods import Method
+from onelook.methods import EndToEnd, ImageMethod, Method
 from onelook.scoring import Interval, mean_accuracy
-from onelook.tasks import Embeddings
+from onelook.tasks import Embeddings, Tasks
 from onelook.train.loop import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
 
@@ -29,6 +32,25 @@ class MetaTrainConfig:
     )
     validate_every: int = 500
     n_validation_tasks: int = 1000
+    shots: tuple[int, ...] = ()
+    """Labelled examples a class of steps 0, 1, 2, … in turns, for one method of several shots; empty: always those of
+    `tasks`. Validation is the mean over them."""
+
+    @property
+    def specs(self) -> tuple[TaskSpec, ...]:
+        return tuple(replace(self.tasks, n_shot=n) for n in self.shots or (self.tasks.n_shot,))
+
+
+class Episodes:
+    """The tasks of each step of a training: those of step i are a pure function of (seed, i)."""
+
+    def __init__(self, data: Views, config: MetaTrainConfig) -> None:
+        self.n_tasks = config.tasks_per_step
+        self.samplers = [TaskSampler(data, spec) for spec in config.specs]
+
+    def of_step(self, step: int) -> Tasks:
+        sampler = self.samplers[step % len(self.samplers)]
+        return sampler.sample(range(step * self.n_tasks, (step + 1) * self.n_tasks))
 
 
 class MetaTraining:
@@ -37,21 +59,63 @@ class MetaTraining:
     def __init__(self, method: Method, training: Embeddings, validation: Embeddings, config: MetaTrainConfig) -> None:
         self.config = config
         self.module = self.method = method
-        self.sampler = TaskSampler(training, config.tasks)
+        self.episodes = Episodes(training, config)
         self.validation = validation
         self.n_steps = config.n_steps
         self.validate_every = config.validate_every
 
     def loss(self, step: int) -> Tensor:
-        n = self.config.tasks_per_step
-        return self.method.loss(self.sampler.sample(range(step * n, (step + 1) * n)))
+        return self.method.loss(self.episodes.of_step(step))
 
     def validate(self) -> Interval:
-        n_tasks = self.config.n_validation_tasks
-        return finish(mean_accuracy(self.method, self.validation, self.config.tasks, n_tasks))
+        return _accuracy(self.method, self.validation, self.config)
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
         return method_artifact(self.method, about)
+
+
+class ImageMetaTraining:
+    """A method of images, its feature network included, over tasks of augmented images."""
+
+    def __init__(
+        self, method: ImageMethod, training: ImageSet, validation: ImageSet, config: MetaTrainConfig,
+        augmentation: Augmentation, precision: str = "bfloat16",
+    ) -> None:  # fmt: skip
+        self.config = config
+        self.module = self.method = method
+        self.episodes = Episodes(training, config)
+        self.validation = validation
+        self.augmentation = augmentation
+        self.precision = precision
+        self.n_steps = config.n_steps
+        self.validate_every = config.validate_every
+
+    def loss(self, step: int) -> Tensor:
+        rng = np.random.default_rng([self.config.tasks.seed, 1, step])
+        tasks = self.episodes.of_step(step).map_items(
+            lambda pixels: augment(pixels, self.augmentation, rng.random((len(pixels), N_DRAWS)))
+        )
+        with precision(self.precision):
+            return self.method.loss(tasks).float()
+
+    def validate(self) -> Interval:
+        if not isinstance(self.method, EndToEnd):
+            with precision(self.precision):
+                return _accuracy(self.method, self.validation, self.config)
+        # Every image goes through the network once, and not once for each task that it is in.
+        features = finish(embed(self.validation, self.method.backbone, EmbedConfig(precision=self.precision)))
+        return _accuracy(self.method.head, features, self.config)
+
+    def artifact(self, about: dict[str, Any]) -> Artifact:
+        return method_artifact(self.method, about)
+
+
+def _accuracy(method: Method, data: Views, config: MetaTrainConfig) -> Interval:
+    """The mean over the shots that are trained."""
+    found = [finish(mean_accuracy(method, data, spec, config.n_validation_tasks)) for spec in config.specs]
+    # As if the tasks of one shot had nothing to do with those of another.
+    half_width = math.sqrt(sum(one.ci95**2 for one in found)) / len(found)
+    return Interval(sum(one.mean for one in found) / len(found), half_width)
 
 
 class EpisodicPretraining:
@@ -66,7 +130,7 @@ class EpisodicPretraining:
         self.backbone = backbone
         self.method = method
         self.module = nn.ModuleDict({"backbone": backbone, "method": method})
-        self.sampler = TaskSampler(training, config.tasks)
+        self.episodes = Episodes(training, config)
         self.validation = validation
         self.precision = precision
         set_pixel_statistics(backbone, training.pixels.flatten(0, 1))
@@ -74,8 +138,7 @@ class EpisodicPretraining:
         self.validate_every = config.validate_every
 
     def loss(self, step: int) -> Tensor:
-        n = self.config.tasks_per_step
-        tasks = self.sampler.sample(range(step * n, (step + 1) * n))
+        tasks = self.episodes.of_step(step)
         with precision(self.precision):
             features = tasks.map_items(self.backbone)
         return self.method.loss(features.map_items(Tensor.float))

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from onelook import methods
+from onelook import backbones, methods
 from onelook.artifacts import load_method, require_feature_size
+from onelook.backbones import Backbone
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import SettingsError, unknown_name
 from onelook.files import digest
-from onelook.methods import Method
+from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings
 from onelook.train.episodes import MetaTrainConfig, MetaTraining
 from onelook.train.loop import Event, Optimisation, train
@@ -40,7 +41,21 @@ RECIPES: dict[str, Recipe] = {
     ),
     # Chosen on the validation tasks of CIFAR-FS: docs/log.md.
     "fast": Recipe(MetaTrainConfig(), {"step_size": 0.01}),
+    # One method for one shot and five: what most methods learn is to compare, not to count.
+    "joint": Recipe(
+        MetaTrainConfig(
+            n_steps=3000, shots=(1, 5),
+            optimisation=Optimisation("adam", learning_rate=1e-3, weight_decay=0.0, schedule="one-cycle"),
+        ),
+        {"step_size": 0.01},
+    ),
 }  # fmt: skip
+
+END_TO_END = MetaTrainConfig(
+    n_steps=1500, tasks_per_step=4, shots=(1, 5), validate_every=250, n_validation_tasks=500,
+    optimisation=Optimisation("adam", learning_rate=5e-4, weight_decay=0.0, schedule="one-cycle"),
+)  # fmt: skip
+"""How a method is trained together with a feature network that was pretrained."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +91,13 @@ def parse_request(text: str) -> MethodRequest:
     recipe = str(settings.pop("recipe", "fast"))
     if recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
-    known = set(methods.parameters_of(name)) - {"feature_size", "n_way", "n_classes"}
+    known = set(methods.parameters_of(name)) - {"feature_size", "n_way", "n_classes", "backbone"}
     for key, value in settings.items():
         if key not in known:
             raise unknown_name(f"setting of {name}", key, {*known, "recipe"})
         settings[key] = _of_its_kind(name, key, value)
     request = MethodRequest(name, settings, recipe)
-    build(request, TaskSpec(), feature_size=1)  # what cannot be built is refused before any work
+    build(request, TaskSpec())  # what cannot be built is refused before any work
     return request
 
 
@@ -128,9 +143,13 @@ def ready(
     """
     if request.file:
         method, about = load_method(request.file)
-        require_feature_size(method, feature_size, str(request.file))
+        if not isinstance(method, ImageMethod):
+            require_feature_size(method, feature_size, str(request.file))
         return Ready(method, {"trained_on": about["config"].get("trained_on", "")})
     method = build(request, spec, feature_size, _n_classes(training))
+    if isinstance(method, ImageMethod):
+        raise SettingsError(f"{request.label} trains its own feature network; run `onelook train --method "
+                            f"{request.label}` first, and give the file it makes.")  # fmt: skip
     learns = has_weights(method)
     if (learns or method.needs_training_classes) and (training is None or validation is None):
         raise SettingsError(
@@ -141,11 +160,11 @@ def ready(
         if training is not None:
             method.prepare(training.features, training.labels)
         return Ready(method.eval())
-    plain = describe(request, spec, training, validation, n_steps)
-    run = runs / digest(json.dumps(plain, sort_keys=True).encode()).hex()[:16]
+    about = describe(request, spec, training, validation, n_steps)
+    run = runs / digest(json.dumps(about, sort_keys=True).encode()).hex()[:16]
     path = yield from meta_train(request, spec, training, validation, run, n_steps)
-    trained, about = load_method(path)
-    return Ready(trained, {"recipe": request.recipe, "train_steps": plain["n_steps"]}, about["history"])
+    trained, found = load_method(path)
+    return Ready(trained, {"recipe": request.recipe, "train_steps": about["n_steps"]}, found["history"])
 
 
 def meta_train(
@@ -170,7 +189,7 @@ def describe(
     method = build(request, spec, training.feature_size, _n_classes(training))
     return {
         "method": methods.name_of(method), "settings": methods.settings_of(method),
-        **dataclasses.asdict(_config(request, spec, n_steps)),
+        **plain(_config(request, spec, n_steps)),
         "trained_on": training.source, "features": features_digest(training, validation),
     }  # fmt: skip
 
@@ -178,8 +197,19 @@ def describe(
 def _config(request: MethodRequest, spec: TaskSpec, n_steps: int | None) -> MetaTrainConfig:
     """Training tasks are balanced, whatever the tasks are that the method is wanted for."""
     # Their seed is that of the first weights too (`build`), so it has to be in what describes the training.
-    config = replace(RECIPES[request.recipe].config, tasks=replace(spec, protocol="balanced"))
+    config = with_tasks(RECIPES[request.recipe].config, spec)
     return config if n_steps is None else replace(config, n_steps=n_steps)
+
+
+def with_tasks(config: MetaTrainConfig, spec: TaskSpec) -> MetaTrainConfig:
+    """The configuration for tasks of these sizes; where it has shots of its own, those of `spec` do not matter."""
+    shot = config.shots[0] if config.shots else spec.n_shot
+    return replace(config, tasks=replace(spec, n_shot=shot, protocol="balanced"))
+
+
+def plain(config: MetaTrainConfig) -> dict[str, Any]:
+    """As JSON. What is not set is left out, so that a new setting does not disown the runs that were before it."""
+    return {key: value for key, value in dataclasses.asdict(config).items() if value != ()}
 
 
 def has_weights(method: Method) -> bool:
@@ -188,9 +218,8 @@ def has_weights(method: Method) -> bool:
 
 def require_weights(request: MethodRequest, spec: TaskSpec) -> None:
     """Raises SettingsError where there is nothing to train."""
-    if request.file:
-        raise SettingsError(f"{request.file} is trained already; give the name of a method.")
-    if not has_weights(build(request, spec, feature_size=1)):
+    require_name(request)
+    if not has_weights(build(request, spec)):
         raise SettingsError(f"{request.label} has nothing to learn; use it as it is.")
 
 
@@ -198,23 +227,31 @@ def _n_classes(training: Embeddings | None) -> int:
     return 1 if training is None else len(training.class_names)
 
 
-def build(request: MethodRequest, spec: TaskSpec, feature_size: int, n_classes: int = 1) -> Method:
+def require_name(request: MethodRequest) -> None:
+    """Raises SettingsError for the file of a method that is trained already."""
+    if request.file:
+        raise SettingsError(f"{request.file} is trained already; give the name of a method.")
+
+
+def build(
+    request: MethodRequest, spec: TaskSpec, feature_size: int = 1, n_classes: int = 1, backbone: Backbone | None = None
+) -> Method:
     """The untrained method. The same request gives the same first weights.
 
     n_classes: of the training set, for methods that keep something for each of them.
+    backbone: for a method that owns its feature network; None: a small one, to see whether the settings will do.
     """
-    settings = dict(request.settings)
     known = methods.parameters_of(request.name)
-    if "n_way" in known:
-        settings["n_way"] = spec.n_way
-    if "n_classes" in known:
-        settings["n_classes"] = n_classes
+    given = {"feature_size": feature_size, "n_way": spec.n_way, "n_classes": n_classes}
+    settings: dict[str, Any] = request.settings | {key: value for key, value in given.items() if key in known}
     if request.name == "sib":
         settings = RECIPES[request.recipe].sib | settings
     # Layers draw their first weights from the global generator; it is given back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        return methods.create(request.name, feature_size=feature_size, **settings)
+        if "backbone" in known:
+            settings["backbone"] = backbone or backbones.create("conv4-64", image_size=16)
+        return methods.create(request.name, **settings)
 
 
 def features_digest(*sets: Embeddings) -> str:

@@ -24,6 +24,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
+    ("tpn", {}),
+    ("tpn", {"n_neighbours": 2, "alpha": 0.6}),
 ]
 
 WITHOUT_PARAMETERS = {"prototypical"}

@@ -9,11 +9,13 @@ from onelook.methods.base import Method as Method
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.sib import SIB as SIB
+from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
     "prototypical": PrototypicalNetworks,
     "sib": SIB,
+    "tpn": TransductivePropagation,
 }
 
 

@@ -88,7 +88,7 @@ def test_a_small_graph_is_complete_whatever_the_number_of_neighbours() -> None:
     assert not torch.allclose(tpn_for(tasks, n_neighbours=2)(tasks), complete(tasks))
 
 
-def test_a_row_far_from_all_others_keeps_its_neighbours_in_single_precision() -> None:
+def test_a_row_far_from_all_others_has_a_finite_answer_and_gradient_in_single_precision() -> None:
     tasks = random_tasks()
     along = torch.eye(tasks.query.shape[-1])[0]
     support, query = (along + 0.1 * rows.float() for rows in (tasks.support, tasks.query))
@@ -97,8 +97,7 @@ def test_a_row_far_from_all_others_keeps_its_neighbours_in_single_precision() ->
     method = tpn_for(tasks, seed=None).float()
     with torch.no_grad():
         method.log_scale[2].bias.fill_(-5.0)  # every sigma at its least, where exp(-d / 2 sigma^2) is zero from d = 1.8
-    similarity = method.similarity(rows_of(tasks))
-    assert (similarity[:, tasks.support.shape[1]].sum(-1) > 0.01).all()
+    assert method(tasks).isfinite().all()
     method.loss(tasks).backward()
     assert all(value.grad is not None and value.grad.isfinite().all() for value in method.parameters())
 

@@ -17,7 +17,7 @@ Departures from the paper, and where it leaves a choice:
   finds scales so small that every row hears of its nearest neighbour only, where no gradient is left;
 * d is the squared Euclidean distance, and an edge stays if either end has the other among its k nearest;
 * no row is its own neighbour, as in the label propagation of Zhou et al. (2004) that the paper builds on;
-* S is computed from logarithms, so that a row far from all others keeps its neighbours.
+* S is computed from logarithms, so that the degree of a row far from all others is not zero in single precision.
 """
 
 import math

@@ -25,7 +25,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
     ("tpn", {}),
-    ("tpn", {"n_neighbours": 2, "alpha": 0.6}),
+    ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
 WITHOUT_PARAMETERS = {"prototypical"}

@@ -80,6 +80,35 @@ def test_the_lengths_of_the_features_mean_nothing(tasks: Tasks, factor: float) -
     close(method(longer), method(tasks))
 
 
+@given(tasks_of_any_shape(), seeds)
+@some_examples
+def test_with_even_classes_a_class_is_as_likely_on_average_however_many_labelled_rows_it_has(
+    tasks: Tasks, seed: int
+) -> None:
+    method = tpn_for(tasks, seed)
+    mean_TK = method.scores(tasks).mean(1)
+    close(mean_TK, method.scale.expand_as(mean_TK))
+
+
+def test_the_scores_of_the_paper_favour_the_class_with_more_labelled_rows_and_even_classes_do_not() -> None:
+    tasks = random_tasks(n_tasks=200, shots=(1, 5), n_query=20, noise=3.0)
+    share = {even: tpn_for(tasks, None, even_classes=even)(tasks).argmax(-1).double().mean() for even in (False, True)}
+    assert share[False] > 0.9
+    assert abs(share[True] - 0.5) < 0.15
+
+
+@given(tasks_of_any_shape(), seeds)
+@some_examples
+def test_the_scores_weighted_by_the_root_of_the_degree_keep_their_sum(tasks: Tasks, seed: int) -> None:
+    # 1' D^(1/2) S = 1' D^(1/2), so what each class was given is multiplied by 1 / (1 - alpha) and by nothing else.
+    method = tpn_for(tasks, seed)
+    for i in range(len(tasks)):
+        root = torch.from_numpy(reference.weights(method, tasks[i : i + 1]).sum(1)).sqrt()
+        hot = ops.one_hot(tasks.support_labels[i : i + 1], tasks.n_way, torch.float64)[0]
+        given_sum = root[: len(hot)] @ hot / root.sum()
+        close(root @ method.propagated(tasks)[i] / root.sum(), given_sum / (1 - method.alpha))
+
+
 def test_a_small_graph_is_complete_whatever_the_number_of_neighbours() -> None:
     tasks = random_tasks()
     n_rows = tasks.support.shape[1] + tasks.query.shape[1]

@@ -27,14 +27,17 @@ def weights(method: TransductivePropagation, task: Tasks) -> np.ndarray:
 
 
 def scores(method: TransductivePropagation, task: Tasks) -> np.ndarray:
-    """Equation 3 for support and queries."""
+    """Equation 3 for support and queries, then each class by its mean."""
     kept = weights(method, task)
     degree = np.diag(1 / np.sqrt(kept.sum(1)))
     label = np.zeros((len(kept), task.n_way))
     for i, k in enumerate(task.support_labels[0]):
         label[i, int(k)] = 1
     system = np.eye(len(kept)) - method.alpha * (degree @ kept @ degree)
-    return np.linalg.inv(system) @ label
+    limit = np.linalg.inv(system) @ label
+    if not method.even_classes:
+        return limit
+    return np.stack([method.scale.item() * column / (sum(column) / len(column)) for column in limit.T], 1)
 
 
 def logits(method: TransductivePropagation, task: Tasks) -> Tensor:

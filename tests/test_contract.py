@@ -39,6 +39,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
     ("sib-inductive", {}),
     ("sib-inductive", {"n_steps": 2, "step_size": 0.3, "prior_weight": 0.3, "learn_step": False}),
+    ("tpn", {}),
+    ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
 WITHOUT_PARAMETERS = {"prototypical"}

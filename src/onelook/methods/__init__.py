@@ -18,6 +18,7 @@ from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
+from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
     "ctm": CategoryTraversal,
@@ -30,6 +31,7 @@ METHODS: dict[str, type[Method]] = {
     "r2d2": RidgeRegression,
     "sib": SIB,
     "sib-inductive": InductiveSIB,
+    "tpn": TransductivePropagation,
 }
 
 

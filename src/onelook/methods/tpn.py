@@ -1,0 +1,114 @@
+"""TPN: label propagation over a graph of support and queries whose length scales are learned.
+
+Yanbin Liu, Juho Lee, Minseop Park, Saehoon Kim, Eunho Yang, Sung Ju Hwang, Yi Yang. Learning to Propagate Labels:
+Transductive Propagation Network for Few-Shot Learning. ICLR 2019, arXiv:1805.10002.
+
+A small network gives each row of a task a length scale sigma_i. Support and queries together become a graph with the
+weights W_ij = exp(-d(f_i / sigma_i, f_j / sigma_j) / 2) between nearest neighbours (equation 1), normalised to
+S = D^(-1/2) W D^(-1/2), and the labels Y of the support flow along it to their limit F = (I - alpha S)^-1 Y
+(equation 3). Meta-training descends the cross-entropy of softmax(F) over support and queries (equations 4 and 5),
+so F is the logit. This is a transductive method.
+
+Departures from the paper, and where it leaves a choice:
+* each class's column of F is divided by its mean over the rows, and a learned scale stands before the softmax. With
+  alpha near 1, F is little more than the root of the degrees times one number per class, how central its support rows
+  happen to be, and the most central class takes all queries; a network trained from the first step with this loss can
+  mend that, finished features cannot. `even_classes=False` is the paper's F;
+* the network of sigma is fully connected and reads the finished feature, where the paper's is convolutional;
+* features are scaled to length 1 for the distances and to length sqrt(D) for that network, because the lengths of a
+  cosine-trained network's features mean little;
+* sigma lies within a factor e of a quarter, a fit scale for rows of length 1, because a network free to choose soon
+  finds scales so small that every row hears of its nearest neighbour only, where no gradient is left;
+* d is the squared Euclidean distance, and an edge stays if either end has the other among its k nearest;
+* no row is its own neighbour, as in the label propagation of Zhou et al. (2004) that the paper builds on;
+* S is computed from logarithms, so that the degree of a row far from all others is not zero in single precision.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelook import ops
+from onelook.errors import SettingsError
+from onelook.methods.base import Method, query_cross_entropy
+from onelook.tasks import Tasks
+
+
+class TransductivePropagation(Method):
+    transductive: ClassVar[bool] = True
+    assumes_balanced_queries: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        feature_size: int,
+        n_neighbours: int = 20,
+        alpha: float = 0.99,
+        even_classes: bool = True,
+        hidden: int = 64,
+    ) -> None:
+        """
+        n_neighbours: k, the edges that each row chooses; a smaller graph is complete.
+        alpha: the part of a row's score that comes from its neighbours and not from its own label.
+        even_classes: whether the scores of each class have the same mean over the rows.
+        hidden: units of the network of sigma.
+        """
+        super().__init__()
+        if n_neighbours < 1 or not 0 < alpha < 1 or hidden < 1:
+            raise SettingsError(
+                f"TPN needs n_neighbours >= 1, 0 < alpha < 1 and hidden >= 1, but got n_neighbours={n_neighbours}, "
+                f"alpha={alpha}, hidden={hidden}."
+            )
+        self.feature_size = feature_size
+        self.n_neighbours = n_neighbours
+        self.alpha = alpha
+        self.even_classes = even_classes
+        self.hidden = hidden
+        if even_classes:
+            self.scale = nn.Parameter(torch.tensor(5.0))
+        last = nn.Linear(hidden, 1)
+        nn.init.zeros_(last.weight)  # all rows begin with the same sigma, which alone is a fair method
+        nn.init.zeros_(last.bias)
+        self.log_scale = nn.Sequential(nn.Linear(feature_size, hidden), nn.ReLU(), last, nn.Tanh())
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        return self.scores(tasks)[:, tasks.support.shape[1] :]
+
+    def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
+        """The mean cross-entropy of all rows: an even support keeps its own labels while it gives them away."""
+        n_support, n_query = tasks.support.shape[1], tasks.query.shape[1]
+        scores = self.scores(tasks)
+        of_queries = query_cross_entropy(scores[:, n_support:], tasks)
+        of_support = functional.cross_entropy(scores[:, :n_support].flatten(0, 1), tasks.support_labels.flatten())
+        return (n_query * of_queries + n_support * of_support) / (n_query + n_support)
+
+    def scores(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
+        """Logits of all R = S + Q rows, the support first."""
+        limit = self.propagated(tasks)
+        return self.scale * limit / limit.mean(1, keepdim=True) if self.even_classes else limit
+
+    def propagated(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
+        """F."""
+        similarity = self.similarity(torch.cat([tasks.support, tasks.query], 1))
+        label_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, similarity.dtype)
+        label_TRK = functional.pad(label_TSK, (0, 0, 0, tasks.query.shape[1]))
+        identity = torch.eye(similarity.shape[-1], dtype=similarity.dtype, device=similarity.device)
+        limit: Tensor = torch.linalg.solve(identity - self.alpha * similarity, label_TRK)
+        return limit
+
+    def similarity(self, rows: Float[Tensor, "T R D"]) -> Float[Tensor, "T R R"]:
+        """S, the normalised graph, from log W: S_ij = exp(log W_ij - log(D_i)/2 - log(D_j)/2)."""
+        unit = ops.normalise(rows)
+        sigma = 0.25 * torch.exp(self.log_scale(unit * math.sqrt(rows.shape[-1])))
+        scaled = unit / sigma
+        log_weight = -0.5 * ops.squared_distance(scaled, scaled)
+        itself = torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device)
+        log_weight = log_weight.masked_fill(itself, -math.inf)
+        nearest = log_weight.topk(min(self.n_neighbours, rows.shape[1] - 1), dim=-1).indices
+        chosen = torch.zeros_like(log_weight, dtype=torch.bool).scatter(-1, nearest, True)
+        log_weight = log_weight.masked_fill(~(chosen | chosen.mT), -math.inf)
+        half_degree = 0.5 * log_weight.logsumexp(-1, keepdim=True)
+        return torch.exp(log_weight - half_degree - half_degree.mT)

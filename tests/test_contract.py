@@ -17,6 +17,9 @@ from onelook.tasks import Tasks
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
+    ("metaoptnet", {}),
+    ("metaoptnet", {"C": 2.0, "unit_length": True}),
+    ("metaoptnet", {"head": "ridge", "ridge": 0.5}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
@@ -31,7 +34,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 WITHOUT_PARAMETERS = {"prototypical"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
-REFERENCE_TOLERANCE: dict[str, float] = {}
+REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
 LEARNS_TO_COMPARE: dict[str, int] = {}

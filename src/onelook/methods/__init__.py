@@ -7,12 +7,14 @@ from onelook.errors import SettingsError, unknown_name
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
+from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.sib import SIB as SIB
 
 METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
+    "metaoptnet": MetaOptNet,
     "prototypical": PrototypicalNetworks,
     "r2d2": RidgeRegression,
     "sib": SIB,

@@ -26,6 +26,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("matching", {}),
     ("matching", {"full_context": True}),
     ("matching", {"full_context": True, "n_reads": 1, "lstm_size": 16, "initial_scale": 5.0}),
+    ("metaoptnet", {}),
+    ("metaoptnet", {"C": 2.0, "unit_length": True}),
+    ("metaoptnet", {"head": "ridge", "ridge": 0.5}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
@@ -46,7 +49,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 WITHOUT_PARAMETERS = {"prototypical"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
-REFERENCE_TOLERANCE: dict[str, float] = {}
+REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
 LEARNS_TO_COMPARE: dict[str, int] = {"relation": 100}

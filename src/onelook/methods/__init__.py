@@ -13,6 +13,7 @@ from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
+from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
@@ -26,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
     "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,
     "matching": MatchingNetworks,
+    "metaoptnet": MetaOptNet,
     "prototypical": PrototypicalNetworks,
     "relation": RelationNetworks,
     "r2d2": RidgeRegression,

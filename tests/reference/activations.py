@@ -38,16 +38,17 @@ def logits(method: ActivationsToParameters, task: Tasks) -> Tensor:
 
 
 def loss(method: ActivationsToParameters, task: Tasks) -> float:
-    """With the mixed statistics, the mean over queries of -log of the softmax over all training classes."""
+    """The mean over queries of -log of the softmax over all training classes, once with the support mean of its class
+    and once with the kept mean, as K to C - K."""
     assert task.classes is not None
     assert task.query_labels is not None
-    statistics = dict(enumerate(method.means.numpy()))
-    for label, name in enumerate(task.classes[0].tolist()):
-        statistics[name] = statistic(task, label)
-    parameters = {name: phi(method, s) for name, s in statistics.items()}
+    kept = dict(enumerate(method.means.numpy()))
+    few = {name: statistic(task, label) for label, name in enumerate(task.classes[0].tolist())}
+    share = task.n_way / method.n_classes
     losses = []
     for query, label in zip(task.query[0], task.query_labels[0].tolist(), strict=True):
-        scores = {name: method.scale.item() * (unit(query.numpy()) @ w) for name, w in parameters.items()}
-        total = np.log(np.sum(np.exp(list(scores.values()))))
-        losses.append(total - scores[int(task.classes[0, label])])
-    return float(np.mean(losses))
+        right = int(task.classes[0, label])
+        for weight, statistics in ((share, kept | few), (1 - share, kept | few | {right: kept[right]})):
+            scores = {c: method.scale.item() * (unit(query.numpy()) @ phi(method, s)) for c, s in statistics.items()}
+            losses.append(weight * (np.log(np.sum(np.exp(list(scores.values())))) - scores[right]))
+    return float(np.sum(losses)) / len(task.query[0])

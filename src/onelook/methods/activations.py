@@ -7,9 +7,13 @@ A map phi, the same for all classes, turns a statistic of the activations of a c
 parameters of its classifier; the logit of a query is the product of these with its activation. phi is learned in a
 classification among all training classes. This is an inductive method.
 
-In training the classes of a task are known by their support mean, as a novel class would be, and all other training
-classes by the mean of all their examples, which `prepare` keeps: the mixed statistics of the paper, with
-the support set in the place of one sampled activation. In use the queries are classified among the classes of the task.
+In training the paper draws for each class its mean or, seldom, a single activation as statistic, so that phi learns
+from both. Here a task's support means are the seldom statistic of its classes, and the means of all training examples,
+which `prepare` keeps, that of all other classes. Queries are of the classes of the task only, so the right class alone
+would always be known by few examples, and phi would learn to tell this instead of what the class is. So each query
+counts twice: once with the support mean of its own class and once with the kept one, weighted as K to C - K, the
+numbers of classes in the task and outside of it. Then the kind of a statistic says nothing, as in the paper. In use
+the queries are classified among the classes of the task.
 
 Departures from the paper:
 * activations have length 1, as there, and their mean is brought to it again, because the mean of many is shorter than
@@ -75,11 +79,17 @@ class ActivationsToParameters(Method):
         """The cross-entropy of the queries among all training classes."""
         if tasks.query_labels is None or tasks.classes is None:
             raise ValueError("training needs tasks with query labels and the classes they are of")
-        own_TKD = self._classifiers(tasks)
+        own_TKD, kept_CD = self._classifiers(tasks), self.phi(self.means)
         place_TKD = tasks.classes.unsqueeze(-1).expand_as(own_TKD)
-        all_TCD = self.phi(self.means).expand(len(tasks), -1, -1).scatter(1, place_TKD, own_TKD)
+        all_TCD = kept_CD.expand(len(tasks), -1, -1).scatter(1, place_TKD, own_TKD)
         labels_TQ = tasks.classes.gather(1, tasks.query_labels)
-        return functional.cross_entropy(self._logits(tasks, all_TCD).flatten(0, 1), labels_TQ.flatten())
+        few_TQC = self._logits(tasks, all_TCD)
+        # The same but for the right class: one product for each query instead of C.
+        kept_TQ1 = self.scale * (ops.normalise(tasks.query) * kept_CD[labels_TQ]).sum(-1, keepdim=True)
+        many_TQC = few_TQC.scatter(2, labels_TQ.unsqueeze(-1), kept_TQ1)
+        few, many = (functional.cross_entropy(x.flatten(0, 1), labels_TQ.flatten()) for x in (few_TQC, many_TQC))
+        share = tasks.n_way / self.n_classes
+        return share * few + (1 - share) * many
 
     def _classifiers(self, tasks: Tasks) -> Float[Tensor, "T K D"]:
         return self.phi(ops.class_means(ops.normalise(tasks.support), tasks.support_labels, tasks.n_way))

@@ -82,7 +82,7 @@ def test_settings_follow_the_name_and_the_label_says_them_again(
     ("text", "sentence"),
     [
         ("sbi", "no method named 'sbi'; did you mean 'sib'"),
-        ("", "no method named ''; known: feature-averaging"),
+        ("", "no method named ''; known: "),
         (" sib", "did you mean 'sib'"),
         ("SIB:n_steps=1", "no method named 'SIB'"),
         ("sib:n_step=1", "no setting of sib named 'n_step'; did you mean 'n_steps'"),

@@ -23,6 +23,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("artifacts", "scoring", "provenance"),
     ("train", "benchmark"),
     ("workflows", "report"),
+    ("experiments",),
     ("onelook",),  # __init__.py: the public names
     ("demo", "console"),
     ("cli",),

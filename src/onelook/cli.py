@@ -19,6 +19,7 @@ from onelook.data.sampler import TaskSpec
 from onelook.data.sources import augmentation_of
 from onelook.data.verify import verify
 from onelook.errors import DataError, SettingsError, unknown_name
+from onelook.experiments.table import ROWS, TableConfig, markdown, table
 from onelook.files import storage_error
 from onelook.memory import keep_freed_memory
 from onelook.methods import METHODS, parameters_of
@@ -32,6 +33,8 @@ app = typer.Typer(
 )  # fmt: skip
 data_app = typer.Typer(help="Standard image sets: which there are, getting them, checking them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+benchmark_app = typer.Typer(invoke_without_command=True)
+app.add_typer(benchmark_app, name="benchmark")
 
 DATA = "glyphs, the name of a standard set (`onelook data list`), or a folder, zip or CSV."
 FINISHED = "A feature network made by `onelook pretrain`."
@@ -39,6 +42,8 @@ NETWORK = "A feature network made by `onelook pretrain`; or the name of a new on
 METHOD = f"One of {', '.join(METHODS)}; with settings: sib:n_steps=5:recipe=published."
 SEVERAL = "Names with settings, or files of trained methods, divided by commas. Differences are to the first."
 END_TO_END = "Train the feature network along, from where `pretrain` left it."
+ROWS_FOLDER = "Folder of the rows. Those that are done in it are not made again."
+PAPER = Path("runs/paper")
 NPZ = "An .npz file of features (N, D) and labels (N), instead of data and backbone."
 HOME = "Where the standard sets are. Default: $ONELOOK_DATA, or the user's cache folder."
 CACHE = "Where features are kept. Default: $ONELOOK_CACHE, or the user's cache folder."
@@ -220,8 +225,9 @@ def embed(
     print(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")
 
 
-@app.command()
+@benchmark_app.callback()
 def benchmark(
+    context: typer.Context,
     methods: Annotated[str, typer.Option(help=SEVERAL)] = "feature-averaging,sib,prototypical",
     data: Data = "glyphs",
     split: Split = "test",
@@ -242,6 +248,8 @@ def benchmark(
     Example: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
     --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json
     """
+    if context.invoked_subcommand is not None:
+        return
     requests = tuple(parse_request(text.strip()) for text in methods.split(","))
     specs = tuple(TaskSpec(way, n, query, p.strip(), seed) for p in protocol.split(",") for n in _numbers(shot))
     comparison = Comparison(requests, specs, tasks)
@@ -258,6 +266,33 @@ def benchmark(
     if json is not None:
         artifacts.save_results(records, json)
     console.print_records(records, as_json=False)
+
+
+@benchmark_app.command("paper")
+def benchmark_paper(
+    backbone: Annotated[Path, typer.Option(help=FINISHED)],
+    rotation_backbone: Annotated[Path | None, typer.Option(help="The same with --rotation-weight.")] = None,
+    data: Data = "cifar-fs",
+    split: Split = "test",
+    rows: Annotated[str, typer.Option(help=f"Some of {', '.join(ROWS)}.")] = ",".join(ROWS),
+    tasks: Annotated[int, typer.Option(min=2)] = 2000,
+    out: Annotated[Path, typer.Option(help=ROWS_FOLDER)] = PAPER,
+    seed: Seed = 0,
+    json: Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")] = None,
+    precision: Precision = "auto", home: Home = None, cache: Cache = None,
+) -> None:  # fmt: skip
+    """The comparison of the paper: SIB and its baselines on the same tasks, beginning with the same feature network.
+
+    Example: onelook benchmark paper --backbone runs/cifar-fs/model.safetensors --rows sib,sib-0,r2d2
+    """
+    place = _place(cache, home, precision)
+    _writable(out)
+    chosen = tuple(key.strip() for key in rows.split(","))
+    config = TableConfig(backbone, rotation_backbone, data, split, chosen, n_tasks=tasks, seed=seed)
+    records = run(table(config, out, place), "paper")
+    if json is not None:
+        artifacts.save_results(records, json)
+    console.print_markdown(markdown(records))
 
 
 @app.command()

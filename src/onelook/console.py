@@ -77,6 +77,8 @@ class _Display:
     def show(self, event: Any) -> None:
         if isinstance(event, events.Progress):
             self._advance(event.stage, event.done, event.total, event.note)
+        elif isinstance(event, events.Notice):
+            error_console.print(f"{self.title}: {escape(event.text)}", soft_wrap=True, emoji=False)
         elif isinstance(event, Rejected):
             self._left_out.append(event)
         elif isinstance(event, Resumed):
@@ -174,10 +176,10 @@ def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(records)
     else:
-        _print_table(results_table(records))
+        print_markdown(results_table(records))
 
 
-def _print_table(markdown: str) -> None:
+def print_markdown(markdown: str) -> None:
     """For a narrow terminal: what is the same in all rows is said once above, and nothing is cut off."""
     head, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
     alike = [i for i in range(head.index("method")) if len({row[i] for row in rows}) == 1]

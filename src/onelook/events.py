@@ -21,6 +21,13 @@ class Progress:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Notice:
+    """A sentence that a person should read while the work goes on, such as what it will cost."""
+
+    text: str
+
+
 def finish(work: Generator[Any, None, Result]) -> Result:
     """Run long work to its end and return its result."""
     while True:

@@ -23,6 +23,7 @@ from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
 from onelook.errors import DataError, SettingsError, unknown_name
+from onelook.events import Notice
 from onelook.files import cache_home, replacing
 from onelook.methods import EndToEnd, ImageMethod, Method, parameters_of
 from onelook.tasks import Embeddings
@@ -33,6 +34,7 @@ from onelook.train import (
     PretrainConfig,
     Pretraining,
     recipes,
+    seconds_of_a_step,
     train,
 )
 from onelook.train.recipes import MethodRequest, build, has_weights, ready
@@ -181,6 +183,11 @@ def meta_train_images(
         "method": request.label, "data": data, "n_images": len(training), "network": identity,
         "augmentation": dataclasses.asdict(augmentation), "precision": place.precision, **recipes.plain(config),
     }  # fmt: skip
+    if not (run / "model.safetensors").exists():
+        minutes = seconds_of_a_step(objective) * config.n_steps / 60
+        yield Notice(f"{request.label}: {config.n_steps:,} steps of {config.tasks_per_step} tasks of images, about "
+                     f"{minutes:.0f} minutes on this machine if it begins now; Ctrl-C stops it, and the same command "
+                     f"goes on.")  # fmt: skip
     return (yield from train(objective, config.optimisation, about, run))
 
 

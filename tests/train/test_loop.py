@@ -511,6 +511,6 @@ def test_an_impossible_learning_rate_is_refused(rate: float) -> None:
 
 def test_configurations_are_json() -> None:
     for config in (PretrainConfig(), MetaTrainConfig()):
-    plain = dataclasses.asdict(config)
+        plain = dataclasses.asdict(config)
         written = json.dumps(plain)
-            assert json.dumps(json.loads(written)) == written
+        assert json.dumps(json.loads(written)) == written

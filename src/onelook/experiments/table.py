@@ -1,0 +1,292 @@
+"""The comparison of the paper: SIB and its baselines, on the same tasks and the same feature network.
+
+Shell Xu Hu et al. Empirical Bayes Transductive Meta-Learning with Synthetic Gradients. ICLR 2020, arXiv:2004.12696,
+table 1. There each figure comes from the paper of its method, with its own network, images and tasks. Here every method
+begins with the same pretrained network. One that learns on finished features gets those of that network; one that
+trains its network goes on training it, by back-propagation through its own loss (`recipes.END_TO_END`).
+
+A row that is done is kept in a folder of its own, together with the accuracy of each task, and is not made again.
+"""
+
+import json
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from onelook.artifacts import load_backbone, load_method
+from onelook.data.sampler import TaskSampler, TaskSpec, Views
+from onelook.errors import unknown_name
+from onelook.events import Notice
+from onelook.files import write_atomically, write_tensors
+from onelook.methods import ImageMethod, Method
+from onelook.provenance import commit, machine
+from onelook.scoring import interval, paired, task_accuracies
+from onelook.train import Validated, recipes
+from onelook.train.recipes import has_weights, parse_request, ready
+from onelook.workflows import N_VIEWS, Place, features, items_of, meta_train_images
+
+REFERENCE = "sib"
+"""The row that all others are compared with."""
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    paper: str
+    method: str
+    """As a person would request it."""
+    on: str
+    """What it learns on: "features" of the finished network, or "images", training the network too."""
+    published: tuple[float, float] | None = None
+    """1-shot and 5-shot on CIFAR-FS with Conv-4-64, where the article has them."""
+    elsewhere: str = ""
+    """What the article has instead."""
+    rotation: bool = False
+    """Whether the network was also taught to tell turned images."""
+
+
+ROWS: dict[str, Row] = {
+    "sib": Row("SIB, K = 3", "Hu et al. 2020", "sib", "features", (68.7, 77.1)),
+    "sib-0": Row("SIB, K = 0", "Hu et al. 2020", "feature-averaging", "features", (59.2, 75.4)),
+    "sib-1": Row("SIB, K = 1", "Hu et al. 2020", "sib:n_steps=1", "features"),
+    "sib-5": Row("SIB, K = 5", "Hu et al. 2020", "sib:n_steps=5", "features"),
+    "matching": Row("Matching networks", "Vinyals et al. 2016", "matching:recipe=joint", "images",
+                    elsewhere="mini-ImageNet 44.2 / 57"),
+    "matching-fce": Row("Matching networks, full context", "Vinyals et al. 2016",
+                        "matching:full_context=true:recipe=joint", "images"),
+    "maml": Row("MAML", "Finn et al. 2017", "maml", "images", (58.9, 71.5)),
+    "fomaml": Row("MAML, first order", "Finn et al. 2017", "maml:order=1", "images"),
+    "anil": Row("ANIL", "Raghu et al. 2020", "maml:adapt=head", "images"),
+    "prototypical": Row("Prototypical networks", "Snell et al. 2017", "prototypical:recipe=joint", "images",
+                        (55.5, 72.0)),
+    "relation": Row("Relation networks", "Sung et al. 2018", "relation:recipe=joint", "images", (55.0, 69.3)),
+    "gnn": Row("Graph network", "Garcia & Bruna 2018", "gnn:recipe=joint", "images", (61.9, 75.3)),
+    "r2d2": Row("R2-D2", "Bertinetto et al. 2019", "r2d2:recipe=joint", "images", (62.3, 77.4)),
+    "tpn": Row("TPN", "Liu et al. 2019", "tpn:recipe=joint", "images", elsewhere="mini-ImageNet 55.5 / 69.9"),
+    "cc-rot": Row("Cosine classifier + rotation", "Gidaris et al. 2019", "feature-averaging", "features",
+                  (63.5, 79.8), "WRN-28-10: 73.6 / 86.1", rotation=True),
+    "tadam": Row("TADAM", "Oreshkin et al. 2018", "tadam", "images", elsewhere="mini-ImageNet, ResNet-12: 58.5 / 76.7"),
+    "snail": Row("SNAIL", "Mishra et al. 2018", "snail:recipe=joint", "images",
+                 elsewhere="mini-ImageNet, ResNet-12: 55.7 / 68.9"),
+    "metaoptnet-ridge": Row("MetaOptNet, ridge", "Lee et al. 2019", "metaoptnet:head=ridge:recipe=joint", "images",
+                            elsewhere="ResNet-12: 72.6 / 84.3"),
+    "metaoptnet-svm": Row("MetaOptNet, SVM", "Lee et al. 2019", "metaoptnet:recipe=joint", "images",
+                          elsewhere="ResNet-12: 72.0 / 84.2"),
+    "ctm": Row("CTM", "Li et al. 2019", "ctm:recipe=joint", "images",
+               elsewhere="mini-ImageNet, ResNet-18: 64.1 / 80.5"),
+    "activations": Row("Parameters from activations", "Qiao et al. 2018", "activations:recipe=joint", "features",
+                       elsewhere="mini-ImageNet, WRN-28-10: 59.6 / 73.7"),
+    "leo": Row("LEO", "Rusu et al. 2019", "leo:recipe=joint", "features",
+               elsewhere="mini-ImageNet, WRN-28-10: 61.8 / 77.6"),
+    "dynamic": Row("Dynamic few-shot, attention", "Gidaris & Komodakis 2018", "dynamic:recipe=joint", "features",
+                   elsewhere="mini-ImageNet, Conv-4-128: 56.0 / 73.0"),
+    "sib-rot": Row("SIB, K = 3, on features with rotation", "Hu et al. 2020", "sib", "features", rotation=True),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    backbone: Path
+    """The feature network that all rows share."""
+    rotation_backbone: Path | None = None
+    """That of the rows with rotation, which are left out without it."""
+    data: str = "cifar-fs"
+    split: str = "test"
+    rows: tuple[str, ...] = tuple(ROWS)
+    shots: tuple[int, ...] = (1, 5)
+    n_tasks: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in self.rows:
+            if key not in ROWS:
+                raise unknown_name("row", key, ROWS)
+
+
+def table(config: TableConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
+    """Result records, one for each row and shot, with the paired difference to SIB; rows are kept under `out`."""
+    made: dict[str, tuple[dict[str, Any], dict[int, Tensor]]] = {}
+    for i, key in enumerate(config.rows):
+        if ROWS[key].rotation and config.rotation_backbone is None:
+            yield Notice(f"{ROWS[key].title} is left out: it needs a network that was pretrained with rotation.")
+            continue
+        yield Notice(f"row {i + 1} of {len(config.rows)}: {ROWS[key].title}")
+        made[key] = yield from _row(key, config, out / key, place)
+    reference = made.get(REFERENCE, ({}, {}))[1]
+    return [
+        record
+        for key, (about, accuracies) in made.items()
+        for record in _records(key, about, accuracies, reference, config)
+    ]
+
+
+def _records(
+    key: str, about: dict[str, Any], accuracies: dict[int, Tensor], reference: dict[int, Tensor], config: TableConfig
+) -> list[dict[str, Any]]:
+    row = ROWS[key]
+    records = []
+    for i, (shot, values) in enumerate(accuracies.items()):
+        mean = interval(values)
+        versus = None
+        if shot in reference:
+            difference = paired(values, reference[shot])
+            versus = {"method": ROWS[REFERENCE].title, "difference": round(difference.mean, 3),
+                      "ci95": round(difference.ci95, 3)}  # fmt: skip
+        own = about["by_shot"].get(str(shot), {})
+        records.append(
+            {
+                "row": key, "method": row.title, "paper": row.paper, "request": row.method, "on": row.on,
+                "dataset": config.data, "split": config.split, "backbone": about["backbone"], "n_way": 5,
+                "n_shot": shot, "n_query": 15, "protocol": "balanced", "n_tasks": config.n_tasks,
+                "seed": config.seed, "accuracy": round(mean.mean, 3), "ci95": round(mean.ci95, 3), "versus": versus,
+                "published": row.published[i] if row.published and config.shots == (1, 5) else None,
+                "elsewhere": row.elsewhere, "transductive": about["transductive"], **own,
+                "commit": about["commit"], "machine": about["machine"],
+            }
+        )  # fmt: skip
+    return records
+
+
+def _row(
+    key: str, config: TableConfig, folder: Path, place: Place
+) -> Generator[Any, None, tuple[dict[str, Any], dict[int, Tensor]]]:
+    """What is said of a row, and the accuracy of each of its tasks for each shot."""
+    row = ROWS[key]
+    checkpoint = config.rotation_backbone if row.rotation else config.backbone
+    assert checkpoint is not None
+    backbone, named = load_backbone(checkpoint)
+    asked = {"request": row.method, "network": backbone.digest().hex()[:12], "data": config.data,
+             "split": config.split, "n_tasks": config.n_tasks, "seed": config.seed, "shots": list(config.shots),
+             "precision": place.precision}  # fmt: skip
+    kept = folder / "accuracies.safetensors"
+    known = _kept(kept, asked)
+    if known is not None:
+        return known
+    about: dict[str, Any] = {"backbone": f"{named['name']}@{asked['network']}", "by_shot": {}}
+    accuracies: dict[int, Tensor] = {}
+    for shot in config.shots:
+        spec = TaskSpec(5, shot, 15, seed=config.seed)
+        method, items, facts = yield from _trained(row, spec, config, checkpoint, folder, place)
+        accuracies[shot] = yield from task_accuracies(method, TaskSampler(items, spec), config.n_tasks)
+        about["by_shot"][str(shot)] = facts
+        about["transductive"] = method.transductive
+    about |= {"commit": commit(), "machine": machine()}
+    _keep(kept, asked, about, accuracies)
+    return about, accuracies
+
+
+def _trained(
+    row: Row, spec: TaskSpec, config: TableConfig, checkpoint: Path, folder: Path, place: Place
+) -> Generator[Any, None, tuple[Method, Views, dict[str, Any]]]:
+    """The method of a row, what its tasks are drawn from, and its size and cost."""
+    backbone, _ = load_backbone(checkpoint)
+    request = parse_request(row.method)
+    # Before the clock is started: the features are there for all rows.
+    training = yield from features(config.data, "train", backbone, place, N_VIEWS)
+    validation = yield from features(config.data, "val", backbone, place)
+    n_network = _n_parameters(backbone)
+    if row.on == "features":
+        clock = _Clock(folder / f"seconds-{spec.n_shot}.json")
+        work = ready(request, spec, backbone.feature_size, training, validation, folder)
+        method = (yield from clock.of(work)).method
+        items: Views = yield from features(config.data, config.split, backbone, place)
+        learns = has_weights(method)
+        return method, items, _facts(_n_parameters(method) + n_network, clock.seconds if learns else 0.0)
+    clock = _Clock(folder / "seconds.json")
+    settings = recipes.with_tasks(recipes.END_TO_END, TaskSpec(5, 1, 15, seed=config.seed))
+    path = yield from clock.of(meta_train_images(config.data, checkpoint, request, settings, folder, place))
+    whole, _ = load_method(path)
+    assert isinstance(whole, ImageMethod)
+    method, items = yield from items_of(whole, config.data, config.split, place)
+    return method, items, _facts(_n_parameters(whole), clock.seconds)
+
+
+def _facts(n_parameters: int, seconds: float) -> dict[str, Any]:
+    return {"parameters": n_parameters, "train_seconds": round(seconds, 1)}
+
+
+def _n_parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+class _Clock:
+    """The time that a piece of work took, over all its interruptions."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            self.seconds = float(json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError):
+            self.seconds = 0.0
+
+    def of(self, work: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+        """The same work; what it has taken so far is written down at every validation, and at the end."""
+        before, started = self.seconds, time.perf_counter()
+
+        def save() -> None:
+            self.seconds = before + time.perf_counter() - started
+            write_atomically(self.file, json.dumps(self.seconds).encode())
+
+        try:
+            while True:
+                try:
+                    event = next(work)
+                except StopIteration as end:
+                    return end.value
+                if isinstance(event, Validated):
+                    save()
+                yield event
+        finally:
+            work.close()
+            save()
+
+
+def _keep(path: Path, asked: dict[str, Any], about: dict[str, Any], accuracies: dict[int, Tensor]) -> None:
+    header = {"asked": json.dumps(asked, sort_keys=True), "about": json.dumps(about)}
+    write_tensors(path, {f"{shot}-shot": values for shot, values in accuracies.items()}, header)
+
+
+def _kept(path: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Tensor]] | None:
+    """A row that is done, if it is of the same settings."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("asked") != json.dumps(asked, sort_keys=True):
+                return None
+            found: dict[int, Float[Tensor, T]] = {s: file.get_tensor(f"{s}-shot") for s in asked["shots"]}
+            return json.loads(header["about"]), found
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None  # made again
+
+
+def markdown(records: Sequence[dict[str, Any]]) -> str:
+    """A line for each row: ours with its interval, the difference to SIB, the published figure, size and cost."""
+    shots = sorted({r["n_shot"] for r in records})
+    head = ["method", "learns on", "sees the queries"]
+    for shot in shots:
+        head += [f"{shot}-shot", "to SIB", "published"]
+    lines = [[*head, "parameters", "training"], ["---"] * (len(head) + 2)]
+    for key in dict.fromkeys(r["row"] for r in records):
+        own = {r["n_shot"]: r for r in records if r["row"] == key}
+        one = next(iter(own.values()))
+        cells = [f"{one['method']} ({one['paper']})", one["on"], "yes" if one["transductive"] else "no"]
+        for shot in shots:
+            r = own[shot]
+            cells += [f"{r['accuracy']:.2f} ± {r['ci95']:.2f}", _difference(r), str(r["published"] or "–")]
+        seconds = max(r["train_seconds"] for r in own.values())
+        lines.append([*cells, f"{one['parameters']:,}", f"{seconds:.0f} s" if seconds else "none"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _difference(record: dict[str, Any]) -> str:
+    versus = record["versus"]
+    if versus is None or record["row"] == REFERENCE:
+        return "–"
+    return f"{versus['difference']:+.2f} ± {versus['ci95']:.2f}"

@@ -17,6 +17,8 @@ from onelook.tasks import Tasks
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
+    ("gnn", {"n_layers": 2, "width": 32, "hidden": 16, "edge_hidden": 16}),
+    ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
@@ -34,7 +36,7 @@ WITHOUT_PARAMETERS = {"prototypical"}
 REFERENCE_TOLERANCE: dict[str, float] = {}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
-LEARNS_TO_COMPARE: dict[str, int] = {}
+LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 110}
 """Methods that know nothing of similarity before they are trained, and the steps that are enough for an easy task."""
 
 _few_examples = settings(max_examples=20, deadline=None)

@@ -7,12 +7,14 @@ from onelook.errors import SettingsError, unknown_name
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
+from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
+    "gnn": GraphNetwork,
     "prototypical": PrototypicalNetworks,
     "sib": SIB,
     "tpn": TransductivePropagation,

@@ -68,7 +68,9 @@ class TransductivePropagation(Method):
         self.even_classes = even_classes
         self.hidden = hidden
         if even_classes:
-            self.scale = nn.Parameter(torch.tensor(5.0))
+            self.log_factor = nn.Parameter(
+                torch.tensor(math.log(30.0))
+            )  # the columns differ by a few parts in a hundred
         last = nn.Linear(hidden, 1)
         nn.init.zeros_(last.weight)  # all rows begin with the same sigma, which alone is a fair method
         nn.init.zeros_(last.bias)
@@ -88,7 +90,7 @@ class TransductivePropagation(Method):
     def scores(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """Logits of all R = S + Q rows, the support first."""
         limit = self.propagated(tasks)
-        return self.scale * limit / limit.mean(1, keepdim=True) if self.even_classes else limit
+        return self.log_factor.exp() * limit / limit.mean(1, keepdim=True) if self.even_classes else limit
 
     def propagated(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """F."""

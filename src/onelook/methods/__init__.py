@@ -10,6 +10,7 @@ from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveragi
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.sib import SIB as SIB
+from onelook.methods.snail import SNAIL as SNAIL
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Method]] = {
     "gnn": GraphNetwork,
     "prototypical": PrototypicalNetworks,
     "sib": SIB,
+    "snail": SNAIL,
     "tpn": TransductivePropagation,
 }
 

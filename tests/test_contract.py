@@ -17,7 +17,7 @@ from onelook.tasks import Tasks
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
-    ("gnn", {"n_layers": 2, "width": 32, "hidden": 16, "edge_hidden": 16}),
+    ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
@@ -26,7 +26,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
-    ("snail", {"filters": 16}),
+    ("snail", {"filters": 16, "max_support": 8}),
     ("snail", {"filters": 16, "max_support": 2}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
@@ -38,7 +38,7 @@ WITHOUT_PARAMETERS = {"prototypical"}
 REFERENCE_TOLERANCE: dict[str, float] = {}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
-LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 110, "snail": 100}
+LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "snail": 150}
 """Methods that know nothing of similarity before they are trained, and the steps that are enough for an easy task."""
 
 _few_examples = settings(max_examples=20, deadline=None)

@@ -57,6 +57,20 @@ def test_an_edge_is_the_same_from_both_ends() -> None:
     close(weight, weight.mT)
 
 
+def test_untrained_every_difference_makes_an_edge_lighter() -> None:
+    network = EdgeNetwork([4], 8).double()
+    with torch.no_grad():
+        network.first.bias.zero_()
+    difference = torch.randn(20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    difference.requires_grad_()
+    apart = difference.abs().detach()
+    network([difference.view(20, 1, 1, 4)], [torch.zeros(20, 1, 1, 4, dtype=torch.float64)]).sum().backward()
+    assert difference.grad is not None
+    assert (difference.grad * difference.sign() < 0).all()
+    near, far = (network([scale * apart.view(20, 1, 1, 4)], [0 * apart.view(20, 1, 1, 4)]) for scale in (0.5, 1.0))
+    assert (near > far).all()
+
+
 def test_a_query_like_no_other_hears_the_support_evenly_when_the_edges_say_nothing() -> None:
     # One layer, phi = 0 and logits that pass on the labels heard: the share of each class in the support.
     tasks = random_tasks(shots=(1, 2, 3))

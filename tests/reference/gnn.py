@@ -18,9 +18,9 @@ def normed(norm: torch.nn.Module, row: Tensor) -> Tensor:
 def edge(method: GraphNetwork, layer: int, a: Tensor, b: Tensor) -> Tensor:
     """Equation 4: phi(|x_i - x_j|)."""
     network = method.edges[layer]
-    norm_1, _, linear_2, norm_2, _, linear_3 = network.rest
-    hidden = normed(norm_1, network.first.weight @ (a - b).abs() + network.first.bias)
-    hidden = normed(norm_2, linear_2.weight @ hidden + linear_2.bias)
+    _, linear_2, _, linear_3 = network.rest
+    hidden = functional.leaky_relu(network.first.weight @ (a - b).abs() + network.first.bias, 0.01)
+    hidden = functional.leaky_relu(linear_2.weight @ hidden + linear_2.bias, 0.01)
     return (linear_3.weight @ hidden).squeeze()
 
 

@@ -29,6 +29,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("metaoptnet", {}),
     ("metaoptnet", {"C": 2.0, "unit_length": True}),
     ("metaoptnet", {"head": "ridge", "ridge": 0.5}),
+    ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
+    ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
@@ -42,6 +44,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
     ("sib-inductive", {}),
     ("sib-inductive", {"n_steps": 2, "step_size": 0.3, "prior_weight": 0.3, "learn_step": False}),
+    ("snail", {"filters": 16, "max_support": 8}),
+    ("snail", {"filters": 16, "max_support": 2}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
@@ -53,6 +57,7 @@ REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
 LEARNS_TO_COMPARE: dict[str, int] = {"relation": 100}
+LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "snail": 150}
 """Methods that know nothing of similarity before they are trained, and the steps that are enough for an easy task."""
 
 _few_examples = settings(max_examples=20, deadline=None)

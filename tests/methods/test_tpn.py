@@ -87,7 +87,7 @@ def test_with_even_classes_a_class_is_as_likely_on_average_however_many_labelled
 ) -> None:
     method = tpn_for(tasks, seed)
     mean_TK = method.scores(tasks).mean(1)
-    close(mean_TK, method.scale.expand_as(mean_TK))
+    close(mean_TK, method.log_factor.exp().expand_as(mean_TK))
 
 
 def test_the_scores_of_the_paper_favour_the_class_with_more_labelled_rows_and_even_classes_do_not() -> None:

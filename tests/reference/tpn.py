@@ -37,7 +37,8 @@ def scores(method: TransductivePropagation, task: Tasks) -> np.ndarray:
     limit = np.linalg.inv(system) @ label
     if not method.even_classes:
         return limit
-    return np.stack([method.scale.item() * column / (sum(column) / len(column)) for column in limit.T], 1)
+    factor = np.exp(method.log_factor.item())
+    return np.stack([factor * column / (sum(column) / len(column)) for column in limit.T], 1)
 
 
 def logits(method: TransductivePropagation, task: Tasks) -> Tensor:

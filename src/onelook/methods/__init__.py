@@ -14,11 +14,13 @@ from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
+from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
+from onelook.methods.snail import SNAIL as SNAIL
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
@@ -28,11 +30,13 @@ METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,
+    "gnn": GraphNetwork,
     "prototypical": PrototypicalNetworks,
     "relation": RelationNetworks,
     "r2d2": RidgeRegression,
     "sib": SIB,
     "sib-inductive": InductiveSIB,
+    "snail": SNAIL,
     "tpn": TransductivePropagation,
 }
 

@@ -17,8 +17,8 @@ Departures from the paper, and where it leaves a choice:
 * the network of sigma is fully connected and reads the finished feature, where the paper's is convolutional;
 * features are scaled to length 1 for the distances and to length sqrt(D) for that network, because the lengths of a
   cosine-trained network's features mean little;
-* sigma lies within a factor e of a quarter, a fit scale for rows of length 1, because a network free to choose soon
-  finds scales so small that every row hears of its nearest neighbour only, where no gradient is left;
+* sigma lies within a factor e of a quarter, a fit scale for rows of length 1: with much smaller ones a row hears of its
+  nearest neighbour only, and no gradient tells it of the others;
 * d is the squared Euclidean distance, and an edge stays if either end has the other among its k nearest;
 * no row is its own neighbour, as in the label propagation of Zhou et al. (2004) that the paper builds on;
 * S is computed from logarithms, so that the degree of a row far from all others is not zero in single precision.
@@ -68,7 +68,9 @@ class TransductivePropagation(Method):
         self.even_classes = even_classes
         self.hidden = hidden
         if even_classes:
-            self.scale = nn.Parameter(torch.tensor(5.0))
+            self.log_factor = nn.Parameter(
+                torch.tensor(math.log(30.0))
+            )  # the columns differ by a few parts in a hundred
         last = nn.Linear(hidden, 1)
         nn.init.zeros_(last.weight)  # all rows begin with the same sigma, which alone is a fair method
         nn.init.zeros_(last.bias)
@@ -88,7 +90,7 @@ class TransductivePropagation(Method):
     def scores(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """Logits of all R = S + Q rows, the support first."""
         limit = self.propagated(tasks)
-        return self.scale * limit / limit.mean(1, keepdim=True) if self.even_classes else limit
+        return self.log_factor.exp() * limit / limit.mean(1, keepdim=True) if self.even_classes else limit
 
     def propagated(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """F."""

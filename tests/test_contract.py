@@ -17,6 +17,8 @@ from onelook.tasks import Tasks
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
+    ("leo", {"latent_size": 16}),
+    ("leo", {"latent_size": 8, "latent_steps": 2, "tuning_steps": 1}),
     ("metaoptnet", {}),
     ("metaoptnet", {"C": 2.0, "unit_length": True}),
     ("metaoptnet", {"head": "ridge", "ridge": 0.5}),

@@ -7,6 +7,7 @@ from onelook.errors import SettingsError, unknown_name
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
+from onelook.methods.leo import LEO as LEO
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
@@ -14,6 +15,7 @@ from onelook.methods.sib import SIB as SIB
 
 METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
+    "leo": LEO,
     "metaoptnet": MetaOptNet,
     "prototypical": PrototypicalNetworks,
     "r2d2": RidgeRegression,

@@ -26,6 +26,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("matching", {}),
     ("matching", {"full_context": True}),
     ("matching", {"full_context": True, "n_reads": 1, "lstm_size": 16, "initial_scale": 5.0}),
+    ("leo", {"latent_size": 16}),
+    ("leo", {"latent_size": 8, "latent_steps": 2, "tuning_steps": 1}),
     ("metaoptnet", {}),
     ("metaoptnet", {"C": 2.0, "unit_length": True}),
     ("metaoptnet", {"head": "ridge", "ridge": 0.5}),

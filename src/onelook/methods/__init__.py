@@ -13,6 +13,7 @@ from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
+from onelook.methods.leo import LEO as LEO
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,
     "matching": MatchingNetworks,
+    "leo": LEO,
     "metaoptnet": MetaOptNet,
     "gnn": GraphNetwork,
     "prototypical": PrototypicalNetworks,

@@ -9,11 +9,13 @@ from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
+from onelook.methods.maml import MAML as MAML
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.sib import SIB as SIB
 
 METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
+    "maml": MAML,
     "prototypical": PrototypicalNetworks,
     "sib": SIB,
 }

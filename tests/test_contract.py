@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
-from making import method_for, random_tasks, suited, takes_images, tasks_of_any_shape, tiny_network, training_classes
+from making import (
+    PatternReader,
+    method_for,
+    random_tasks,
+    suited,
+    takes_images,
+    tasks_of_any_shape,
+    tiny_network,
+    training_classes,
+)
 from onelook import methods
 from onelook.tasks import Tasks
 
@@ -33,6 +42,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("metaoptnet", {"head": "ridge", "ridge": 0.5}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
+    ("maml", {}),
+    ("maml", {"n_steps": 2, "step_size": 0.05}),
+    ("maml", {"order": 1}),
+    ("maml", {"adapt": "head"}),
+    ("maml", {"adapt": "head", "order": 1, "step_size": 0.2}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
@@ -60,6 +74,7 @@ REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}
 
 LEARNS_TO_COMPARE: dict[str, int] = {"relation": 100}
 LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "snail": 150}
+LEARNS_TO_COMPARE: dict[str, int] = {"maml": 20}
 """Methods that know nothing of similarity before they are trained, and the steps that are enough for an easy task."""
 
 _few_examples = settings(max_examples=20, deadline=None)
@@ -270,7 +285,8 @@ def accuracy(method: methods.Method, tasks: Tasks) -> float:
 
 @each_method
 def test_easy_tasks_are_solved_untrained_or_after_a_little_training(name: str, kept: dict[str, Any]) -> None:
-    method = method_for(easy_tasks(name, 0), name, seed=None, **kept)
+    network = {"backbone": PatternReader(32)} if takes_images(name) else {}
+    method = method_for(easy_tasks(name, 0), name, seed=None, **network, **kept)
     if name in LEARNS_TO_COMPARE:
         optimiser = torch.optim.Adam(method.parameters(), 3e-3)
         for step in range(LEARNS_TO_COMPARE[name]):

@@ -1,10 +1,16 @@
 """The interface of feature networks."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 
 from onelook.files import digest
+
+Film = Sequence[tuple[Float[Tensor, "N _"], Float[Tensor, "N _"]]]
+"""For every modulated block a scale and a shift of each channel, for every image its own."""
 
 
 class Backbone(nn.Module):
@@ -16,6 +22,8 @@ class Backbone(nn.Module):
 
     name: str = ""
     """Under which `backbones.create` makes it; empty if it was made by hand."""
+    film_sizes: tuple[int, ...] = ()
+    """The channels of each block that can be modulated; empty: none can."""
 
     def __init__(self, channels: int, image_size: int, feature_size: int) -> None:
         super().__init__()
@@ -27,16 +35,47 @@ class Backbone(nn.Module):
         self.register_buffer("pixel_mean", torch.full((channels, 1, 1), 127.5))
         self.register_buffer("pixel_std", torch.full((channels, 1, 1), 73.9))  # of a uniform pixel
 
-    def forward(self, images: Shaped[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+    def forward(self, images: Shaped[Tensor, "N C H W"], film: Film | None = None) -> Float[Tensor, "N D"]:
         """images: pixels from 0 to 255, uint8 or floating."""
-        pixels = (images - self.pixel_mean) / self.pixel_std
-        return self.features(pixels.contiguous(memory_format=torch.channels_last))
+        return self.features(self.preprocess(images).contiguous(memory_format=torch.channels_last), film)
 
-    def features(self, pixels: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
-        """pixels: centred and scaled, channels last in memory."""
+    def preprocess(self, images: Shaped[Tensor, "*rows C H W"]) -> Float[Tensor, "*rows C H W"]:
+        """Pixels from 0 to 255, centred and scaled."""
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def features(self, pixels: Float[Tensor, "N C H W"], film: Film | None = None) -> Float[Tensor, "N D"]:
+        """
+        pixels: centred and scaled, channels last in memory.
+        film: modulates the channels of each block, before its last activation; only where there are `film_sizes`.
+        """
         raise NotImplementedError
+
+    def features_of_tasks(
+        self, pixels: Float[Tensor, "T N C H W"], weights: Mapping[str, Tensor]
+    ) -> Float[Tensor, "T N D"]:
+        """The features of each task's images by a network of its own, whose statistics are those of this one.
+
+        pixels: centred and scaled.
+        weights: the parameters of the T networks, under their names in this one, stacked along a first axis.
+        """
+        if self.training:
+            raise ValueError("networks of several tasks normalise by kept statistics; call eval() first")
+        inner = {f"backbone.{name}": value for name, value in weights.items()}
+        features: Tensor = vmap(lambda own, x: functional_call(_Features(self), own, (x,)))(inner, pixels)
+        return features
 
     def digest(self) -> bytes:
         """SHA-256 of all weights and statistics, the network's identity in caches and results."""
         tensors = sorted(self.state_dict().items())
         return digest(*(part for name, x in tensors for part in (name.encode(), x.contiguous().numpy().tobytes())))
+
+
+class _Features(nn.Module):
+    """A network without its preprocessing."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.backbone.features(pixels)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onelook.backbones.base import Backbone
+from onelook.backbones.base import Backbone, Film
 
 _WIDTHS = (64, 160, 320, 640)
 _SLOPE = 0.1
@@ -23,14 +23,18 @@ _SLOPE = 0.1
 class ResNet12(Backbone):
     def __init__(self, channels: int = 3, image_size: int = 32) -> None:
         super().__init__(channels, image_size, _WIDTHS[-1])
+        self.film_sizes = _WIDTHS
         self.blocks = nn.Sequential(*map(_Block, (channels, *_WIDTHS[:-1]), _WIDTHS))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def features(self, pixels: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
-        return self.blocks(pixels).mean((2, 3))  # type: ignore[no-any-return]
+    def features(self, pixels: Float[Tensor, "N C H W"], film: Film | None = None) -> Float[Tensor, "N D"]:
+        x = pixels
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if film is None else film[i])
+        return x.mean((2, 3))
 
 
 class _Block(nn.Module):
@@ -43,6 +47,11 @@ class _Block(nn.Module):
         )  # fmt: skip
         self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
 
-    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C2 H2 W2"]:
+    def forward(
+        self, x: Float[Tensor, "N C H W"], modulation: tuple[Tensor, Tensor] | None = None
+    ) -> Float[Tensor, "N C2 H2 W2"]:
         # LeakyReLU and max-pooling commute, so pooling first is the published block with less work.
-        return functional.leaky_relu(functional.max_pool2d(self.path(x) + self.shortcut(x), 2), _SLOPE)
+        pooled = functional.max_pool2d(self.path(x) + self.shortcut(x), 2)
+        if modulation is not None:
+            pooled = pooled * modulation[0][..., None, None] + modulation[1][..., None, None]
+        return functional.leaky_relu(pooled, _SLOPE)

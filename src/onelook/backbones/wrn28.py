@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onelook.backbones.base import Backbone
+from onelook.backbones.base import Backbone, Film
+from onelook.errors import SettingsError
 
 _WIDTHS = (16, 160, 320, 640)
 _BLOCKS_PER_GROUP = 4
@@ -31,7 +32,9 @@ class WideResNet28(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def features(self, pixels: Float[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
+    def features(self, pixels: Float[Tensor, "N C H W"], film: Film | None = None) -> Float[Tensor, "N D"]:
+        if film is not None:
+            raise SettingsError("The wide residual network has no modulated blocks; take conv4-64 or resnet12.")
         return functional.relu(self.norm(self.groups(self.stem(pixels)))).mean((2, 3))
 
 

@@ -16,6 +16,7 @@ from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.leo import LEO as LEO
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
+from onelook.methods.maml import MAML as MAML
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "leo": LEO,
     "metaoptnet": MetaOptNet,
     "gnn": GraphNetwork,
+    "maml": MAML,
     "prototypical": PrototypicalNetworks,
     "relation": RelationNetworks,
     "r2d2": RidgeRegression,

@@ -1,0 +1,128 @@
+"""MAML: model-agnostic meta-learning; its first-order form; and ANIL, which adapts the head alone.
+
+Chelsea Finn, Pieter Abbeel, Sergey Levine. Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks.
+ICML 2017, arXiv:1703.03400.
+Aniruddh Raghu, Maithra Raghu, Samy Bengio, Oriol Vinyals. Rapid Learning or Feature Reuse? Towards Understanding the
+Effectiveness of MAML. ICLR 2020, arXiv:1909.09157.
+
+What is learned is the start: for each task, network and linear head take a few gradient steps on the cross-entropy of
+its support set (equation 1 of MAML), and the queries' cross-entropy after the last step teaches the start through all
+of them (algorithm 2). The first-order form (section 5.2) takes the steps for constants. ANIL steps with the head only.
+This is an inductive method.
+
+Departures from the paper:
+* the normalisation statistics are frozen (see `ImageMethod`), where the paper's are those of each batch, the queries
+  included, which makes its tasks transductive;
+* gradients are not clipped, because that is the affair of the optimiser;
+* as many steps are taken in use as in training (`n_steps`), where the paper takes five in training and ten in use.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelook import ops
+from onelook.backbones import Backbone
+from onelook.errors import SettingsError
+from onelook.methods.base import ImageMethod
+from onelook.tasks import Tasks
+
+Weights = dict[str, Tensor]
+"""Of T networks, or of T heads: every tensor has a first axis T."""
+
+
+class MAML(ImageMethod):
+    transductive: ClassVar[bool] = False
+    assumes_balanced_queries: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        n_way: int = 5,
+        n_steps: int = 5,
+        step_size: float = 0.01,
+        order: int = 2,
+        adapt: str = "all",
+    ) -> None:
+        """
+        n_way: the head has an output for each class, and its start need not be the same for all of them.
+        step_size: alpha, of every step and every weight.
+        order: 2, or 1 for the first-order form, which needs less time and far less memory in training.
+        adapt: "all", or "head" for ANIL.
+        """
+        super().__init__(backbone)
+        if n_way < 2 or n_steps < 0 or step_size <= 0 or order not in (1, 2) or adapt not in ("all", "head"):
+            raise SettingsError(
+                f"MAML needs n_way >= 2, n_steps >= 0, step_size > 0, order 1 or 2 and adapt=all or adapt=head, but "
+                f"got n_way={n_way}, n_steps={n_steps}, step_size={step_size}, order={order}, adapt={adapt!r}."
+            )
+        self.n_way = n_way
+        self.n_steps = n_steps
+        self.step_size = step_size
+        self.order = order
+        self.adapt = adapt
+        self.classifier = nn.Linear(backbone.feature_size, n_way)
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        if tasks.n_way != self.n_way:
+            raise SettingsError(f"This MAML was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
+                                f"train one for {tasks.n_way}, or draw other tasks.")  # fmt: skip
+        if self.adapt == "head":
+            features = tasks.map_items(lambda images: self._computed(self.backbone(images)))
+            return _scores(features.query, self.adapted_head(features))
+        return self._logits(tasks.query, self.adapted(tasks))
+
+    def adapted(self, tasks: Tasks) -> Weights:
+        """The weights of each task's network and head after the last step."""
+        learning = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            support = tasks.support.clone()  # one made in inference mode may take no part in a graph
+            labels = tasks.support_labels.clone()
+            weights = self._start(len(tasks))
+            for _ in range(self.n_steps):
+                if not learning:
+                    weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
+                # The sum over tasks of each one's mean: no task's weights have a part in another's.
+                loss = functional.cross_entropy(self._logits(support, weights).flatten(0, 1), labels.flatten())
+                loss = loss * len(tasks)
+                graph = learning and self.order == 2
+                gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=graph)
+                steps = zip(weights.items(), gradients, strict=True)
+                weights = {name: value - self.step_size * gradient for (name, value), gradient in steps}
+        return weights if learning else {name: value.detach() for name, value in weights.items()}
+
+    def adapted_head(self, features: Tasks) -> Weights:
+        """The same steps of the head alone, with the gradient in closed form: softmax less indicator, times feature."""
+        head = self._heads(len(features))
+        hot_TSK = ops.one_hot(features.support_labels, features.n_way, features.support.dtype)
+        for _ in range(self.n_steps):
+            error_TSK = (_scores(features.support, head).softmax(-1) - hot_TSK) / hot_TSK.shape[1]
+            gradient = {"weight": error_TSK.mT @ features.support, "bias": error_TSK.sum(1)}
+            if self.order == 1:
+                gradient = {name: value.detach() for name, value in gradient.items()}
+            head = {name: value - self.step_size * gradient[name] for name, value in head.items()}
+        return head
+
+    def _start(self, n_tasks: int) -> Weights:
+        network = {name: value.expand(n_tasks, *value.shape) for name, value in self.backbone.named_parameters()}
+        return network | {f"head {name}": value for name, value in self._heads(n_tasks).items()}
+
+    def _heads(self, n_tasks: int) -> Weights:
+        return {name: value.expand(n_tasks, *value.shape) for name, value in self.classifier.named_parameters()}
+
+    def _logits(self, images: Shaped[Tensor, "T N C H W"], weights: Weights) -> Float[Tensor, "T N K"]:
+        own = {name: value for name, value in weights.items() if not name.startswith("head ")}
+        head = {name.removeprefix("head "): value for name, value in weights.items() if name not in own}
+        return _scores(self._computed(self.backbone.features_of_tasks(self.backbone.preprocess(images), own)), head)
+
+    def _computed(self, features: Tensor) -> Tensor:
+        """In all digits, where autocast had the network compute in few."""
+        return features.to(self.classifier.weight.dtype)
+
+
+def _scores(features: Float[Tensor, "T N D"], head: Weights) -> Float[Tensor, "T N K"]:
+    with torch.autocast(features.device.type, enabled=False):
+        return torch.baddbmm(head["bias"].unsqueeze(1), features, head["weight"].mT)

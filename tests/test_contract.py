@@ -72,9 +72,7 @@ WITHOUT_PARAMETERS = {"prototypical"}
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
-LEARNS_TO_COMPARE: dict[str, int] = {"relation": 100}
-LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "snail": 150}
-LEARNS_TO_COMPARE: dict[str, int] = {"maml": 20}
+LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "maml": 20, "relation": 100, "snail": 150}
 """Methods that know nothing of similarity before they are trained, and the steps that are enough for an easy task."""
 
 _few_examples = settings(max_examples=20, deadline=None)

@@ -12,11 +12,11 @@ from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
 from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
-from onelook.methods.matching import MatchingNetworks as MatchingNetworks
-from onelook.methods.leo import LEO as LEO
-from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
+from onelook.methods.leo import LEO as LEO
 from onelook.methods.maml import MAML as MAML
+from onelook.methods.matching import MatchingNetworks as MatchingNetworks
+from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks

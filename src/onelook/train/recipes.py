@@ -44,7 +44,7 @@ RECIPES: dict[str, Recipe] = {
     # One method for one shot and five: what most methods learn is to compare, not to count.
     "joint": Recipe(
         MetaTrainConfig(
-            n_steps=3000, shots=(1, 5),
+            n_steps=2000, shots=(1, 5),
             optimisation=Optimisation("adam", learning_rate=1e-3, weight_decay=0.0, schedule="one-cycle"),
         ),
         {"step_size": 0.01},

@@ -12,8 +12,8 @@ so F is the logit. This is a transductive method.
 Departures from the paper, and where it leaves a choice:
 * each class's column of F is divided by its mean over the rows, and a learned scale stands before the softmax. With
   alpha near 1, F is little more than the root of the degrees times one number per class, how central its support rows
-  happen to be, and the most central class takes all queries; a network trained from the first step with this loss can
-  mend that, finished features cannot. `even_classes=False` is the paper's F;
+  happen to be, and the most central class takes most queries, which sigma alone does not mend on finished features.
+  `even_classes=False` is the paper's F;
 * the network of sigma is fully connected and reads the finished feature, where the paper's is convolutional;
 * features are scaled to length 1 for the distances and to length sqrt(D) for that network, because the lengths of a
   cosine-trained network's features mean little;

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from making import random_tasks, tasks_of_any_shape
 from onelook import ops
+from onelook.methods import convex
 from onelook.methods.convex import crammer_singer_dual
 from onelook.tasks import Tasks
 
@@ -16,7 +17,7 @@ some_examples = settings(max_examples=40, deadline=None)
 
 
 def dual_of(tasks: Tasks, price: float) -> Tensor:
-    return crammer_singer_dual(tasks.support @ tasks.support.mT, tasks.support_labels, tasks.n_way, price)
+    return crammer_singer_dual(tasks.support, tasks.support_labels, tasks.n_way, price)
 
 
 def weights_of(tasks: Tasks, price: float) -> Tensor:
@@ -61,6 +62,18 @@ def test_primal_and_dual_objectives_meet_which_proves_the_solution(
     assert (alpha <= 0.1 * ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64) + 1e-12).all()
 
 
+@given(tasks_of_any_shape(), st.floats(-2, 1), st.floats(-2, 1))
+@some_examples
+def test_every_task_reaches_the_central_path_at_the_last_mu(tasks: Tasks, log_price: float, log_length: float) -> None:
+    h = 10 ** (log_price + 2 * log_length) * tasks.support @ tasks.support.mT
+    y = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64).mT.contiguous()
+    h = h + 1e-11 * h.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * torch.eye(h.shape[1], dtype=torch.float64)
+    point = convex._solution(h, y)
+    assert ((point.b * point.z / 1e-12 - 1).abs() < 0.1).all()
+    assert ((point.b.sum(1) - 1).abs() < 1e-9).all()
+    assert ((y - (y - point.b) @ h - point.nu - point.z).abs() < 1e-7).all()
+
+
 def test_a_batch_of_easy_and_hard_tasks_is_what_each_is_alone() -> None:
     tasks = random_tasks(n_tasks=4, shots=(5, 5, 5), feature_size=8)
     lengths = torch.tensor([0.0, 0.1, 1.0, 100.0], dtype=torch.float64)[:, None, None]
@@ -81,8 +94,9 @@ def test_gradients_are_those_of_finite_differences(feature_size: int, price: flo
 
 
 @pytest.mark.parametrize("length", [1e-3, 1.0, 30.0])
-def test_float32_is_float64_to_its_own_precision(length: float) -> None:
-    tasks = random_tasks(shots=(1, 5, 5, 5), feature_size=40)
+@pytest.mark.parametrize("feature_size", [2, 40])  # fewer than rows, where rounded products are not semidefinite; more
+def test_float32_is_float64_to_its_own_precision(feature_size: int, length: float) -> None:
+    tasks = random_tasks(shots=(1, 5, 5, 5), feature_size=feature_size)
     rows = length * tasks.support
     exact, rounded = (
         weights_of(Tasks(x, tasks.support_labels, tasks.query, tasks.n_way), 0.1) for x in (rows, rows.float())

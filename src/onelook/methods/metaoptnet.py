@@ -62,7 +62,7 @@ class MetaOptNet(Method):
         if self.unit_length:
             support, query = ops.normalise(support), ops.normalise(query)
         if self.head == "svm":
-            dual_TSK = crammer_singer_dual(support @ support.mT, tasks.support_labels, tasks.n_way, self.C)
+            dual_TSK = crammer_singer_dual(support, tasks.support_labels, tasks.n_way, self.C)
             weights_TKD = dual_TSK.mT @ support
         else:
             hot_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)

@@ -226,6 +226,15 @@ def test_json_is_all_there_is_on_standard_output(made: Made, tmp_path: Path) -> 
     assert {row["name"] for row in json.loads(done("data", "list", "--home", tmp_path, "--json"))} >= {"cifar-fs"}
 
 
+def test_all_rotations_of_the_paper_can_be_asked_for(made: Made, tmp_path: Path) -> None:
+    small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
+    turned = ("--rotation-weight", "1", "--rotations", "3", "--precision", "float32", "--json")
+    told = json.loads(done("pretrain", "--data", made.data, *small, *turned, "--out", tmp_path))
+    config = artifacts.load(tmp_path / "model.safetensors", "backbone").about["config"]
+    assert (config["rotation_weight"], config["rotations"]) == (1.0, 3)
+    assert told["kind"] == "backbone"
+
+
 def test_images_that_were_left_out_are_listed_on_standard_error(made: Made, tmp_path: Path) -> None:
     files = classes(2, 2) | {f"class 00/bad [{i}].png": b"words" for i in range(12)}
     write_files(tmp_path / "images", files)
@@ -325,6 +334,7 @@ def test_names_with_brackets_line_ends_and_colons_are_said_as_they_are(tmp_path:
     [
         ("train", "--bogus"), ("bogus",), ("benchmark", "--way", "1"), ("benchmark", "--tasks", "many"), ("show",),
         ("embed",), ("pretrain", "--epochs", "0"), ("pretrain", "--image-size", "8"), ("data", "fetch"),
+        ("pretrain", "--rotations", "4"),
     ],
 )  # fmt: skip
 def test_what_the_parser_refuses_exits_with_2_and_points_to_the_help(words: tuple[str, ...]) -> None:

@@ -145,6 +145,7 @@ def pretrain(
     learning_rate: Annotated[float, typer.Option(help="Of SGD, at its highest.")] = 0.2,
     weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
     rotation_weight: Annotated[float, typer.Option(min=0, help="Of the loss that tells turned images; 0: none.")] = 0.0,
+    rotations: Annotated[int, typer.Option(min=1, max=3, help="Turned copies of an image; the paper has 3.")] = 1,
     image_size: ImageSize = None,
     precision: Precision = "auto",
     seed: Seed = 0,
@@ -159,7 +160,7 @@ def pretrain(
     _writable(out)
     config = PretrainConfig(
         epochs, batch_size, augmentation_of(data), Optimisation(learning_rate=learning_rate, weight_decay=weight_decay),
-        place.precision, rotation_weight, seed=seed,
+        place.precision, rotation_weight, seed=seed, rotations=rotations,
     )  # fmt: skip
     path = run(workflows.pretrain(data, backbone, config, out, place, image_size), "pretraining")
     console.print_artifact(artifacts.load(path, "backbone"), path, as_json)

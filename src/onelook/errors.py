@@ -41,7 +41,7 @@ class StorageError(UserError):
 
 
 class DivergedError(UserError):
-    """Training met a loss that is not finite."""
+    """Training met a loss or a gradient that is not finite, or a loss that exploded."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:

@@ -3,7 +3,6 @@
 Each is a generator of events that returns its result (`onelook.events.finish`).
 """
 
-import dataclasses
 import zipfile
 import zlib
 from collections.abc import Generator, Sequence
@@ -37,6 +36,7 @@ from onelook.train import (
     seconds_of_a_step,
     train,
 )
+from onelook.train.loop import description
 from onelook.train.recipes import MethodRequest, build, has_weights, ready
 
 N_VIEWS = 8
@@ -112,7 +112,7 @@ def new_backbone(name: str, images: ImageSet, seed: int) -> Backbone:
 def _about(name: str, backbone: Backbone, images: ImageSet, config: Any, **more: Any) -> dict[str, Any]:
     return {
         "backbone": name, "image_size": backbone.image_size, "channels": backbone.channels,
-        "data": images.source, "n_images": len(images), **dataclasses.asdict(config), **more,
+        "data": images.source, "n_images": len(images), **description(config), **more,
     }  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def meta_train_images(
     objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
     about = {
         "method": request.label, "data": data, "n_images": len(training), "network": identity,
-        "augmentation": dataclasses.asdict(augmentation), "precision": place.precision, **recipes.plain(config),
+        "augmentation": dataclasses.asdict(augmentation), "precision": place.precision, **description(config),
     }  # fmt: skip
     if not (run / "model.safetensors").exists():
         minutes = seconds_of_a_step(objective) * config.n_steps / 60

@@ -22,8 +22,10 @@ def test_a_missing_setting_is_named() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in methods.METHODS if not takes_images(name)])
-def test_a_method_needs_no_more_than_the_size_of_its_features(name: str) -> None:
-    assert methods.settings_of(methods.create(name, feature_size=4))["feature_size"] == 4
+def test_a_method_needs_no_more_than_the_size_of_its_features_and_the_number_of_training_classes(name: str) -> None:
+    sizes = {"feature_size": 4, "n_classes": 3}
+    needed = {key: size for key, size in sizes.items() if key in methods.parameters_of(name)}
+    assert needed.items() <= methods.settings_of(methods.create(name, **needed)).items()
 
 
 def test_training_starts_from_the_same_weights_under_the_same_seed() -> None:

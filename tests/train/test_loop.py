@@ -23,6 +23,7 @@ from onelook.data.augment import Augmentation
 from onelook.data.sampler import TaskSpec
 from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.events import finish
+from onelook.files import digest
 from onelook.scoring import Interval
 from onelook.train import (
     EpisodicPretraining,
@@ -36,7 +37,7 @@ from onelook.train import (
     Validated,
     train,
 )  # fmt: skip
-from onelook.train.loop import Event, Objective
+from onelook.train.loop import Event, Objective, description
 from synthetic import contents, one_sentence, random_embeddings, random_images
 
 ADAM = Optimisation("adam", learning_rate=1e-2, weight_decay=0.0)
@@ -409,6 +410,208 @@ def test_a_loss_that_is_not_finite_names_step_and_learning_rate_and_keeps_the_la
     assert completed("sib", tmp_path) == straight("sib")[0]
 
 
+def numbers_on_disk(run: Path) -> dict[str, torch.Tensor]:
+    path = run / "state.safetensors"
+    return load(path, "state").tensors if path.exists() else {}
+
+
+class Diverging:
+    """A valley to walk down; at one step comes what the learning rate is to blame for."""
+
+    n_steps, validate_every = 24, 4
+
+    def __init__(self, how: str, bad_step: int, start: float = 1.0) -> None:
+        self.module = torch.nn.Linear(4, 1, bias=False)
+        torch.nn.init.ones_(self.module.weight)
+        self.how, self.bad_step, self.start = how, bad_step, start
+
+    def loss(self, step: int) -> torch.Tensor:
+        loss = self.start * self.module.weight.square().mean()
+        if step != self.bad_step:
+            return loss
+        match self.how:
+            case "NaN loss":
+                return loss * math.nan
+            case "exploding loss":
+                return loss * 1e6
+            case "infinite gradient":  # of a root at zero
+                return loss + (self.module.weight - self.module.weight.detach()).square().sum().sqrt()
+            case "overflowing gradient":
+                return loss + (1e25 * (self.module.weight - self.module.weight.detach())).sum()
+        return loss
+
+    def validate(self) -> Interval:
+        return Interval(100 - self.module.weight.abs().sum().item(), 1.0)
+
+    def artifact(self, about: dict[str, Any]) -> Artifact:
+        return Artifact("method", dict(self.module.state_dict()), about)
+
+
+SENTENCES = {
+    "NaN loss": "The loss became nan",
+    "exploding loss": "The loss rose from",
+    "infinite gradient": "The gradient became nan",
+    "overflowing gradient": "The gradient became inf",
+}
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+@pytest.mark.parametrize("bad_step", [1, 8, 23])
+@pytest.mark.parametrize("how", SENTENCES)
+def test_training_that_diverges_stops_before_the_weights_are_written_and_goes_on_at_a_smaller_rate(
+    how: str, bad_step: int, optimiser: Any, tmp_path: Path
+) -> None:
+    objective = Diverging(how, bad_step)
+    weights: list[torch.Tensor] = []
+    optimisation = Optimisation(optimiser, 1e-2, schedule="constant")
+    work = train(objective, optimisation, {}, tmp_path, SAVE_EVERY)
+    with pytest.raises(DivergedError) as error:
+        weights.extend(objective.module.weight.detach().clone() for _ in work)
+    assert SENTENCES[how] in str(error.value)
+    assert f"at step {bad_step + 1} with learning rate 0.01;" in str(error.value)
+    assert torch.equal(objective.module.weight, weights[-1])
+    saved = bad_step - bad_step % SAVE_EVERY
+    assert bool(numbers_on_disk(tmp_path)) == (saved > 0)
+    assert all(tensor.isfinite().all() for tensor in numbers_on_disk(tmp_path).values())
+    calmer = dataclasses.replace(optimisation, learning_rate=1e-3)
+    again = list(train(Diverging("", 0), calmer, {}, tmp_path, SAVE_EVERY))
+    assert [e.step for e in again if isinstance(e, Resumed)] == ([saved] if saved else [])
+    assert again[-1].step == 24
+    assert load(tmp_path / "model.safetensors", "method").tensors["weight"].isfinite().all()
+
+
+@pytest.mark.parametrize("start", [1e-8, 1.0, 1e6])
+@pytest.mark.parametrize("factor", [50.0, 1e10])
+def test_a_loss_has_exploded_above_a_thousand_and_a_hundred_times_its_beginning(
+    start: float, factor: float, tmp_path: Path
+) -> None:
+    objective = Diverging("", 0, start)
+    honest = objective.loss
+    objective.loss = lambda step: honest(step) * (factor if step == 15 else 1.0)  # type: ignore[method-assign]
+    calm = Optimisation("adam", 1e-5, weight_decay=0.0, schedule="constant")
+    if factor == 1e10 and start * factor > 1000:
+        with pytest.raises(DivergedError, match=r"rose from .* at step 16 "):
+            finish(train(objective, calm, {}, tmp_path))
+    else:
+        finish(train(objective, calm, {}, tmp_path))
+
+
+def test_a_loss_that_explodes_step_by_step_is_stopped_while_the_weights_are_finite(tmp_path: Path) -> None:
+    objective = Diverging("", 0)
+    too_fast = Optimisation("sgd", 50.0, weight_decay=0.0, schedule="constant")
+    with pytest.raises(DivergedError, match="learning rate 50; the last saved state is intact"):
+        finish(train(objective, too_fast, {}, tmp_path, 1))
+    assert objective.module.weight.isfinite().all()
+    assert all(tensor.isfinite().all() for tensor in numbers_on_disk(tmp_path).values())
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_weights_that_left_the_finite_numbers_never_take_the_place_of_the_state_before(
+    stop: bool, tmp_path: Path
+) -> None:
+    objective = Diverging("", 0)
+    objective.module.register_buffer("variance", torch.ones(2))  # no loss reads it
+    work = train(objective, ADAM, {}, tmp_path, SAVE_EVERY)
+    for _ in range(7):  # six steps, and a validation after the fourth
+        event = next(work)
+    assert event.step == 6
+    kept = contents(tmp_path)
+    objective.module.variance.fill_(math.inf)
+    if stop:
+        next(work)
+        work.close()
+    else:
+        with pytest.raises(DivergedError, match="The weights left the finite numbers at step 9 with learning rate"):
+            finish(work)
+    assert contents(tmp_path) == kept
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3, 1e6, None])
+def test_gradients_are_shortened_to_the_length_that_is_set_and_keep_their_direction(
+    clip_norm: float | None, tmp_path: Path
+) -> None:
+    objective = Diverging("", 0)
+    found: list[torch.Tensor] = []
+    own: list[torch.Tensor] = []
+
+    @dataclass(frozen=True)
+    class Watched(Optimisation):
+        def build(self, parameters: Any) -> torch.optim.Optimizer:
+            made = super().build(parameters)
+            made.register_step_pre_hook(lambda *_: found.append(objective.module.weight.grad.clone()))
+            return made
+
+    objective.module.weight.register_hook(lambda gradient: own.append(gradient.clone()))
+    finish(train(objective, Watched("sgd", 0.01, schedule="constant", clip_norm=clip_norm), {}, tmp_path))
+    assert len(found) == len(own) == 24
+    for clipped, whole in zip(found, own, strict=True):
+        length = min(whole.norm().item(), clip_norm or math.inf)
+        torch.testing.assert_close(clipped, whole / whole.norm() * length, rtol=1e-2, atol=0)
+        if clip_norm != 1e-3:
+            assert torch.equal(clipped, whole)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, math.nan])
+def test_an_impossible_length_of_gradients_is_refused(clip_norm: float) -> None:
+    with pytest.raises(SettingsError, match=f"positive length, but got {clip_norm}"):
+        Optimisation(clip_norm=clip_norm)
+
+
+# ---------------------------------------------------------------------------------------------------- random numbers
+
+
+class Sampling(Diverging):
+    """Its loss draws from the global generator, as that of a method with latent codes does."""
+
+    def __init__(self) -> None:
+        super().__init__("", 0)
+        self.drawn: dict[int, float] = {}
+
+    def loss(self, step: int) -> torch.Tensor:
+        noise = torch.randn(1, 4)
+        self.drawn[step] = noise[0, 0].item()
+        return (self.module.weight - noise).square().mean()
+
+
+@given(stops=st.lists(st.integers(1, 30), max_size=3), disturbance=st.integers(0, 3))
+@settings(deadline=None, max_examples=10)
+def test_a_loss_that_draws_random_numbers_draws_the_same_however_often_the_run_was_stopped(
+    stops: list[int], disturbance: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        straight_run, stopped = Path(folder) / "straight", Path(folder) / "stopped"
+        expected = Sampling()
+        finish(train(expected, ADAM, {"a": 1}, straight_run, SAVE_EVERY))
+        drawn: dict[int, float] = {}
+        for n in [*stops, 1000]:
+            torch.rand(disturbance)
+            objective = Sampling()
+            stop_after(n, train(objective, ADAM, {"a": 1}, stopped, SAVE_EVERY))
+            drawn |= objective.drawn
+        assert drawn == expected.drawn
+        assert len(set(drawn.values())) == 24
+        assert contents(stopped) == contents(straight_run)
+
+
+def test_random_numbers_follow_from_the_configuration_and_leave_the_generator_where_it_was(tmp_path: Path) -> None:
+    runs = [Sampling() for _ in range(3)]
+    before = torch.get_rng_state()
+    for i, (objective, seed) in enumerate(zip(runs, (0, 0, 1), strict=True)):
+        finish(train(objective, ADAM, {"seed": seed}, tmp_path / str(i)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert runs[0].drawn == runs[1].drawn
+    assert not set(runs[0].drawn.values()) & set(runs[2].drawn.values())
+
+
+def test_the_generator_is_given_back_also_by_a_loss_that_fails(tmp_path: Path) -> None:
+    objective = Sampling()
+    objective.loss = lambda _: 1 / 0 + torch.rand(1)  # type: ignore[method-assign]
+    before = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError):
+        finish(train(objective, ADAM, {}, tmp_path))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 # ---------------------------------------------------------------------------------------------------- best checkpoint
 
 
@@ -507,6 +710,32 @@ def test_every_step_is_taken_at_the_rate_of_its_schedule(optimiser: Any, tmp_pat
 def test_an_impossible_learning_rate_is_refused(rate: float) -> None:
     with pytest.raises(SettingsError, match="learning rate must be positive"):
         Optimisation(learning_rate=rate)
+
+
+def test_the_description_is_the_whole_configuration_but_for_later_fields_that_hold_their_default() -> None:
+    optimisation = {"optimiser": "sgd", "learning_rate": 0.2, "weight_decay": 5e-4, "schedule": "one-cycle",
+                    "warmup": 0.15}  # fmt: skip
+    assert description(PretrainConfig()) == {
+        "epochs": 60, "batch_size": 128, "augmentation": dataclasses.asdict(Augmentation()),
+        "optimisation": optimisation, "precision": "bfloat16", "rotation_weight": 0.0, "validate_every": None,
+        "n_validation_tasks": 1000, "seed": 0,
+    }  # fmt: skip
+    changed = PretrainConfig(optimisation=Optimisation(learning_rate=0.2, clip_norm=2.0), rotations=3)
+    expected = description(PretrainConfig()) | {"optimisation": optimisation | {"clip_norm": 2.0}, "rotations": 3}
+    assert description(changed) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "as_json", "as_text"),
+    [
+        (PretrainConfig(), "8497c3999c499cc9", "9450d13b463a725d"),
+        (MetaTrainConfig(), "2713d56e1a901fa4", "e343a670eb844f33"),
+    ],
+)
+def test_runs_from_before_a_field_was_added_keep_their_names(config: Any, as_json: str, as_text: str) -> None:
+    """The digests were taken before clip_norm and rotations came."""
+    assert digest(json.dumps(description(config), sort_keys=True).encode()).hex()[:16] == as_json
+    assert digest(repr(config).encode()).hex()[:16] == as_text
 
 
 def test_configurations_are_json() -> None:

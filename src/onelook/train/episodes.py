@@ -17,7 +17,7 @@ from onelook.events import finish
 from onelook.methods import EndToEnd, ImageMethod, Method
 from onelook.scoring import Interval, mean_accuracy
 from onelook.tasks import Embeddings, Tasks
-from onelook.train.loop import Optimisation
+from onelook.train.loop import LATER, Optimisation
 from onelook.train.pretraining import set_pixel_statistics
 
 
@@ -32,7 +32,7 @@ class MetaTrainConfig:
     )
     validate_every: int = 500
     n_validation_tasks: int = 1000
-    shots: tuple[int, ...] = ()
+    shots: tuple[int, ...] = field(default=(), repr=False, metadata=LATER)
     """Labelled examples a class of steps 0, 1, 2, … in turns, for one method of several shots; empty: always those of
     `tasks`. Validation is the mean over them."""
 

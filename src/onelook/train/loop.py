@@ -1,15 +1,21 @@
 """One loop for all training: it yields events, survives a kill at any moment, and keeps the best.
 
 What is trained is an `Objective`: a module and a loss that is a pure function of its weights and the number of the
-step. So a run that goes on from its last saved state takes the same steps as one that was never interrupted.
+step. So a run that goes on from its last saved state takes the same steps as one that was never interrupted. A loss
+may draw random numbers from torch's global generator: it is seeded for each step from the configuration of the run
+and the number of the step, and given back as it was.
+
+Training that diverges stops before the optimiser has written what is not finite into the weights: at a loss or a
+gradient that is not finite, and at a loss that exploded. The state on disk holds finite numbers only.
 """
 
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Generator, Iterable
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -19,6 +25,7 @@ from torch import Tensor, nn
 from onelook import artifacts
 from onelook.artifacts import Artifact
 from onelook.errors import ArtifactError, DivergedError, SettingsError
+from onelook.files import digest
 from onelook.scoring import Interval
 
 
@@ -36,13 +43,29 @@ class Objective(Protocol):
     def validate_every(self) -> int: ...
 
     def loss(self, step: int) -> Tensor:
-        """The loss of step 0 … n_steps - 1, with its graph."""
+        """The loss of step 0 … n_steps - 1, with its graph. It may draw from torch's global generator."""
 
     def validate(self) -> Interval:
         """Accuracy in percent on the validation tasks, the same tasks every time."""
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
         """What is worth keeping of the module."""
+
+
+LATER = {"later": True}
+"""Metadata of a field that was added to a configuration when runs of it were there already: see `description`. It is
+to have repr=False, because the demo describes its runs by that."""
+
+
+def description(config: Any) -> dict[str, Any]:
+    """The configuration, a dataclass, as JSON. A field that came later and holds its default is left out, so that runs
+    from before it was there keep their names and can be taken up."""
+    plain: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if not (f.metadata.get("later") and value == f.default):
+            plain[f.name] = description(value) if dataclasses.is_dataclass(value) else value
+    return plain
 
 
 @dataclass(frozen=True)
@@ -55,6 +78,8 @@ class Optimisation:
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
     """One-cycle: linear warm-up over the first `warmup` of the steps, then half a cosine down to 0."""
     warmup: float = 0.15
+    clip_norm: float | None = field(default=None, repr=False, metadata=LATER)
+    """Gradients longer than this are shortened to it; None: never."""
 
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "adam") or self.schedule not in ("constant", "one-cycle"):
@@ -62,6 +87,8 @@ class Optimisation:
                                 f"{self.optimiser} and {self.schedule}.")  # fmt: skip
         if not self.learning_rate > 0:
             raise SettingsError(f"The learning rate must be positive, but is {self.learning_rate}.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise SettingsError(f"Gradients are clipped to a positive length, but got {self.clip_norm}.")
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimiser == "adam":
@@ -121,6 +148,7 @@ def train(
     config = json.loads(json.dumps(config))  # as it will come back from the file: tuples as lists
     optimiser = optimisation.build(objective.module.parameters())
     progress = _Progress()
+    seed = digest(json.dumps(config, sort_keys=True).encode())
     if state.exists():
         progress = _resume(state, objective, optimiser, config)
         yield Resumed(progress.step, objective.n_steps)
@@ -131,15 +159,16 @@ def train(
         while progress.step < objective.n_steps:
             # Nothing is yielded before the step is whole, validation included: whoever stops the loop at an event
             # leaves a state from which a straight run would have gone on.
-            events: list[Event] = [_take_step(objective, optimiser, optimisation, progress)]
+            events: list[Event] = [_take_step(objective, optimiser, optimisation, progress, seed)]
             last = progress.step == objective.n_steps
             if last or progress.step % objective.validate_every == 0:
                 events.append(_validate(objective, progress))
             if last or progress.step % save_every == 0:
-                artifacts.save(_state(objective, optimiser, progress, config), state)
+                artifacts.save(_finite(_state(objective, optimiser, progress, config), optimiser), state)
             yield from events
     except GeneratorExit:
-        artifacts.save(_state(objective, optimiser, progress, config), state)
+        with suppress(DivergedError):  # whoever stops a run that diverged keeps the state before it
+            artifacts.save(_finite(_state(objective, optimiser, progress, config), optimiser), state)
         raise
     if not _is_whole(model):
         # At the end the best weights take the place of the last, and what remains is a model and its history.
@@ -175,28 +204,66 @@ class _Progress:
     loss_sum: float = 0.0
     n_summed: int = 0
     best_accuracy: float = -1.0
-    best_weights: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    first_losses: list[float] = field(default_factory=list)
+    """Of the first N_FIRST steps, or of those after a state that was saved without them."""
+
+
+N_FIRST = 10
+EXPLODED, TIMES_FIRST = 1000.0, 100.0
+"""A loss above both this and so many times the mean of the first ones has exploded. The second alone would stop a run
+whose loss began near zero, the first alone one whose loss is large by nature."""
+
+
+@contextmanager
+def _random_numbers_of(step: int, seed: bytes) -> Iterator[None]:
+    """What is drawn inside from torch's global generator depends on `step` and `seed` alone, and does not move it."""
+    # Not torch.manual_seed, which seeds the generators of all accelerators too and would not give those back.
+    generator = torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(int.from_bytes(digest(seed, step.to_bytes(8, "little"))[:8], "little"))
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
+def _diverged(what: str, step: int, rate: float) -> DivergedError:
+    return DivergedError(f"{what} at step {step} with learning rate {rate:.3g}; the last saved state is intact. "
+                         f"Choose a smaller learning rate.")  # fmt: skip
 
 
 def _take_step(
-    objective: Objective, optimiser: torch.optim.Optimizer, optimisation: Optimisation, progress: _Progress
-) -> Stepped:
+    objective: Objective, optimiser: torch.optim.Optimizer, optimisation: Optimisation, progress: _Progress,
+    seed: bytes,
+) -> Stepped:  # fmt: skip
     rate = optimisation.learning_rate_at(progress.step, objective.n_steps)
     for group in optimiser.param_groups:
         group["lr"] = rate
     objective.module.train()
     optimiser.zero_grad()
-    loss = objective.loss(progress.step)
-    value = loss.item()
+    with _random_numbers_of(progress.step, seed):
+        loss = objective.loss(progress.step)
+    value, first = loss.item(), progress.first_losses
     if not math.isfinite(value):
-        raise DivergedError(f"The loss became {value} at step {progress.step + 1} with learning rate {rate:.3g}; "
-                            f"the last saved state is intact. Choose a smaller learning rate.")  # fmt: skip
+        raise _diverged(f"The loss became {value}", progress.step + 1, rate)
+    usual = math.fsum(map(abs, first)) / len(first) if first else math.inf
+    if value > max(EXPLODED, TIMES_FIRST * usual):
+        raise _diverged(f"The loss rose from {usual:.3g} to {value:.3g}", progress.step + 1, rate)
     loss.backward()  # type: ignore[no-untyped-call]
+    parameters = [p for p in objective.module.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    if not norm.isfinite():
+        raise _diverged(f"The gradient became {norm.item()}", progress.step + 1, rate)
+    if optimisation.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, optimisation.clip_norm, norm, foreach=True)
     optimiser.step()
     progress.step += 1
     progress.loss_sum += value
     progress.n_summed += 1
+    if len(first) < N_FIRST:
+        first.append(value)
     return Stepped(progress.step, objective.n_steps, value)
 
 
@@ -225,6 +292,17 @@ def _state(
         tensors |= {f"optimiser.{i}.{k}": v for k, v in slots.items() if v is not None}
     plain = {k: v for k, v in vars(progress).items() if k != "best_weights"}
     return Artifact("state", tensors, {"config": config, "progress": plain})
+
+
+def _finite(state: Artifact, optimiser: torch.optim.Optimizer) -> Artifact:
+    """The state, as long as it may take the place of the last one. A finite gradient at a huge rate, or statistics of
+    a normalisation, can leave the finite numbers without the loss telling yet."""
+    for name, tensor in state.tensors.items():
+        if not tensor.isfinite().all():
+            part = "The state of the optimiser" if name.startswith("optimiser.") else "The weights"
+            raise _diverged(f"{part} left the finite numbers", state.about["progress"]["step"],
+                            optimiser.param_groups[0]["lr"])  # fmt: skip
+    return state
 
 
 def _resume(path: Path, objective: Objective, optimiser: torch.optim.Optimizer, config: dict[str, Any]) -> _Progress:

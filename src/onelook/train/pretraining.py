@@ -15,10 +15,11 @@ from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
+from onelook.errors import SettingsError
 from onelook.events import finish
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Interval, mean_accuracy
-from onelook.train.loop import Optimisation
+from onelook.train.loop import LATER, Optimisation
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class PretrainConfig:
     n_validation_tasks: int = 1000
     """5-way 1-shot tasks of the validation classes, judged by feature averaging."""
     seed: int = 0
+    rotations: int = field(default=1, repr=False, metadata=LATER)
+    """Turned copies of each image where there is a `rotation_weight`: 1 (a random turn), 2, or the 3 of the paper."""
+
+    def __post_init__(self) -> None:
+        if self.rotations not in (1, 2, 3):
+            raise SettingsError(f"An image has 1 to 3 turned copies, but got {self.rotations}.")
 
 
 class Pretraining:
@@ -44,8 +51,9 @@ class Pretraining:
 
     Spyros Gidaris, Nikos Komodakis. Dynamic Few-Shot Visual Learning without Forgetting. CVPR 2018, arXiv:1804.09458.
     With `rotation_weight`: Spyros Gidaris, Andrei Bursuc, Nikos Komodakis, Patrick Pérez, Matthieu Cord. Boosting
-    Few-Shot Visual Learning with Self-Supervision. ICCV 2019, arXiv:1906.05186. Departures: each image has one turned
-    copy where the paper has three, which halves the cost; the head is two linear layers instead of a residual block.
+    Few-Shot Visual Learning with Self-Supervision. ICCV 2019, arXiv:1906.05186. Departures: by default each image has
+    one turned copy, which halves the cost, where the paper has all three (`rotations` = 3); the head is two linear
+    layers instead of a residual block.
     """
 
     def __init__(
@@ -81,12 +89,14 @@ class Pretraining:
         pixels = augment(self.pixels[rows], self.config.augmentation, draws)
         if self.config.rotation_weight:
             turns = np.random.default_rng([self.config.seed, 2, step]).integers(1, 4, size)
-            pixels = torch.cat([pixels, _turned(pixels, torch.from_numpy(turns))])
+            # The other copies go on from the turn that was drawn, so that no two of an image are alike.
+            copies = [torch.from_numpy((turns - 1 + i) % 3 + 1) for i in range(self.config.rotations)]
+            pixels = torch.cat([pixels, *(_turned(pixels, turn) for turn in copies)])
         with precision(self.config.precision):
             features = self.backbone(pixels).float()
         loss = functional.cross_entropy(self.classifier(features[:size]), self.labels[rows])
         if self.config.rotation_weight:
-            answers = torch.cat([torch.zeros(size, dtype=torch.long), torch.from_numpy(turns)])
+            answers = torch.cat([torch.zeros(size, dtype=torch.long), *copies])
             loss = loss + self.config.rotation_weight * functional.cross_entropy(
                 self.module["turns"](features), answers
             )

@@ -1,6 +1,5 @@
 """From the name of a method to a trained method: settings that are known to work."""
 
-import dataclasses
 import json
 import math
 from collections.abc import Generator
@@ -19,7 +18,7 @@ from onelook.files import digest
 from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings
 from onelook.train.episodes import MetaTrainConfig, MetaTraining
-from onelook.train.loop import Event, Optimisation, train
+from onelook.train.loop import Event, Optimisation, description, train
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,7 @@ def describe(
     method = build(request, spec, training.feature_size, _n_classes(training))
     return {
         "method": methods.name_of(method), "settings": methods.settings_of(method),
-        **plain(_config(request, spec, n_steps)),
+        **description(_config(request, spec, n_steps)),
         "trained_on": training.source, "features": features_digest(training, validation),
     }  # fmt: skip
 
@@ -205,11 +204,6 @@ def with_tasks(config: MetaTrainConfig, spec: TaskSpec) -> MetaTrainConfig:
     """The configuration for tasks of these sizes; where it has shots of its own, those of `spec` do not matter."""
     shot = config.shots[0] if config.shots else spec.n_shot
     return replace(config, tasks=replace(spec, n_shot=shot, protocol="balanced"))
-
-
-def plain(config: MetaTrainConfig) -> dict[str, Any]:
-    """As JSON. What is not set is left out, so that a new setting does not disown the runs that were before it."""
-    return {key: value for key, value in dataclasses.asdict(config).items() if value != ()}
 
 
 def has_weights(method: Method) -> bool:

@@ -38,6 +38,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
+    ("tadam", {}),
+    ("tadam", {"metric_scale": 0.5, "penalty": 0.0}),
 ]
 
 WITHOUT_PARAMETERS = {"prototypical"}

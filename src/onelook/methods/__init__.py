@@ -12,12 +12,14 @@ from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveragi
 from onelook.methods.maml import MAML as MAML
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.sib import SIB as SIB
+from onelook.methods.tadam import TADAM as TADAM
 
 METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
     "maml": MAML,
     "prototypical": PrototypicalNetworks,
     "sib": SIB,
+    "tadam": TADAM,
 }
 
 

@@ -64,6 +64,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("snail", {"filters": 16, "max_support": 2}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
+    ("tadam", {}),
+    ("tadam", {"metric_scale": 0.5, "penalty": 0.0}),
 ]
 
 WITHOUT_PARAMETERS = {"prototypical"}

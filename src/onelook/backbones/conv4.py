@@ -44,8 +44,11 @@ class Conv4(Backbone):
     def features_of_tasks(
         self, pixels: Float[Tensor, "T N C H W"], weights: Mapping[str, Tensor]
     ) -> Float[Tensor, "T N D"]:
-        """By convolutions in T groups of channels, which in this memory format are as fast as T convolutions, four
-        times as fast as those that vmap makes; normalisation by kept statistics is part of each convolution."""
+        """By convolutions in T groups of channels, and normalisation by kept statistics as a part of each.
+
+        In this memory format they take half the time of those that vmap makes, and a quarter more than T networks
+        one after the other.
+        """
         if self.training:
             raise ValueError("networks of several tasks normalise by kept statistics; call eval() first")
         n_tasks, n_images = pixels.shape[:2]

@@ -24,6 +24,7 @@ from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 from onelook.methods.snail import SNAIL as SNAIL
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
+from onelook.methods.tadam import TADAM as TADAM
 
 METHODS: dict[str, type[Method]] = {
     "ctm": CategoryTraversal,
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {
     "sib-inductive": InductiveSIB,
     "snail": SNAIL,
     "tpn": TransductivePropagation,
+    "tadam": TADAM,
 }
 
 

@@ -1,0 +1,153 @@
+"""TADAM: a metric that depends on the task, through a network that is modulated by it.
+
+Boris Oreshkin, Pau Rodríguez López, Alexandre Lacoste. TADAM: Task dependent adaptive metric for improved few-shot
+learning. NeurIPS 2018, arXiv:1805.10123.
+
+The support set is seen twice. First by the plain network: the mean of its class prototypes is the embedding of the
+task, from which a small network (TEN, section 2.4) makes a scale and a shift for the channels of each block. Then, as
+the queries, by the network so modulated, and a query's logit is its negative squared distance to the prototype, times
+a learned scale alpha (equation 3). In training an ordinary classifier of all training classes helps (section 2.5).
+This is an inductive method.
+
+Departures from the paper:
+* the normalisation statistics are frozen (see `ImageMethod`);
+* blocks are modulated, at their end before the last activation, where the paper modulates every convolution;
+* the embedding of the task is scaled to a mean square of 1, so that the TEN does not depend on the scale of features;
+* the auxiliary classifier learns from the images of the same tasks, the support as the plain network sees it and the
+  queries modulated, where the paper draws a separate batch, with a probability that falls in the course of training;
+  so no image is computed for it alone.
+"""
+
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelook import ops
+from onelook.backbones import Backbone
+from onelook.errors import SettingsError
+from onelook.methods.base import ImageMethod, query_cross_entropy
+from onelook.tasks import Tasks
+
+Modulation = list[tuple[Tensor, Tensor]]
+"""For each block a scale and a shift of its channels, both (T, C)."""
+
+
+class TADAM(ImageMethod):
+    transductive: ClassVar[bool] = False
+    assumes_balanced_queries: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        n_classes: int,
+        metric_scale: float = 0.1,
+        auxiliary_weight: float = 1.0,
+        penalty: float = 0.01,
+    ) -> None:
+        """
+        n_classes: of the training set, for the auxiliary classifier.
+        metric_scale: what alpha starts from; 0.1 suits features of length about 10.
+        auxiliary_weight: of the auxiliary classifier's loss beside that of the queries.
+        penalty: of the squared post-multipliers, so that there is no modulation without need.
+        """
+        super().__init__(backbone)
+        if not backbone.film_sizes:
+            raise SettingsError(f"TADAM modulates blocks of its feature network, and {backbone.name or 'this one'} "
+                                f"has none that can be; take conv4-64 or resnet12.")  # fmt: skip
+        if n_classes < 1 or metric_scale <= 0 or auxiliary_weight < 0 or penalty < 0:
+            raise SettingsError(
+                f"TADAM needs n_classes >= 1, metric_scale > 0, auxiliary_weight >= 0 and penalty >= 0, but got "
+                f"n_classes={n_classes}, metric_scale={metric_scale}, auxiliary_weight={auxiliary_weight}, "
+                f"penalty={penalty}."
+            )
+        self.n_classes = n_classes
+        self.metric_scale = metric_scale
+        self.auxiliary_weight = auxiliary_weight
+        self.penalty = penalty
+        self.alpha = nn.Parameter(torch.tensor(metric_scale))
+        size = backbone.feature_size
+        self.task_network = nn.ModuleList(BlockModulation(size, channels) for channels in backbone.film_sizes)
+        self.auxiliary = nn.Linear(size, n_classes)
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        plain_TSD = self.plain_support(tasks)
+        return self._logits(self.modulated(tasks, self.modulation(plain_TSD, tasks)))
+
+    def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
+        """The queries' cross-entropy, the penalty, and the auxiliary loss where it is known what classes these are."""
+        plain_TSD = self.plain_support(tasks)
+        features = self.modulated(tasks, self.modulation(plain_TSD, tasks))
+        multipliers = torch.stack([value for name, value in self.named_parameters() if name.endswith("multiplier")])
+        loss = query_cross_entropy(self._logits(features), tasks) + self.penalty * multipliers.square().sum()
+        if tasks.classes is None or tasks.query_labels is None or self.auxiliary_weight == 0:
+            return loss
+        true_labels = torch.cat([tasks.classes.gather(1, tasks.support_labels),
+                                 tasks.classes.gather(1, tasks.query_labels)], 1)  # fmt: skip
+        with _full_precision(tasks):
+            scores: Tensor = self.auxiliary(torch.cat([plain_TSD, features.query], 1))
+        return loss + self.auxiliary_weight * functional.cross_entropy(scores.flatten(0, 1), true_labels.flatten())
+
+    def plain_support(self, tasks: Tasks) -> Float[Tensor, "T S D"]:
+        """The support features of the network as it is without a task."""
+        n_tasks, n_support = tasks.support.shape[:2]
+        return self._computed(self.backbone(tasks.support.flatten(0, 1))).view(n_tasks, n_support, -1)
+
+    def modulation(self, plain_TSD: Float[Tensor, "T S D"], tasks: Tasks) -> Modulation:
+        with _full_precision(tasks):
+            embedding_TD = ops.class_means(plain_TSD, tasks.support_labels, tasks.n_way).mean(1)
+            embedding_TD = ops.normalise(embedding_TD) * embedding_TD.shape[1] ** 0.5
+            return [block(embedding_TD) for block in self.task_network]
+
+    def modulated(self, tasks: Tasks, modulation: Modulation) -> Tasks:
+        """All items as features of the network modulated for their task."""
+        owner = torch.arange(len(tasks), device=tasks.support.device)
+        rows = torch.cat([owner.repeat_interleave(n) for n in (tasks.support.shape[1], tasks.query.shape[1])])
+        film = [(scale[rows], shift[rows]) for scale, shift in modulation]
+        return tasks.map_items(lambda images: self._computed(self.backbone(images, film)))
+
+    def _logits(self, features: Tasks) -> Float[Tensor, "T Q K"]:
+        with _full_precision(features):
+            prototypes = ops.class_means(features.support, features.support_labels, features.n_way)
+            return -self.alpha * ops.squared_distance(features.query, prototypes)
+
+    def _computed(self, features: Tensor) -> Tensor:
+        """In all digits, where autocast had the network compute in few."""
+        return features.to(self.auxiliary.weight.dtype)
+
+
+class BlockModulation(nn.Module):
+    """From the embedding of a task to a scale and a shift for the channels of one block.
+
+    Each of the two comes from a residual network of three linear layers, and from a post-multiplier that starts at 0:
+    the network starts unmodulated, and stays so for as long as a block has no use for the task.
+    """
+
+    def __init__(self, feature_size: int, channels: int) -> None:
+        super().__init__()
+        self.scale = ResidualLayers(feature_size, channels)
+        self.shift = ResidualLayers(feature_size, channels)
+        self.scale_multiplier = nn.Parameter(torch.zeros(()))
+        self.shift_multiplier = nn.Parameter(torch.zeros(()))
+
+    def forward(self, embedding: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "T C"], Float[Tensor, "T C"]]:
+        return 1 + self.scale_multiplier * self.scale(embedding), self.shift_multiplier * self.shift(embedding)
+
+
+class ResidualLayers(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, outputs)
+        self.second = nn.Linear(outputs, outputs)
+        self.last = nn.Linear(outputs, outputs)
+
+    def forward(self, x: Float[Tensor, "T D"]) -> Float[Tensor, "T C"]:
+        x = functional.relu(self.first(x))
+        x = x + functional.relu(self.second(x))
+        return x + self.last(x)  # type: ignore[no-any-return]
+
+
+def _full_precision(tasks: Tasks) -> torch.autocast:
+    return torch.autocast(tasks.support.device.type, enabled=False)

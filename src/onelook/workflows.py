@@ -3,6 +3,7 @@
 Each is a generator of events that returns its result (`onelook.events.finish`).
 """
 
+import dataclasses
 import zipfile
 import zlib
 from collections.abc import Generator, Sequence

@@ -175,7 +175,7 @@ class LineSIB(nn.Module):
 
     def step(self, theta: Float[Tensor, "T"], x: Float[Tensor, "T N"]) -> Float[Tensor, "T"]:
         """theta - eta sum_i xi(theta x_i) d(theta x_i)/dtheta."""
-        xi_TN = self.gradient_network((theta.unsqueeze(1) * x).unsqueeze(-1)).squeeze(-1)
+        xi_TN: Tensor = self.gradient_network((theta.unsqueeze(1) * x).unsqueeze(-1)).squeeze(-1)
         return theta - self.config.step_size * (x * xi_TN).sum(1)
 
     def rate(self, theta: Float[Tensor, "T"]) -> Float[Tensor, "T"]:

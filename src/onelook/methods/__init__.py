@@ -23,8 +23,8 @@ from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 from onelook.methods.snail import SNAIL as SNAIL
-from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 from onelook.methods.tadam import TADAM as TADAM
+from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
     "ctm": CategoryTraversal,

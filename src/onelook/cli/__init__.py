@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,27 @@ from rich.table import Table
 
 from onelook import artifacts, console, workflows
 from onelook.backbones import BACKBONES
+from onelook.cli.benchmark import benchmark_app
+from onelook.cli.options import (
+    END_TO_END,
+    FINISHED,
+    METHOD,
+    NETWORK,
+    Cache,
+    Data,
+    Home,
+    ImageSize,
+    Json,
+    Out,
+    Precision,
+    Query,
+    Seed,
+    Shot,
+    Split,
+    Way,
+    place_of,
+    writable,
+)  # fmt: skip
 from onelook.console import run
 from onelook.data.benchmarks import BENCHMARKS, status
 from onelook.data.fetch import fetch
@@ -19,13 +39,10 @@ from onelook.data.sampler import TaskSpec
 from onelook.data.sources import augmentation_of
 from onelook.data.verify import verify
 from onelook.errors import DataError, SettingsError, unknown_name
-from onelook.experiments.table import ROWS, TableConfig, markdown, table
-from onelook.files import storage_error
 from onelook.memory import keep_freed_memory
-from onelook.methods import METHODS, parameters_of
+from onelook.methods import parameters_of
 from onelook.train import MetaTrainConfig, Optimisation, PretrainConfig
 from onelook.train.recipes import parse_request
-from onelook.workflows import Comparison, Place
 
 app = typer.Typer(
     help="Learn a new classification task from one labelled example per class and the unlabelled examples to classify.",
@@ -33,34 +50,7 @@ app = typer.Typer(
 )  # fmt: skip
 data_app = typer.Typer(help="Standard image sets: which there are, getting them, checking them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-benchmark_app = typer.Typer(invoke_without_command=True)
 app.add_typer(benchmark_app, name="benchmark")
-
-DATA = "glyphs, the name of a standard set (`onelook data list`), or a folder, zip or CSV."
-FINISHED = "A feature network made by `onelook pretrain`."
-NETWORK = "A feature network made by `onelook pretrain`; or the name of a new one, trained along by episodes."
-METHOD = f"One of {', '.join(METHODS)}; with settings: sib:n_steps=5:recipe=published."
-SEVERAL = "Names with settings, or files of trained methods, divided by commas. Differences are to the first."
-END_TO_END = "Train the feature network along, from where `pretrain` left it."
-ROWS_FOLDER = "Folder of the rows. Those that are done in it are not made again."
-PAPER = Path("runs/paper")
-NPZ = "An .npz file of features (N, D) and labels (N), instead of data and backbone."
-HOME = "Where the standard sets are. Default: $ONELOOK_DATA, or the user's cache folder."
-CACHE = "Where features are kept. Default: $ONELOOK_CACHE, or the user's cache folder."
-PRECISION = "float32, bfloat16, or auto: bfloat16 where the processor has it."
-
-Data = Annotated[str, typer.Option(help=DATA)]
-Split = Annotated[str, typer.Option(help="train, val, test or all.")]
-Out = Annotated[Path, typer.Option(help="Folder of this run. An interrupted run in it is taken up.")]
-Seed = Annotated[int, typer.Option(min=0, help="Everything random follows from it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
-Home = Annotated[Path | None, typer.Option(help=HOME)]
-Cache = Annotated[Path | None, typer.Option(help=CACHE)]
-Precision = Annotated[str, typer.Option(help=PRECISION)]
-ImageSize = Annotated[int | None, typer.Option(min=16, max=256, help="Pixels. Default: what is usual for the data.")]
-Way = Annotated[int, typer.Option(min=2, help="Classes of a task.")]
-Shot = Annotated[int, typer.Option(min=1, help="Labelled examples a class.")]
-Query = Annotated[int, typer.Option(min=1, help="Queries a class, on average.")]
 
 
 @app.command()
@@ -70,8 +60,8 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, precision: Precision = "a
     Example: onelook demo --out runs/demo
     """
     module = _demo_module()
-    _writable(out)
-    place = _place(out / "cache", None, precision)
+    writable(out)
+    place = place_of(out / "cache", None, precision)
     report = run(module.demo(module.DemoConfig(seed=seed), out, place), "demo")
     console.print_records(report.records, as_json)
     if not as_json:
@@ -156,8 +146,8 @@ def pretrain(
 
     Example: onelook pretrain --data cifar-fs --backbone conv4-64 --epochs 60 --out runs/cifar-fs
     """
-    place = _place(None, home, precision)
-    _writable(out)
+    place = place_of(None, home, precision)
+    writable(out)
     config = PretrainConfig(
         epochs, batch_size, augmentation_of(data), Optimisation(learning_rate=learning_rate, weight_decay=weight_decay),
         place.precision, rotation_weight, seed=seed, rotations=rotations,
@@ -185,10 +175,10 @@ def train(
     Examples: onelook train --data cifar-fs --backbone runs/cifar-fs/model.safetensors --method sib --out runs/sib;
     onelook train --data omniglot --backbone conv4-64 --method prototypical --way 60 --query 5 --out runs/omniglot
     """
-    place = _place(cache, home, precision)
+    place = place_of(cache, home, precision)
     request = parse_request(method)
     spec = TaskSpec(way, shot, query, seed=seed)
-    _writable(out)
+    writable(out)
     if backbone in BACKBONES:
         optimisation = Optimisation("adam", learning_rate or 2e-3, weight_decay=0.0)
         config = MetaTrainConfig(steps or 6000, tasks_per_step or 1, spec, optimisation)
@@ -220,80 +210,10 @@ def embed(
     Example: onelook embed --data FOLDER --split all --backbone runs/mine/model.safetensors --out features.npz
     """
     network, _ = artifacts.load_backbone(backbone)
-    _writable(out.parent, out)
-    embeddings = run(workflows.features(data, split, network, _place(cache, home, precision)), "embedding")
+    writable(out.parent, out)
+    embeddings = run(workflows.features(data, split, network, place_of(cache, home, precision)), "embedding")
     workflows.save_features(embeddings, out)
     print(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")
-
-
-@benchmark_app.callback()
-def benchmark(
-    context: typer.Context,
-    methods: Annotated[str, typer.Option(help=SEVERAL)] = "feature-averaging,sib,prototypical",
-    data: Data = "glyphs",
-    split: Split = "test",
-    backbone: Annotated[Path | None, typer.Option(help=FINISHED)] = None,
-    embeddings: Annotated[Path | None, typer.Option(help=NPZ)] = None,
-    train_embeddings: Annotated[Path | None, typer.Option(help="The same of other classes, to learn from.")] = None,
-    way: Way = 5,
-    shot: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "1,5",
-    query: Query = 15,
-    tasks: Annotated[int, typer.Option(min=2)] = 2000,
-    protocol: Annotated[str, typer.Option(help="balanced, dirichlet:A, or several with commas.")] = "balanced",
-    seed: Seed = 0,
-    json: Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")] = None,
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
-    """Compare methods on the same tasks. Those that learn are trained on the training classes first.
-
-    Example: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
-    --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json
-    """
-    if context.invoked_subcommand is not None:
-        return
-    requests = tuple(parse_request(text.strip()) for text in methods.split(","))
-    specs = tuple(TaskSpec(way, n, query, p.strip(), seed) for p in protocol.split(",") for n in _numbers(shot))
-    comparison = Comparison(requests, specs, tasks)
-    place = _place(cache, home, precision)
-    if json is not None:
-        _writable(json.parent, json)
-    if embeddings is not None:
-        job = workflows.benchmark_embeddings(comparison, embeddings, train_embeddings, place)
-    elif backbone is not None:
-        job = workflows.benchmark(comparison, data, split, backbone, place)
-    else:
-        raise SettingsError("A comparison needs features: give --backbone FILE with --data, or --embeddings FILE.")
-    records = run(job, "benchmark")
-    if json is not None:
-        artifacts.save_results(records, json)
-    console.print_records(records, as_json=False)
-
-
-@benchmark_app.command("paper")
-def benchmark_paper(
-    backbone: Annotated[Path, typer.Option(help=FINISHED)],
-    rotation_backbone: Annotated[Path | None, typer.Option(help="The same with --rotation-weight.")] = None,
-    data: Data = "cifar-fs",
-    split: Split = "test",
-    rows: Annotated[str, typer.Option(help=f"Some of {', '.join(ROWS)}.")] = ",".join(ROWS),
-    tasks: Annotated[int, typer.Option(min=2)] = 2000,
-    out: Annotated[Path, typer.Option(help=ROWS_FOLDER)] = PAPER,
-    seed: Seed = 0,
-    json: Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")] = None,
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
-    """The comparison of the paper: SIB and its baselines on the same tasks, beginning with the same feature network.
-
-    Example: onelook benchmark paper --backbone runs/cifar-fs/model.safetensors --rows sib,sib-0,r2d2
-    """
-    place = _place(cache, home, precision)
-    _writable(out)
-    chosen = tuple(key.strip() for key in rows.split(","))
-    config = TableConfig(backbone, rotation_backbone, data, split, chosen, n_tasks=tasks, seed=seed)
-    records = run(table(config, out, place), "paper")
-    if json is not None:
-        artifacts.save_results(records, json)
-    console.print_markdown(markdown(records))
 
 
 @app.command()
@@ -315,31 +235,6 @@ def show(
         print(console.results_table(records))
     else:
         console.print_records(records, as_json)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise SettingsError(f"--shot takes whole numbers divided by commas, but got {text!r}.") from error
-
-
-def _writable(folder: Path, file: Path | None = None) -> None:
-    """Makes the folder. Raises, before hours of work and not after them, where their result could not be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise storage_error(file or folder, error) from error
-    if file is not None and file.is_dir():
-        raise SettingsError(f"{file} is a folder; give the name of a file in it.")
-
-
-def _place(cache: Path | None, home: Path | None, precision: str) -> Place:
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise SettingsError(f"--precision is auto, float32 or bfloat16, but got {precision!r}.")
-    place = Place(home=home) if cache is None else Place(cache, home)
-    return place if precision == "auto" else Place(place.cache, home, precision)
 
 
 def main() -> None:

@@ -1,0 +1,159 @@
+"""`onelook benchmark`: a comparison that a person puts together, and the experiments of the paper."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onelook import artifacts, console, workflows
+from onelook.cli.options import (
+    FINISHED,
+    NPZ,
+    SEVERAL,
+    Cache,
+    Data,
+    Home,
+    JsonFile,
+    Precision,
+    Query,
+    Seed,
+    Split,
+    Tasks,
+    Trained,
+    Way,
+    numbers,
+    place_of,
+    writable,
+)  # fmt: skip
+from onelook.console import run
+from onelook.data.sampler import TaskSpec
+from onelook.errors import SettingsError
+from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
+from onelook.experiments.curves import CurvesConfig, curves
+from onelook.experiments.lines import LinesConfig, lines
+from onelook.provenance import commit, machine
+from onelook.train.recipes import parse_request
+from onelook.workflows import Comparison
+
+benchmark_app = typer.Typer(invoke_without_command=True)
+
+if TYPE_CHECKING:
+    Context = typer.Context
+else:
+    Context = typer.Context.__mro__[1]  # what typer hands over in truth, and what the tests' type checks see
+
+RUNS = "Folder of the rows. Those that are done in it are not made again."
+ROTATION = "The same with --rotation-weight, for the rows that need it."
+
+
+@benchmark_app.callback()
+def benchmark(
+    context: Context,
+    methods: Annotated[str, typer.Option(help=SEVERAL)] = "feature-averaging,sib,prototypical",
+    data: Data = "glyphs",
+    split: Split = "test",
+    backbone: Annotated[Path | None, typer.Option(help=FINISHED)] = None,
+    embeddings: Annotated[Path | None, typer.Option(help=NPZ)] = None,
+    train_embeddings: Annotated[Path | None, typer.Option(help="The same of other classes, to learn from.")] = None,
+    way: Way = 5,
+    shot: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "1,5",
+    query: Query = 15,
+    tasks: Annotated[int, typer.Option(min=2)] = 2000,
+    protocol: Annotated[str, typer.Option(help="balanced, dirichlet:A, or several with commas.")] = "balanced",
+    seed: Seed = 0,
+    json: Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")] = None,
+    precision: Precision = "auto", home: Home = None, cache: Cache = None,
+) -> None:  # fmt: skip
+    """Compare methods on the same tasks. Those that learn are trained on the training classes first.
+
+    Example: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
+    --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json
+    """
+    if context.invoked_subcommand is not None:
+        return
+    requests = tuple(parse_request(text.strip()) for text in methods.split(","))
+    specs = tuple(TaskSpec(way, n, query, p.strip(), seed) for p in protocol.split(",") for n in numbers(shot))
+    comparison = Comparison(requests, specs, tasks)
+    place = place_of(cache, home, precision)
+    if json is not None:
+        writable(json.parent, json)
+    if embeddings is not None:
+        job = workflows.benchmark_embeddings(comparison, embeddings, train_embeddings, place)
+    elif backbone is not None:
+        job = workflows.benchmark(comparison, data, split, backbone, place)
+    else:
+        raise SettingsError("A comparison needs features: give --backbone FILE with --data, or --embeddings FILE.")
+    records = run(job, "benchmark")
+    if json is not None:
+        artifacts.save_results(records, json)
+    console.print_records(records, as_json=False)
+
+
+@benchmark_app.command("curves")
+def benchmark_curves(
+    backbone: Trained,
+    data: Data = "cifar-fs", split: Split = "test", tasks: Tasks = 2000, seed: Seed = 0, json: JsonFile = None,
+    precision: Precision = "auto", home: Home = None, cache: Cache = None,
+) -> None:  # fmt: skip
+    """Accuracy over the number of steps and of unlabelled queries; and with steps on the support set instead.
+
+    Example: onelook benchmark curves --backbone runs/cifar-fs/model.safetensors --json curves.json
+    """
+    if json is not None:
+        writable(json.parent, json)
+    config = CurvesConfig(backbone, data, split, n_tasks=tasks, seed=seed)
+    records = run(curves(config, place_of(cache, home, precision)), "curves")
+    if json is not None:
+        artifacts.save_results(records, json)
+    for name in dict.fromkeys(record["experiment"] for record in records):
+        for n_query in sorted({record["n_query"] for record in records if record["experiment"] == name}):
+            print(f"\n{name}, {n_query} queries a class")
+            own = [r for r in records if r["experiment"] == name and r["n_query"] == n_query]
+            console.print_records(own, as_json=False)
+
+
+@benchmark_app.command("bottleneck")
+def benchmark_bottleneck(
+    backbone: Trained,
+    data: Data = "cifar-fs", tasks: Tasks = 2000, seed: Seed = 0, json: JsonFile = None,
+    precision: Precision = "auto", home: Home = None, cache: Cache = None,
+) -> None:  # fmt: skip
+    """SIB with its KL term and without it: accuracy and loss on tasks of known and of unknown classes.
+
+    Example: onelook benchmark bottleneck --backbone runs/cifar-fs/model.safetensors
+    """
+    if json is not None:
+        writable(json.parent, json)
+    config = BottleneckConfig(backbone, data, n_tasks=tasks, seed=seed)
+    records = run(bottleneck(config, place_of(cache, home, precision)), "bottleneck")
+    if json is not None:
+        artifacts.save_results(records, json)
+    for r in records:
+        print(f"{r['n_shot']}-shot, gamma {r['prior_weight']:g}: known classes {r['train_accuracy']:.2f}, unknown "
+              f"{r['accuracy']:.2f} ± {r['ci95']:.2f} %; loss {r['train_loss']:.3f} and {r['loss']:.3f}")  # fmt: skip
+
+
+@benchmark_app.command("lines")
+def benchmark_lines(
+    seeds: Annotated[str, typer.Option(help="One or more, divided by commas.")] = "0,1,2",
+    json: JsonFile = None,
+) -> None:
+    """Spinning lines: regression without a label, against the exact posterior; with the KL term and without.
+
+    Example: onelook benchmark lines --seeds 0,1,2
+    """
+    if json is not None:
+        writable(json.parent, json)
+    records = []
+    for seed in numbers(seeds, "--seeds"):
+        for kl_weight in (LinesConfig.kl_weight, 0.0):
+            config = LinesConfig(seed=seed, kl_weight=kl_weight, bayesian_network=kl_weight > 0)
+            record = run(lines(config), f"lines, seed {seed}, beta {kl_weight:g}")
+            records.append(record | {"commit": commit(), "machine": machine()})
+            final = record["final"]
+            print(f"seed {seed}, beta {kl_weight:g}: correlation with the exact posterior mean "
+                  f"{final['correlation']:.3f}; squared error {final['slope_error']:.4f}, of the best constant "
+                  f"{final['slope_error_constant']:.4f}, of the exact posterior {final['slope_error_oracle']:.4f}; "
+                  f"information {final['information']:.3f} of {record['exact']['information']:.3f} nats")  # fmt: skip
+    if json is not None:
+        artifacts.save_results(records, json)

@@ -85,3 +85,14 @@ def test_the_cosine_of_a_zero_row_is_zero_and_its_gradient_is_finite() -> None:
     assert query.grad.isfinite().all()
     assert weights.grad is not None
     assert weights.grad.isfinite().all()
+
+
+@given(tasks_of_any_shape(), st.integers(0, 1000))
+@some_examples
+def test_the_cosine_pullback_is_automatic_differentiation(tasks: Tasks, seed: int) -> None:
+    weights = tasks.support.clone().requires_grad_()
+    cosine = ops.cosine_similarity(tasks.query, weights)
+    cotangent = torch.randn(cosine.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    (expected,) = torch.autograd.grad(cosine, weights, cotangent)
+    found = ops.cosine_pullback(tasks.query, tasks.support, cotangent)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

@@ -43,3 +43,17 @@ def squared_distance(query: Float[Tensor, "T Q D"], centres: Float[Tensor, "T K 
     square_TQ = query.square().sum(-1, keepdim=True)
     square_TK = centres.square().sum(-1).unsqueeze(1)
     return (square_TQ - 2 * cross + square_TK).clamp_min(0)
+
+
+def cosine_pullback(
+    query: Float[Tensor, "T Q D"], weights: Float[Tensor, "T K D"], cotangent: Float[Tensor, "T Q K"]
+) -> Float[Tensor, "T K D"]:
+    """sum_i g_ij d cos_ij / d w_j: how the weights feel a derivative g by their cosines.
+
+    For unit u_j = w_j / |w_j| and unit q_i it is (G_j - <G_j, u_j> u_j) / |w_j|, with G_j = sum_i g_ij q_i.
+    """
+    length_TK1 = norms(weights)
+    unit_TKD = weights / length_TK1
+    along_TKD = cotangent.mT @ normalise(query)
+    radial_TK1 = (along_TKD * unit_TKD).sum(-1, keepdim=True)
+    return (along_TKD - radial_TK1 * unit_TKD) / length_TK1

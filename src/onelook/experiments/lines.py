@@ -175,14 +175,15 @@ class LineSIB(nn.Module):
 
     def step(self, theta: Float[Tensor, "T"], x: Float[Tensor, "T N"]) -> Float[Tensor, "T"]:
         """theta - eta sum_i xi(theta x_i) d(theta x_i)/dtheta."""
-        xi_TN = self.gradient_network((theta.unsqueeze(1) * x).unsqueeze(-1)).squeeze(-1)
+        xi_TN: Tensor = self.gradient_network((theta.unsqueeze(1) * x).unsqueeze(-1)).squeeze(-1)
         return theta - self.config.step_size * (x * xi_TN).sum(1)
 
     def rate(self, theta: Float[Tensor, "T"]) -> Float[Tensor, "T"]:
         """KL(q || p_psi) in nats. Its mean over tasks is never below the information I_q(w; x)."""
         log_ratio = self.prior_log_scale - math.log(self.config.slope_scale)
-        square: Tensor = self.config.slope_scale**2 + (theta - self.prior_mean).square()
-        return log_ratio + 0.5 * square / (2 * self.prior_log_scale).exp() - 0.5
+        square = self.config.slope_scale**2 + (theta - self.prior_mean).square()
+        divergence: Tensor = log_ratio + 0.5 * square / (2 * self.prior_log_scale).exp() - 0.5
+        return divergence
 
     def distortion(self, theta: Float[Tensor, "T"], lines: Lines) -> Float[Tensor, "T"]:
         """1/2 sum_i E_q (w x_i - y_i)^2, the expectation in closed form."""

@@ -16,9 +16,9 @@ unlabelled images that look like the class, in the sense of the turns too.
 
 Stages for each target:
 1. the feature network, lambda and the maps learn both class and turn of the source images, by the same 4K scores;
-2. the network is kept as it is, and with the features of every image in its four turns the head learns on, from a
-   source that stage 1 has not seen: the weights fit the sources of stage 1 so well that there a step has nothing to
-   correct, and what it learns of them fails on the target.
+2. the network is kept as it is, and with the features of every image in its four turns the head learns on, from all
+   sources, with one among them that stage 1 has not seen: the weights fit those it has seen so well that there a step
+   has nothing to correct. (From the unseen one alone, lambda would come to fit that one and no other.)
 
 Departures from the paper: a small network from scratch in the place of a ResNet-18 of ImageNet, frozen in stage 2, and
 therefore the division of the sources; every domain has its own normalisation statistics (`_features`); the size of the
@@ -29,6 +29,7 @@ Axes: T tasks, N images of a task, R = 4 turns, K classes, D feature.
 
 import copy
 import dataclasses
+import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,10 +81,9 @@ class DomainsConfig:
     upright: float = 0.5
     """Share of the images that stage 1 does not turn."""
     n_held_out: int = 1
-    """The last so many sources are not seen by stage 1, and stage 2 learns from them alone: to the network they are as
-    strange as the target will be. 0: all sources in both stages."""
+    """The last so many sources are not seen by stage 1: to the network they are in stage 2 what the target will be."""
     meta_steps: int = 150
-    """Of stage 2, each with a task of every source that it has."""
+    """Of stage 2, each with a task of every source."""
     meta_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation("adam", learning_rate=3e-3, weight_decay=0.0)
     )
@@ -257,8 +257,7 @@ def _adapt_to(
 ) -> Generator[Progress, None, dict[str, Tensor]]:
     """For every variant, 100 for each image of the target that is answered right, and 0 for the others."""
     every = [_Images(one.pixels[0], one.labels) for one in sources.values()]
-    n_first = len(every) - config.n_held_out
-    first, second = every[:n_first], every[n_first:] or every
+    first = every[: len(every) - config.n_held_out]
     pixels = torch.cat([one.pixels for one in first])
     with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
         torch.manual_seed(config.seed)
@@ -266,7 +265,7 @@ def _adapt_to(
     set_pixel_statistics(backbone, pixels)
     head = DomainHead(backbone.feature_size, len(target.class_names), config)
     yield from _pretrain(backbone, head, first, config, named)
-    seen = [_features(backbone, one, config) for one in second]
+    seen = [_features(backbone, one, config) for one in every]
     unseen = _features(backbone, _Images(target.pixels[0], target.labels), config)
     # Only the direction of a weight was learned; at length 1 a step has the size it has in SIB.
     head.start.data = ops.normalise(head.start.data)
@@ -322,23 +321,27 @@ def _features(backbone: Backbone, images: _Images, config: DomainsConfig) -> _Fe
     Yanghao Li, Naiyan Wang, Jianping Shi, Jiaying Liu, Xiaodi Hou. Revisiting Batch Normalization for Practical Domain
     Adaptation. 2016, arXiv:1603.04779.
     """
-    own = copy.deepcopy(backbone)
-    turned = [images.pixels.rot90(quarters, (2, 3)) for quarters in range(N_TURNS)]
+    own, n_images = copy.deepcopy(backbone), len(images.labels)
     with precision(config.precision):
         if config.own_statistics:
             for module in own.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.reset_running_stats()
-                    module.momentum = None  # the plain mean over batches
+                    module.momentum = None  # the plain mean over batches, which therefore are of one size
             own.train()
-            # Batches of all turns and, as images come class by class, of all classes.
-            mixed = torch.cat(turned)[
-                torch.from_numpy(np.random.default_rng(0).permutation(N_TURNS * len(images.labels)))
-            ]
-            for start in range(0, len(mixed), CHUNK):
-                own(mixed[start : start + CHUNK])
+            order = torch.from_numpy(np.random.default_rng([config.seed, 2]).permutation(n_images))
+            for rows in order.tensor_split(math.ceil(N_TURNS * n_images / CHUNK)):
+                own(torch.cat([images.pixels[rows].rot90(quarters, (2, 3)) for quarters in range(N_TURNS)]))
         own.eval()
-        parts = [torch.cat([own(one[i : i + CHUNK]) for i in range(0, len(one), CHUNK)]) for one in turned]
+        parts = [
+            torch.cat(
+                [
+                    own(chunk.rot90(quarters, (2, 3)))
+                    for chunk in images.pixels.tensor_split(math.ceil(n_images / CHUNK))
+                ]
+            )
+            for quarters in range(N_TURNS)
+        ]
     return _Features(torch.stack(parts, 1).float(), images.labels)
 
 

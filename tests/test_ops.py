@@ -124,9 +124,3 @@ def test_the_pullback_of_the_cosine_is_the_product_with_its_jacobian(tasks: Task
     (expected,) = torch.autograd.grad(cosine, weights, upstream * cosine.detach())
     found = ops.cosine_pullback(tasks.query, weights, lambda given: upstream * given)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-
-
-def test_means_by_label_leave_out_what_is_unlabelled_and_are_zero_for_a_class_without_rows() -> None:
-    x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [100.0, 100.0], [5.0, 6.0]])
-    found = ops.means_by_label(x, torch.tensor([2, 0, -1, 2]), 4)
-    assert torch.equal(found, torch.tensor([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0], [0.0, 0.0]]))

@@ -73,22 +73,19 @@ def load_glyphs(split: str, config: GlyphsConfig = GlyphsConfig()) -> Generator[
     if split not in SCRIPTS:
         raise unknown_name("split of glyphs", split, SCRIPTS)
     classes = characters(split)
-    masks, masks_of_class = yield from _draw_masks([character for _, character in classes], config.size)
-    items = _draw_items([character for _, character in classes], masks_of_class, config)
-    n_environments: int = getattr(config, f"{split}_environments")
-    n_items = len(items.mask)
-    pixels = torch.empty(n_environments, n_items, 3, config.size, config.size, dtype=torch.uint8)
-    hashes = [hashlib.sha256() for _ in range(n_items)]
-    for e in range(n_environments):
-        yield Progress("rendering glyphs", e, n_environments)
-        rng = np.random.default_rng([config.seed, list(SCRIPTS).index(split), e])
-        environment = draw_environment(rng, config.size, config.environment_variation)
-        for start in range(0, n_items, CHUNK):
-            chunk = slice(start, start + CHUNK)
-            pixels[e, chunk] = _render(environment, masks, items[chunk])
-        for digest, image in zip(hashes, pixels[e].numpy(), strict=True):
+    environments = [
+        draw_environment(
+            np.random.default_rng([config.seed, list(SCRIPTS).index(split), e]),
+            config.size,
+            config.environment_variation,
+        )
+        for e in range(getattr(config, f"{split}_environments"))
+    ]
+    pixels = yield from render_characters([character for _, character in classes], environments, config)
+    hashes = [hashlib.sha256() for _ in range(pixels.shape[1])]
+    for view in pixels:
+        for digest, image in zip(hashes, view.numpy(), strict=True):
             digest.update(image)
-    yield Progress("rendering glyphs", n_environments, n_environments)
     class_names = tuple(f"{script}/U+{ord(character):04X} {character}" for script, character in classes)
     return ImageSet(
         pixels=pixels,
@@ -97,11 +94,28 @@ def load_glyphs(split: str, config: GlyphsConfig = GlyphsConfig()) -> Generator[
         names=tuple(f"{name}/{item:02d}" for name in class_names for item in range(config.images_per_class)),
         digests=tuple(digest.digest() for digest in hashes),
         source=(
-            f"glyphs/{split} ({n_environments} environments of variation {config.environment_variation:g}, "
+            f"glyphs/{split} ({len(environments)} environments of variation {config.environment_variation:g}, "
             f"{config.images_per_class} images a class of variation {config.item_variation:g}, "
             f"{config.size} pixels, seed {config.seed})"
         ),
     )
+
+
+def render_characters(
+    wanted: list[str], environments: list[Environment], config: GlyphsConfig
+) -> Generator[Progress, None, UInt8[Tensor, "V N 3 S S"]]:
+    """`images_per_class` items of each character, in each of the environments."""
+    masks, masks_of_class = yield from _draw_masks(wanted, config.size)
+    items = _draw_items(wanted, masks_of_class, config)
+    n_items = len(items.mask)
+    pixels = torch.empty(len(environments), n_items, 3, config.size, config.size, dtype=torch.uint8)
+    for e, environment in enumerate(environments):
+        yield Progress("rendering glyphs", e, len(environments))
+        for start in range(0, n_items, CHUNK):
+            chunk = slice(start, start + CHUNK)
+            pixels[e, chunk] = _render(environment, masks, items[chunk])
+    yield Progress("rendering glyphs", len(environments), len(environments))
+    return pixels
 
 
 # ------------------------------------------------------------------------------------------------ masks from fonts

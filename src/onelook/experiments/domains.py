@@ -1,0 +1,389 @@
+"""Unsupervised adaptation to a new domain, from several labelled ones: SIB without a support set.
+
+Shell Xu Hu, Pablo Garcia Moreno, Yang Xiao, Xi Shen, Guillaume Obozinski, Neil D. Lawrence, Andreas Damianou.
+Empirical Bayes Transductive Meta-Learning with Synthetic Gradients. ICLR 2020, arXiv:2004.12696 ("SIB-Rot").
+
+A task is a mini-batch of one domain; all domains have the same classes. Each domain in turn is the target, whose
+labels are hidden, and the others are the sources. The weights theta of a cosine classifier start at a common lambda,
+    theta_0 = lambda - eta_0 grad of the rotation loss of the images of the task, at lambda
+and K synthetic gradient steps of SIB follow. All of it learns by the labels of mini-batches of the sources.
+
+How the rotation loss (Gidaris, Singh, Komodakis, ICLR 2018, arXiv:1803.07728) reads theta, which has to have the
+class weights in it for its gradient to say anything, is our choice: an image of class c turned by r quarters scores
+    z_cr = s (b + cos(f, R_r theta_c)),   R_0 = 1, and R_1 … R_3 learned D × D maps,
+and p(r) = sum_c p(c, r) of the softmax over all 4K pairs. So the step brings the weight of a class closer to the
+unlabelled images that look like the class, in the sense of the turns too.
+
+Stages for each target:
+1. the feature network, lambda and the maps learn both class and turn of the source images, by the same 4K scores;
+2. the network is kept as it is, and with the features of every image in its four turns the head learns on, from all
+   sources, with one among them that stage 1 has not seen: the weights fit those it has seen so well that there a step
+   has nothing to correct. (From the unseen one alone, lambda would come to fit that one and no other.)
+
+Departures from the paper: a small network from scratch in the place of a ResNet-18 of ImageNet, frozen in stage 2, and
+therefore the division of the sources; every domain has its own normalisation statistics (`_features`); the size of the
+rotation step is learned; the first step is a mean over the images, the others a sum as in SIB.
+
+Axes: T tasks, N images of a task, R = 4 turns, K classes, D feature.
+"""
+
+import copy
+import dataclasses
+import math
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelook import backbones, ops
+from onelook.backbones import Backbone
+from onelook.data.augment import N_DRAWS, Augmentation, augment
+from onelook.data.domains import Domains, read_domains
+from onelook.data.embed import precision
+from onelook.data.images import ImageSet, Reading
+from onelook.errors import DivergedError, SettingsError
+from onelook.events import Progress
+from onelook.methods.sib import GradientNetwork
+from onelook.scoring import Interval, interval, paired
+from onelook.train.loop import Optimisation
+from onelook.train.pretraining import set_pixel_statistics
+from onelook.workflows import require_backbone
+
+N_TURNS = 4
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class DomainsConfig:
+    backbone: str = "conv4-64"
+    image_size: int = 32
+    """Of images from a folder."""
+    batch_size: int = 64
+    """Images of a task."""
+    n_steps: int = 3
+    """K, the synthetic gradient steps."""
+    step_size: float = 1e-3
+    """eta of these."""
+    rotation_step_size: float = 0.03
+    """eta_0 of the rotation step, before it learns."""
+    pretrain_epochs: int = 15
+    pretrain_batch_size: int = 64
+    pretrain_optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation("adam", learning_rate=4e-3, weight_decay=1e-4)
+    )
+    augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
+    upright: float = 0.5
+    """Share of the images that stage 1 does not turn."""
+    n_held_out: int = 1
+    """The last so many sources are not seen by stage 1: to the network they are in stage 2 what the target will be."""
+    meta_steps: int = 150
+    """Of stage 2, each with a task of every source."""
+    meta_optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation("adam", learning_rate=3e-3, weight_decay=0.0)
+    )
+    own_statistics: bool = True
+    """Whether the batch normalisation of the network takes its statistics from the domain at hand, or from all sources
+    as they went by in stage 1."""
+    precision: str = "bfloat16"
+    """What the network computes in: float32 or bfloat16. Weights and the head stay in float32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"batch_size": 2, "n_steps": 0, "pretrain_epochs": 1, "pretrain_batch_size": 2, "meta_steps": 0}
+        for name, bound in (least | {"n_held_out": 0, "seed": 0}).items():
+            if getattr(self, name) < bound:
+                raise SettingsError(f"Domains need {name} of at least {bound}, but got {getattr(self, name)}.")
+        if not (self.step_size > 0 and 0 <= self.upright <= 1):
+            raise SettingsError(f"Domains need a positive step_size and upright from 0 to 1, but got step_size="
+                                f"{self.step_size} and upright={self.upright}.")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ the head
+
+
+class DomainHead(nn.Module):
+    """From the features of unlabelled images of a domain, in their four turns, to classifier weights for it.
+
+    rotation: whether theta_0 is lambda after the rotation step, or lambda itself.
+    """
+
+    def __init__(self, feature_size: int, n_way: int, config: DomainsConfig) -> None:
+        super().__init__()
+        self.n_steps, self.step_size, self.rotation = config.n_steps, config.step_size, True
+        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
+            torch.manual_seed(config.seed)
+            self.start = nn.Parameter(ops.normalise(torch.randn(n_way, feature_size)))
+            self.gradient_network = GradientNetwork(n_way)
+        # The maps R_1 … R_3, less the identity.
+        self.maps = nn.Parameter(torch.zeros(N_TURNS - 1, feature_size, feature_size))
+        self.rotation_step_size = nn.Parameter(torch.tensor(config.rotation_step_size))
+        self.scale = nn.Parameter(torch.tensor(10.0))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def adapt(self, turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T K D"]:
+        theta = self.init(turned)
+        for _ in range(self.n_steps):
+            theta = self.step(theta, turned[:, :, 0])
+        return theta
+
+    def forward(self, turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T N K"]:
+        """Logits of the upright images."""
+        return self.score(self.adapt(turned), turned[:, :, 0])
+
+    def init(self, turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T K D"]:
+        theta = self.start.expand(len(turned), *self.start.shape)
+        return theta - self.rotation_step_size * self.rotation_gradient(theta, turned) if self.rotation else theta
+
+    def step(self, theta: Float[Tensor, "T K D"], features: Float[Tensor, "T N D"]) -> Float[Tensor, "T K D"]:
+        """SIB's: the derivative of the hidden loss by the scores is estimated, the rest is known."""
+        gradient = ops.cosine_pullback(
+            features, theta, lambda cosine: self.gradient_network(self.scale * (self.bias + cosine))
+        )
+        return theta - self.step_size * self.scale * gradient
+
+    def score(self, theta: Float[Tensor, "T K D"], features: Float[Tensor, "T N D"]) -> Float[Tensor, "T N K"]:
+        return self.scale * (self.bias + ops.cosine_similarity(features, theta))
+
+    def turned_weights(self, theta: Float[Tensor, "T K D"]) -> Float[Tensor, "T 4*K D"]:
+        """R_r theta_c, turn by turn."""
+        turned = theta.unsqueeze(1) @ self.maps.mT + theta.unsqueeze(1)
+        return torch.cat([theta, turned.flatten(1, 2)], 1)
+
+    def rotation_loss(self, theta: Float[Tensor, "T K D"], turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T"]:
+        """Mean over the turned images of a task of -log sum_c p(c, r)."""
+        z = self._joint(theta, turned)
+        log_p_TNRR: Tensor = z.logsumexp(-1) - z.logsumexp((-2, -1)).unsqueeze(-1)
+        return -log_p_TNRR.diagonal(dim1=2, dim2=3).mean((1, 2))
+
+    def rotation_gradient(
+        self, theta: Float[Tensor, "T K D"], turned: Float[Tensor, "T N 4 D"]
+    ) -> Float[Tensor, "T K D"]:
+        """By theta, in closed form, so that no inner autograd is needed.
+
+        By the scores of an image in turn r: p(c, r') for all pairs, less p(c | r) for the pairs of the true turn.
+        """
+        z = self._joint(theta, turned)
+        own = torch.eye(N_TURNS, dtype=z.dtype, device=z.device).unsqueeze(-1)  # R (of the image) R (of the weight) 1
+        by_scores = (z.flatten(-2).softmax(-1).view_as(z) - z.softmax(-1) * own) / (z.shape[1] * N_TURNS)
+        weights = self.turned_weights(theta)
+        by_scores = by_scores.flatten(-2).flatten(1, 2)
+        by_weights = self.scale * ops.cosine_pullback(turned.flatten(1, 2), weights, lambda _: by_scores)
+        by_weights = by_weights.view(len(theta), N_TURNS, *theta.shape[1:])
+        others = by_weights[:, 1:]
+        return by_weights[:, 0] + (others + others @ self.maps).sum(1)
+
+    def _joint(self, theta: Float[Tensor, "T K D"], turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T N 4 4 K"]:
+        """Scores z_cr of every turned image: its own turn, then r, then c."""
+        z = self.score(self.turned_weights(theta), turned.flatten(1, 2))
+        return z.view(*turned.shape[:3], N_TURNS, -1)
+
+
+# ------------------------------------------------------------------------------------------------ the experiment
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Of one domain."""
+
+    pixels: UInt8[Tensor, "N C H W"]
+    labels: Int[Tensor, "N"]
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Of one domain, every image in its four turns."""
+
+    turned: Float[Tensor, "N 4 D"]
+    labels: Int[Tensor, "N"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+VARIANTS = {"fixed": (False, 0), "rotation": (True, 0), "rotation + steps": (True, None)}
+"""Name -> whether there is the rotation step, and how many synthetic steps (None: K). Each learns on its own."""
+
+
+def domains(config: DomainsConfig, data: Path | Domains) -> Generator[Reading, None, dict[str, Any]]:
+    """Each domain in turn as the target; returns the record of it as plain data.
+
+    Raises DataError, SettingsError, DivergedError.
+    data: a folder of domain/class/image, or images as `data.domains.glyph_domains` gives them.
+    Accuracies are in percent, with 95 % intervals over the images of the target; differences are paired, image by
+    image. Images of one task share its weights, which the intervals do not know.
+    """
+    require_backbone(config.backbone)
+    images = (yield from read_domains(data, config.image_size)) if isinstance(data, Path) else data
+    if len(images) < config.n_held_out + 2:
+        raise SettingsError(f"{config.n_held_out} held-out sources, one more and a target are {config.n_held_out + 2} "
+                            f"domains, but got {len(images)}; give more, or a smaller n_held_out.")  # fmt: skip
+    targets: list[dict[str, Any]] = []
+    for number, target in enumerate(images):
+        sources = {name: one for name, one in images.items() if name != target}
+        named = f"{target} ({number + 1} of {len(images)})"
+        right = yield from _adapt_to(images[target], sources, config, named)
+        targets.append({"target": target, "sources": list(sources), "n_images": len(images[target])} | _told(right))
+    class_names = next(iter(images.values())).class_names
+    return {
+        "experiment": "domains",
+        "config": dataclasses.asdict(config),
+        "data": {name: one.source for name, one in images.items()},
+        "classes": list(class_names),
+        "targets": targets,
+        "mean_accuracy": {
+            n: sum(t["accuracy"][n]["mean"] for t in targets) / len(targets) for n in targets[0]["accuracy"]
+        },
+    }
+
+
+def _told(right: dict[str, Tensor]) -> dict[str, Any]:
+    pairs = (("rotation", "fixed"), ("rotation + steps", "rotation"), ("rotation + steps", "fixed"))
+    return {
+        "accuracy": {name: _plain(interval(values)) for name, values in right.items()},
+        "difference": {f"{a} - {b}": _plain(paired(right[a], right[b])) for a, b in pairs},
+    }
+
+
+def _plain(value: Interval) -> dict[str, float]:
+    return {"mean": value.mean, "ci95": value.ci95}
+
+
+def _adapt_to(
+    target: ImageSet, sources: Domains, config: DomainsConfig, named: str
+) -> Generator[Progress, None, dict[str, Tensor]]:
+    """For every variant, 100 for each image of the target that is answered right, and 0 for the others."""
+    every = [_Images(one.pixels[0], one.labels) for one in sources.values()]
+    first = every[: len(every) - config.n_held_out]
+    pixels = torch.cat([one.pixels for one in first])
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
+        torch.manual_seed(config.seed)
+        backbone = backbones.create(config.backbone, pixels.shape[1], pixels.shape[-1])
+    set_pixel_statistics(backbone, pixels)
+    head = DomainHead(backbone.feature_size, len(target.class_names), config)
+    yield from _pretrain(backbone, head, first, config, named)
+    seen = [_features(backbone, one, config) for one in every]
+    unseen = _features(backbone, _Images(target.pixels[0], target.labels), config)
+    # Only the direction of a weight was learned; at length 1 a step has the size it has in SIB.
+    head.start.data = ops.normalise(head.start.data)
+    heads = {name: _variant(head, rotation, n_steps) for name, (rotation, n_steps) in VARIANTS.items()}
+    before = {"stage 1": _judge(_variant(head, False, 0), unseen, config)}
+    yield from _meta_train(heads, seen, config, named)
+    return before | {name: _judge(one, unseen, config) for name, one in heads.items()}
+
+
+def _variant(head: DomainHead, rotation: bool, n_steps: int | None) -> DomainHead:
+    one = copy.deepcopy(head)
+    one.rotation, one.n_steps = rotation, one.n_steps if n_steps is None else n_steps
+    return one
+
+
+def _pretrain(
+    backbone: Backbone, head: DomainHead, sources: list[_Images], config: DomainsConfig, named: str
+) -> Generator[Progress, None, None]:
+    """Stage 1: class and turn together, every batch of one source."""
+    size = min([config.pretrain_batch_size, *(len(one.labels) for one in sources)])
+    steps_per_epoch = sum(len(one.labels) for one in sources) // size
+    n_steps = config.pretrain_epochs * steps_per_epoch
+    parameters = [*backbone.parameters(), head.start, head.maps, head.scale]
+    optimiser = config.pretrain_optimisation.build(parameters)
+    backbone.train()
+    for step in range(n_steps):
+        rng = np.random.default_rng([config.seed, 1, step])
+        source = sources[step % len(sources)]
+        rows = torch.from_numpy(rng.permutation(len(source.labels))[:size])
+        moved = augment(source.pixels[rows], config.augmentation, rng.random((size, N_DRAWS)))
+        turns = torch.from_numpy(np.where(rng.random(size) < config.upright, 0, rng.integers(1, N_TURNS, size)))
+        with precision(config.precision):
+            features = backbone(turn(moved, turns)).float().unsqueeze(0)
+        scores = head.score(head.turned_weights(head.start.unsqueeze(0)), features)[0]
+        _descend(optimiser, config.pretrain_optimisation, step, n_steps,
+                 functional.cross_entropy(scores, turns * head.start.shape[0] + source.labels[rows]))  # fmt: skip
+        yield Progress(f"pretraining for {named}", step + 1, n_steps)
+    backbone.eval()
+
+
+def turn(pixels: Float[Tensor, "N C H W"], turns: Tensor) -> Float[Tensor, "N C H W"]:
+    """Each image turned by its number of quarters."""
+    out = torch.empty_like(pixels)
+    for quarters in range(N_TURNS):
+        out[turns == quarters] = pixels[turns == quarters].rot90(quarters, (2, 3))
+    return out
+
+
+@torch.no_grad()
+def _features(backbone: Backbone, images: _Images, config: DomainsConfig) -> _Features:
+    """With the normalisation statistics of these images themselves, as every batch of stage 1 had those of its domain.
+
+    Yanghao Li, Naiyan Wang, Jianping Shi, Jiaying Liu, Xiaodi Hou. Revisiting Batch Normalization for Practical Domain
+    Adaptation. 2016, arXiv:1603.04779.
+    """
+    own, n_images = copy.deepcopy(backbone), len(images.labels)
+    with precision(config.precision):
+        if config.own_statistics:
+            for module in own.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.reset_running_stats()
+                    module.momentum = None  # the plain mean over batches, which therefore are of one size
+            own.train()
+            order = torch.from_numpy(np.random.default_rng([config.seed, 2]).permutation(n_images))
+            for rows in order.tensor_split(math.ceil(N_TURNS * n_images / CHUNK)):
+                own(torch.cat([images.pixels[rows].rot90(quarters, (2, 3)) for quarters in range(N_TURNS)]))
+        own.eval()
+        parts = [
+            torch.cat(
+                [
+                    own(chunk.rot90(quarters, (2, 3)))
+                    for chunk in images.pixels.tensor_split(math.ceil(n_images / CHUNK))
+                ]
+            )
+            for quarters in range(N_TURNS)
+        ]
+    return _Features(torch.stack(parts, 1).float(), images.labels)
+
+
+def _meta_train(
+    heads: dict[str, DomainHead], sources: list[_Features], config: DomainsConfig, named: str
+) -> Generator[Progress, None, None]:
+    """Stage 2: all heads on the same tasks, one of every source in each step."""
+    optimisation = config.meta_optimisation
+    optimisers = {name: optimisation.build(head.parameters()) for name, head in heads.items()}
+    size = min([config.batch_size, *(len(one) for one in sources)])
+    for step in range(config.meta_steps):
+        rng = np.random.default_rng([config.seed, 3, step])
+        rows = [torch.from_numpy(rng.permutation(len(one))[:size]) for one in sources]
+        turned = torch.stack([one.turned[r] for one, r in zip(sources, rows, strict=True)])
+        labels = torch.stack([one.labels[r] for one, r in zip(sources, rows, strict=True)])
+        for name, head in heads.items():
+            loss = functional.cross_entropy(head(turned).flatten(0, 1), labels.flatten())
+            _descend(optimisers[name], optimisation, step, config.meta_steps, loss)
+        yield Progress(f"meta-training for {named}", step + 1, config.meta_steps)
+
+
+def _descend(
+    optimiser: torch.optim.Optimizer, optimisation: Optimisation, step: int, n_steps: int, loss: Tensor
+) -> None:
+    if not loss.isfinite():
+        raise DivergedError(f"The loss became {loss.item()} at step {step + 1}; choose a smaller learning rate.")
+    for group in optimiser.param_groups:
+        group["lr"] = optimisation.learning_rate_at(step, n_steps)
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+
+
+def _judge(head: DomainHead, target: _Features, config: DomainsConfig) -> Float[Tensor, "N"]:
+    """Every image of the target is in one task; tasks are of nearly the same size."""
+    n_tasks = max(1, round(len(target) / config.batch_size))
+    order = torch.from_numpy(np.random.default_rng([config.seed, 4]).permutation(len(target)))
+    right = torch.empty(len(target))
+    for rows in order.tensor_split(n_tasks):
+        with torch.inference_mode():
+            answers = head(target.turned[rows].unsqueeze(0))[0].argmax(-1)
+        right[rows] = 100 * (answers == target.labels[rows]).float()
+    return right

@@ -194,8 +194,10 @@ def print_markdown(markdown: str) -> None:
             view.add_column(name.removeprefix("paired "), overflow="fold", no_wrap=name not in ("data", "method"))
     for row in rows:
         view.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in alike))
-    print(", ".join(said))
-    Console().print(view)
+    if said:
+        print(", ".join(said))
+    wide = Console(width=10_000).measure(view).minimum
+    Console(width=max(Console().width, wide)).print(view)
 
 
 def results_table(records: list[dict[str, Any]]) -> str:

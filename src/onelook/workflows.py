@@ -206,6 +206,8 @@ def benchmark(
 ) -> Generator[Any, None, list[dict[str, Any]]]:
     """Result records on tasks of `split`; methods that learn are trained on the training classes of `data` first."""
     backbone, about = load_backbone(checkpoint)
+    for request in comparison.requests:
+        recipes.require_features(request)  # before the features are computed, which may take long
     test = yield from features(data, split, backbone, place)
     about = {"dataset": data, "split": split, "backbone": f"{about['name']}@{backbone.digest().hex()[:12]}",
              "precision": place.precision}  # fmt: skip

@@ -180,7 +180,7 @@ def train(
     spec = TaskSpec(way, shot, query, seed=seed)
     writable(out)
     if backbone in BACKBONES:
-        optimisation = Optimisation("adam", learning_rate or 2e-3, weight_decay=0.0)
+        optimisation = Optimisation("adam", 2e-3 if learning_rate is None else learning_rate, weight_decay=0.0)
         config = MetaTrainConfig(steps or 6000, tasks_per_step or 1, spec, optimisation)
         job = workflows.pretrain_by_episodes(data, backbone, request, config, out, place, image_size)
         path = run(job, "training")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onelook import artifacts, console, workflows
+from onelook.backbones import BACKBONES
 from onelook.cli.options import (
     FINISHED,
     NPZ,
@@ -26,10 +27,12 @@ from onelook.cli.options import (
     writable,
 )  # fmt: skip
 from onelook.console import run
+from onelook.data.domains import GlyphDomainsConfig, glyph_domains
 from onelook.data.sampler import TaskSpec
 from onelook.errors import SettingsError
 from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
 from onelook.experiments.curves import CurvesConfig, curves
+from onelook.experiments.domains import DomainsConfig, domains
 from onelook.experiments.lines import LinesConfig, lines
 from onelook.provenance import commit, machine
 from onelook.train.recipes import parse_request
@@ -43,6 +46,7 @@ else:
     Context = typer.Context.__mro__[1]  # what typer hands over in truth, and what the tests' type checks see
 
 RUNS = "Folder of the rows. Those that are done in it are not made again."
+PACS = "A folder of domain/class/image, all domains with the same classes. Default: built-in glyphs of four domains."
 ROTATION = "The same with --rotation-weight, for the rows that need it."
 
 
@@ -157,3 +161,28 @@ def benchmark_lines(
                   f"information {final['information']:.3f} of {record['exact']['information']:.3f} nats")  # fmt: skip
     if json is not None:
         artifacts.save_results(records, json)
+
+
+@benchmark_app.command("domains")
+def benchmark_domains(
+    data: Annotated[Path | None, typer.Option(help=PACS)] = None,
+    backbone: Annotated[str, typer.Option(help=f"One of {', '.join(BACKBONES)}.")] = "conv4-64",
+    image_size: ImageSize = None,
+    precision: Precision = "auto", seed: Seed = 0, json: JsonFile = None,
+) -> None:  # fmt: skip
+    """Adaptation to each domain in turn, without a label of it, from labelled images of the others.
+
+    Example: onelook benchmark domains --data FOLDER --image-size 64
+    """
+    if json is not None:
+        writable(json.parent, json)
+    place = place_of(None, None, precision)
+    config = DomainsConfig(backbone, image_size or 32, precision=place.precision, seed=seed)
+    images = data or run(glyph_domains(GlyphDomainsConfig(seed=seed)), "glyphs of four domains")
+    record = run(domains(config, images), "domains") | {"commit": commit(), "machine": machine()}
+    if json is not None:
+        artifacts.save_results([record], json)
+    for target in record["targets"]:
+        own = ", ".join(f"{name} {value['mean']:.2f} ± {value['ci95']:.2f}" for name, value in
+                        target["accuracy"].items())  # fmt: skip
+        print(f"{target['target']} ({target['n_images']:,} images): {own}")

@@ -149,6 +149,9 @@ class TableConfig:
 
 def table(config: TableConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
     """Result records, one for each row and shot, with the paired difference to SIB; rows are kept under `out`."""
+    for checkpoint in (config.backbone, config.rotation_backbone):
+        if checkpoint is not None:
+            load_backbone(checkpoint)  # a file that will not do is refused now, not after hours
     made: dict[str, tuple[dict[str, Any], dict[int, Tensor]]] = {}
     for i, key in enumerate(config.rows):
         if ROWS[key].rotation and config.rotation_backbone is None:
@@ -208,8 +211,11 @@ def _row(
         return known
     about: dict[str, Any] = {"backbone": f"{named['name']}@{asked['network']}", "by_shot": {}}
     accuracies: dict[int, Tensor] = {}
-    for shot in config.shots:
-        spec = TaskSpec(5, shot, 15, seed=config.seed)
+    specs = {shot: TaskSpec(5, shot, 15, seed=config.seed) for shot in config.shots}
+    test = yield from features(config.data, config.split, backbone, place)
+    for spec in specs.values():
+        TaskSampler(test, spec)  # too few test classes are refused now, not after a training
+    for shot, spec in specs.items():
         method, items, facts = yield from _trained(row, spec, config, checkpoint, folder, place)
         accuracies[shot] = yield from task_accuracies(method, TaskSampler(items, spec), config.n_tasks)
         about["by_shot"][str(shot)] = facts
@@ -230,7 +236,8 @@ def _trained(
     validation = yield from features(config.data, "val", backbone, place)
     n_network = _n_parameters(backbone)
     if row.on == "features":
-        clock = _Clock(folder / f"seconds-{spec.n_shot}.json")
+        # In the folder of the training, which may serve several shots.
+        clock = _Clock(recipes.run_of(request, spec, training, validation, folder) / "seconds.json")
         work = ready(request, spec, backbone.feature_size, training, validation, folder)
         method = (yield from clock.of(work)).method
         items: Views = yield from features(config.data, config.split, backbone, place)

@@ -144,11 +144,10 @@ def ready(
         method, about = load_method(request.file)
         if not isinstance(method, ImageMethod):
             require_feature_size(method, feature_size, str(request.file))
-        return Ready(method, {"trained_on": about["config"].get("trained_on", "")})
+        config = about.get("config", {})
+        return Ready(method, {"trained_on": config.get("trained_on", config.get("data", ""))})
+    require_features(request)
     method = build(request, spec, feature_size, _n_classes(training))
-    if isinstance(method, ImageMethod):
-        raise SettingsError(f"{request.label} trains its own feature network; run `onelook train --method "
-                            f"{request.label}` first, and give the file it makes.")  # fmt: skip
     learns = has_weights(method)
     if (learns or method.needs_training_classes) and (training is None or validation is None):
         raise SettingsError(
@@ -159,11 +158,19 @@ def ready(
         if training is not None:
             method.prepare(training.features, training.labels)
         return Ready(method.eval())
-    about = describe(request, spec, training, validation, n_steps)
-    run = runs / digest(json.dumps(about, sort_keys=True).encode()).hex()[:16]
+    run = run_of(request, spec, training, validation, runs, n_steps)
     path = yield from meta_train(request, spec, training, validation, run, n_steps)
     trained, found = load_method(path)
-    return Ready(trained, {"recipe": request.recipe, "train_steps": about["n_steps"]}, found["history"])
+    return Ready(trained, {"recipe": request.recipe, "train_steps": found["config"]["n_steps"]}, found["history"])
+
+
+def run_of(
+    request: MethodRequest, spec: TaskSpec, training: Embeddings, validation: Embeddings, runs: Path,
+    n_steps: int | None = None,
+) -> Path:  # fmt: skip
+    """The folder of a training under `runs`; one that differs in anything that matters has another."""
+    about = describe(request, spec, training, validation, n_steps)
+    return runs / digest(json.dumps(about, sort_keys=True).encode()).hex()[:16]
 
 
 def meta_train(
@@ -175,7 +182,8 @@ def meta_train(
     method = build(request, spec, training.feature_size, _n_classes(training))
     method.prepare(training.features, training.labels)
     config = _config(request, spec, n_steps)
-    TaskSampler(validation, config.tasks)  # too few validation classes are refused now, not after many steps
+    for own in config.specs:
+        TaskSampler(validation, own)  # too few validation classes are refused now, not after many steps
     objective = MetaTraining(method, training, validation, config)
     about = describe(request, spec, training, validation, n_steps)
     return (yield from train(objective, config.optimisation, about, run))
@@ -213,6 +221,7 @@ def has_weights(method: Method) -> bool:
 def require_weights(request: MethodRequest, spec: TaskSpec) -> None:
     """Raises SettingsError where there is nothing to train."""
     require_name(request)
+    require_features(request)
     if not has_weights(build(request, spec)):
         raise SettingsError(f"{request.label} has nothing to learn; use it as it is.")
 
@@ -225,6 +234,13 @@ def require_name(request: MethodRequest) -> None:
     """Raises SettingsError for the file of a method that is trained already."""
     if request.file:
         raise SettingsError(f"{request.file} is trained already; give the name of a method.")
+
+
+def require_features(request: MethodRequest) -> None:
+    """Raises SettingsError for the name of a method that is not made for features, but for images."""
+    if not request.file and "backbone" in methods.parameters_of(request.name):
+        raise SettingsError(f"{request.label} trains its own feature network; run `onelook train --method "
+                            f"{request.label}` first, and give the file it makes.")  # fmt: skip
 
 
 def build(

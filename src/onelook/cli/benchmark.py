@@ -14,6 +14,7 @@ from onelook.cli.options import (
     Cache,
     Data,
     Home,
+    ImageSize,
     JsonFile,
     Precision,
     Query,

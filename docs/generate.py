@@ -1,10 +1,11 @@
-"""Write docs/benchmarks.md from the result files under benchmarks/: no figure there is typed by hand."""
+"""Write docs/benchmarks.md and docs/paper.md from the result files under benchmarks/: no figure is typed by hand."""
 
 import json
 from pathlib import Path
 
 from onelook.artifacts import load_results
 from onelook.benchmark import table
+from onelook.experiments import page as paper
 from onelook.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -21,9 +22,20 @@ ones, hence the higher level.
 """
 
 
+PAPER = ("paper", "curves", "bottleneck", "lines", "domains")
+"""Results that have a page of their own."""
+
+
+def paper_results() -> dict[str, list[dict[str, object]]]:
+    paths = {name: ROOT / "benchmarks" / f"{name}.json" for name in PAPER}
+    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
 def page() -> str:
     sections = [HEAD]
     for path in sorted((ROOT / "benchmarks").glob("*.json")):
+        if path.stem in PAPER:
+            continue
         records = json.loads(path.read_text())
         title = path.stem
         body = _results(path) if all("accuracy" in record for record in records) else _measurements(records)
@@ -51,3 +63,7 @@ def _measurements(records: list[dict[str, object]]) -> str:
 
 if __name__ == "__main__":
     write_atomically(ROOT / "docs" / "benchmarks.md", page().encode())
+    results = paper_results()
+    write_atomically(ROOT / "docs" / "paper.md", paper.page(results).encode())
+    for name, svg in paper.plots(results).items():
+        write_atomically(ROOT / "docs" / "plots" / f"{name}.svg", svg)

@@ -35,6 +35,7 @@ from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
 from onelook.experiments.curves import CurvesConfig, curves
 from onelook.experiments.domains import DomainsConfig, domains
 from onelook.experiments.lines import LinesConfig, lines
+from onelook.experiments.table import ROWS, TableConfig, markdown, table
 from onelook.provenance import commit, machine
 from onelook.train.recipes import parse_request
 from onelook.workflows import Comparison
@@ -92,6 +93,34 @@ def benchmark(
     if json is not None:
         artifacts.save_results(records, json)
     console.print_records(records, as_json=False)
+
+
+@benchmark_app.command("paper")
+def benchmark_paper(
+    backbone: Trained,
+    rotation_backbone: Annotated[Path | None, typer.Option(help=ROTATION)] = None,
+    data: Data = "cifar-fs",
+    split: Split = "test",
+    rows: Annotated[str, typer.Option(help=f"Some of {', '.join(ROWS)}.")] = ",".join(ROWS),
+    tasks: Tasks = 2000,
+    out: Annotated[Path, typer.Option(help=RUNS)] = Path("runs/paper"),
+    seed: Seed = 0, json: JsonFile = None,
+    precision: Precision = "auto", home: Home = None, cache: Cache = None,
+) -> None:  # fmt: skip
+    """The comparison of the paper: SIB and its baselines on the same tasks, beginning with the same feature network.
+
+    Example: onelook benchmark paper --backbone runs/cifar-fs/model.safetensors --rows sib,sib-0,r2d2
+    """
+    place = place_of(cache, home, precision)
+    writable(out)
+    if json is not None:
+        writable(json.parent, json)
+    chosen = tuple(key.strip() for key in rows.split(","))
+    config = TableConfig(backbone, rotation_backbone, data, split, chosen, n_tasks=tasks, seed=seed)
+    records = run(table(config, out, place), "paper")
+    if json is not None:
+        artifacts.save_results(records, json)
+    console.print_markdown(markdown(records))
 
 
 @benchmark_app.command("curves")

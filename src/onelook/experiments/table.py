@@ -27,7 +27,7 @@ from onelook.events import Notice
 from onelook.files import write_atomically, write_tensors
 from onelook.methods import ImageMethod, Method
 from onelook.provenance import commit, machine
-from onelook.scoring import interval, paired, task_accuracies
+from onelook.scoring import Interval, interval, paired, task_accuracies
 from onelook.train import Validated, recipes
 from onelook.train.recipes import has_weights, parse_request, ready
 from onelook.workflows import N_VIEWS, Place, features, items_of, meta_train_images
@@ -177,8 +177,10 @@ def _records(
         versus = None
         if shot in reference:
             difference = paired(values, reference[shot])
+            gain = relative_gain(reference[shot], values)
             versus = {"method": ROWS[REFERENCE].title, "difference": round(difference.mean, 3),
-                      "ci95": round(difference.ci95, 3)}  # fmt: skip
+                      "ci95": round(difference.ci95, 3),
+                      "relative": {"mean": round(gain.mean, 3), "ci95": round(gain.ci95, 3)}}  # fmt: skip
         own = about["by_shot"].get(str(shot), {})
         records.append(
             {
@@ -192,6 +194,14 @@ def _records(
             }
         )  # fmt: skip
     return records
+
+
+def relative_gain(values: Float[Tensor, "T"], base: Float[Tensor, "T"]) -> Interval:
+    """By how many percent the mean of `values` is above that of `base`, on the same tasks; interval to first order."""
+    values, base = values.double(), base.double()
+    ratio = (values.mean() / base.mean()).item()
+    spread = interval(100 * (values - ratio * base) / base.mean())  # of mean 0
+    return Interval(100 * (ratio - 1), spread.ci95)
 
 
 def _row(

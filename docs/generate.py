@@ -6,6 +6,7 @@ from pathlib import Path
 from onelook.artifacts import load_results
 from onelook.benchmark import table
 from onelook.experiments import page as paper
+from onelook.experiments.plots import plots
 from onelook.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -65,5 +66,5 @@ if __name__ == "__main__":
     write_atomically(ROOT / "docs" / "benchmarks.md", page().encode())
     results = paper_results()
     write_atomically(ROOT / "docs" / "paper.md", paper.page(results).encode())
-    for name, svg in paper.plots(results).items():
+    for name, svg in plots(results).items():
         write_atomically(ROOT / "docs" / "plots" / f"{name}.svg", svg)

@@ -196,7 +196,7 @@ def print_markdown(markdown: str) -> None:
         view.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in alike))
     if said:
         print(", ".join(said))
-    wide = Console(width=10_000).measure(view).minimum
+    wide = Console(width=10_000).measure(view).maximum
     Console(width=max(Console().width, wide)).print(view)
 
 

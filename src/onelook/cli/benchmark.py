@@ -35,7 +35,8 @@ from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
 from onelook.experiments.curves import CurvesConfig, curves
 from onelook.experiments.domains import DomainsConfig, domains
 from onelook.experiments.lines import LinesConfig, lines
-from onelook.experiments.table import ROWS, TableConfig, markdown, table
+from onelook.experiments.rows import ROWS
+from onelook.experiments.table import TableConfig, markdown, table
 from onelook.provenance import commit, machine
 from onelook.train.recipes import parse_request
 from onelook.workflows import Comparison

@@ -240,7 +240,8 @@ def lines(config: LinesConfig = LinesConfig()) -> Generator[Progress, None, dict
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        epochs.append({"epoch": epoch + 1} | _judge(model, training, unseen) | _judge_network(network, unseen))
+        judged = _judge(model, training, unseen) | _judge_network(network, unseen)
+        epochs.append({"epoch": epoch + 1} | {name: float(f"{value:.5g}") for name, value in judged.items()})
         yield Progress("spinning lines", epoch + 1, config.epochs, f"error {epochs[-1]['test_error']:.4f}")
     with torch.no_grad():
         theta = model.adapt(unseen.x)
@@ -252,7 +253,7 @@ def lines(config: LinesConfig = LinesConfig()) -> Generator[Progress, None, dict
         | dict(zip(("best_share", "best_information"), best_share(config), strict=True)),
         "epochs": epochs,
         "final": _final(config, theta, truth, unseen) | {k: v for k, v in epochs[-1].items() if k != "epoch"},
-        "points": torch.stack([truth, theta], 1).tolist(),
+        "points": [[round(v, 5) for v in pair] for pair in torch.stack([truth, theta], 1).tolist()],
     }
 
 

@@ -1,20 +1,13 @@
-"""The page of the paper's experiments, docs/paper.md, and its plots: made from the result files, nothing by hand."""
+"""The page of the paper's experiments, docs/paper.md: made from the result files, no figure by hand."""
 
-import io
-from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from onelook.experiments.table import REFERENCE, markdown
-
-Records = Sequence[dict[str, Any]]
+from onelook.experiments.plots import Records, kind_of, of_experiment, steps_of
+from onelook.experiments.rows import REFERENCE
+from onelook.experiments.table import markdown
 
 TOLERANCE = 1.5
 """Points below a published figure that are not called a shortfall."""
-BLUE, ORANGE, GREY, GREEN = "#2563eb", "#d97706", "#6b7280", "#059669"
 
 HEAD = """# The paper, whole
 
@@ -36,21 +29,6 @@ def page(results: dict[str, Records]) -> str:
         "domains": _domains,
     }
     return "\n".join([HEAD, *(make(results[name]) for name, make in sections.items() if name in results)])
-
-
-def plots(results: dict[str, Records]) -> dict[str, bytes]:
-    """SVG files by name, the same bytes for the same results."""
-    makers = {"methods": ("paper", _plot_methods), "steps": ("curves", _plot_steps),
-              "queries": ("curves", _plot_queries), "lines": ("lines", _plot_lines)}  # fmt: skip
-    with mpl.rc_context({"svg.hashsalt": "onelook", "font.size": 9, "axes.spines.top": False,
-                         "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}):  # fmt: skip
-        return {name: _svg(make(results[source])) for name, (source, make) in makers.items() if source in results}
-
-
-def _svg(figure: Figure) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="svg", metadata={"Date": None}, bbox_inches="tight")
-    return out.getvalue()
 
 
 def _made(records: Records) -> str:
@@ -78,7 +56,7 @@ network has an advantage over one that was published without.
 {markdown(records)}
 
 The SIB rows of K = 0, 1, 5 and the rows on features are meta-trained for each shot or for both, as
-`experiments/table.py` says. {_made(records)}
+`experiments/rows.py` says. {_made(records)}
 
 {_verdict(records)}
 
@@ -137,6 +115,10 @@ def _gain(records: Records) -> str:
         "longer. Two things belong beside this number. It is a gain over not looking at the queries, and the queries "
         "were balanced, 15 of each class, which SIB has seen in training and makes use of. "
     )
+    turned, own = by_row.get(("cc-rot", 1)), by_row.get(("sib-rot", 1))
+    if turned is not None and own is not None:
+        text += (f"On the features of the strongest baseline, with rotation, SIB is {own['accuracy']:.2f} against their "
+                 f"own {turned['accuracy']:.2f}: {100 * (own['accuracy'] / turned['accuracy'] - 1):.1f} %. ")  # fmt: skip
     if strongest is not None:
         by = 100 * (best["accuracy"] / strongest["accuracy"] - 1)
         text += (f"And over the strongest baseline with a published CIFAR-FS figure ({strongest['method']}, here "
@@ -146,26 +128,6 @@ def _gain(records: Records) -> str:
         gain = five["versus"]["relative"]
         text += f"At five shots it shrinks to {gain['mean']:.1f} ± {gain['ci95']:.1f} %."
     return text
-
-
-def _plot_methods(records: Records) -> Figure:
-    one = sorted((r for r in records if r["n_shot"] == 1), key=lambda r: r["accuracy"])
-    figure = Figure(figsize=(8, 0.27 * len(one) + 1))
-    axes = figure.subplots(1, 2, sharey=True)
-    place = {r["row"]: i for i, r in enumerate(one)}
-    for axis, shot in zip(axes, (1, 5), strict=True):
-        for r in (r for r in records if r["n_shot"] == shot):
-            colour = BLUE if r["paper"].startswith("Hu") else ORANGE if r["transductive"] else GREY
-            axis.errorbar(r["accuracy"], place[r["row"]], xerr=r["ci95"], fmt="o", color=colour, markersize=4)
-            if r["published"]:
-                axis.plot(r["published"], place[r["row"]], "|", color=colour, markersize=9)
-        axis.set_xlabel(f"{shot}-shot accuracy (%)")
-    axes[0].set_yticks(range(len(one)), [r["method"] for r in one])
-    for colour, label in ((BLUE, "SIB"), (ORANGE, "sees the queries"), (GREY, "inductive")):
-        axes[1].plot([], [], "o", color=colour, label=label, markersize=4)
-    axes[1].plot([], [], "|", color=GREY, label="published", markersize=9)
-    axes[1].legend(loc="lower right", frameon=False)
-    return figure
 
 
 # ------------------------------------------------------------------------------------------------ the curves
@@ -195,30 +157,18 @@ a class, or on tasks of as many as it is used with.
 """
 
 
-def _of(records: Records, experiment: str, shot: int) -> list[dict[str, Any]]:
-    return [r for r in records if r["experiment"] == experiment and r["n_shot"] == shot]
-
-
-def _steps_of(record: dict[str, Any]) -> int:
-    return int(record["settings"].get("n_steps", 0))
-
-
-def _kind(record: dict[str, Any]) -> str:
-    return str(record["method"]).split(":")[0]
-
-
 def _table_of_steps(records: Records) -> str:
     lines = ["| K | " + " | ".join(f"{kind}, {shot}-shot" for shot in (1, 5) for kind in ("SIB", "inductive")) + " |",
              "| --- " * 5 + "|"]  # fmt: skip
-    for k in sorted({_steps_of(r) for r in records if r["experiment"] == "steps" and _kind(r) != "feature-averaging"}):
+    for k in sorted({steps_of(r) for r in records if r["experiment"] == "steps" and kind_of(r) != "feature-averaging"}):
         cells = [str(k)]
         for shot in (1, 5):
-            own = {_kind(r): r for r in _of(records, "steps", shot) if _steps_of(r) == k}
+            own = {kind_of(r): r for r in of_experiment(records, "steps", shot) if steps_of(r) == k}
             cells += [f"{own[kind]['accuracy']:.2f} ({_signed(own[kind]['versus'])})"
                       for kind in ("sib", "sib-inductive")]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     starts = ", ".join(f"{shot}-shot {r['accuracy']:.2f} ± {r['ci95']:.2f}" for shot in (1, 5)
-                       for r in _of(records, "steps", shot) if _kind(r) == "feature-averaging")  # fmt: skip
+                       for r in of_experiment(records, "steps", shot) if kind_of(r) == "feature-averaging")  # fmt: skip
     return "\n".join(lines) + f"\n\nIn brackets the paired difference to K = 0, which has {starts}."
 
 
@@ -230,51 +180,13 @@ def _table_of_queries(records: Records) -> str:
     for n in sorted({r["n_query"] for r in records if r["experiment"] == "queries"}):
         cells = [str(n)]
         for shot in (1, 5):
-            at = {(r["experiment"], _kind(r)): r for r in records if r["n_query"] == n and r["n_shot"] == shot
+            at = {(r["experiment"], kind_of(r)): r for r in records if r["n_query"] == n and r["n_shot"] == shot
                   and r["experiment"] in names}  # fmt: skip
             for key in (("queries", "feature-averaging"), ("queries", "sib"), ("queries, trained for them", "sib")):
                 found = at.get(key)
                 cells.append(f"{found['accuracy']:.2f} ± {found['ci95']:.2f}" if found else "–")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _line(axis: Axes, records: Records, by: Any, label: str, colour: str, style: str = "-") -> None:
-    points = sorted(records, key=by)
-    axis.errorbar([by(r) for r in points], [r["accuracy"] for r in points], yerr=[r["ci95"] for r in points],
-                  fmt=f"o{style}", color=colour, label=label, markersize=4, capsize=2)  # fmt: skip
-
-
-def _plot_steps(records: Records) -> Figure:
-    figure = Figure(figsize=(8, 3))
-    for axis, shot in zip(figure.subplots(1, 2), (1, 5), strict=True):
-        own = _of(records, "steps", shot)
-        start = [r for r in own if _kind(r) == "feature-averaging"]
-        _line(axis, start + [r for r in own if _kind(r) == "sib"], _steps_of, "synthetic, on the queries", BLUE)
-        inductive = start + [r for r in own if _kind(r) == "sib-inductive"]
-        _line(axis, inductive, _steps_of, "true, on the support set", GREY)
-        axis.set(title=f"{shot}-shot", xlabel="K, gradient steps", ylabel="accuracy (%)")
-        axis.legend(frameon=False)
-    return figure
-
-
-def _plot_queries(records: Records) -> Figure:
-    figure = Figure(figsize=(8, 3))
-    for axis, shot in zip(figure.subplots(1, 2), (1, 5), strict=True):
-        own = _of(records, "queries", shot)
-        _line(axis, [r for r in own if _kind(r) == "sib"], _queries_of, "K = 3, trained with 15", BLUE)
-        trained = _of(records, "queries, trained for them", shot)
-        same = [r for r in own if _kind(r) == "sib" and r["n_query"] not in {t["n_query"] for t in trained}]
-        _line(axis, trained + same, _queries_of, "K = 3, trained with as many", GREEN, "--")
-        _line(axis, [r for r in own if _kind(r) == "feature-averaging"], _queries_of, "K = 0", GREY)
-        axis.set(title=f"{shot}-shot", xlabel="unlabelled queries a class", ylabel="accuracy (%)", xscale="log")
-        axis.set_xticks(ticks := sorted({r["n_query"] for r in own}), [str(n) for n in ticks], minor=False)
-        axis.legend(frameon=False)
-    return figure
-
-
-def _queries_of(record: dict[str, Any]) -> int:
-    return int(record["n_query"])
 
 
 # ------------------------------------------------------------------------------------------------ the others
@@ -332,25 +244,6 @@ posterior, of {exact:.4f} nats in truth, the estimate being the mean divergence 
 
 240 unseen tasks for each seed. {_made(records)}
 """
-
-
-def _plot_lines(records: Records) -> Figure:
-    record = records[0]
-    figure = Figure(figsize=(8, 3))
-    left, right = figure.subplots(1, 2)
-    epochs = [e["epoch"] for e in record["epochs"]]
-    left.plot(epochs, [e["information"] for e in record["epochs"]], color=BLUE, label="information (nats)")
-    left.axhline(record["exact"]["information"], color=BLUE, linestyle=":", label="in truth")
-    left.plot(epochs, [e["kl_to_exact"] for e in record["epochs"]], color=ORANGE, label="KL to the exact posterior")
-    left.plot(epochs, [e["test_error"] for e in record["epochs"]], color=GREY, label="squared error, unseen tasks")
-    left.set(xlabel="epoch", ylim=(0, 1.5))
-    left.legend(frameon=False)
-    truth, found = zip(*record["points"], strict=True)
-    right.plot(truth, found, "o", color=BLUE, markersize=2.5, alpha=0.6)
-    ends = [min(truth), max(truth)]
-    right.plot(ends, ends, color=GREY, linewidth=1)
-    right.set(xlabel="exact posterior mean of the slope", ylabel="slope after K steps")
-    return figure
 
 
 def _domains(records: Records) -> str:

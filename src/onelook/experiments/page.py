@@ -117,8 +117,9 @@ def _gain(records: Records) -> str:
     )
     turned, own = by_row.get(("cc-rot", 1)), by_row.get(("sib-rot", 1))
     if turned is not None and own is not None:
-        text += (f"On the features of the strongest baseline, with rotation, SIB is {own['accuracy']:.2f} against their "
-                 f"own {turned['accuracy']:.2f}: {100 * (own['accuracy'] / turned['accuracy'] - 1):.1f} %. ")  # fmt: skip
+        by = 100 * (own["accuracy"] / turned["accuracy"] - 1)
+        text += (f"On features with rotation SIB has {own['accuracy']:.2f}, against the {turned['accuracy']:.2f} of "
+                 f"{turned['method']} on the same: {by:.1f} %. ")  # fmt: skip
     if strongest is not None:
         by = 100 * (best["accuracy"] / strongest["accuracy"] - 1)
         text += (f"And over the strongest baseline with a published CIFAR-FS figure ({strongest['method']}, here "

@@ -12,6 +12,7 @@ from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
 from onelook.methods import SIB
 from onelook.scoring import interval, mean_accuracy
 from onelook.tasks import Embeddings
+from onelook.train import Stepped
 from onelook.train.recipes import parse_request, ready
 from onelook.workflows import N_VIEWS, Place, features, load_backbone
 from tiny_images import divided, write_files

@@ -4,7 +4,7 @@ import importlib
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +26,11 @@ from onelook.methods import METHODS, parameters_of
 from onelook.train import MetaTrainConfig, Optimisation, PretrainConfig
 from onelook.train.recipes import parse_request
 from onelook.workflows import Comparison, Place
+
+if TYPE_CHECKING:
+    from typer import Context
+else:
+    Context = typer.Context.__base__  # what typer gives, which is none of its own kind
 
 app = typer.Typer(
     help="Learn a new classification task from one labelled example per class and the unlabelled examples to classify.",
@@ -228,7 +233,7 @@ def embed(
 
 @benchmark_app.callback()
 def benchmark(
-    context: typer.Context,
+    context: Context,
     methods: Annotated[str, typer.Option(help=SEVERAL)] = "feature-averaging,sib,prototypical",
     data: Data = "glyphs",
     split: Split = "test",
@@ -250,6 +255,7 @@ def benchmark(
     --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json
     """
     if context.invoked_subcommand is not None:
+        _nothing_before(context, context.invoked_subcommand)
         return
     requests = tuple(parse_request(text.strip()) for text in methods.split(","))
     specs = tuple(TaskSpec(way, n, query, p.strip(), seed) for p in protocol.split(",") for n in _numbers(shot))
@@ -317,6 +323,15 @@ def show(
         print(console.results_table(records))
     else:
         console.print_records(records, as_json)
+
+
+def _nothing_before(context: Context, word: str) -> None:
+    """Raises SettingsError for an option that would be left out, because it is not one of the command of that word."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            raise SettingsError(f"Options of `{context.command_path} {word}` come after the word {word}, but "
+                                f"{parameter.opts[0]} is before it.")  # fmt: skip
 
 
 def _numbers(text: str) -> list[int]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from making import method_for, random_tasks
-from onelook import artifacts, backbones, files
+from onelook import artifacts, backbones, files, methods
 from onelook.artifacts import (
     FORMAT,
     Artifact,
@@ -31,7 +31,8 @@ from onelook.artifacts import (
 )  # fmt: skip
 from onelook.backbones import Backbone
 from onelook.errors import ArtifactError, SettingsError, StorageError
-from onelook.methods import Method, name_of, settings_of
+from onelook.methods import EndToEnd, ImageMethod, Method, name_of, settings_of
+from onelook.tasks import Tasks
 from synthetic import contents, fill, one_sentence, small_disk
 
 METHODS: list[tuple[str, dict[str, Any]]] = [
@@ -114,6 +115,84 @@ def test_the_centre_of_the_training_classes_is_kept(tmp_path: Path) -> None:
     save(method_artifact(method, {}), tmp_path / "model")
     centre = load_method(tmp_path / "model")[0].state_dict()["centre"]
     assert torch.equal(centre, torch.arange(3.0, 9.0))
+
+
+def image_method(name: str) -> ImageMethod:
+    """A method that owns its feature network, nothing of it at its first value."""
+    backbone = any_backbone(3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        if name in IMAGE_METHODS:
+            made = methods.create(name, backbone=backbone, **IMAGE_METHODS[name])
+        else:
+            made = EndToEnd(backbone, methods.create(name, **HEADS[name]))
+    assert isinstance(made, ImageMethod)
+    with torch.no_grad():
+        for value in made.parameters():
+            value += 0.05 * torch.rand_like(value)
+    return made
+
+
+IMAGE_METHODS: dict[str, dict[str, Any]] = {
+    "maml": {"n_way": 3, "n_steps": 2, "adapt": "head"}, "tadam": {"n_classes": 7, "penalty": 0.5},
+}  # fmt: skip
+HEADS: dict[str, dict[str, Any]] = {
+    "sib": {"feature_size": 64, "n_way": 3, "step_size": 0.01}, "r2d2": {"feature_size": 64},
+    "prototypical": {"feature_size": 64, "transform": "cl2n"},
+}  # fmt: skip
+each_image_method = pytest.mark.parametrize("name", [*IMAGE_METHODS, *HEADS])
+
+
+def image_tasks() -> Tasks:
+    draw = torch.Generator().manual_seed(2)
+    support, query = (torch.randint(0, 256, (2, n, 3, 16, 16), generator=draw, dtype=torch.uint8) for n in (6, 4))
+    labels = torch.tensor([[0, 1, 2, 0, 1, 2], [2, 2, 1, 1, 0, 0]])
+    return Tasks(support, labels, query, 3)
+
+
+@each_image_method
+def test_a_method_of_images_comes_back_with_its_network_and_gives_the_same_logits(name: str, tmp_path: Path) -> None:
+    method = image_method(name).eval()
+    save(method_artifact(method, {"config": {}}), tmp_path / "model")
+    again, about = load_method(tmp_path / "model")
+    assert type(again) is type(method)
+    assert isinstance(again, ImageMethod)
+    assert same_tensors(dict(again.state_dict()), dict(method.state_dict()))
+    assert again.backbone.digest() == method.backbone.digest()
+    assert not again.training
+    assert about["name"] == name
+    with torch.inference_mode():
+        assert torch.equal(again(image_tasks()), method(image_tasks()))
+    core, before = (one.head if isinstance(one, EndToEnd) else one for one in (again, method))
+    assert settings_of(core) == settings_of(before)
+    assert again.n_way == method.n_way
+
+
+DAMAGED: dict[str, Any] = {
+    "no network": None,
+    "another network": {"name": "resnet12", "channels": 3, "image_size": 16},
+    "an unknown network": {"name": "conv9", "channels": 3, "image_size": 16},
+    "words": "conv4-64",
+    "a list": [1],
+    "a number": 5,
+    "nothing said": {},
+    "too much said": {"name": "conv4-64", "depth": 3},
+    "channels in words": {"name": "conv4-64", "channels": "three", "image_size": 16},
+    "no pixels": {"name": "conv4-64", "channels": 3, "image_size": 0},
+    "pixels in words": {"name": "conv4-64", "channels": 3, "image_size": "16"},
+    "fewer channels": {"name": "conv4-64", "channels": 1, "image_size": 16},
+    "half a pixel": {"name": "conv4-64", "channels": 3, "image_size": 16.5},
+    "a name that is a list": {"name": ["conv4-64"], "channels": 3, "image_size": 16},
+}
+
+
+@pytest.mark.parametrize("name", ["maml", "sib"])
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_network_that_is_described_wrongly_is_refused(case: str, name: str, tmp_path: Path) -> None:
+    made = method_artifact(image_method(name), {"config": {}})
+    changed = made.about | {"backbone": DAMAGED[case]}
+    save(Artifact("method", made.tensors, changed), tmp_path / "model")
+    refused("method", tmp_path / "model")
 
 
 @each_kind

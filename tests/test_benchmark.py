@@ -1,6 +1,7 @@
 """Methods are compared on the same tasks, and no record is lost on the way to the table."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,19 @@ def test_numbers_and_differences_are_those_of_the_tasks() -> None:
         assert record["ci95"] == pytest.approx(interval(own).ci95, abs=5.1e-4)
         assert record["versus"]["difference"] == pytest.approx(paired(own, reference).mean, abs=5.1e-4)
         assert record["versus"]["ci95"] == pytest.approx(paired(own, reference).ci95, abs=5.1e-4)
+
+
+def test_an_entry_may_have_items_of_its_own_and_meets_the_same_tasks_of_them() -> None:
+    """The same classes and rows, seen otherwise: here so that the answers are given away."""
+    shared = random_embeddings()
+    telling = torch.nn.functional.one_hot(shared.labels, shared.feature_size).float().expand_as(shared.views)
+    own = Entry("told", method("prototypical"), data=replace(shared, views=telling))
+    without, told, again = records(chosen=[entries()[0], own, entries()[2]])
+    assert (told["accuracy"], told["ci95"]) == (100, 0)
+    assert again["accuracy"] == without["accuracy"] < 100  # it is none but its own
+    sampler = TaskSampler(shared, SPEC)
+    missed = 100 - finish(task_accuracies(entries()[0].method, sampler, 40))
+    assert told["versus"]["ci95"] == pytest.approx(interval(missed).ci95, abs=5.1e-4)
 
 
 def test_a_record_does_not_depend_on_what_it_is_compared_with_but_for_the_difference() -> None:

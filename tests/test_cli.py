@@ -1,7 +1,5 @@
 """The command line, from a folder of images to a table, and what a clumsy person gets to read."""
 
-import contextlib
-import io
 import json
 import re
 import shlex
@@ -17,46 +15,11 @@ import numpy as np
 import pytest
 from typer.main import get_command
 
-from onelook import artifacts, cli, console
+from onelook import artifacts, cli
 from onelook.artifacts import Artifact
 from onelook.train import PretrainConfig, recipes
+from terminal import done, onelook, refused
 from tiny_images import classes, divided, write_files
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-def onelook(*words: str | Path) -> Outcome:
-    """As at the terminal, but in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = console.exit_code(lambda: cli.app(list(map(str, words)), prog_name="onelook"))
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-    return Outcome(code, out.getvalue(), err.getvalue())
-
-
-def done(*words: str | Path) -> str:
-    """What a command that succeeds prints."""
-    outcome = onelook(*words)
-    assert outcome.code == 0, outcome.err
-    return outcome.out
-
-
-def refused(*words: str | Path) -> str:
-    """The one sentence of a command that fails by the user's mistake."""
-    outcome = onelook(*words)
-    assert outcome.code == 2
-    assert outcome.out == ""
-    (line,) = outcome.err.splitlines()
-    assert line.startswith("onelook: ")
-    assert "Traceback" not in line
-    return line.removeprefix("onelook: ")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -358,7 +321,10 @@ def test_the_installed_command_exits_with_2_one_line_and_no_traceback(tmp_path: 
 def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
     found: dict[tuple[str, ...], Any] = {}
     for name, command in (group or get_command(cli.app)).commands.items():
-        found |= commands(command, (*path, name)) if hasattr(command, "commands") else {(*path, name): command}
+        if hasattr(command, "commands"):
+            found |= commands(command, (*path, name))
+        if command.callback is not None:
+            found[(*path, name)] = command
     return found
 
 

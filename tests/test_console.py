@@ -20,7 +20,7 @@ from onelook.errors import (
     StorageError,
     UserError,
 )  # fmt: skip
-from onelook.events import Progress
+from onelook.events import Notice, Progress
 from onelook.scoring import Interval
 from onelook.train import Resumed, Stepped, Validated
 
@@ -231,3 +231,38 @@ def test_progress_can_be_drawn_only_by_the_main_thread_and_says_so() -> None:
     thread.start()
     thread.join()
     assert "main thread" in str(errors[0])
+
+
+# ------------------------------------------------------------------------------------------------ words and tables
+
+
+def test_a_notice_is_one_line_whatever_is_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> Generator[Any, None, str]:
+        yield Notice("about [red]5[/] minutes :smile: " + "x" * 200)
+        yield Stepped(1, 2, 0.5)
+        return "result"
+
+    assert run(work(), "title") == "result"
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines()[0] == "title: about [red]5[/] minutes :smile: " + "x" * 200
+
+
+@pytest.mark.parametrize("width", [20, 80, 120, 300])
+@pytest.mark.parametrize("n_columns", [1, 4, 9])
+def test_no_cell_of_a_table_is_cut_off_on_a_terminal_of_any_width(
+    width: int, n_columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = [[f"method {k}", *(f"{k}{i}.25 ± 0.50" for i in range(n_columns))] for k in range(3)]
+    head = ["method", *(f"{i}-shot" for i in range(n_columns))]
+    lines = [head, ["---"] * len(head), *rows]
+    console.print_markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    shown = capsys.readouterr().out
+    for row in rows:
+        for cell in row[1:]:
+            assert shown.count(cell) == 1
+    narrow = 2 * n_columns + 12 * n_columns + 10
+    if narrow <= width:
+        assert max(map(len, shown.splitlines())) <= width
+    assert not shown.startswith("\n")  # no empty line, where nothing is the same in all rows

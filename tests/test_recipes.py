@@ -1,6 +1,5 @@
 """From what a person asks for to a method that can be used."""
 
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +7,19 @@ from typing import Any
 import pytest
 import torch
 
+from making import takes_images, tiny_network
 from onelook import methods
 from onelook.artifacts import load_method, method_artifact, save
+from onelook.backbones import create
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
-from onelook.methods import METHODS, SIB, PrototypicalNetworks
+from onelook.methods import METHODS, SIB, EndToEnd, ImageMethod, PrototypicalNetworks
 from onelook.tasks import Embeddings
 from onelook.train import Resumed, Stepped, recipes
 from onelook.train.recipes import MethodRequest, Ready, build, has_weights, meta_train, parse_request, ready
 from synthetic import random_embeddings
+from tiny_trainings import events_and_result
 
 SPEC = TaskSpec(n_way=3, n_query=2)
 TRAINING = random_embeddings(6, 6, 4, seed=1)
@@ -30,15 +32,6 @@ def _short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, recipe in recipes.RECIPES.items():
         config = replace(recipe.config, n_steps=3, tasks_per_step=2, validate_every=2, n_validation_tasks=4)
         monkeypatch.setitem(recipes.RECIPES, name, replace(recipe, config=config))
-
-
-def events_and_result(work: Generator[Any, None, Any]) -> tuple[list[Any], Any]:
-    events = []
-    while True:
-        try:
-            events.append(next(work))
-        except StopIteration as end:
-            return events, end.value
 
 
 def made(
@@ -283,3 +276,72 @@ def test_the_number_of_steps_may_be_chosen_and_the_task_sizes_are_those_asked_fo
     assert about["config"]["n_steps"] == 1
     assert about["config"]["tasks"] == {"n_way": 3, "n_shot": 1, "n_query": 2, "protocol": "balanced", "seed": 7}
     assert [h["step"] for h in about["history"]] == [1]
+
+
+# ------------------------------------------------------------------------------------------------ several shots
+
+
+def test_one_training_of_several_shots_serves_all_of_them(tmp_path: Path) -> None:
+    text = "sib:recipe=joint"
+    big = [random_embeddings(6, 9, 4, n_views=n, seed=n) for n in (2, 1)]
+    events, first = made(text, tmp_path, SPEC, *big)
+    assert [e.step for e in events if isinstance(e, Stepped)] == [1, 2, 3]
+    events, second = made(text, tmp_path, replace(SPEC, n_shot=5), *big)
+    assert not [e for e in events if isinstance(e, Stepped)]
+    assert second.history == first.history
+    (run,) = tmp_path.iterdir()
+    config = load_method(run / "model.safetensors")[1]["config"]
+    assert config["shots"] == [1, 5]
+    assert config["tasks"]["n_shot"] == 1
+
+
+def test_a_training_of_one_shot_does_not_say_that_there_are_several(tmp_path: Path) -> None:
+    made("sib", tmp_path)
+    (run,) = tmp_path.iterdir()
+    assert "shots" not in load_method(run / "model.safetensors")[1]["config"]
+
+
+@pytest.mark.parametrize("key", ["shots", "tasks"])
+def test_the_shots_of_a_configuration_stand_above_those_of_the_tasks(key: str) -> None:
+    config = replace(recipes.END_TO_END, shots=(2, 4) if key == "shots" else ())
+    found = recipes.with_tasks(config, TaskSpec(3, 5, 2, "dirichlet:2", seed=9))
+    assert found.tasks == TaskSpec(3, 2 if key == "shots" else 5, 2, "balanced", seed=9)
+    assert [spec.n_shot for spec in found.specs] == ([2, 4] if key == "shots" else [5])
+    assert {replace(spec, n_shot=1) for spec in found.specs} == {TaskSpec(3, 1, 2, seed=9)}
+
+
+# ------------------------------------------------------------------------------------------------ methods of images
+
+IMAGE_NAMES = [name for name in METHODS if takes_images(name)]
+
+
+@pytest.mark.parametrize("name", IMAGE_NAMES)
+def test_the_bare_name_of_a_method_of_images_is_not_ready_for_features(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} trains its own feature network; run `onelook train --method"):
+        made(name, tmp_path)
+    with pytest.raises(SettingsError, match=f"^{name} trains its own feature network"):
+        finish(meta_train(MethodRequest(name), SPEC, TRAINING, VALIDATION, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", IMAGE_NAMES)
+def test_a_method_of_images_is_built_on_the_network_that_is_given(name: str) -> None:
+    network = tiny_network()
+    before = torch.get_rng_state()
+    first, second = (build(MethodRequest(name), SPEC, n_classes=4, backbone=network) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert isinstance(first, ImageMethod)
+    assert first.backbone is network
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["sib", "maml"])
+def test_the_file_of_a_method_of_images_is_ready_whatever_the_features_are(name: str, tmp_path: Path) -> None:
+    network = create("conv4-64", 3, 16)
+    method = build(MethodRequest(name), SPEC, network.feature_size, backbone=network)
+    whole = method if isinstance(method, ImageMethod) else EndToEnd(network, method)
+    save(method_artifact(whole, {"config": {"data": "some images"}}), tmp_path / "model.safetensors")
+    events, result = made(str(tmp_path / "model.safetensors"), tmp_path, training=None, validation=None)
+    assert events == []
+    assert type(result.method) is type(whole)
+    assert result.about == {"trained_on": "some images"}

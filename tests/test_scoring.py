@@ -1,6 +1,7 @@
 """What is said of the mean over tasks is what statistics says of it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from making import method_for
 from onelook import scoring
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import Progress, finish
-from onelook.methods import Method
-from onelook.scoring import Interval, interval, mean_accuracy, paired, task_accuracies
-from onelook.tasks import Tasks
-from synthetic import random_embeddings
+from onelook.methods import Method, PrototypicalNetworks
+from onelook.scoring import CHUNK, IMAGE_CHUNK, Interval, interval, mean_accuracy, paired, task_accuracies
+from onelook.tasks import Embeddings, Tasks
+from synthetic import random_embeddings, random_images
 
 SPEC = TaskSpec(n_way=3, n_shot=1, n_query=2)
 accuracies = st.lists(st.floats(0, 100), min_size=2, max_size=50)
@@ -159,3 +160,27 @@ def test_the_mean_is_over_the_first_tasks_and_progress_reaches_its_total() -> No
 
 def test_scoring_keeps_no_graph() -> None:
     assert not finish(task_accuracies(any_method(), TaskSampler(random_embeddings(), SPEC), 3)).requires_grad
+
+
+class Counting(PrototypicalNetworks):
+    """Remembers how many tasks it was shown at once."""
+
+    def forward(self, tasks: Tasks) -> torch.Tensor:
+        self.sizes = [*getattr(self, "sizes", []), len(tasks)]
+        return super().forward(tasks.map_items(lambda items: items.flatten(1).float()))
+
+
+def test_few_tasks_of_images_are_in_memory_at_once_and_the_accuracies_are_the_same() -> None:
+    images = random_images(3, 4, size=4)
+    noise = torch.randint(0, 256, images.pixels.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = replace(images, pixels=noise)
+    features = Embeddings(images.views.flatten(2).float(), images.labels, images.class_names)
+    spec = TaskSpec(3, 1, 2)
+    found = []
+    for data, largest in ((images, IMAGE_CHUNK), (features, CHUNK)):
+        method = Counting(48)
+        found.append(finish(task_accuracies(method, TaskSampler(data, spec), CHUNK + 3)))
+        assert max(method.sizes) == largest
+        assert sum(method.sizes) == CHUNK + 3
+    assert torch.equal(*found)
+    assert found[0].std() > 0

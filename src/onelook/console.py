@@ -30,6 +30,9 @@ A_LOT = 120
 """Seconds of work that are announced before they are spent."""
 SOME = 10
 """Images that were left out are named up to this number."""
+FOLDED = ("data", "method")
+"""Columns of a table that may be folded, and to what width at least."""
+NARROWEST = 8
 
 
 class Interrupted(Exception):
@@ -191,13 +194,18 @@ def print_markdown(markdown: str) -> None:
     view = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for i, name in enumerate(head):
         if i not in alike:
-            view.add_column(name.removeprefix("paired "), overflow="fold", no_wrap=name not in ("data", "method"))
+            view.add_column(name.removeprefix("paired "), overflow="fold", no_wrap=name not in FOLDED)
     for row in rows:
         view.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in alike))
     if said:
         print(", ".join(said))
-    wide = Console(width=10_000).measure(view).maximum
-    Console(width=max(Console().width, wide)).print(view)
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head)) if i not in alike]
+    folded = [name in FOLDED for i, name in enumerate(head) if i not in alike]
+    narrowest = sum(2 + (NARROWEST if fold else width) for width, fold in zip(widths, folded, strict=True))
+    console = Console()
+    if narrowest > console.width:  # lines are as long as they must be then, and the terminal wraps them
+        console = Console(width=sum(widths) + 2 * len(widths))
+    console.print(view)
 
 
 def results_table(records: list[dict[str, Any]]) -> str:

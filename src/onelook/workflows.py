@@ -25,7 +25,7 @@ from onelook.data.sources import augmentation_of, is_rotated, list_split, open_s
 from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.events import Notice
 from onelook.files import cache_home, replacing
-from onelook.methods import EndToEnd, ImageMethod, Method, parameters_of
+from onelook.methods import EndToEnd, ImageMethod, Method
 from onelook.tasks import Embeddings
 from onelook.train import (
     EpisodicPretraining,
@@ -170,25 +170,25 @@ def meta_train_images(
     validation = yield from open_split(data, "val", backbone.image_size, backbone.channels, place.home)
     for spec in config.specs:
         TaskSampler(validation, spec)  # too few validation classes are refused now, not after hours
-    if "backbone" in parameters_of(request.name):
-        method = build(request, config.tasks, n_classes=len(training.class_names), backbone=backbone)
-    else:
-        known = yield from features(data, "train", backbone, place, N_VIEWS)
-        chosen = yield from features(data, "val", backbone, place)
-        made = yield from ready(request, config.tasks, backbone.feature_size, known, chosen, run / "head")
-        method = EndToEnd(backbone, made.method)
-    assert isinstance(method, ImageMethod)
+    untrained = build(request, config.tasks, backbone.feature_size, len(training.class_names), backbone)
+    method = untrained if isinstance(untrained, ImageMethod) else EndToEnd(backbone, untrained)
     augmentation = augmentation_of(data)
     objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
-    about = {
-        "method": request.label, "data": data, "n_images": len(training), "network": identity,
-        "augmentation": dataclasses.asdict(augmentation), "precision": place.precision, **description(config),
-    }  # fmt: skip
     if not (run / "model.safetensors").exists():
         minutes = seconds_of_a_step(objective) * config.n_steps / 60
         yield Notice(f"{request.label}: {config.n_steps:,} steps of {config.tasks_per_step} tasks of images, about "
                      f"{minutes:.0f} minutes on this machine if it begins now; Ctrl-C stops it, and the same command "
                      f"goes on.")  # fmt: skip
+    if method is not untrained:
+        known = yield from features(data, "train", backbone, place, N_VIEWS)
+        chosen = yield from features(data, "val", backbone, place)
+        made = yield from ready(request, config.tasks, backbone.feature_size, known, chosen, run / "head")
+        method = EndToEnd(backbone, made.method)
+        objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
+    about = {
+        "method": request.label, "data": data, "n_images": len(training), "network": identity,
+        "augmentation": dataclasses.asdict(augmentation), "precision": place.precision, **description(config),
+    }  # fmt: skip
     return (yield from train(objective, config.optimisation, about, run))
 
 

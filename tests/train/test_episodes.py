@@ -20,6 +20,7 @@ from onelook.data.augment import Augmentation
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import DataError
 from onelook.events import finish
+from onelook.experiments.table import ROWS
 from onelook.methods import EndToEnd, ImageMethod
 from onelook.scoring import mean_accuracy
 from onelook.tasks import Tasks
@@ -237,6 +238,24 @@ def test_the_time_of_a_step_is_taken_without_a_trace(which: str, tmp_path: Path)
     assert all(p.grad is None or not p.grad.any() for p in work.module.parameters())
     finish(train(work, ADAM, {"a": 1}, tmp_path, save_every=3))
     assert contents(tmp_path) == straight(which)[0]
+
+
+@pytest.mark.parametrize("key", [key for key, row in ROWS.items() if row.on == "images"])
+def test_every_method_that_the_paper_trains_with_its_network_takes_a_step_before_it_has_seen_anything(key: str) -> None:
+    """Its cost is measured so; a head that was not prepared must not fail then."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = network()
+        method = recipes.build(recipes.parse_request(ROWS[key].method), SPEC, 4, len(TRAINING.class_names), backbone)
+    whole = method if isinstance(method, ImageMethod) else EndToEnd(backbone, method)
+    work = ImageMetaTraining(whole, TRAINING, VALIDATION, CONFIG, Augmentation(), "float32")
+    assert seconds_of_a_step(work) > 0
+    loss = work.loss(1)
+    loss.backward()
+    gradients = [p.grad for p in whole.backbone.parameters()]
+    assert loss.isfinite()
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert any(g.any() for g in gradients if g is not None)
 
 
 def test_a_training_of_features_validates_on_every_shot() -> None:

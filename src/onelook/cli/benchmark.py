@@ -77,6 +77,7 @@ def benchmark(
     --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json
     """
     if context.invoked_subcommand is not None:
+        _nothing_before(context, context.invoked_subcommand)
         return
     requests = tuple(parse_request(text.strip()) for text in methods.split(","))
     specs = tuple(TaskSpec(way, n, query, p.strip(), seed) for p in protocol.split(",") for n in numbers(shot))
@@ -94,6 +95,15 @@ def benchmark(
     if json is not None:
         artifacts.save_results(records, json)
     console.print_records(records, as_json=False)
+
+
+def _nothing_before(context: Context, word: str) -> None:
+    """Raises SettingsError for an option that would be left out, because it is not one of the command of that word."""
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE":
+            raise SettingsError(f"Options of `{context.command_path} {word}` come after the word {word}, but "
+                                f"{parameter.opts[0]} is before it.")  # fmt: skip
 
 
 @benchmark_app.command("paper")

@@ -27,23 +27,23 @@ from onelook.methods.tadam import TADAM as TADAM
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
-    "ctm": CategoryTraversal,
     "activations": ActivationsToParameters,
+    "ctm": CategoryTraversal,
     "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,
-    "matching": MatchingNetworks,
-    "leo": LEO,
-    "metaoptnet": MetaOptNet,
     "gnn": GraphNetwork,
+    "leo": LEO,
     "maml": MAML,
+    "matching": MatchingNetworks,
+    "metaoptnet": MetaOptNet,
     "prototypical": PrototypicalNetworks,
-    "relation": RelationNetworks,
     "r2d2": RidgeRegression,
+    "relation": RelationNetworks,
     "sib": SIB,
     "sib-inductive": InductiveSIB,
     "snail": SNAIL,
-    "tpn": TransductivePropagation,
     "tadam": TADAM,
+    "tpn": TransductivePropagation,
 }
 
 

@@ -13,6 +13,8 @@ from typer.main import get_command
 
 import onelook
 from onelook import cli, demo
+from onelook.experiments import page as paper
+from onelook.experiments.plots import plots
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -139,3 +141,11 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_the_page_of_benchmarks_is_what_the_result_files_give() -> None:
     namespace = runpy.run_path(str(ROOT / "docs" / "generate.py"))
     assert (ROOT / "docs" / "benchmarks.md").read_text() == namespace["page"](), "run `make docs`"
+
+
+def test_the_page_of_the_paper_and_its_plots_are_what_the_result_files_give() -> None:
+    namespace = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    results = namespace["paper_results"]()
+    assert (ROOT / "docs" / "paper.md").read_text() == paper.page(results), "run `make docs`"
+    for name, svg in plots(results).items():
+        assert (ROOT / "docs" / "plots" / f"{name}.svg").read_bytes() == svg, "run `make docs`"

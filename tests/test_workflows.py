@@ -190,7 +190,7 @@ def test_too_few_validation_classes_are_refused_before_the_first_epoch(place: Pl
 def test_a_method_with_weights_is_not_trained_together_with_a_network(place: Place, tmp_path: Path) -> None:
     config = recipes.MetaTrainConfig()
     work = workflows.pretrain_by_episodes("no data", "conv4-64", MethodRequest("sib"), config, tmp_path, place)
-    with pytest.raises(SettingsError, match="sib learns on the features of a finished network"):
+    with pytest.raises(SettingsError, match="sib begins with a network that was pretrained"):
         next(work)
 
 

@@ -30,6 +30,8 @@ class Entry:
     """What else is to be recorded, such as how it was trained."""
     data: Views | None = None
     """What its items are drawn from, where that is not what all others take: its own features, or images."""
+    compute: str = "float32"
+    """The precision of a method of images."""
 
 
 def compare(
@@ -44,7 +46,7 @@ def compare(
     for entry in entries:
         started = time.perf_counter()
         sampler = TaskSampler(data if entry.data is None else entry.data, spec)
-        accuracies = yield from task_accuracies(entry.method, sampler, n_tasks)
+        accuracies = yield from task_accuracies(entry.method, sampler, n_tasks, compute=entry.compute)
         seconds = time.perf_counter() - started
         reference = reference or (entry.label, accuracies)
         records.append(

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from onelook.data.embed import precision
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.methods import Method
@@ -46,14 +47,17 @@ def paired(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Interva
 
 
 def task_accuracies(
-    method: Method, sampler: TaskSampler, n_tasks: int, first: int = 0
+    method: Method, sampler: TaskSampler, n_tasks: int, first: int = 0, compute: str = "float32"
 ) -> Generator[Progress, None, Float[Tensor, "T"]]:
-    """Percent of right answers in each of the tasks first … first + n_tasks - 1."""
+    """Percent of right answers in each of the tasks first … first + n_tasks - 1.
+
+    compute: the precision of a method of images, float32 or bfloat16.
+    """
     parts = []
     chunk = CHUNK if sampler.data.views.dim() == 3 else IMAGE_CHUNK
     for start in range(first, first + n_tasks, chunk):
         tasks = sampler.sample(range(start, min(start + chunk, first + n_tasks)))
-        with torch.inference_mode():
+        with torch.inference_mode(), precision(compute):
             answers = method(tasks.without_query_labels()).argmax(-1)
         assert tasks.query_labels is not None
         parts.append(100 * (answers == tasks.query_labels).float().mean(1))
@@ -61,6 +65,8 @@ def task_accuracies(
     return torch.cat(parts)
 
 
-def mean_accuracy(method: Method, data: Views, spec: TaskSpec, n_tasks: int) -> Generator[Progress, None, Interval]:
+def mean_accuracy(
+    method: Method, data: Views, spec: TaskSpec, n_tasks: int, compute: str = "float32"
+) -> Generator[Progress, None, Interval]:
     """Mean over the first `n_tasks` tasks of `spec`, in percent."""
-    return interval((yield from task_accuracies(method, TaskSampler(data, spec), n_tasks)))
+    return interval((yield from task_accuracies(method, TaskSampler(data, spec), n_tasks, compute=compute)))

@@ -83,7 +83,7 @@ def pretrain_by_episodes(
     """A feature network from tasks of images, taught through a method without weights of its own."""
     require_backbone(name)
     if request.file or has_weights(build(request, config.tasks)):
-        raise SettingsError(f"{request.label} learns on the features of a finished network; run `onelook pretrain`, "
+        raise SettingsError(f"{request.label} begins with a network that was pretrained; run `onelook pretrain`, "
                             f"then `onelook train --backbone` with its file.")  # fmt: skip
     training = yield from open_split(data, "train", image_size, home=place.home)
     validation = yield from open_split(data, "val", image_size, home=place.home)
@@ -271,7 +271,8 @@ def _compare(
                     raise SettingsError(f"{request.label} has a feature network of its own and needs the images; "
                                         f"give --data and --backbone instead of --embeddings.")  # fmt: skip
                 method, items = yield from own(made.method)
-                entry = Entry(request.label, method, made.about, items)
+                compute = place.precision if isinstance(method, ImageMethod) else "float32"
+                entry = Entry(request.label, method, made.about, items, compute)
             entries.append(entry)
         records += yield from compare(entries, test, spec, comparison.n_tasks, about)
     return records

@@ -133,7 +133,9 @@ def _row(
         TaskSampler(test, spec)  # too few test classes are refused now, not after a training
     for shot, spec in specs.items():
         method, items, facts = yield from _trained(row, spec, config, checkpoint, folder, place)
-        accuracies[shot] = yield from task_accuracies(method, TaskSampler(items, spec), config.n_tasks)
+        compute = place.precision if isinstance(method, ImageMethod) else "float32"  # features have it behind them
+        sampler = TaskSampler(items, spec)
+        accuracies[shot] = yield from task_accuracies(method, sampler, config.n_tasks, compute=compute)
         about["by_shot"][str(shot)] = facts
         about["transductive"] = method.transductive
     about |= {"commit": commit(), "machine": machine()}

@@ -19,6 +19,7 @@ Departures from the paper:
 * features are normalised over each row first, because the lengths of those of a finished network mean little;
 * the number of layers of a TC block is set by `max_support` and not by the task, so that one set of weights reads
   tasks of any size; beyond that many rows, only attention reaches back;
+* dilations begin at 1, so that each row sees the one before it; the paper's pseudocode begins at 2;
 * the keys have no bias, which the softmax would take away.
 """
 

@@ -100,8 +100,7 @@ class ImageMetaTraining:
 
     def validate(self) -> Interval:
         if not isinstance(self.method, EndToEnd):
-            with precision(self.precision):
-                return _accuracy(self.method, self.validation, self.config)
+            return _accuracy(self.method, self.validation, self.config, self.precision)
         # Every image goes through the network once, and not once for each task that it is in.
         features = finish(embed(self.validation, self.method.backbone, EmbedConfig(precision=self.precision)))
         return _accuracy(self.method.head, features, self.config)
@@ -110,9 +109,9 @@ class ImageMetaTraining:
         return method_artifact(self.method, about)
 
 
-def _accuracy(method: Method, data: Views, config: MetaTrainConfig) -> Interval:
+def _accuracy(method: Method, data: Views, config: MetaTrainConfig, compute: str = "float32") -> Interval:
     """The mean over the shots that are trained."""
-    found = [finish(mean_accuracy(method, data, spec, config.n_validation_tasks)) for spec in config.specs]
+    found = [finish(mean_accuracy(method, data, spec, config.n_validation_tasks, compute)) for spec in config.specs]
     # As if the tasks of one shot had nothing to do with those of another.
     half_width = math.sqrt(sum(one.ci95**2 for one in found)) / len(found)
     return Interval(sum(one.mean for one in found) / len(found), half_width)

@@ -55,7 +55,7 @@ network has an advantage over one that was published without.
 
 {markdown(records)}
 
-The SIB rows of K = 0, 1, 5 and the rows on features are meta-trained for each shot or for both, as
+{_elsewhere(records)}The SIB rows of K = 0, 1, 5 and the rows on features are meta-trained for each shot or for both, as
 `experiments/rows.py` says. {_made(records)}
 
 {_verdict(records)}
@@ -64,6 +64,14 @@ The SIB rows of K = 0, 1, 5 and the rows on features are meta-trained for each s
 
 {_gain(records)}
 """
+
+
+def _elsewhere(records: Records) -> str:
+    named = {r["method"]: r["elsewhere"] for r in records if r["elsewhere"]}
+    if not named:
+        return ""
+    listed = ". ".join(f"{method}: {figures}" for method, figures in named.items())
+    return f"Published with other data or networks (1-shot / 5-shot): {listed}.\n\n"
 
 
 def _verdict(records: Records) -> str:

@@ -24,7 +24,7 @@ from onelook.artifacts import load_backbone, load_method
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.errors import unknown_name
 from onelook.events import Notice
-from onelook.experiments.rows import REFERENCE, ROWS, Row
+from onelook.experiments.rows import REFERENCE, ROWS, Row, published, published_elsewhere
 from onelook.files import write_atomically, write_tensors
 from onelook.methods import ImageMethod, Method
 from onelook.provenance import commit, machine
@@ -78,7 +78,8 @@ def _records(
 ) -> list[dict[str, Any]]:
     row = ROWS[key]
     records = []
-    for i, (shot, values) in enumerate(accuracies.items()):
+    network = about["backbone"].split("@")[0]
+    for shot, values in accuracies.items():
         mean = interval(values)
         versus = None
         if shot in reference:
@@ -94,8 +95,9 @@ def _records(
                 "dataset": config.data, "split": config.split, "backbone": about["backbone"], "n_way": 5,
                 "n_shot": shot, "n_query": 15, "protocol": "balanced", "n_tasks": config.n_tasks,
                 "seed": config.seed, "accuracy": round(mean.mean, 3), "ci95": round(mean.ci95, 3), "versus": versus,
-                "published": row.published[i] if row.published and config.shots == (1, 5) else None,
-                "elsewhere": row.elsewhere, "transductive": about["transductive"], **own,
+                "published": published(key, config.data, network, shot),
+                "elsewhere": published_elsewhere(key, config.data, network),
+                "transductive": about["transductive"], **own,
                 "commit": about["commit"], "machine": about["machine"],
             }
         )  # fmt: skip

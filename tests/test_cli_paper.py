@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from onelook.artifacts import load_method, load_results
-from onelook.experiments.table import ROWS
+from onelook.experiments.rows import ROWS
 from onelook.methods import RidgeRegression
 from terminal import done, onelook, refused
 from tiny_images import divided, write_files

@@ -105,6 +105,8 @@ def test_accuracies_are_those_of_the_tasks_and_differences_are_task_by_task(sett
         assert len(own) == 6
         assert (r["accuracy"], r["ci95"]) == tuple(round(x, 3) for x in vars(interval(own)).values())
         difference = paired(own, reference)
+        relative = r["versus"].pop("relative")
+        assert relative["mean"] == pytest.approx(100 * (reference.mean() / own.mean() - 1).item(), abs=1e-3)
         assert r["versus"] == {"method": "SIB, K = 3", "difference": round(difference.mean, 3),
                                "ci95": round(difference.ci95, 3)}  # fmt: skip
         spread.append(r["versus"]["ci95"])

@@ -20,7 +20,7 @@ from onelook.data.augment import Augmentation
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import DataError
 from onelook.events import finish
-from onelook.experiments.table import ROWS
+from onelook.experiments.rows import ROWS
 from onelook.methods import EndToEnd, ImageMethod
 from onelook.scoring import mean_accuracy
 from onelook.tasks import Tasks

@@ -3,6 +3,8 @@
 import inspect
 from typing import Any
 
+from torch import nn
+
 from onelook.errors import SettingsError, unknown_name
 from onelook.methods.activations import ActivationsToParameters as ActivationsToParameters
 from onelook.methods.base import ImageMethod as ImageMethod
@@ -71,6 +73,6 @@ def name_of(method: Method) -> str:
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """What `create` needs to build the method again, without its weights and the modules it is built on."""
-    plain = (key for key in parameters_of(name_of(method)) if key not in ("backbone", "head"))
-    return {key: getattr(method, key) for key in plain}
+    """What `create` needs to build the method again, without its weights and the network that it may own."""
+    kept = {key: getattr(method, key) for key in parameters_of(name_of(method))}
+    return {key: value for key, value in kept.items() if not isinstance(value, nn.Module)}

@@ -60,7 +60,12 @@ def test_the_comparison_of_the_paper_prints_its_table_whole_and_writes_its_recor
     assert "…" not in outcome.out
     for r in records:
         (line,) = (line for line in outcome.out.splitlines() if line.startswith(ROWS[r["row"]].title + " ("))
-        for part in (r["paper"], f"{r['accuracy']:.2f} ± {r['ci95']:.2f}", str(r["published"]), f"{r['parameters']:,}"):
+        for part in (
+            r["paper"],
+            f"{r['accuracy']:.2f} ± {r['ci95']:.2f}",
+            str(r["published"] or "–"),
+            f"{r['parameters']:,}",
+        ):
             assert part in line
         if r["row"] != "sib":
             assert f"{r['versus']['difference']:+.2f} ± {r['versus']['ci95']:.2f}" in line

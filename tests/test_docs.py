@@ -71,10 +71,13 @@ def test_every_command_of_a_page_parses(page: str, line: str) -> None:
 
 @pytest.mark.parametrize(("page", "line"), MENTIONED)
 def test_every_command_named_in_a_sentence_exists_with_its_options(page: str, line: str) -> None:
-    if "|" in line:  # a list of commands
-        assert {name.strip() for name in line.removeprefix("onelook").split("|")} <= set(
-            get_command(cli.app).commands
-        ), page
+    if "|" in line:  # a list of commands, of all or of a group
+        first, *names = (part.strip() for part in line.removeprefix("onelook").split("|"))
+        *groups, name = first.split()
+        commands = get_command(cli.app).commands
+        for group in groups:
+            commands = commands[group].commands
+        assert {name, *names} <= set(commands), page
         return
     command, words = find(line.split()[1:])
     known = {option for parameter in command.params for option in parameter.opts} | {"--help"}

@@ -37,7 +37,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Shaped[Tensor, "N C H W"], film: Film | None = None) -> Float[Tensor, "N D"]:
         """images: pixels from 0 to 255, uint8 or floating."""
-        return self.features(self.preprocess(images).contiguous(memory_format=torch.channels_last), film)
+        pixels = self.preprocess(images).contiguous(memory_format=torch.channels_last)
+        return self.features(pixels) if film is None else self.features(pixels, film)
 
     def preprocess(self, images: Shaped[Tensor, "*rows C H W"]) -> Float[Tensor, "*rows C H W"]:
         """Pixels from 0 to 255, centred and scaled."""

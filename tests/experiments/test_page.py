@@ -86,3 +86,17 @@ def test_the_results_that_are_kept_make_a_section_of_the_page(name: str) -> None
     if not path.exists():
         pytest.skip(f"{path.name} was not made yet")
     assert page({name: json.loads(path.read_text())}).count("\n## ") >= 1
+
+
+@pytest.mark.parametrize(
+    ("gap", "said"), [(14.9, "At no weight"), (15.2, "another than without the term: 1-shot at gamma 1.")]
+)
+def test_the_gap_is_said_to_move_only_beyond_both_intervals(gap: float, said: str) -> None:
+    def measured(weight: float, gap: float) -> dict[str, Any]:
+        return {
+            "n_shot": 1, "prior_weight": weight, "train_accuracy": 88.0, "train_ci95": 0.5, "accuracy": 88 - gap,
+            "ci95": 0.6, "accuracy_gap": gap, "accuracy_gap_ci95": 0.8, "train_loss": 0.3, "loss": 0.6,
+            "loss_gap": 0.3, "loss_gap_ci95": 0.02, "commit": "abc", "machine": "some",
+        }  # fmt: skip
+
+    assert said in page({"bottleneck": [measured(0, 14.0), measured(1.0, gap)]})

@@ -220,8 +220,22 @@ The classifier is a cosine, to which the length of its weights means nothing: th
 
 {chr(10).join(lines)}
 
-{_made(records)}
+{_moved(records)} {_made(records)}
 """
+
+
+def _moved(records: Records) -> str:
+    """Whether any weight moves the gap of the accuracy by more than the intervals of both allow."""
+    without = {r["n_shot"]: r for r in records if r["prior_weight"] == 0}
+    moved = [
+        r for r in records
+        if abs(r["accuracy_gap"] - without[r["n_shot"]]["accuracy_gap"])
+        > (r["accuracy_gap_ci95"] ** 2 + without[r["n_shot"]]["accuracy_gap_ci95"] ** 2) ** 0.5
+    ]  # fmt: skip
+    if not moved:
+        return "At no weight is the gap of the accuracy measurably another than without the term."
+    named = ", ".join(f"{r['n_shot']}-shot at gamma {r['prior_weight']:g}" for r in moved)
+    return f"The gap of the accuracy is measurably another than without the term: {named}."
 
 
 def _lines(records: Records) -> str:

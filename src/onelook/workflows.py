@@ -189,7 +189,8 @@ def meta_train_images(
         "method": request.label, "data": data, "n_images": len(training), "network": identity,
         "augmentation": dataclasses.asdict(augmentation), "precision": place.precision, **description(config),
     }  # fmt: skip
-    return (yield from train(objective, config.optimisation, about, run))
+    # Steps of images are dear: a minute of them at most is lost to a kill.
+    return (yield from train(objective, config.optimisation, about, run, save_every=50))
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,16 @@ def test_a_method_of_a_training_killed_20_times_is_the_same_to_the_byte(
     assert killed(train(folder, backbone[0]), folder, "method", seconds) == {model.read_bytes()}
 
 
+def test_a_method_of_images_killed_20_times_in_its_training_is_the_same_to_the_byte(
+    folder: Path, backbone: tuple[Path, float]
+) -> None:
+    arguments = ["train", "--data", str(folder / "images"), "--backbone", str(backbone[0]), "--method", "maml:order=1",
+                 "--query", "5", "--steps", "160", "--tasks-per-step", "1", "--out", "images"]  # fmt: skip
+    seconds = interrupt().undisturbed(arguments, folder / "straight")
+    model = folder / "straight" / "images" / "model.safetensors"
+    assert killed(arguments, folder, "images", seconds) == {model.read_bytes()}
+
+
 def test_a_training_interrupted_by_the_person_says_where_it_stopped_and_goes_on_from_there(
     folder: Path, backbone: tuple[Path, float], method: tuple[Path, float], tmp_path: Path
 ) -> None:

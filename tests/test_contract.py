@@ -93,6 +93,9 @@ each_method = pytest.mark.parametrize(("name", "kept"), CASES, ids=_names(CASES)
 _free = [case for case in CASES if _of_any_number_of_classes(case)]
 each_method_of_any_n_way = pytest.mark.parametrize(("name", "kept"), _free, ids=_names(_free))
 
+_of_features = [case for case in CASES if not takes_images(case[0])]
+each_method_of_features = pytest.mark.parametrize(("name", "kept"), _of_features, ids=_names(_of_features))
+
 
 def close(actual: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
@@ -129,6 +132,25 @@ def test_features_that_are_all_zero_give_finite_logits(name: str, kept: dict[str
     tasks = suited(name, replace(tasks, support=support, query=query))
     # The parameters are left at their initial values: a zero centre keeps cl2n at the zero row.
     assert method_for(tasks, name, seed=None, **kept)(tasks).isfinite().all()
+
+
+@each_method_of_features
+@pytest.mark.parametrize(("length", "alike"), [(1e-6, False), (1e3, True)])
+def test_features_of_any_length_give_finite_logits_and_gradients_in_single_precision(
+    name: str, kept: dict[str, Any], length: float, alike: bool
+) -> None:
+    tasks = random_tasks(shots=(1, 4, 2, 1, 2), feature_size=16)
+    rows, labels = training_classes(16)
+    method = method_for(tasks, name, seed=None, **kept).float()
+    method.prepare(length * rows.float(), labels)
+    # All support rows alike: no system of equations between them has full rank.
+    support = tasks.support[:, :1].expand_as(tasks.support) if alike else tasks.support
+    support, query = (length * x.float() for x in (support, tasks.query))
+    tasks = replace(tasks, support=support.requires_grad_(), query=query.requires_grad_())
+    assert method(tasks).isfinite().all()
+    method.loss(tasks).backward()
+    gradients = [value.grad for value in (*method.parameters(), tasks.support, tasks.query)]
+    assert all(gradient is None or gradient.isfinite().all() for gradient in gradients)
 
 
 @each_method

@@ -25,7 +25,7 @@ def edge(method: GraphNetwork, layer: int, a: Tensor, b: Tensor) -> Tensor:
 
 
 def adjacency_row(method: GraphNetwork, layer: int, nodes: list[Tensor], i: int) -> list[Tensor]:
-    """Equation 5: a softmax over all nodes but i itself."""
+    """A row of equation 3: a softmax over all nodes but i itself."""
     weights = [edge(method, layer, nodes[i], other).exp() for other in nodes]
     total = sum(weight for j, weight in enumerate(weights) if j != i)
     return [weight / total if j != i else torch.zeros_like(weight) for j, weight in enumerate(weights)]

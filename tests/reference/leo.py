@@ -10,7 +10,7 @@ from reference.common import class_mean, unit
 
 
 def codes(method: LEO, task: Tasks) -> tuple[Tensor, Tensor]:
-    """Rusu et al., equations 1 and 2: the mean over all pairs of a row of the class and a row of the task."""
+    """Rusu et al., equation 3: the mean over all pairs of a row of the class and a row of the task."""
     layers = method.relations
     encoded = [method.encoder(unit(row) * math.sqrt(len(row))) for row in task.support[0]]
     related = []
@@ -29,7 +29,7 @@ def std(spread: Tensor) -> Tensor:
 
 
 def decoded(method: LEO, code: Tensor, noise: Tensor | None) -> Tensor:
-    """Equations 3 and 4."""
+    """Equation 4."""
     mean, spread = method.decoder(code).split(method.feature_size, dim=1)
     return mean if noise is None else mean + std(spread) * noise
 
@@ -70,7 +70,7 @@ def logits(method: LEO, task: Tasks) -> Tensor:
 
 
 def loss(method: LEO, task: Tasks, noises: Iterator[Tensor | None]) -> Tensor:
-    """Equation 6, with the draws given: first that of the codes, then one for each decoding."""
+    """Equations 6 and 7, with the draws given: first that of the codes, then one for each decoding."""
     assert task.query_labels is not None
     mean, width = codes(method, task)
     noise = next(noises)

@@ -9,7 +9,7 @@ from reference.common import unit
 
 
 def svm_weights(x: np.ndarray, labels: np.ndarray, n_way: int, price: float) -> np.ndarray:
-    """Lee et al., equations 8 and 9, by a general solver: alpha_ik <= C [k = y_i], sum_k alpha_ik = 0."""
+    """Lee et al., equations 9 and 10, by a general solver: alpha_ik <= C [k = y_i], sum_k alpha_ik = 0."""
     hot = np.eye(n_way)[labels]
     products = x @ x.T
     sums = np.kron(np.eye(len(x)), np.ones((1, n_way)))

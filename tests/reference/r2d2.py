@@ -8,7 +8,7 @@ from reference.common import unit
 
 
 def logits(method: RidgeRegression, task: Tasks) -> Tensor:
-    """Bertinetto et al., equation 4: the normal equations of the features, one class at a time, and equation 7."""
+    """Bertinetto et al., equation 4: the normal equations of the features, one class at a time, and equation 6."""
 
     def item(row: Tensor) -> np.ndarray:
         return (unit(row) if method.unit_length else row).numpy()

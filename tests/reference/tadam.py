@@ -28,7 +28,7 @@ def features(network: Conv4, image: Tensor, modulation: list[tuple[Tensor, Tenso
 
 
 def task_network(method: TADAM, embedding: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Section 2.4: a residual network for each of scale and shift, times its post-multiplier."""
+    """TEN: a residual network for each of scale and shift, times its post-multiplier."""
     parameter = dict(method.task_network.named_parameters())
 
     def layers(of: str) -> Tensor:
@@ -59,7 +59,7 @@ def modulated(method: TADAM, task: Tasks) -> tuple[list[Tensor], list[Tensor], l
 
 
 def logits(method: TADAM, task: Tasks) -> Tensor:
-    """Equation 3, with the scaled Euclidean metric."""
+    """The scaled Euclidean metric."""
     _, support, queries = modulated(method, task)
     prototypes = [class_mean(torch.stack(support), task.support_labels[0], label) for label in range(task.n_way)]
     return torch.stack([torch.stack([-method.alpha * (q - p).square().sum() for p in prototypes]) for q in queries])

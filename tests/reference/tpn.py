@@ -14,7 +14,7 @@ def sigma(method: TransductivePropagation, row: Tensor) -> Tensor:
 
 
 def weights(method: TransductivePropagation, task: Tasks) -> np.ndarray:
-    """Equation 1 and the choice of neighbours."""
+    """Equation 2 and the choice of neighbours."""
     rows = [*task.support[0], *task.query[0]]
     scaled = [(unit(row) / sigma(method, row)).detach().numpy() for row in rows]
     full = np.array([[np.exp(-np.square(a - b).sum() / 2) for b in scaled] for a in scaled])
@@ -27,7 +27,7 @@ def weights(method: TransductivePropagation, task: Tasks) -> np.ndarray:
 
 
 def scores(method: TransductivePropagation, task: Tasks) -> np.ndarray:
-    """Equation 3 for support and queries, then each class by its mean."""
+    """Equation 4 for support and queries, then each class by its mean."""
     kept = weights(method, task)
     degree = np.diag(1 / np.sqrt(kept.sum(1)))
     label = np.zeros((len(kept), task.n_way))

@@ -21,6 +21,7 @@ Departures from the paper:
 * a learned scale stands before the softmax, because products of unit vectors are small;
 * phi begins as the identity, from where it is trained in minutes; its second layer is added to the linear map, and
   begins at zero;
+* trained together with a network, the kept means stay those of the features it began with;
 * phi has no bias at its end, which would move the logits of all classes alike.
 """
 

@@ -7,8 +7,7 @@ Three small networks stand between the features and a metric (section 3.2). The 
 of a class have in common: a block of convolution, then the mean over the shots. The projector sees all classes at
 once, stacked in depth, and says by a softmax over channels which features tell them apart: the mask p. The reshaper
 is a block that brings support and query maps into the shape of the mask; what it says, times p, is what the metric
-compares (the mean of a class with the query). This is an inductive method: nothing passes between queries, where the
-paper's table counts it as transductive for the batch normalisation over the queries.
+compares (the mean of a class with the query). This is an inductive method: nothing passes between queries.
 
 Departures from the paper:
 * normalisation is over the map of one row, where the paper's batch normalisation mixes rows and tasks;

@@ -80,7 +80,8 @@ class DynamicFewShot(FeatureAveraging):
         asked_TSD = ops.normalise(self.attention_query(unit_TSD))
         score_TSB = self.gamma * (asked_TSD @ ops.normalise(self.keys).T)
         if masked is not None:
-            own_TB = torch.zeros(len(tasks), self.n_classes, dtype=torch.bool).scatter(1, masked, True)
+            own_TB = torch.zeros(len(tasks), self.n_classes, dtype=torch.bool, device=masked.device)
+            own_TB = own_TB.scatter(1, masked, True)
             score_TSB = score_TSB.masked_fill(own_TB.unsqueeze(1), -torch.inf)
         # The mean over the rows comes before the product with the base weights: K rows of it instead of S.
         attention_TKB = ops.class_means(score_TSB.softmax(-1), tasks.support_labels, tasks.n_way)

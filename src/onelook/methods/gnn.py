@@ -3,9 +3,9 @@
 Victor Garcia, Joan Bruna. Few-Shot Learning with Graph Neural Networks. ICLR 2018, arXiv:1711.04043.
 
 Each query makes a graph of its own, complete, with the S support rows and the query as nodes: a support node holds its
-feature beside its one-hot label, the query node its feature beside the uniform distribution (section 3.1). In each
+feature beside its one-hot label, the query node its feature beside the uniform distribution (equation 5). In each
 layer a small network gives every pair the weight phi(|x_i - x_j|), a softmax over the other nodes makes a row of the
-adjacency A of it (equations 4 and 5), and the graph convolution x theta_I + A x theta_A gives new features
+adjacency A of it (equations 3 and 4), and the graph convolution x theta_I + A x theta_A gives new features
 (equation 2), which are set beside the old ones. That of the last layer gives the K logits of the query node. This is
 an inductive method for a fixed number of classes.
 

@@ -3,11 +3,11 @@
 Andrei A. Rusu, Dushyant Rao, Jakub Sygnowski, Oriol Vinyals, Razvan Pascanu, Simon Osindero, Raia Hadsell.
 Meta-Learning with Latent Embedding Optimization. ICLR 2019, arXiv:1807.05960.
 
-An encoder and a relation network over all pairs of support rows give each class a Gaussian latent code (equations 1
-and 2); a linear decoder turns the code into a Gaussian over the weights of the class (equations 3 and 4). The codes
-take a few gradient steps on the support loss through the decoder (equation 5), and then the weights themselves take a
-few. Meta-training adds to the cross-entropy of the queries the divergence of the codes from a standard Gaussian, the
-distance the codes moved, and how far the decoder is from orthogonal (equation 6). This is an inductive method.
+An encoder and a relation network over all pairs of support rows give each class a Gaussian latent code (equation 3); a
+linear decoder turns the code into a Gaussian over the weights of the class (equation 4). The codes take a few gradient
+steps on the support loss (equation 5) through the decoder, and then the weights themselves take a few. Meta-training
+adds to the cross-entropy of the queries the divergence of the codes from a standard Gaussian, the distance the codes
+moved, and how far the decoder is from orthogonal (equations 6 and 7). This is an inductive method.
 
 Departures from the paper:
 * codes and weights are drawn in `loss` only; a method answers with their means, so that it is a pure map;
@@ -15,9 +15,12 @@ Departures from the paper:
   network trained with a cosine classifier say little; the first size of the fine-tuning step is larger to match;
 * no dropout on the features, as training and evaluation have to agree, and no penalty on the size of the parameters,
   which is the optimiser's weight decay;
-* both step sizes learn through their logarithms, which keeps them positive;
+* the support loss is a mean over the rows and not their sum, so that a step size serves one shot and many;
+* both step sizes learn through their logarithms, which keeps them positive, and are one number each, where the
+  authors' code has one for every latent and every feature;
+* the distance from orthogonal is a mean of squares, as in that code, where equation 7 adds absolute values;
 * standard deviations are a softplus that starts at a tenth. Of an exponential of the codes, a step on the codes makes
-  an exponential of an exponential, which the authors' code clips.
+  an exponential of an exponential; that code has to pass over steps whose loss is not a number.
 """
 
 import math

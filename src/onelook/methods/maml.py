@@ -6,14 +6,14 @@ Aniruddh Raghu, Maithra Raghu, Samy Bengio, Oriol Vinyals. Rapid Learning or Fea
 Effectiveness of MAML. ICLR 2020, arXiv:1909.09157.
 
 What is learned is the start: for each task, network and linear head take a few gradient steps on the cross-entropy of
-its support set (equation 1 of MAML), and the queries' cross-entropy after the last step teaches the start through all
-of them (algorithm 2). The first-order form (section 5.2) takes the steps for constants. ANIL steps with the head only.
+its support set, and the queries' cross-entropy after the last step teaches the start through all of them (algorithm 2
+and equation 1 of MAML). The first-order form takes the steps for constants. ANIL steps with the head only.
 This is an inductive method.
 
 Departures from the paper:
 * the normalisation statistics are frozen (see `ImageMethod`), where the paper's are those of each batch, the queries
   included, which makes its tasks transductive;
-* gradients are not clipped, because that is the affair of the optimiser;
+* gradients are not clipped here, as in the authors' code, because that is the affair of the optimiser;
 * as many steps are taken in use as in training (`n_steps`), where the paper takes five in training and ten in use.
 """
 

@@ -3,15 +3,16 @@
 Kwonjoon Lee, Subhransu Maji, Avinash Ravichandran, Stefano Soatto. Meta-Learning with Differentiable Convex
 Optimization. CVPR 2019, arXiv:1904.03758.
 
-The weights of a task are those of a multi-class linear support vector machine fitted to its support set (equation 7),
-found in its dual, whose size does not depend on the features (equations 8 and 9); or those of ridge regression. The
-products of weights and queries, times a learned scale, are the logits (equation 11). The features learn through the
-solution by its optimality conditions (section 3.2), for which `methods.convex` stands. This is an inductive method.
+The weights of a task are those of a multi-class linear support vector machine fitted to its support set (equation 4),
+found in its dual, whose size does not depend on the features (equations 9 and 10); or those of ridge regression
+(equation 11). The products of weights and queries, times a learned scale, are the logits (equation 12). The features
+learn through the solution by its optimality conditions (equation 8), for which `methods.convex` stands. This is an
+inductive method.
 
 Departures from the paper:
 * the dual is solved by the library's own interior points, all tasks at once, where the paper calls a general solver;
-* the ridge head regresses to one-hot labels in closed form, which needs no solver, and leaves a constant factor of
-  the paper's dual to the scale;
+* the ridge head regresses to one-hot labels in closed form, which needs no solver, and leaves to the scale the factor
+  2 by which the dual of the authors' code differs from it;
 * the scale starts above 1, near where cross-entropy has it for these heads, because Adam at a small step would need
   thousands of steps to get there.
 """

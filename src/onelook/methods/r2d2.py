@@ -4,12 +4,14 @@ Luca Bertinetto, João F. Henriques, Philip H. S. Torr, Andrea Vedaldi. Meta-lea
 Solvers. ICLR 2019, arXiv:1805.08136.
 
 The weights of a task are those of ridge regression from its support features to their one-hot labels (equation 4), in
-Woodbury's form, whose system is as small as the support set (equation 6). The predictions, scaled, are the logits
-(equation 7). The ridge and the scale learn through the closed form. This is an inductive method.
+Woodbury's form, whose system is as small as the support set (equation 5). The predictions, scaled, are the logits
+(equation 6). The ridge and the scale learn through the closed form. This is an inductive method.
 
 Departures from the paper:
 * the learned bias of the predictions is left out: it shifts the logits of all classes alike, which the softmax does
   not see, so that it would never learn;
+* the regression has no constant feature and adds up the squared errors of the rows, because so do the equations, where
+  the authors' code appends a constant to the features and takes the mean of the errors;
 * features are first scaled to length 1 (`unit_length`), because the lengths of features of a network trained with a
   cosine classifier say little, and so the first ridge fits networks of any scale.
 """

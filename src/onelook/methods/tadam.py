@@ -4,9 +4,9 @@ Boris Oreshkin, Pau Rodríguez López, Alexandre Lacoste. TADAM: Task dependent 
 learning. NeurIPS 2018, arXiv:1805.10123.
 
 The support set is seen twice. First by the plain network: the mean of its class prototypes is the embedding of the
-task, from which a small network (TEN, section 2.4) makes a scale and a shift for the channels of each block. Then, as
+task, from which a small network (TEN) makes a scale and a shift for the channels of each block. Then, as
 the queries, by the network so modulated, and a query's logit is its negative squared distance to the prototype, times
-a learned scale alpha (equation 3). In training an ordinary classifier of all training classes helps (section 2.5).
+a learned scale alpha. In training an ordinary classifier of all training classes helps (auxiliary co-training).
 This is an inductive method.
 
 Departures from the paper:
@@ -67,7 +67,7 @@ class TADAM(ImageMethod):
         self.metric_scale = metric_scale
         self.auxiliary_weight = auxiliary_weight
         self.penalty = penalty
-        self.alpha = nn.Parameter(torch.tensor(metric_scale))
+        self.alpha = nn.Parameter(torch.tensor(float(metric_scale)))
         size = backbone.feature_size
         self.task_network = nn.ModuleList(BlockModulation(size, channels) for channels in backbone.film_sizes)
         self.auxiliary = nn.Linear(size, n_classes)

@@ -4,9 +4,9 @@ Yanbin Liu, Juho Lee, Minseop Park, Saehoon Kim, Eunho Yang, Sung Ju Hwang, Yi Y
 Transductive Propagation Network for Few-Shot Learning. ICLR 2019, arXiv:1805.10002.
 
 A small network gives each row of a task a length scale sigma_i. Support and queries together become a graph with the
-weights W_ij = exp(-d(f_i / sigma_i, f_j / sigma_j) / 2) between nearest neighbours (equation 1), normalised to
+weights W_ij = exp(-d(f_i / sigma_i, f_j / sigma_j) / 2) between nearest neighbours (equation 2), normalised to
 S = D^(-1/2) W D^(-1/2), and the labels Y of the support flow along it to their limit F = (I - alpha S)^-1 Y
-(equation 3). Meta-training descends the cross-entropy of softmax(F) over support and queries (equations 4 and 5),
+(equation 4). Meta-training descends the cross-entropy of softmax(F) over support and queries (equations 5 and 6),
 so F is the logit. This is a transductive method.
 
 Departures from the paper, and where it leaves a choice:
@@ -20,7 +20,8 @@ Departures from the paper, and where it leaves a choice:
 * sigma lies within a factor e of a quarter, a fit scale for rows of length 1: with much smaller ones a row hears of its
   nearest neighbour only, and no gradient tells it of the others;
 * d is the squared Euclidean distance, and an edge stays if either end has the other among its k nearest;
-* no row is its own neighbour, as in the label propagation of Zhou et al. (2004) that the paper builds on;
+* no row is its own neighbour, as in the label propagation of Zhou et al. (2004) that the paper builds on, where the
+  authors' code keeps the diagonal;
 * S is computed from logarithms, so that the degree of a row far from all others is not zero in single precision.
 """
 
@@ -68,9 +69,8 @@ class TransductivePropagation(Method):
         self.even_classes = even_classes
         self.hidden = hidden
         if even_classes:
-            self.log_factor = nn.Parameter(
-                torch.tensor(math.log(30.0))
-            )  # the columns differ by a few parts in a hundred
+            # The columns differ by a few parts in a hundred.
+            self.log_factor = nn.Parameter(torch.tensor(math.log(30.0)))
         last = nn.Linear(hidden, 1)
         nn.init.zeros_(last.weight)  # all rows begin with the same sigma, which alone is a fair method
         nn.init.zeros_(last.bias)

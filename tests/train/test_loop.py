@@ -436,6 +436,8 @@ class Diverging:
                 return loss * 1e6
             case "infinite gradient":  # of a root at zero
                 return loss + (self.module.weight - self.module.weight.detach()).square().sum().sqrt()
+            case "singular system":
+                return loss + torch.linalg.solve(torch.zeros(1, 1), loss.reshape(1, 1)).sum()
             case "overflowing gradient":
                 return loss + (1e25 * (self.module.weight - self.module.weight.detach())).sum()
         return loss
@@ -452,6 +454,7 @@ SENTENCES = {
     "exploding loss": "The loss rose from",
     "infinite gradient": "The gradient became nan",
     "overflowing gradient": "The gradient became inf",
+    "singular system": "A system of equations became singular",
 }
 
 

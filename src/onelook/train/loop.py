@@ -243,8 +243,11 @@ def _take_step(
         group["lr"] = rate
     objective.module.train()
     optimiser.zero_grad()
-    with _random_numbers_of(progress.step, seed):
-        loss = objective.loss(progress.step)
+    try:
+        with _random_numbers_of(progress.step, seed):
+            loss = objective.loss(progress.step)
+    except torch.linalg.LinAlgError as error:  # a system of equations that the weights have made singular
+        raise _diverged("A system of equations became singular", progress.step + 1, rate) from error
     value, first = loss.item(), progress.first_losses
     if not math.isfinite(value):
         raise _diverged(f"The loss became {value}", progress.step + 1, rate)

@@ -246,7 +246,7 @@ def _take_step(
     try:
         with _random_numbers_of(progress.step, seed):
             loss = objective.loss(progress.step)
-    except torch.linalg.LinAlgError as error:  # a system of equations that the weights have made singular
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # the weights have made a system singular
         raise _diverged("A system of equations became singular", progress.step + 1, rate) from error
     value, first = loss.item(), progress.first_losses
     if not math.isfinite(value):

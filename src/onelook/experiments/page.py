@@ -49,7 +49,8 @@ feature network {backbone}. All methods begin with one network, pretrained as a 
 classes (with rotation where the row says so). Rows that learn on *features* leave it as it is; rows that learn on
 *images* go on training it together with the method, for 1 and 5 shots alike. "published" is the article's figure for
 the same network design on CIFAR-FS, which other hands trained in other ways; a method that starts from a pretrained
-network has an advantage over one that was published without.
+network has an advantage over one that was published without. One recipe serves all rows on images, and one the heads
+they begin with; no baseline was tuned by itself.
 
 ![Accuracy of each method](plots/methods.svg)
 

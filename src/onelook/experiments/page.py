@@ -157,7 +157,8 @@ with a learned step size). If the gain came from taking steps, both would rise.
 ## Unlabelled queries
 
 The number of queries that a task has, balanced. K = 0 judges each by itself. K = 3 was trained on tasks of 15 queries
-a class, or on tasks of as many as it is used with.
+a class, or on tasks of as many as it is used with. All tasks are balanced: with one query a class, SIB may know that
+no two queries are of one class, which is much of what it gains there.
 
 ![Accuracy over the number of unlabelled queries](plots/queries.svg)
 

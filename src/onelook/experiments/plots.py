@@ -67,21 +67,23 @@ def _line(axis: Axes, records: Records, by: Any, label: str, colour: str, style:
 
 
 def _plot_steps(records: Records) -> Figure:
-    figure = Figure(figsize=(8, 3))
-    for axis, shot in zip(figure.subplots(1, 2), (1, 5), strict=True):
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, shot in zip(axes, (1, 5), strict=True):
         own = of_experiment(records, "steps", shot)
         start = [r for r in own if kind_of(r) == "feature-averaging"]
         _line(axis, start + [r for r in own if kind_of(r) == "sib"], steps_of, "synthetic, on the queries", BLUE)
         inductive = start + [r for r in own if kind_of(r) == "sib-inductive"]
         _line(axis, inductive, steps_of, "true, on the support set", GREY)
         axis.set(title=f"{shot}-shot", xlabel="K, gradient steps", ylabel="accuracy (%)")
-        axis.legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
 def _plot_queries(records: Records) -> Figure:
-    figure = Figure(figsize=(8, 3))
-    for axis, shot in zip(figure.subplots(1, 2), (1, 5), strict=True):
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, shot in zip(axes, (1, 5), strict=True):
         own = of_experiment(records, "queries", shot)
         _line(axis, [r for r in own if kind_of(r) == "sib"], _queries_of, "K = 3, trained with 15", BLUE)
         trained = of_experiment(records, "queries, trained for them", shot)
@@ -90,7 +92,7 @@ def _plot_queries(records: Records) -> Figure:
         _line(axis, [r for r in own if kind_of(r) == "feature-averaging"], _queries_of, "K = 0", GREY)
         axis.set(title=f"{shot}-shot", xlabel="unlabelled queries a class", ylabel="accuracy (%)", xscale="log")
         axis.set_xticks(ticks := sorted({r["n_query"] for r in own}), [str(n) for n in ticks], minor=False)
-        axis.legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 

@@ -29,8 +29,19 @@ def one_by_one(tasks: Tasks) -> list[Tasks]:
     return [tasks[i : i + 1] for i in range(len(tasks))]
 
 
-def close(actual: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
+    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+
+
+def agree_in_loss_and_meta_gradients(method: SIB, tasks: Tasks, tolerance: float) -> None:
+    parameters = list(method.parameters())
+    loss = method.loss(tasks)
+    expected_loss = torch.stack([reference.loss(method, task) for task in one_by_one(tasks)]).mean()
+    close(loss, expected_loss, tolerance)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    expected = torch.autograd.grad(expected_loss, parameters, allow_unused=True, materialize_grads=True)
+    for found_one, expected_one in zip(found, expected, strict=True):
+        close(found_one, expected_one, tolerance)
 
 
 @given(tasks_of_any_shape(), seeds, steps, step_sizes, prior_weights)
@@ -48,14 +59,16 @@ def test_loss_and_meta_gradients_are_those_of_automatic_differentiation_twice(
     tasks: Tasks, seed: int, n_steps: int, step_size: float, prior_weight: float
 ) -> None:
     method = sib_for(tasks, seed, n_steps=n_steps, step_size=step_size, prior_weight=prior_weight)
-    parameters = list(method.parameters())
-    loss = method.loss(tasks)
-    expected_loss = torch.stack([reference.loss(method, task) for task in one_by_one(tasks)]).mean()
-    close(loss, expected_loss)
-    found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-    expected = torch.autograd.grad(expected_loss, parameters, allow_unused=True, materialize_grads=True)
-    for found_one, expected_one in zip(found, expected, strict=True):
-        close(found_one, expected_one)
+    # Over a few queries the normalisation divides by deviations near 0, which magnifies the rounding of both.
+    agree_in_loss_and_meta_gradients(method, tasks, 1e-8)
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 3, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_and_meta_gradients_agree_to_1e_10_at_the_sizes_that_are_used(n_steps: int, seed: int) -> None:
+    tasks = random_tasks(n_tasks=4, shots=(1, 1, 1, 1, 1), n_query=75, feature_size=64, seed=seed)
+    method = sib_for(tasks, seed, n_steps=n_steps, step_size=1e-3, prior_weight=0.1)
+    agree_in_loss_and_meta_gradients(method, tasks, 1e-10)
 
 
 @given(tasks_of_any_shape(), seeds)

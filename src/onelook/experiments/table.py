@@ -173,7 +173,7 @@ def _trained(
 
 
 def _facts(n_parameters: int, seconds: float) -> dict[str, Any]:
-    return {"parameters": n_parameters, "train_seconds": round(seconds, 1)}
+    return {"parameters": n_parameters, "train_seconds": round(seconds, 3)}
 
 
 def _n_parameters(module: torch.nn.Module) -> int:

@@ -50,6 +50,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
+    ("prototypical", {"transform": "root"}),
+    ("prototypical", {"transform": "root-centred"}),
     ("prototypical", {"metric": "cosine"}),
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
     ("r2d2", {}),

@@ -124,3 +124,45 @@ def test_the_pullback_of_the_cosine_is_the_product_with_its_jacobian(tasks: Task
     (expected,) = torch.autograd.grad(cosine, weights, upstream * cosine.detach())
     found = ops.cosine_pullback(tasks.query, weights, lambda given: upstream * given)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@given(tasks_of_any_shape(), st.integers(0, 100))
+@some_examples
+def test_soft_class_means_are_weighted_means_and_those_of_the_support_where_no_query_counts(
+    tasks: Tasks, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    share = torch.rand(*tasks.query.shape[:2], tasks.n_way, generator=draw, dtype=torch.float64)
+    found = ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, share).numpy()
+    for i in range(len(tasks)):
+        for k in range(tasks.n_way):
+            rows = np.concatenate([tasks.support[i][tasks.support_labels[i] == k].numpy(), tasks.query[i].numpy()])
+            weights = np.concatenate([np.ones(len(rows) - tasks.query.shape[1]), share[i, :, k].numpy()])
+            np.testing.assert_allclose(found[i, k], np.average(rows, axis=0, weights=weights), rtol=1e-9, atol=1e-9)
+    alone = ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, torch.zeros_like(share))
+    torch.testing.assert_close(alone, ops.class_means(tasks.support, tasks.support_labels, tasks.n_way))
+
+
+@given(st.integers(1, 3), st.integers(1, 12), st.integers(2, 5), st.integers(0, 1000))
+@some_examples
+def test_sinkhorn_is_the_plan_nearest_to_the_kernel_that_has_the_marginals(
+    n_tasks: int, n_query: int, n_way: int, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    kernel = 3 * torch.randn(n_tasks, n_query, n_way, generator=draw, dtype=torch.float64)
+    mass = torch.rand(n_tasks, n_way, generator=draw, dtype=torch.float64) + 0.1
+    mass = n_query * mass / mass.sum(1, keepdim=True)
+    log_plan = ops.sinkhorn(kernel, mass, 2000)
+    torch.testing.assert_close(log_plan.exp().sum(2), torch.ones(n_tasks, n_query, dtype=torch.float64))
+    torch.testing.assert_close(log_plan.exp().sum(1), mass, rtol=1e-4, atol=1e-4)
+    # Of the form diag(a) kernel diag(b), which is what makes it the optimum: no interaction is left in the ratio.
+    ratio = log_plan - kernel
+    interaction = ratio - ratio.mean(1, keepdim=True) - ratio.mean(2, keepdim=True) + ratio.mean((1, 2), keepdim=True)
+    assert interaction.abs().max() < 1e-9
+
+
+def test_sinkhorn_survives_kernels_beyond_the_range_of_floats() -> None:
+    kernel = torch.tensor([[[0.0, -1e4], [-1e4, 0.0], [-1e4, -2e4]]])
+    log_plan = ops.sinkhorn(kernel, ops.balanced_mass(kernel), 30)
+    assert not log_plan.isnan().any()
+    torch.testing.assert_close(log_plan.exp().sum(2), torch.ones(1, 3))

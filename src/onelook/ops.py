@@ -89,3 +89,36 @@ def ridge_regression(
     gram_TSS = x @ x.mT + ridge * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     dual_TSK: Tensor = torch.linalg.solve(gram_TSS, targets)
     return dual_TSK.mT @ x
+
+
+def soft_class_means(
+    support: Float[Tensor, "T S D"],
+    labels: Int[Tensor, "T S"],
+    query: Float[Tensor, "T Q D"],
+    share: Float[Tensor, "T Q K"],
+) -> Float[Tensor, "T K D"]:
+    """Mean of the rows of each class, a query counting for class k with weight share_ik >= 0."""
+    hot_TSK = one_hot(labels, share.shape[-1], support.dtype)
+    total_TKD = hot_TSK.mT @ support + share.mT @ query
+    return total_TKD / (hot_TSK.sum(1) + share.sum(1)).unsqueeze(-1)
+
+
+def sinkhorn(
+    log_kernel: Float[Tensor, "T Q K"], mass: Float[Tensor, "T K"], n_iterations: int
+) -> Float[Tensor, "T Q K"]:
+    """Entropic optimal transport: the log of the plan diag(a) exp(log_kernel) diag(b) whose columns have the `mass`
+    (which adds up to Q) and whose rows have 1. Rows are scaled last, so that each is a distribution.
+
+    Marco Cuturi. Sinkhorn Distances. NeurIPS 2013, arXiv:1306.0895; in logarithms, because a kernel underflows.
+    """
+    log_mass_T1K = mass.log().unsqueeze(1)
+    log_plan = log_kernel.log_softmax(-1)
+    for _ in range(n_iterations):
+        log_plan = log_plan + (log_mass_T1K - log_plan.logsumexp(1, keepdim=True))
+        log_plan = log_plan.log_softmax(-1)
+    return log_plan
+
+
+def balanced_mass(like: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
+    """Q / K for every class."""
+    return like.new_full((like.shape[0], like.shape[2]), like.shape[1] / like.shape[2])

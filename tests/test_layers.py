@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "onelook"
 
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),  # of layer 0 of the table, but the rest of that layer raises errors
-    ("events", "files", "memory", "tasks"),
+    ("configuration", "events", "files", "memory", "tasks"),
     ("ops",),
     ("backbones",),
     ("methods",),

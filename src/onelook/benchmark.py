@@ -16,7 +16,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.methods import IterativeMethod, Method, settings_of
 from onelook.provenance import commit, machine
-from onelook.scoring import Interval, interval, paired, task_accuracies
+from onelook.scoring import Interval, interval, paired, percent_right, task_accuracies
 from onelook.tasks import Embeddings
 
 
@@ -43,6 +43,7 @@ def compare(
     """
     reference: tuple[str, Float[Tensor, T]] | None = None
     records = []
+    tasks_digest = TaskSampler(data, spec).digest(n_tasks)
     for entry in entries:
         started = time.perf_counter()
         sampler = TaskSampler(data if entry.data is None else entry.data, spec)
@@ -53,7 +54,8 @@ def compare(
             {
                 **about, "method": entry.label, "settings": _settings(entry),
                 "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query, "protocol": spec.protocol,
-                "n_tasks": n_tasks, "seed": spec.seed, **_rounded("accuracy", interval(accuracies)),
+                "n_total": spec.total, "n_tasks": n_tasks, "seed": spec.seed, "tasks": tasks_digest,
+                **_rounded("accuracy", interval(accuracies)),
                 "versus": {"method": reference[0], **_rounded("difference", paired(accuracies, reference[1]))},
                 "seconds": round(seconds, 3), "memory_mb": _peak_memory(),
                 "commit": commit(), "machine": machine(),
@@ -87,8 +89,7 @@ def step_accuracies(
         tasks = sampler.sample(range(start, min(start + 32, n_tasks)))
         with torch.inference_mode():
             answers = method.trajectory(tasks.without_query_labels()).argmax(-1)
-        assert tasks.query_labels is not None
-        parts.append(100 * torch.eq(answers, tasks.query_labels).float().mean(-1))
+        parts.append(torch.stack([percent_right(step, tasks) for step in answers]))
         yield Progress("tasks", start + len(tasks), n_tasks)
     return [interval(step) for step in torch.cat(parts, 1)]
 

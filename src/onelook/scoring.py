@@ -5,13 +5,15 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from onelook.data.embed import precision
+from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.methods import Method
+from onelook.tasks import Tasks
 
 CHUNK = 32
 """Tasks of features in one call: few enough for them to stay in the processor's cache."""
@@ -59,10 +61,16 @@ def task_accuracies(
         tasks = sampler.sample(range(start, min(start + chunk, first + n_tasks)))
         with torch.inference_mode(), precision(compute):
             answers = method(tasks.without_query_labels()).argmax(-1)
-        assert tasks.query_labels is not None
-        parts.append(100 * (answers == tasks.query_labels).float().mean(1))
+        parts.append(percent_right(answers, tasks))
         yield Progress("tasks", start + len(tasks) - first, n_tasks)
     return torch.cat(parts)
+
+
+def percent_right(answers: Int[Tensor, "T Q"], tasks: Tasks) -> Float[Tensor, "T"]:
+    """Of each task, among the queries whose class it has."""
+    assert tasks.query_labels is not None
+    known = tasks.query_labels != UNKNOWN
+    return 100 * ((answers == tasks.query_labels) & known).sum(1) / known.sum(1)
 
 
 def mean_accuracy(

@@ -18,6 +18,7 @@ from onelook import backbones
 from onelook.artifacts import load_backbone
 from onelook.backbones import Backbone
 from onelook.benchmark import Entry, compare
+from onelook.configuration import description
 from onelook.data.embed import EmbedConfig, embed, embed_files
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
@@ -37,7 +38,6 @@ from onelook.train import (
     seconds_of_a_step,
     train,
 )
-from onelook.train.loop import description
 from onelook.train.recipes import MethodRequest, build, has_weights, ready
 
 N_VIEWS = 8

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from onelook.data.images import ImageSet
+from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskRows, TaskSampler, TaskSpec
 from onelook.errors import DataError, SettingsError
 from onelook.tasks import Embeddings
@@ -51,7 +52,8 @@ def rows_and_views(items: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def cases(draw: st.DrawFn) -> tuple[dict[str, Any], TaskSpec]:
     """What `data_of` and TaskSampler take. Classes are so small that they run out of images now and then."""
     n_way, n_shot, n_query = draw(st.integers(2, 5)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    protocol = draw(st.sampled_from(["balanced", "dirichlet:2", "dirichlet:0.2", "dirichlet:50"]))
+    protocol = draw(st.sampled_from(["balanced", "dirichlet:2", "dirichlet:0.2", "dirichlet:50", "long-tail:5"]))
+    protocol += draw(st.sampled_from(["", "", "+unequal-shots"]))
     least = n_shot + n_query
     sizes = st.lists(st.integers(least, least + 3 * n_query), min_size=n_way, max_size=n_way + 3)
     data = {
@@ -111,8 +113,11 @@ def test_no_row_is_seen_twice_in_a_task_and_the_labels_are_those_of_the_classes(
     labels = sampler.data.labels.numpy()
     assert np.array_equal(labels[rows.support], rows.classes[rows.support_labels])
     assert np.array_equal(labels[rows.query], rows.classes[rows.query_labels])
-    assert np.bincount(rows.support_labels, minlength=spec.n_way).tolist() == [spec.n_shot] * spec.n_way
-    if spec.protocol == "balanced":
+    shots = np.bincount(rows.support_labels, minlength=spec.n_way)
+    assert shots.min() >= 1
+    if not spec.spread.unequal_shots:
+        assert shots.tolist() == [spec.n_shot] * spec.n_way
+    if spec.spread.is_balanced:
         assert np.bincount(rows.query_labels, minlength=spec.n_way).tolist() == [spec.n_query] * spec.n_way
 
 
@@ -252,6 +257,77 @@ def test_a_class_that_runs_out_of_images_passes_its_share_on(
     assert ((counts <= np.ceil(wanted)) | (np.floor(wanted) > room).any()).all()  # nor more, without one
 
 
+# ------------------------------------------------------------------------------------------------ other protocols
+
+
+def test_queries_of_some_classes_only_are_balanced_among_them() -> None:
+    counts = query_counts(TaskSampler(data_of((40,) * 8), TaskSpec(protocol="present:2", n_query=6)), 200)
+    assert all(sorted(row) == [0, 0, 0, 15, 15] for row in counts.tolist())
+    assert (counts > 0).any(0).all()  # now these, now those
+
+
+def test_a_long_tail_has_the_ratio_that_is_asked_for_in_any_order() -> None:
+    counts = query_counts(TaskSampler(data_of((200,) * 6), TaskSpec(protocol="long-tail:16", n_query=31)), 100)
+    assert all(sorted(row) == [5, 10, 20, 40, 80] for row in counts.tolist())
+    assert len({tuple(row) for row in counts.tolist()}) > 50
+
+
+def test_a_single_query_is_of_any_class() -> None:
+    counts = query_counts(TaskSampler(data_of((9,) * 5), TaskSpec(protocol="single")), 300)
+    assert (counts.sum(1) == 1).all()
+    assert counts.sum(0).min() > 30
+
+
+@pytest.mark.parametrize("total", [1, 7, 10, 300])
+def test_a_total_is_spread_evenly_and_what_is_left_over_by_lot(total: int) -> None:
+    counts = query_counts(TaskSampler(data_of((70,) * 6), TaskSpec(n_total=total)), 100)
+    assert (counts.sum(1) == total).all()
+    assert (counts.max(1) - counts.min(1)).max() <= 1
+    assert counts.sum(0).max() - counts.sum(0).min() < 60
+
+
+def test_unequal_shots_add_up_and_leave_no_class_without_one() -> None:
+    sampler = TaskSampler(data_of((12,) * 6), TaskSpec(n_shot=4, n_query=2, protocol="balanced+unequal-shots"))
+    shots = np.stack([np.bincount(sampler.rows(i).support_labels, minlength=5) for i in range(300)])
+    assert (shots.sum(1) == 20).all()
+    assert shots.min() == 1
+    assert shots.max() > 7
+    assert shots.max() <= 10  # 2 of the 12 images are left for the queries
+
+
+@few
+@given(part=st.floats(0.05, 0.95), n_query=st.integers(1, 6), task=numbers)
+def test_queries_of_unknown_classes_are_of_no_class_of_the_task_and_so_labelled(
+    part: float, n_query: int, task: int
+) -> None:
+    sampler = TaskSampler(data_of((9,) * 12), TaskSpec(n_query=n_query, protocol=f"balanced+unknown:{part:.3f}"))
+    rows = sampler.rows(task)
+    unknown = rows.query_labels == UNKNOWN
+    assert len(rows.query) == 5 * n_query
+    assert unknown.sum() == min(round(float(f"{part:.3f}") * 5 * n_query), 5 * n_query - 1)
+    assert not np.isin(sampler.data.labels.numpy()[rows.query[unknown]], rows.classes).any()
+    assert len(set(rows.query.tolist())) == len(rows.query)
+
+
+def test_unknown_classes_are_refused_where_there_are_none() -> None:
+    with pytest.raises(DataError, match=r"7 queries of other classes"):
+        TaskSampler(data_of((30,) * 5), TaskSpec(protocol="balanced+unknown:0.1", n_query=14)).sample([0])
+
+
+def test_the_digest_is_that_of_the_tasks_and_of_the_names_of_their_images() -> None:
+    data, spec = replace(data_of((9,) * 6), items=tuple(map(str, range(54)))), TaskSpec(n_query=3)
+    found = TaskSampler(data, spec).digest(5)
+    assert TaskSampler(replace(data, views=data.views + 1), spec).digest(5) == found  # other features, the same tasks
+    others = [
+        TaskSampler(data, spec).digest(4),
+        TaskSampler(data, replace(spec, seed=1)).digest(5),
+        TaskSampler(data, replace(spec, protocol="dirichlet:2")).digest(5),
+        TaskSampler(replace(data, items=data.items[::-1]), spec).digest(5),
+        TaskSampler(replace(data, class_names=data.class_names[::-1]), spec).digest(5),
+    ]
+    assert len({found, *others}) == 6
+
+
 # ------------------------------------------------------------------------------------------------ errors
 
 
@@ -260,7 +336,7 @@ def test_a_class_that_runs_out_of_images_passes_its_share_on(
     [
         ((30,), TaskSpec(), ["5-way", "5 classes of 16 images", "only 1 of the 1", "made up", "'class 0' has 30"]),
         ((30, 30, 30, 30, 9), TaskSpec(), ["only 4 of the 5", "'class 4' has 9", "Add images, or ask for fewer"]),
-        ((15, 15), TaskSpec(n_way=2, n_shot=5, n_query=11), ["2-way 5-shot", "11 queries", "16 images", "only 0 of"]),
+        ((15, 15), TaskSpec(n_way=2, n_shot=5, n_query=11), ["2-way 5-shot", "22 queries", "16 images", "only 0 of"]),
         ((5, 1), TaskSpec(n_way=2, n_shot=1, protocol="dirichlet:2"), ["2 images or more", "'class 1' has 1"]),
     ],
 )  # fmt: skip
@@ -289,7 +365,17 @@ def test_an_impossible_specification_is_refused_with_what_was_found(wrong: dict[
         TaskSpec(**wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("protocol", ["", "dirichlet", "dirichlet:0", "dirichlet:-1", "dirichlet:two", "uniform"])
+@pytest.mark.parametrize(
+    "protocol",
+    ["", "dirichlet", "dirichlet:0", "dirichlet:-1", "dirichlet:two", "uniform", "balanced:1", "present:1.5",
+     "present:0", "long-tail:0.5", "single:2", "balanced+unknown:1", "balanced+unknown", "balanced+unequal-shots+unequal-shots",
+     "balanced+unknown:0.1+unknown:0.2", "+unequal-shots"],
+)  # fmt: skip
 def test_an_unknown_protocol_is_refused_with_the_known_ones(protocol: str) -> None:
     with pytest.raises(SettingsError, match="known: balanced, dirichlet:A"):
         TaskSpec(protocol=protocol)
+
+
+def test_more_present_classes_than_there_are_ways_are_refused() -> None:
+    with pytest.raises(SettingsError, match="6 classes need tasks of as many; this has 5"):
+        TaskSpec(protocol="present:6")

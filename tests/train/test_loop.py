@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from onelook import artifacts, backbones, methods
 from onelook.artifacts import Artifact, load
+from onelook.configuration import description
 from onelook.data.augment import Augmentation
 from onelook.data.sampler import TaskSpec
 from onelook.errors import ArtifactError, DivergedError, SettingsError
@@ -37,7 +38,7 @@ from onelook.train import (
     Validated,
     train,
 )  # fmt: skip
-from onelook.train.loop import Event, Objective, description
+from onelook.train.loop import Event, Objective
 from synthetic import contents, one_sentence, random_embeddings, random_images
 
 ADAM = Optimisation("adam", learning_rate=1e-2, weight_decay=0.0)

@@ -29,6 +29,7 @@ from onelook.cli.options import (
 )  # fmt: skip
 from onelook.console import run
 from onelook.data.domains import GlyphDomainsConfig, glyph_domains
+from onelook.data.protocols import KNOWN
 from onelook.data.sampler import TaskSpec
 from onelook.errors import SettingsError
 from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
@@ -65,8 +66,9 @@ def benchmark(
     way: Way = 5,
     shot: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "1,5",
     query: Query = 15,
+    total: Annotated[int | None, typer.Option(min=1, help="All queries of a task; default: way × query.")] = None,
     tasks: Annotated[int, typer.Option(min=2)] = 2000,
-    protocol: Annotated[str, typer.Option(help="balanced, dirichlet:A, or several with commas.")] = "balanced",
+    protocol: Annotated[str, typer.Option(help=f"{KNOWN}. Several with commas.")] = "balanced",
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")] = None,
     precision: Precision = "auto", home: Home = None, cache: Cache = None,
@@ -80,7 +82,7 @@ def benchmark(
         _nothing_before(context, context.invoked_subcommand)
         return
     requests = tuple(parse_request(text.strip()) for text in methods.split(","))
-    specs = tuple(TaskSpec(way, n, query, p.strip(), seed) for p in protocol.split(",") for n in numbers(shot))
+    specs = tuple(TaskSpec(way, n, query, p.strip(), seed, total) for p in protocol.split(",") for n in numbers(shot))
     comparison = Comparison(requests, specs, tasks)
     place = place_of(cache, home, precision)
     if json is not None:

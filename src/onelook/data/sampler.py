@@ -1,21 +1,23 @@
 """Tasks drawn from a labelled data set. Task i is a pure function of (seed, i)."""
 
-import re
+import typing
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from onelook.configuration import LATER
+from onelook.data.protocols import UNKNOWN, Protocol, parse_protocol
 from onelook.errors import DataError, SettingsError
+from onelook.files import digest
 from onelook.tasks import Tasks
 
 
-@runtime_checkable
-class Views(Protocol):
+@typing.runtime_checkable
+class Views(typing.Protocol):
     """What tasks are drawn from: Embeddings, or an ImageSet."""
 
     @property
@@ -39,9 +41,10 @@ class TaskSpec:
     n_query: int = 15
     """Queries a class, on average: a task has n_way × n_query of them."""
     protocol: str = "balanced"
-    """How the queries are spread over the classes: "balanced", or "dirichlet:A" with proportions drawn from a
-    symmetric Dirichlet distribution of parameter A for each task (Veilleux et al., NeurIPS 2021; they use A = 2)."""
+    """How the queries, and the shots, are spread over the classes: a name of `data.protocols`."""
     seed: int = 0
+    n_total: int | None = field(default=None, repr=False, metadata=LATER)
+    """All queries of a task, where they are not n_way × n_query."""
 
     def __post_init__(self) -> None:
         if self.n_way < 2 or self.n_shot < 1 or self.n_query < 1 or self.seed < 0:
@@ -49,18 +52,25 @@ class TaskSpec:
                 f"A task needs at least 2 classes, 1 shot and 1 query a class and a seed of at least 0, but got "
                 f"way {self.n_way}, shot {self.n_shot}, query {self.n_query}, seed {self.seed}."
             )
-        self.concentration()
+        if self.n_total is not None and self.n_total < 1:
+            raise SettingsError(f"A task needs at least 1 query, but got {self.n_total} in all.")
+        self.spread.proportions(np.random.default_rng(0), self.n_way)  # refuses what cannot be with these ways
 
-    def concentration(self) -> float | None:
-        """The Dirichlet parameter; None where the queries are balanced."""
-        if self.protocol == "balanced":
-            return None
-        found = re.fullmatch(r"dirichlet:(\d+(?:\.\d+)?)", self.protocol)
-        if not found or not float(found[1]) > 0:
-            raise SettingsError(
-                f"There is no protocol {self.protocol!r}; known: balanced, dirichlet:A (such as dirichlet:2)."
-            )
-        return float(found[1])
+    @property
+    def spread(self) -> Protocol:
+        return parse_protocol(self.protocol)
+
+    @property
+    def total(self) -> int:
+        """Q."""
+        if self.spread.kind == "single":
+            return 1
+        return self.n_total or self.n_way * self.n_query
+
+    @property
+    def n_unknown(self) -> int:
+        """Queries of classes that the task does not have; at least one query is of a class that it has."""
+        return min(round(self.spread.unknown * self.total), self.total - 1)
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class TaskRows:
     support: np.ndarray  # S
     support_labels: np.ndarray  # S
     query: np.ndarray  # Q
-    query_labels: np.ndarray  # Q
+    query_labels: np.ndarray  # Q, UNKNOWN for a query of none of the classes
 
 
 class TaskSampler:
@@ -81,16 +91,21 @@ class TaskSampler:
         self.spec = spec
         self.data = data
         labels = data.labels.numpy()
-        needed = spec.n_shot + (spec.n_query if spec.concentration() is None else 1)
+        spread = spec.spread
+        self.n_known = spec.total - spec.n_unknown
+        # Of each class, so that no class of a balanced task is short of images.
+        reserve = -(-self.n_known // spec.n_way) if spread.is_balanced else 1
+        needed = spec.n_shot + reserve
         rows = [np.flatnonzero(labels == k) for k in range(len(data.class_names))]
         self.classes = np.array([k for k, r in enumerate(rows) if len(r) >= needed], dtype=int)
         """The classes with enough images."""
         self.rows_of_class = rows
+        self._reserve = reserve
         if len(self.classes) < spec.n_way:
             sizes = sorted((len(r), name) for r, name in zip(rows, data.class_names, strict=True))
             smallest = f"; {sizes[0][1]!r} has {sizes[0][0]}" if sizes else ""
             raise DataError(
-                f"{spec.n_way}-way {spec.n_shot}-shot tasks with {spec.n_query} queries need {spec.n_way} classes of "
+                f"{spec.n_way}-way {spec.n_shot}-shot tasks with {spec.total} queries need {spec.n_way} classes of "
                 f"{needed} images or more, but only {len(self.classes)} of the {len(rows)} classes of "
                 f"{data.source or 'the data'} are so large{smallest}. "
                 f"Add images, or ask for fewer ways, shots or queries."
@@ -121,21 +136,35 @@ class TaskSampler:
         """The rows, and what to add to them to reach the view that each is seen in."""
         spec = self.spec
         classes = rng.choice(self.classes, spec.n_way, replace=False)
-        counts = self._query_counts(rng, classes)
+        size = np.array([len(self.rows_of_class[c]) for c in classes])
+        shots = spec.spread.shots(rng, spec.n_way, spec.n_shot, size - self._reserve)
+        counts = self._query_counts(rng, size - shots)
         chosen = [
-            self.rows_of_class[c][rng.choice(len(self.rows_of_class[c]), spec.n_shot + q, replace=False)]
-            for c, q in zip(classes, counts, strict=True)
+            self.rows_of_class[c][rng.choice(len(self.rows_of_class[c]), n + q, replace=False)]
+            for c, n, q in zip(classes, shots, counts, strict=True)
         ]
+        strangers = self._strangers(rng, classes)
         support_order = rng.permutation(spec.n_way * spec.n_shot)
-        query_order = rng.permutation(spec.n_way * spec.n_query)
+        query_order = rng.permutation(spec.total)
         rows = TaskRows(
             classes,
-            np.concatenate([c[: spec.n_shot] for c in chosen])[support_order],
-            np.repeat(np.arange(spec.n_way), spec.n_shot)[support_order],
-            np.concatenate([c[spec.n_shot :] for c in chosen])[query_order],
-            np.repeat(np.arange(spec.n_way), counts)[query_order],
+            np.concatenate([c[:n] for c, n in zip(chosen, shots, strict=True)])[support_order],
+            np.repeat(np.arange(spec.n_way), shots)[support_order],
+            np.concatenate([*(c[n:] for c, n in zip(chosen, shots, strict=True)), strangers])[query_order],
+            np.concatenate([np.repeat(np.arange(spec.n_way), counts), np.full(len(strangers), UNKNOWN)])[query_order],
         )
         return rows, self._view_offsets(rng)
+
+    def _strangers(self, rng: np.random.Generator, classes: np.ndarray) -> np.ndarray:
+        """Rows of other classes of the data set, for the queries that are of no class of the task."""
+        n = self.spec.n_unknown
+        if not n:
+            return np.empty(0, dtype=int)
+        others = np.concatenate([r for k, r in enumerate(self.rows_of_class) if k not in classes] or [np.empty(0, int)])
+        if len(others) < n:
+            raise DataError(f"A task needs {n} queries of other classes than its own, but {self.data.source} has "
+                            f"{len(others)} such images; ask for fewer ways or queries.")  # fmt: skip
+        return others[rng.choice(len(others), n, replace=False)]
 
     def _view_offsets(self, rng: np.random.Generator) -> dict[str, np.ndarray | int]:
         n_views, n_rows = self.data.views.shape[:2]
@@ -147,27 +176,38 @@ class TaskSampler:
         spec = self.spec
         return {
             "support": rng.integers(n_views, size=spec.n_way * spec.n_shot) * n_rows,
-            "query": rng.integers(n_views, size=spec.n_way * spec.n_query) * n_rows,
+            "query": rng.integers(n_views, size=spec.total) * n_rows,
         }
 
-    def _query_counts(self, rng: np.random.Generator, classes: np.ndarray) -> np.ndarray:
-        """Queries of each class, K numbers that add up to n_way × n_query.
+    def _query_counts(self, rng: np.random.Generator, room: np.ndarray) -> np.ndarray:
+        """Queries of each class, K numbers that add up to those of known classes; none above `room`.
 
         Proportions are rounded by largest remainder. A class that runs out of images passes its share on.
         """
-        spec = self.spec
-        concentration = spec.concentration()
-        if concentration is None:
-            return np.full(spec.n_way, spec.n_query)
-        total = spec.n_way * spec.n_query
-        room = np.array([len(self.rows_of_class[c]) - spec.n_shot for c in classes])
+        spec, total = self.spec, self.n_known
+        if spec.spread.kind in ("balanced", "single"):
+            even = np.full(spec.n_way, total // spec.n_way)
+            if total % spec.n_way:
+                even[rng.choice(spec.n_way, total % spec.n_way, replace=False)] += 1
+            return even
+        share = spec.spread.proportions(rng, spec.n_way) * total
+        if spec.spread.kind == "present":
+            room = np.where(share > 0, room, 0)  # the absent ones stay so
         if room.sum() < total:
             raise DataError(
-                f"A task needs {total} queries, but its {spec.n_way} classes hold {room.sum()} images beside the "
-                f"{spec.n_shot} shots each; ask for fewer queries."
+                f"A task needs {total} queries, but its {(room > 0).sum()} classes hold {room.sum()} images beside "
+                f"their shots; ask for fewer queries."
             )
-        share = rng.dirichlet(np.full(spec.n_way, concentration)) * total
         counts: np.ndarray = np.minimum(np.floor(share).astype(int), room)
         while counts.sum() < total:
             counts[np.argmax(np.where(counts < room, share - counts, -np.inf))] += 1
         return counts
+
+    def digest(self, n_tasks: int) -> str:
+        """Identity of tasks 0 … n_tasks - 1: two people who find the same one may pair their figures."""
+        items = getattr(self.data, "items", ()) or getattr(self.data, "names", ())
+        parts: list[bytes] = ["\0".join(names).encode() for names in (items, self.data.class_names)]
+        for i in range(n_tasks):
+            rows, offsets = self._draw(np.random.default_rng([self.spec.seed, i]))
+            parts += [np.asarray(x, dtype="<i8").tobytes() for x in (*vars(rows).values(), *offsets.values())]
+        return digest(*parts).hex()[:16]

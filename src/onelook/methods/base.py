@@ -98,7 +98,7 @@ class ImageMethod(Method):
 
 
 def query_cross_entropy(logits: Float[Tensor, "T Q K"], tasks: Tasks) -> Float[Tensor, ""]:
-    """Mean over all queries of all tasks."""
+    """Mean over all queries of all tasks but those of no class of their task, which are labelled -1."""
     if tasks.query_labels is None:
         raise ValueError("training needs tasks with query labels")
-    return functional.cross_entropy(logits.flatten(0, 1), tasks.query_labels.flatten())
+    return functional.cross_entropy(logits.flatten(0, 1), tasks.query_labels.flatten(), ignore_index=-1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from onelook.artifacts import Artifact, backbone_artifact, method_artifact
 from onelook.backbones import Backbone
+from onelook.configuration import LATER
 from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
@@ -17,7 +18,7 @@ from onelook.events import finish
 from onelook.methods import EndToEnd, ImageMethod, Method
 from onelook.scoring import Interval, mean_accuracy
 from onelook.tasks import Embeddings, Tasks
-from onelook.train.loop import LATER, Optimisation
+from onelook.train.loop import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
 
 

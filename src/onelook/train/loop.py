@@ -9,7 +9,6 @@ Training that diverges stops before the optimiser has written what is not finite
 gradient that is not finite, and at a loss that exploded. The state on disk holds finite numbers only.
 """
 
-import dataclasses
 import json
 import math
 import time
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from onelook import artifacts
 from onelook.artifacts import Artifact
+from onelook.configuration import LATER
 from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.files import digest
 from onelook.scoring import Interval
@@ -50,22 +50,6 @@ class Objective(Protocol):
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
         """What is worth keeping of the module."""
-
-
-LATER = {"later": True}
-"""Metadata of a field that was added to a configuration when runs of it were there already: see `description`. It is
-to have repr=False, because the demo describes its runs by that."""
-
-
-def description(config: Any) -> dict[str, Any]:
-    """The configuration, a dataclass, as JSON. A field that came later and holds its default is left out, so that runs
-    from before it was there keep their names and can be taken up."""
-    plain: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if not (f.metadata.get("later") and value == f.default):
-            plain[f.name] = description(value) if dataclasses.is_dataclass(value) else value
-    return plain
 
 
 @dataclass(frozen=True)

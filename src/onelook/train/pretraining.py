@@ -11,6 +11,7 @@ from torch.nn import functional
 from onelook import ops
 from onelook.artifacts import Artifact, backbone_artifact
 from onelook.backbones import Backbone
+from onelook.configuration import LATER
 from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
@@ -19,7 +20,7 @@ from onelook.errors import SettingsError
 from onelook.events import finish
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Interval, mean_accuracy
-from onelook.train.loop import LATER, Optimisation
+from onelook.train.loop import Optimisation
 
 
 @dataclass(frozen=True)

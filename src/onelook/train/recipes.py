@@ -12,13 +12,14 @@ import torch
 from onelook import backbones, methods
 from onelook.artifacts import load_method, require_feature_size
 from onelook.backbones import Backbone
+from onelook.configuration import description
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import SettingsError, unknown_name
 from onelook.files import digest
 from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings
 from onelook.train.episodes import MetaTrainConfig, MetaTraining
-from onelook.train.loop import Event, Optimisation, description, train
+from onelook.train.loop import Event, Optimisation, train
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _config(request: MethodRequest, spec: TaskSpec, n_steps: int | None) -> Meta
 def with_tasks(config: MetaTrainConfig, spec: TaskSpec) -> MetaTrainConfig:
     """The configuration for tasks of these sizes; where it has shots of its own, those of `spec` do not matter."""
     shot = config.shots[0] if config.shots else spec.n_shot
-    return replace(config, tasks=replace(spec, n_shot=shot, protocol="balanced"))
+    return replace(config, tasks=replace(spec, n_shot=shot, protocol="balanced", n_total=None))
 
 
 def has_weights(method: Method) -> bool:

@@ -1,0 +1,93 @@
+"""Protocols: how the queries of a task, and its labelled examples, are spread over the classes. Each has a name.
+
+Published few-shot tasks have as many queries of each class as of any other, which no folder of photographs has
+(Veilleux, Boudiaf, Piantanida, Ben Ayed. Realistic Evaluation of Transductive Few-Shot Learning. NeurIPS 2021,
+arXiv:2204.11181). A name is one of
+
+    balanced         as many of each class; what is left over goes to classes drawn by lot
+    dirichlet:A      proportions drawn for each task from a symmetric Dirichlet distribution; the paper has A = 2
+    present:J        queries of J of the K classes only, balanced among them
+    long-tail:R      proportions that fall geometrically, the most frequent class R times the least; the order by lot
+    single           one query, of a class drawn by lot
+
+and may be followed by
+
+    +unequal-shots   as many labelled examples in all, each class at least one, the others by lot
+    +unknown:F       the part F of the queries is of classes that the task does not have; their label is UNKNOWN
+"""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from onelook.errors import SettingsError
+
+UNKNOWN = -1
+"""The label of a query whose class is none of the task's."""
+
+KNOWN = "balanced, dirichlet:A, present:J, long-tail:R, single; then +unequal-shots, +unknown:F"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    kind: str = "balanced"
+    value: float = 0.0
+    """A, J or R."""
+    unequal_shots: bool = False
+    unknown: float = 0.0
+    """F."""
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every class has the same number of queries, if that number is whole."""
+        return self.kind == "balanced"
+
+    def proportions(self, rng: np.random.Generator, n_way: int) -> np.ndarray:
+        """K numbers that add up to 1, for one task."""
+        match self.kind:
+            case "dirichlet":
+                return rng.dirichlet(np.full(n_way, self.value))
+            case "present":
+                if self.value > n_way:
+                    raise SettingsError(f"Queries of {self.value:g} classes need tasks of as many; this has {n_way}.")
+                share = (np.arange(n_way) < self.value) / self.value
+                return rng.permutation(share)
+            case "long-tail":
+                share = self.value ** -(np.arange(n_way) / (n_way - 1))
+                return rng.permutation(share / share.sum())
+        return np.full(n_way, 1 / n_way)
+
+    def shots(self, rng: np.random.Generator, n_way: int, n_shot: int, most: np.ndarray) -> np.ndarray:
+        """Labelled examples of each class, K numbers that add up to n_way × n_shot; none above `most`."""
+        if not self.unequal_shots:
+            return np.full(n_way, n_shot)
+        shots = np.ones(n_way, dtype=int)
+        for _ in range(n_way * (n_shot - 1)):
+            shots[rng.choice(np.flatnonzero(shots < most))] += 1
+        return shots
+
+
+def parse_protocol(name: str) -> Protocol:
+    """Raises SettingsError for a name that does not exist, with those that do."""
+    first, *parts = name.split("+")
+    kind, colon, value = first.partition(":")
+    number = _number(value) if colon else None
+    fits = {
+        "balanced": not colon, "single": not colon,
+        "dirichlet": number is not None and number > 0,
+        "present": number is not None and number >= 1 and number.is_integer(),
+        "long-tail": number is not None and number >= 1,
+    }  # fmt: skip
+    unknown = [_number(part.removeprefix("unknown:")) for part in parts if part.startswith("unknown:")]
+    others = [part for part in parts if not part.startswith("unknown:")]
+    if (
+        not fits.get(kind, False) or others not in ([], ["unequal-shots"]) or len(unknown) > 1
+        or not all(f is not None and 0 < f < 1 for f in unknown)
+    ):  # fmt: skip
+        raise SettingsError(f"There is no protocol {name!r}; known: {KNOWN} (such as dirichlet:2+unknown:0.2).")
+    return Protocol(kind, number or 0.0, bool(others), next((f for f in unknown if f is not None), 0.0))
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None

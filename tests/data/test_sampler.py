@@ -368,8 +368,8 @@ def test_an_impossible_specification_is_refused_with_what_was_found(wrong: dict[
 @pytest.mark.parametrize(
     "protocol",
     ["", "dirichlet", "dirichlet:0", "dirichlet:-1", "dirichlet:two", "uniform", "balanced:1", "present:1.5",
-     "present:0", "long-tail:0.5", "single:2", "balanced+unknown:1", "balanced+unknown", "balanced+unequal-shots+unequal-shots",
-     "balanced+unknown:0.1+unknown:0.2", "+unequal-shots"],
+     "present:0", "long-tail:0.5", "single:2", "balanced+unknown:1", "balanced+unknown",
+     "balanced+unequal-shots+unequal-shots", "balanced+unknown:0.1+unknown:0.2", "+unequal-shots"],
 )  # fmt: skip
 def test_an_unknown_protocol_is_refused_with_the_known_ones(protocol: str) -> None:
     with pytest.raises(SettingsError, match="known: balanced, dirichlet:A"):

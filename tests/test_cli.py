@@ -79,8 +79,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 KEYS = {
-    "dataset", "split", "backbone", "precision", "method", "settings", "n_way", "n_shot", "n_query", "protocol",
-    "n_tasks", "seed", "accuracy", "ci95", "versus", "seconds", "memory_mb", "commit", "machine",
+    "dataset", "split", "backbone", "precision", "average", "method", "settings", "n_way", "n_shot", "n_query",
+    "protocol", "n_tasks", "seed", "accuracy", "ci95", "versus", "seconds", "memory_mb", "commit", "machine",
 }  # fmt: skip
 
 
@@ -147,6 +147,24 @@ def test_trained_files_are_compared_under_their_own_names(made: Made, tmp_path: 
     assert records[0]["accuracy"] == records[1]["accuracy"]
     assert records[1]["versus"]["difference"] == 0
     assert out
+
+
+def test_averaged_features_are_said_in_records_tables_and_trained_methods(made: Made, tmp_path: Path) -> None:
+    averaged = ("--data", made.data, "--backbone", made.backbone, "--average", "mirror", *made.common)
+    done("train", *averaged, "--query", "3", "--out", tmp_path / "sib")
+    trained = artifacts.load(tmp_path / "sib" / "model.safetensors", "method").about["config"]
+    assert trained["trained_on"] == f"{made.data}:train, each the mean over mirror"
+    done("benchmark", *averaged, "--methods", "prototypical", *made.tasks, "--json", tmp_path / "a.json")
+    done("embed", *averaged, "--out", tmp_path / "f.npz")
+    words = ("benchmark", "--embeddings", tmp_path / "f.npz", "--methods", "prototypical", *made.tasks, *made.common)
+    done(*words, "--json", tmp_path / "b.json")
+    (record,), (same,) = (artifacts.load_results(tmp_path / name) for name in ("a.json", "b.json"))
+    assert record["average"] == "mirror"
+    assert record["accuracy"] == same["accuracy"]
+    assert "conv4-64, mirror |" in done("show", tmp_path / "a.json", "--markdown")
+    with np.load(tmp_path / "f.npz") as content, np.load(made.features["test"]) as plain:
+        assert content["features"].shape == plain["features"].shape
+        assert not np.allclose(content["features"], plain["features"])
 
 
 def test_embedded_features_are_those_of_the_split(made: Made) -> None:
@@ -255,6 +273,11 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
         "no shots": (("benchmark", *features, "--shot", "0"), "shot 0"),
         "protocol": (("benchmark", *features, "--protocol", "dirichlet"), "known: balanced, dirichlet:A"),
         "precision": (("benchmark", *features, "--precision", "half"), "auto, float32 or bfloat16, but got 'half'"),
+        "average": (("embed", *data, *net, *npz, "--average", "flip"), "but got 'flip'"),
+        "average of characters": (("embed", *net, *npz, "--average", "mirror"), "A mirrored character is another"),
+        "average of a file": (("benchmark", *features, "--average", "mirror"), "`onelook embed --average`"),
+        "average of a new network": (("train", *data, "--method", "prototypical", "--average", "mirror", *out),
+                                     "trained on single images; give --average to `onelook benchmark`"),
         "batch": (("pretrain", *data, "--batch-size", "500", *out), "fewer than a batch of 500"),
         "rate": (("pretrain", *data, "--learning-rate", "-1", *out), "learning rate must be positive"),
         "nothing to learn": (("train", *data, *net, "--method", "prototypical", *out), "has nothing to learn"),

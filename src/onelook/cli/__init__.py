@@ -17,6 +17,7 @@ from onelook.cli.options import (
     FINISHED,
     METHOD,
     NETWORK,
+    Average,
     Cache,
     Data,
     Home,
@@ -166,6 +167,7 @@ def train(
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help=END_TO_END)] = False,
     tasks_per_step: Annotated[int | None, typer.Option(min=1, help="Where a feature network is trained.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at its highest, likewise.")] = None,
+    average: Average = "none",
     image_size: ImageSize = None,
     out: Out = Path("runs/method"),
     precision: Precision = "auto", seed: Seed = 0, home: Home = None, cache: Cache = None, as_json: Json = False,
@@ -179,6 +181,10 @@ def train(
     request = parse_request(method)
     spec = TaskSpec(way, shot, query, seed=seed)
     writable(out)
+    along = end_to_end or (not request.file and "backbone" in parameters_of(request.name))
+    if average != "none" and (along or backbone in BACKBONES):
+        raise SettingsError("A feature network that is trained along is trained on single images; give --average to "
+                            "`onelook benchmark`.")  # fmt: skip
     if backbone in BACKBONES:
         optimisation = Optimisation("adam", 2e-3 if learning_rate is None else learning_rate, weight_decay=0.0)
         config = MetaTrainConfig(steps or 6000, tasks_per_step or 1, spec, optimisation)
@@ -188,11 +194,11 @@ def train(
         return
     if not Path(backbone).exists() and "/" not in backbone and not backbone.endswith(".safetensors"):
         raise unknown_name("feature network", backbone, BACKBONES)
-    if end_to_end or (not request.file and "backbone" in parameters_of(request.name)):
+    if along:
         config = workflows.end_to_end(spec, steps, tasks_per_step, learning_rate)
         job = workflows.meta_train_images(data, Path(backbone), request, config, out, place)
     else:
-        job = workflows.meta_train(data, Path(backbone), request, spec, out, place, steps)
+        job = workflows.meta_train(data, Path(backbone), request, spec, out, place, steps, average)
     path = run(job, "training")
     console.print_artifact(artifacts.load(path, "method"), path, as_json)
 
@@ -203,6 +209,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="The .npz file to write: features, labels, class_names.")],
     data: Data = "glyphs",
     split: Split = "test",
+    average: Average = "none",
     precision: Precision = "auto", home: Home = None, cache: Cache = None,
 ) -> None:  # fmt: skip
     """Write the features of images to a file that numpy reads.
@@ -211,7 +218,8 @@ def embed(
     """
     network, _ = artifacts.load_backbone(backbone)
     writable(out.parent, out)
-    embeddings = run(workflows.features(data, split, network, place_of(cache, home, precision)), "embedding")
+    job = workflows.features(data, split, network, place_of(cache, home, precision), average=average)
+    embeddings = run(job, "embedding")
     workflows.save_features(embeddings, out)
     print(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")
 

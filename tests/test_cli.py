@@ -207,12 +207,12 @@ def test_json_is_all_there_is_on_standard_output(made: Made, tmp_path: Path) -> 
     assert {row["name"] for row in json.loads(done("data", "list", "--home", tmp_path, "--json"))} >= {"cifar-fs"}
 
 
-def test_all_rotations_of_the_paper_can_be_asked_for(made: Made, tmp_path: Path) -> None:
+def test_all_rotations_of_the_paper_and_mixup_can_be_asked_for(made: Made, tmp_path: Path) -> None:
     small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
-    turned = ("--rotation-weight", "1", "--rotations", "3", "--precision", "float32", "--json")
+    turned = ("--rotation-weight", "1", "--rotations", "3", "--mixup", "2", "--precision", "float32", "--json")
     told = json.loads(done("pretrain", "--data", made.data, *small, *turned, "--out", tmp_path))
     config = artifacts.load(tmp_path / "model.safetensors", "backbone").about["config"]
-    assert (config["rotation_weight"], config["rotations"]) == (1.0, 3)
+    assert (config["rotation_weight"], config["rotations"], config["mixup"]) == (1.0, 3, 2.0)
     assert told["kind"] == "backbone"
 
 

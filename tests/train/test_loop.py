@@ -68,9 +68,9 @@ def meta_training(name: str, validate_every: int = 4, **kept: Any) -> Objective:
     return MetaTraining(method, training, validation, MetaTrainConfig(11, 2, SPEC, ADAM, validate_every, 20))
 
 
-def pretraining(rotation_weight: float = 0.0, precision: str = "float32") -> Objective:
+def pretraining(rotation_weight: float = 0.0, precision: str = "float32", **kept: Any) -> Objective:
     config = PretrainConfig(
-        3, 8, Augmentation(crop_padding=1), SGD, precision, rotation_weight=rotation_weight, n_validation_tasks=10
+        3, 8, Augmentation(crop_padding=1), SGD, precision, rotation_weight, n_validation_tasks=10, **kept
     )
     training, validation = random_images(5, 5), random_images(5, 16, seed=1)
     return Pretraining("conv4-64", seeded(backbones.create, "conv4-64", 3, 16), training, validation, config)
@@ -90,6 +90,7 @@ CASES = {
     "feature-averaging": Case(lambda: meta_training("feature-averaging"), SGD, 11),
     "pretraining": Case(pretraining, Optimisation(learning_rate=0.05), 9),
     "pretraining with rotations": Case(lambda: pretraining(0.5, "bfloat16"), SGD, 9),
+    "pretraining with mixup": Case(lambda: pretraining(0.5, mixup=2.0, mixup_probability=0.7), SGD, 9),
     "episodes": Case(episodes, ADAM, 5),
 }
 QUICK = ("sib", "feature-averaging")

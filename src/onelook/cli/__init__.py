@@ -137,6 +137,8 @@ def pretrain(
     weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
     rotation_weight: Annotated[float, typer.Option(min=0, help="Of the loss that tells turned images; 0: none.")] = 0.0,
     rotations: Annotated[int, typer.Option(min=1, max=3, help="Turned copies of an image; the paper has 3.")] = 1,
+    mixup: Annotated[float, typer.Option(min=0, help="Alpha of manifold mixup; S2M2 has 2; 0: none.")] = 0.0,
+    mixup_probability: Annotated[float, typer.Option(min=0, max=1, help="That a step is mixed.")] = 1.0,
     image_size: ImageSize = None,
     precision: Precision = "auto",
     seed: Seed = 0,
@@ -151,7 +153,8 @@ def pretrain(
     writable(out)
     config = PretrainConfig(
         epochs, batch_size, augmentation_of(data), Optimisation(learning_rate=learning_rate, weight_decay=weight_decay),
-        place.precision, rotation_weight, seed=seed, rotations=rotations,
+        place.precision, rotation_weight, seed=seed, rotations=rotations, mixup=mixup,
+        mixup_probability=mixup_probability,
     )  # fmt: skip
     path = run(workflows.pretrain(data, backbone, config, out, place, image_size), "pretraining")
     console.print_artifact(artifacts.load(path, "backbone"), path, as_json)

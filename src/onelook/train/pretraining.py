@@ -20,6 +20,7 @@ from onelook.events import finish
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Interval, mean_accuracy
 from onelook.train.loop import LATER, Optimisation
+from onelook.train.mixup import Mixture, Mixup
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,13 @@ class PretrainConfig:
     rotations: int = field(default=1, repr=False, metadata=LATER)
     """Turned copies of each image where there is a `rotation_weight`: 1 (a random turn), 2, or the 3 of the paper."""
 
+    mixup: float = field(default=0.0, repr=False, metadata=LATER)
+    """The alpha of manifold mixup (`Mixup`); 0: none. Turned copies are not mixed."""
+    mixup_probability: float = field(default=1.0, repr=False, metadata=LATER)
+    """That a step is mixed."""
+
     def __post_init__(self) -> None:
+        Mixup(self.mixup, self.mixup_probability)  # refuses what is impossible
         if self.rotations not in (1, 2, 3):
             raise SettingsError(f"An image has 1 to 3 turned copies, but got {self.rotations}.")
 
@@ -74,6 +81,7 @@ class Pretraining:
         if config.rotation_weight:
             self.module["turns"] = _turns_head(backbone.feature_size, config.seed)
         set_pixel_statistics(backbone, pixels)
+        self.mixup = Mixup(config.mixup, config.mixup_probability)
         self.steps_per_epoch = len(self.labels) // config.batch_size
         self.n_steps = config.epochs * self.steps_per_epoch
         self.validate_every = config.validate_every or self.steps_per_epoch
@@ -92,15 +100,23 @@ class Pretraining:
             # The other copies go on from the turn that was drawn, so that no two of an image are alike.
             copies = [torch.from_numpy((turns - 1 + i) % 3 + 1) for i in range(self.config.rotations)]
             pixels = torch.cat([pixels, *(_turned(pixels, turn) for turn in copies)])
+        rng = np.random.default_rng([self.config.seed, 3, step])
+        mixture = self.mixup.draw(rng, len(self.backbone.parts()), size)
         with precision(self.config.precision):
-            features = self.backbone(pixels).float()
-        loss = functional.cross_entropy(self.classifier(features[:size]), self.labels[rows])
+            change = None if mixture is None else (mixture.part, mixture.maps)
+            features = self.backbone(pixels, change=change).float()
+        loss = self._of_classes(self.classifier(features[:size]), self.labels[rows], mixture)
         if self.config.rotation_weight:
             answers = torch.cat([torch.zeros(size, dtype=torch.long), *copies])
             loss = loss + self.config.rotation_weight * functional.cross_entropy(
                 self.module["turns"](features), answers
             )
         return loss
+
+    def _of_classes(self, logits: Tensor, labels: Tensor, mixture: Mixture | None) -> Tensor:
+        if mixture is None:
+            return functional.cross_entropy(logits, labels)
+        return mixture.loss(lambda rows: functional.cross_entropy(logits, labels[rows]))
 
     def validate(self) -> Interval:
         embeddings = finish(embed(self.validation, self.backbone, EmbedConfig(precision=self.config.precision)))

@@ -209,10 +209,12 @@ def test_json_is_all_there_is_on_standard_output(made: Made, tmp_path: Path) -> 
 
 def test_all_rotations_of_the_paper_and_mixup_can_be_asked_for(made: Made, tmp_path: Path) -> None:
     small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
-    turned = ("--rotation-weight", "1", "--rotations", "3", "--mixup", "2", "--precision", "float32", "--json")
+    turned = ("--rotation-weight", "1", "--rotations", "3", "--mixup", "2", "--average-from", "0.5", "--precision",
+              "float32", "--json")  # fmt: skip
     told = json.loads(done("pretrain", "--data", made.data, *small, *turned, "--out", tmp_path))
     config = artifacts.load(tmp_path / "model.safetensors", "backbone").about["config"]
     assert (config["rotation_weight"], config["rotations"], config["mixup"]) == (1.0, 3, 2.0)
+    assert config["optimisation"]["average_from"] == 0.5
     assert told["kind"] == "backbone"
 
 
@@ -280,6 +282,7 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
                                      "trained on single images; give --average to `onelook benchmark`"),
         "batch": (("pretrain", *data, "--batch-size", "500", *out), "fewer than a batch of 500"),
         "rate": (("pretrain", *data, "--learning-rate", "-1", *out), "learning rate must be positive"),
+        "averaged weights": (("pretrain", *data, "--average-from", "1", *out), "at least 0 and below 1, but got 1.0"),
         "nothing to learn": (("train", *data, *net, "--method", "prototypical", *out), "has nothing to learn"),
         "weights along": (("train", *data, "--method", "sib", *out), "run `onelook pretrain`"),
         "place of a run": (("pretrain", *data, "--out", file / "x"), "could not be written (Not a directory)"),

@@ -13,6 +13,7 @@ from onelook import artifacts, console, workflows
 from onelook.backbones import BACKBONES
 from onelook.cli.benchmark import benchmark_app
 from onelook.cli.options import (
+    AVERAGE_FROM,
     END_TO_END,
     FINISHED,
     METHOD,
@@ -139,6 +140,7 @@ def pretrain(
     rotations: Annotated[int, typer.Option(min=1, max=3, help="Turned copies of an image; the paper has 3.")] = 1,
     mixup: Annotated[float, typer.Option(min=0, help="Alpha of manifold mixup; S2M2 has 2; 0: none.")] = 0.0,
     mixup_probability: Annotated[float, typer.Option(min=0, max=1, help="That a step is mixed.")] = 1.0,
+    average_from: Annotated[float | None, typer.Option(help=AVERAGE_FROM)] = None,
     image_size: ImageSize = None,
     precision: Precision = "auto",
     seed: Seed = 0,
@@ -151,8 +153,9 @@ def pretrain(
     """
     place = place_of(None, home, precision)
     writable(out)
+    optimisation = Optimisation(learning_rate=learning_rate, weight_decay=weight_decay, average_from=average_from)
     config = PretrainConfig(
-        epochs, batch_size, augmentation_of(data), Optimisation(learning_rate=learning_rate, weight_decay=weight_decay),
+        epochs, batch_size, augmentation_of(data), optimisation,
         place.precision, rotation_weight, seed=seed, rotations=rotations, mixup=mixup,
         mixup_probability=mixup_probability,
     )  # fmt: skip

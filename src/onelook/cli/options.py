@@ -21,6 +21,7 @@ NPZ = "An .npz file of features (N, D) and labels (N), instead of data and backb
 HOME = "Where the standard sets are. Default: $ONELOOK_DATA, or the user's cache folder."
 CACHE = "Where features are kept. Default: $ONELOOK_CACHE, or the user's cache folder."
 AVERAGE = "What else of an image goes into its feature: mirror, crops:N (at random), mirror+crops:N, or none."
+AVERAGE_FROM = "Share of the steps, such as 0.8, after which the weights are averaged. Default: never."
 PRECISION = "float32, bfloat16, or auto: bfloat16 where the processor has it."
 
 Data = Annotated[str, typer.Option(help=DATA)]

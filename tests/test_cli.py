@@ -218,6 +218,18 @@ def test_all_rotations_of_the_paper_and_mixup_can_be_asked_for(made: Made, tmp_p
     assert told["kind"] == "backbone"
 
 
+def test_a_network_can_be_the_teacher_of_the_next(made: Made, tmp_path: Path) -> None:
+    small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
+    taught = ("--teacher", made.backbone, "--temperature", "2", "--precision", "float32")
+    done("pretrain", "--data", made.data, *small, *taught, "--out", tmp_path)
+    told = artifacts.load(tmp_path / "model.safetensors", "backbone").about["config"]
+    assert re.fullmatch("[0-9a-f]{16}", told["teacher"])
+    assert told["temperature"] == 2.0
+    assert "teacher" not in artifacts.load(made.backbone, "backbone").about["config"]
+    message = refused("pretrain", "--data", made.data, *small, *taught[2:], "--out", tmp_path)
+    assert "with other settings (teacher: " in message
+
+
 def test_images_that_were_left_out_are_listed_on_standard_error(made: Made, tmp_path: Path) -> None:
     files = classes(2, 2) | {f"class 00/bad [{i}].png": b"words" for i in range(12)}
     write_files(tmp_path / "images", files)
@@ -282,6 +294,8 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
                                      "trained on single images; give --average to `onelook benchmark`"),
         "batch": (("pretrain", *data, "--batch-size", "500", *out), "fewer than a batch of 500"),
         "rate": (("pretrain", *data, "--learning-rate", "-1", *out), "learning rate must be positive"),
+        "teacher": (("pretrain", *data, "--teacher", m.sib, *out), "holds a method, but a backbone is needed"),
+        "temperature": (("pretrain", *data, "--temperature", "0", *out), "a positive temperature, but got 0.5 and 0"),
         "averaged weights": (("pretrain", *data, "--average-from", "1", *out), "at least 0 and below 1, but got 1.0"),
         "nothing to learn": (("train", *data, *net, "--method", "prototypical", *out), "has nothing to learn"),
         "weights along": (("train", *data, "--method", "sib", *out), "run `onelook pretrain`"),

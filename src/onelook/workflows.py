@@ -39,6 +39,7 @@ from onelook.train import (
 )
 from onelook.train.loop import description
 from onelook.train.recipes import MethodRequest, build, has_weights, ready
+from onelook.train.teacher import load_teacher
 
 N_VIEWS = 8
 """R, the augmented views of every training image that meta-training reads."""
@@ -60,10 +61,15 @@ def best_precision() -> str:
 
 
 def pretrain(
-    data: str, name: str, config: PretrainConfig, run: Path, place: Place, image_size: int | None = None
-) -> Generator[Any, None, Path]:
-    """A feature network from the training classes of `data`; returns the path of the model."""
+    data: str, name: str, config: PretrainConfig, run: Path, place: Place, image_size: int | None = None,
+    teacher_file: Path | None = None,
+) -> Generator[Any, None, Path]:  # fmt: skip
+    """A feature network from the training classes of `data`; returns the path of the model.
+
+    teacher_file: of a network that was pretrained on the same classes, from which this one learns too.
+    """
     require_backbone(name)
+    teacher = None if teacher_file is None else load_teacher(teacher_file)
     training = yield from open_split(data, "train", image_size, home=place.home)
     validation = yield from open_split(data, "val", image_size, home=place.home)
     if config.batch_size > len(training) * len(training.pixels):
@@ -71,8 +77,9 @@ def pretrain(
                             f"{config.batch_size}; choose a smaller --batch-size.")  # fmt: skip
     TaskSampler(validation, TaskSpec())  # too few validation classes are refused now, not after an epoch
     backbone = new_backbone(name, training, config.seed)
-    objective = Pretraining(name, backbone, training, validation, config)
-    about = _about(name, backbone, training, config, objective="classes")
+    objective = Pretraining(name, backbone, training, validation, config, teacher)
+    taught = {} if teacher is None else {"teacher": teacher.digest()}
+    about = _about(name, backbone, training, config, objective="classes", **taught)
     return (yield from train(objective, config.optimisation, about, run))
 
 

@@ -38,6 +38,7 @@ from onelook.train import (
     train,
 )  # fmt: skip
 from onelook.train.loop import Event, Objective, description
+from onelook.train.teacher import CosineClassifier, Teacher
 from synthetic import contents, one_sentence, random_embeddings, random_images
 
 AVERAGED = Optimisation("sgd", learning_rate=1e-2, schedule="constant", average_from=0.4)
@@ -69,12 +70,20 @@ def meta_training(name: str, validate_every: int = 4, **kept: Any) -> Objective:
     return MetaTraining(method, training, validation, MetaTrainConfig(11, 2, SPEC, ADAM, validate_every, 20))
 
 
-def pretraining(rotation_weight: float = 0.0, precision: str = "float32", **kept: Any) -> Objective:
+def pretraining(
+    rotation_weight: float = 0.0, precision: str = "float32", teacher: Teacher | None = None, **kept: Any
+) -> Objective:
     config = PretrainConfig(
         3, 8, Augmentation(crop_padding=1), SGD, precision, rotation_weight, n_validation_tasks=10, **kept
     )
     training, validation = random_images(5, 5), random_images(5, 16, seed=1)
-    return Pretraining("conv4-64", seeded(backbones.create, "conv4-64", 3, 16), training, validation, config)
+    backbone = seeded(backbones.create, "conv4-64", 3, 16)
+    return Pretraining("conv4-64", backbone, training, validation, config, teacher)
+
+
+def taught() -> Objective:
+    teacher = Teacher(seeded(backbones.create, "conv4-64", 3, 16), seeded(CosineClassifier, 64, 5, torch.Generator()))
+    return pretraining(teacher=teacher)
 
 
 def episodes() -> Objective:
@@ -92,6 +101,7 @@ CASES = {
     "pretraining": Case(pretraining, Optimisation(learning_rate=0.05), 9),
     "pretraining with rotations": Case(lambda: pretraining(0.5, "bfloat16"), SGD, 9),
     "pretraining with mixup": Case(lambda: pretraining(0.5, mixup=2.0, mixup_probability=0.7), SGD, 9),
+    "pretraining with a teacher": Case(taught, SGD, 9),
     "pretraining with averaged weights": Case(pretraining, AVERAGED, 9),
     "averaged weights": Case(lambda: meta_training("sib", n_way=3, step_size=0.1), AVERAGED, 11),
     "episodes": Case(episodes, ADAM, 5),

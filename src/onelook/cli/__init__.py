@@ -18,6 +18,7 @@ from onelook.cli.options import (
     FINISHED,
     METHOD,
     NETWORK,
+    TEACHER,
     Average,
     Cache,
     Data,
@@ -140,6 +141,9 @@ def pretrain(
     rotations: Annotated[int, typer.Option(min=1, max=3, help="Turned copies of an image; the paper has 3.")] = 1,
     mixup: Annotated[float, typer.Option(min=0, help="Alpha of manifold mixup; S2M2 has 2; 0: none.")] = 0.0,
     mixup_probability: Annotated[float, typer.Option(min=0, max=1, help="That a step is mixed.")] = 1.0,
+    teacher: Annotated[Path | None, typer.Option(help=TEACHER)] = None,
+    teacher_weight: Annotated[float, typer.Option(min=0, max=1, help="Of its answers; the rest: of the labels.")] = 0.5,
+    temperature: Annotated[float, typer.Option(help="Divides the scores that are compared with the teacher's.")] = 4.0,
     average_from: Annotated[float | None, typer.Option(help=AVERAGE_FROM)] = None,
     image_size: ImageSize = None,
     precision: Precision = "auto",
@@ -157,9 +161,9 @@ def pretrain(
     config = PretrainConfig(
         epochs, batch_size, augmentation_of(data), optimisation,
         place.precision, rotation_weight, seed=seed, rotations=rotations, mixup=mixup,
-        mixup_probability=mixup_probability,
+        mixup_probability=mixup_probability, teacher_weight=teacher_weight, temperature=temperature,
     )  # fmt: skip
-    path = run(workflows.pretrain(data, backbone, config, out, place, image_size), "pretraining")
+    path = run(workflows.pretrain(data, backbone, config, out, place, image_size, teacher), "pretraining")
     console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
 
 

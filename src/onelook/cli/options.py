@@ -22,6 +22,7 @@ HOME = "Where the standard sets are. Default: $ONELOOK_DATA, or the user's cache
 CACHE = "Where features are kept. Default: $ONELOOK_CACHE, or the user's cache folder."
 AVERAGE = "What else of an image goes into its feature: mirror, crops:N (at random), mirror+crops:N, or none."
 AVERAGE_FROM = "Share of the steps, such as 0.8, after which the weights are averaged. Default: never."
+TEACHER = "A network made by `onelook pretrain` on the same data, from which this one learns too."
 PRECISION = "float32, bfloat16, or auto: bfloat16 where the processor has it."
 
 Data = Annotated[str, typer.Option(help=DATA)]

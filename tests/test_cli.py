@@ -79,8 +79,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 KEYS = {
-    "dataset", "split", "backbone", "precision", "method", "settings", "n_way", "n_shot", "n_query", "protocol",
-    "n_tasks", "seed", "accuracy", "ci95", "versus", "seconds", "memory_mb", "commit", "machine",
+    "dataset", "split", "backbone", "precision", "average", "method", "settings", "n_way", "n_shot", "n_query",
+    "protocol", "n_tasks", "seed", "accuracy", "ci95", "versus", "seconds", "memory_mb", "commit", "machine",
 }  # fmt: skip
 
 
@@ -149,6 +149,24 @@ def test_trained_files_are_compared_under_their_own_names(made: Made, tmp_path: 
     assert out
 
 
+def test_averaged_features_are_said_in_records_tables_and_trained_methods(made: Made, tmp_path: Path) -> None:
+    averaged = ("--data", made.data, "--backbone", made.backbone, "--average", "mirror", *made.common)
+    done("train", *averaged, "--query", "3", "--out", tmp_path / "sib")
+    trained = artifacts.load(tmp_path / "sib" / "model.safetensors", "method").about["config"]
+    assert trained["trained_on"] == f"{made.data}:train, each the mean over mirror"
+    done("benchmark", *averaged, "--methods", "prototypical", *made.tasks, "--json", tmp_path / "a.json")
+    done("embed", *averaged, "--out", tmp_path / "f.npz")
+    words = ("benchmark", "--embeddings", tmp_path / "f.npz", "--methods", "prototypical", *made.tasks, *made.common)
+    done(*words, "--json", tmp_path / "b.json")
+    (record,), (same,) = (artifacts.load_results(tmp_path / name) for name in ("a.json", "b.json"))
+    assert record["average"] == "mirror"
+    assert record["accuracy"] == same["accuracy"]
+    assert "conv4-64, mirror |" in done("show", tmp_path / "a.json", "--markdown")
+    with np.load(tmp_path / "f.npz") as content, np.load(made.features["test"]) as plain:
+        assert content["features"].shape == plain["features"].shape
+        assert not np.allclose(content["features"], plain["features"])
+
+
 def test_embedded_features_are_those_of_the_split(made: Made) -> None:
     with np.load(made.features["val"]) as content:
         assert content["features"].shape == (120, 64)
@@ -189,13 +207,27 @@ def test_json_is_all_there_is_on_standard_output(made: Made, tmp_path: Path) -> 
     assert {row["name"] for row in json.loads(done("data", "list", "--home", tmp_path, "--json"))} >= {"cifar-fs"}
 
 
-def test_all_rotations_of_the_paper_can_be_asked_for(made: Made, tmp_path: Path) -> None:
+def test_all_rotations_of_the_paper_and_mixup_can_be_asked_for(made: Made, tmp_path: Path) -> None:
     small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
-    turned = ("--rotation-weight", "1", "--rotations", "3", "--precision", "float32", "--json")
+    turned = ("--rotation-weight", "1", "--rotations", "3", "--mixup", "2", "--average-from", "0.5", "--precision",
+              "float32", "--json")  # fmt: skip
     told = json.loads(done("pretrain", "--data", made.data, *small, *turned, "--out", tmp_path))
     config = artifacts.load(tmp_path / "model.safetensors", "backbone").about["config"]
-    assert (config["rotation_weight"], config["rotations"]) == (1.0, 3)
+    assert (config["rotation_weight"], config["rotations"], config["mixup"]) == (1.0, 3, 2.0)
+    assert config["optimisation"]["average_from"] == 0.5
     assert told["kind"] == "backbone"
+
+
+def test_a_network_can_be_the_teacher_of_the_next(made: Made, tmp_path: Path) -> None:
+    small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
+    taught = ("--teacher", made.backbone, "--temperature", "2", "--precision", "float32")
+    done("pretrain", "--data", made.data, *small, *taught, "--out", tmp_path)
+    told = artifacts.load(tmp_path / "model.safetensors", "backbone").about["config"]
+    assert re.fullmatch("[0-9a-f]{16}", told["teacher"])
+    assert told["temperature"] == 2.0
+    assert "teacher" not in artifacts.load(made.backbone, "backbone").about["config"]
+    message = refused("pretrain", "--data", made.data, *small, *taught[2:], "--out", tmp_path)
+    assert "with other settings (teacher: " in message
 
 
 def test_images_that_were_left_out_are_listed_on_standard_error(made: Made, tmp_path: Path) -> None:
@@ -255,8 +287,16 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
         "no shots": (("benchmark", *features, "--shot", "0"), "shot 0"),
         "protocol": (("benchmark", *features, "--protocol", "dirichlet"), "known: balanced, dirichlet:A"),
         "precision": (("benchmark", *features, "--precision", "half"), "auto, float32 or bfloat16, but got 'half'"),
+        "average": (("embed", *data, *net, *npz, "--average", "flip"), "but got 'flip'"),
+        "average of characters": (("embed", *net, *npz, "--average", "mirror"), "A mirrored character is another"),
+        "average of a file": (("benchmark", *features, "--average", "mirror"), "`onelook embed --average`"),
+        "average of a new network": (("train", *data, "--method", "prototypical", "--average", "mirror", *out),
+                                     "trained on single images; give --average to `onelook benchmark`"),
         "batch": (("pretrain", *data, "--batch-size", "500", *out), "fewer than a batch of 500"),
         "rate": (("pretrain", *data, "--learning-rate", "-1", *out), "learning rate must be positive"),
+        "teacher": (("pretrain", *data, "--teacher", m.sib, *out), "holds a method, but a backbone is needed"),
+        "temperature": (("pretrain", *data, "--temperature", "0", *out), "a positive temperature, but got 0.5 and 0"),
+        "averaged weights": (("pretrain", *data, "--average-from", "1", *out), "at least 0 and below 1, but got 1.0"),
         "nothing to learn": (("train", *data, *net, "--method", "prototypical", *out), "has nothing to learn"),
         "weights along": (("train", *data, "--method", "sib", *out), "run `onelook pretrain`"),
         "place of a run": (("pretrain", *data, "--out", file / "x"), "could not be written (Not a directory)"),

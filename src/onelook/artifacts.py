@@ -5,7 +5,7 @@ A model is one safetensors file: the weights, and in its header everything else 
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,15 +76,26 @@ def kind_of(path: Path) -> str:
         return "model"
 
 
-def backbone_artifact(backbone: Backbone, name: str, about: dict[str, Any]) -> Artifact:
+CLASSIFIER = "classifier."
+"""Before the names of what a feature network was pretrained with, in files where it is kept."""
+
+
+def backbone_artifact(
+    backbone: Backbone, name: str, about: dict[str, Any], classifier: torch.nn.Module | None = None
+) -> Artifact:
+    """classifier: of the training classes, kept for those that learn from it; no part of the network."""
     settings = {"channels": backbone.channels, "image_size": backbone.image_size}
-    return Artifact("backbone", dict(backbone.state_dict()), {"name": name, "settings": settings, **about})
+    tensors = dict(backbone.state_dict())
+    if classifier is not None:
+        tensors |= {CLASSIFIER + name: x for name, x in classifier.state_dict().items()}
+    return Artifact("backbone", tensors, {"name": name, "settings": settings, **about})
 
 
 def load_backbone(path: Path) -> tuple[Backbone, dict[str, Any]]:
     """The feature network in evaluation mode, and what is said of it."""
     artifact = load(path, "backbone")
-    backbone = _build(backbones.create, artifact, path)
+    own = {name: x for name, x in artifact.tensors.items() if not name.startswith(CLASSIFIER)}
+    backbone = _build(backbones.create, replace(artifact, tensors=own), path)
     return backbone.eval(), artifact.about
 
 

@@ -102,6 +102,8 @@ def table(records: Iterable[dict[str, Any]]) -> str:
     names = ("dataset", "backbone", "n_way", "protocol", "method")
     for record in records:
         key = tuple(str(record[name]).split("@")[0] for name in names)
+        if record.get("average", "none") != "none":
+            key = (key[0], f"{key[1]}, {record['average']}", *key[2:])
         # Records that differ in what the table does not show, such as the seed, get a row each.
         row = next(i for i in itertools.count() if record["n_shot"] not in groups.get((key, i), {}))
         groups.setdefault((key, row), {})[record["n_shot"]] = record

@@ -19,7 +19,7 @@ from onelook.artifacts import load_backbone
 from onelook.backbones import Backbone
 from onelook.benchmark import Entry, compare
 from onelook.configuration import description
-from onelook.data.embed import EmbedConfig, embed, embed_files
+from onelook.data.embed import EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
@@ -39,6 +39,7 @@ from onelook.train import (
     train,
 )
 from onelook.train.recipes import MethodRequest, build, has_weights, ready
+from onelook.train.teacher import load_teacher
 
 N_VIEWS = 8
 """R, the augmented views of every training image that meta-training reads."""
@@ -60,10 +61,15 @@ def best_precision() -> str:
 
 
 def pretrain(
-    data: str, name: str, config: PretrainConfig, run: Path, place: Place, image_size: int | None = None
-) -> Generator[Any, None, Path]:
-    """A feature network from the training classes of `data`; returns the path of the model."""
+    data: str, name: str, config: PretrainConfig, run: Path, place: Place, image_size: int | None = None,
+    teacher_file: Path | None = None,
+) -> Generator[Any, None, Path]:  # fmt: skip
+    """A feature network from the training classes of `data`; returns the path of the model.
+
+    teacher_file: of a network that was pretrained on the same classes, from which this one learns too.
+    """
     require_backbone(name)
+    teacher = None if teacher_file is None else load_teacher(teacher_file)
     training = yield from open_split(data, "train", image_size, home=place.home)
     validation = yield from open_split(data, "val", image_size, home=place.home)
     if config.batch_size > len(training) * len(training.pixels):
@@ -71,8 +77,9 @@ def pretrain(
                             f"{config.batch_size}; choose a smaller --batch-size.")  # fmt: skip
     TaskSampler(validation, TaskSpec())  # too few validation classes are refused now, not after an epoch
     backbone = new_backbone(name, training, config.seed)
-    objective = Pretraining(name, backbone, training, validation, config)
-    about = _about(name, backbone, training, config, objective="classes")
+    objective = Pretraining(name, backbone, training, validation, config, teacher)
+    taught = {} if teacher is None else {"teacher": teacher.digest()}
+    about = _about(name, backbone, training, config, objective="classes", **taught)
     return (yield from train(objective, config.optimisation, about, run))
 
 
@@ -118,11 +125,17 @@ def _about(name: str, backbone: Backbone, images: ImageSet, config: Any, **more:
 
 
 def features(
-    data: str, split: str, backbone: Backbone, place: Place, n_views: int = 1
+    data: str, split: str, backbone: Backbone, place: Place, n_views: int = 1, average: str = "none"
 ) -> Generator[Any, None, Embeddings]:
-    """Features of one split. n_views > 1: of augmented views, where the data has no environments of its own."""
-    augmentation = augmentation_of(data) if n_views > 1 and data != "glyphs" else None
-    config = EmbedConfig(augmentation, n_views if augmentation else 1, precision=place.precision)
+    """Features of one split.
+
+    n_views: > 1: of augmented views, where the data has no environments of its own.
+    average: what else of an image goes into its feature (`parse_averaging`).
+    """
+    allowed = augmentation_of(data)
+    augmentation = allowed if n_views > 1 and data != "glyphs" else None
+    averaging = parse_averaging(average, allowed)
+    config = EmbedConfig(augmentation, n_views if augmentation else 1, precision=place.precision, average=averaging)
     if data == "glyphs" or is_rotated(data):  # images that are not files
         images = yield from open_split(data, split, backbone.image_size, backbone.channels, place.home)
         return (yield from embed(images, backbone, config, place.cache))
@@ -131,13 +144,13 @@ def features(
 
 def meta_train(
     data: str, checkpoint: Path, request: MethodRequest, spec: TaskSpec, run: Path, place: Place,
-    n_steps: int | None = None,
+    n_steps: int | None = None, average: str = "none",
 ) -> Generator[Any, None, Path]:  # fmt: skip
     """A method trained on tasks of the training classes of `data`; returns the path of the trained method."""
     backbone, _ = load_backbone(checkpoint)
     recipes.require_weights(request, spec)
-    training = yield from features(data, "train", backbone, place, N_VIEWS)
-    validation = yield from features(data, "val", backbone, place)
+    training = yield from features(data, "train", backbone, place, N_VIEWS, average)
+    validation = yield from features(data, "val", backbone, place, average=average)
     return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
 
 
@@ -200,6 +213,8 @@ class Comparison:
     requests: tuple[MethodRequest, ...]
     specs: tuple[TaskSpec, ...]
     n_tasks: int = 2000
+    average: str = "none"
+    """What else of an image goes into its feature, in training and testing (`parse_averaging`)."""
 
 
 def benchmark(
@@ -209,27 +224,33 @@ def benchmark(
     backbone, about = load_backbone(checkpoint)
     for request in comparison.requests:
         recipes.require_features(request)  # before the features are computed, which may take long
-    test = yield from features(data, split, backbone, place)
+    average = comparison.average
+    test = yield from features(data, split, backbone, place, average=average)
     about = {"dataset": data, "split": split, "backbone": f"{about['name']}@{backbone.digest().hex()[:12]}",
-             "precision": place.precision}  # fmt: skip
+             "precision": place.precision, "average": average}  # fmt: skip
     sets: list[Embeddings] = []
 
     def training() -> Generator[Any, None, tuple[Embeddings, Embeddings]]:
         if not sets:  # only where a method asks for them
-            sets.append((yield from features(data, "train", backbone, place, N_VIEWS)))
-            sets.append((yield from features(data, "val", backbone, place)))
+            sets.append((yield from features(data, "train", backbone, place, N_VIEWS, average)))
+            sets.append((yield from features(data, "val", backbone, place, average=average)))
         return sets[0], sets[1]
 
     def own(method: ImageMethod) -> Generator[Any, None, tuple[Method, Views]]:
-        return items_of(method, data, split, place)
+        return items_of(method, data, split, place, average)
 
     return (yield from _compare(comparison, test, training, about, place, own))
 
 
-def items_of(method: ImageMethod, data: str, split: str, place: Place) -> Generator[Any, None, tuple[Method, Views]]:
+def items_of(
+    method: ImageMethod, data: str, split: str, place: Place, average: str = "none"
+) -> Generator[Any, None, tuple[Method, Views]]:
     """What to ask and what to ask it about: where features are all that a method needs, each image is embedded once."""
     if isinstance(method, EndToEnd):
-        return method.head, (yield from features(data, split, method.backbone, place))
+        return method.head, (yield from features(data, split, method.backbone, place, average=average))
+    if average != "none":
+        raise SettingsError("A method that takes images, and not their features, has no features to average; leave "
+                            "it out, or --average.")  # fmt: skip
     own = method.backbone
     return method, (yield from open_split(data, split, own.image_size, own.channels, place.home))
 
@@ -238,6 +259,9 @@ def benchmark_embeddings(
     comparison: Comparison, file: Path, training_file: Path | None, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
     """The same on features from a file; those to train on come from another, a fifth of its classes to choose by."""
+    if comparison.average != "none":
+        raise SettingsError("Features from a file are taken as they are; average them where they are made, by "
+                            "`onelook embed --average`.")  # fmt: skip
     test = load_features(file)
     about = {"dataset": file.stem, "split": "all", "backbone": f"embeddings of size {test.feature_size}"}
 

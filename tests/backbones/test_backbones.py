@@ -80,6 +80,32 @@ def test_the_declared_size_of_the_features_is_the_real_one_at_every_image_size(n
     assert features.shape == (2, backbone.feature_size)
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_parts_of_a_network_are_the_network_and_maps_may_be_changed_before_each(name: str) -> None:
+    network = shaken(backbones.create(name, image_size=16)).eval()
+    images = pixels(3, 3, 16)
+    with torch.inference_mode():
+        expected = network(images)
+        n_parts = len(network.parts())
+        assert n_parts == 4
+        for place in range(n_parts):
+            assert torch.equal(network(images, change=(place, lambda x: x)), expected)
+            swapped = network(images, change=(place, lambda x: x.flip(0)))
+            torch.testing.assert_close(swapped, expected.flip(0), rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+            halved = network(images, change=(place, lambda x: x / 2))
+            assert not torch.allclose(halved, expected)
+
+
+def test_a_network_that_is_not_cut_into_parts_is_one() -> None:
+    class Sums(Backbone):
+        def features(self, pixels: Tensor) -> Tensor:
+            return pixels.sum((2, 3))
+
+    network, images = Sums(3, 16, 3), pixels(2, 3, 16)
+    assert len(network.parts()) == 1
+    assert torch.equal(network(images, change=(0, lambda x: x * 2)), 2 * network(images))
+
+
 def conv4_size(channels: int, widths: tuple[int, ...]) -> int:
     inputs = (channels, *widths[:-1])
     return sum(9 * i * o + 2 * o for i, o in zip(inputs, widths, strict=True))  # 3×3 without bias; gain and shift

@@ -15,15 +15,17 @@ from onelook import backbones
 from onelook.backbones import Backbone
 from onelook.data import embed as module
 from onelook.data.augment import Augmentation
-from onelook.data.embed import EmbedConfig, embed, embed_files
+from onelook.data.embed import Averaging, EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet, load
 from onelook.data.listing import Listing, list_images
-from onelook.errors import DataError, StorageError
+from onelook.errors import DataError, SettingsError, StorageError
 from onelook.events import finish
 from onelook.tasks import Embeddings
 from synthetic import contents, digests_of, fill, one_sentence, random_images, small_disk, write_image_folder
 
 AUGMENTED = EmbedConfig(Augmentation(crop_padding=2), n_views=3)
+AVERAGED = EmbedConfig(average=Averaging(mirror=True, crops=2, crop_padding=2))
+BOTH = replace(AUGMENTED, average=AVERAGED.average)
 
 
 class Counting(Backbone):
@@ -66,11 +68,18 @@ def with_pixels(images: ImageSet, pixels: torch.Tensor) -> ImageSet:
     return replace(images, pixels=pixels, digests=digests_of(pixels))
 
 
-each_config = pytest.mark.parametrize("config", [EmbedConfig(), AUGMENTED], ids=["plain", "augmented"])
+CONFIGS = {"plain": EmbedConfig(), "augmented": AUGMENTED, "averaged": AVERAGED, "both": BOTH}
+each_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
 def n_views(config: EmbedConfig) -> int:
     return config.n_views if config.augmentation else 1
+
+
+def n_passes(config: EmbedConfig) -> int:
+    """Through the network, for an image."""
+    versions = {"none": 1, "mirror+crops:2": 6}[str(config.average)]
+    return n_views(config) * versions
 
 
 # -------------------------------------------------------------------------------------------- what is computed again
@@ -81,7 +90,7 @@ def test_the_second_call_computes_nothing_and_gives_the_same(config: EmbedConfig
     backbone, images = Counting(), random_images()
     first, n_first = computed(backbone, images, config, tmp_path)
     second, n_second = computed(backbone, images, config, tmp_path)
-    assert (n_first, n_second) == (n_views(config) * len(images), 0)
+    assert (n_first, n_second) == (n_passes(config) * len(images), 0)
     assert torch.equal(first.views, second.views)
     assert torch.equal(first.views, computed(Counting(), images, config, None)[0].views)
 
@@ -93,7 +102,7 @@ def test_changing_one_image_computes_exactly_that_one(config: EmbedConfig, tmp_p
     pixels = images.pixels.clone()
     pixels[0, 7, 0, 0, 0] ^= 255
     second, n_second = computed(backbone, with_pixels(images, pixels), config, tmp_path)
-    assert n_second == n_views(config)
+    assert n_second == n_passes(config)
     changed = (first.views != second.views).any(-1)
     assert changed[:, 7].all()
     assert int(changed.sum()) == n_views(config)
@@ -115,7 +124,7 @@ def test_any_selection_and_order_of_known_images_is_found(
     for rows in data.draw(st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=8), min_size=1, max_size=4)):
         new = [i for i in rows if i not in known]
         found, n_computed = computed(backbone, taken(images, rows), config, cache)
-        assert n_views(config) * len(set(new)) <= n_computed <= n_views(config) * len(new)
+        assert n_passes(config) * len(set(new)) <= n_computed <= n_passes(config) * len(new)
         torch.testing.assert_close(found.views, whole[:, rows])
         known |= set(new)
 
@@ -131,6 +140,11 @@ CHANGES: dict[str, Any] = {
     "no augmentation": lambda b, i, c: (b, i, replace(c, augmentation=None)),
     "more views": lambda b, i, c: (b, i, replace(c, n_views=4)),
     "fewer views": lambda b, i, c: (b, i, replace(c, n_views=2)),
+    "no average": lambda b, i, c: (b, i, replace(c, average=Averaging())),
+    "no mirror": lambda b, i, c: (b, i, replace(c, average=replace(c.average, mirror=False))),
+    "more crops": lambda b, i, c: (b, i, replace(c, average=replace(c.average, crops=3))),
+    "no crops": lambda b, i, c: (b, i, replace(c, average=replace(c.average, crops=0))),
+    "padding of averaged crops": lambda b, i, c: (b, i, replace(c, average=replace(c.average, crop_padding=1))),
     "seed": lambda b, i, c: (b, i, replace(c, seed=1)),
     "image size": lambda _, i, c: (Counting(3, 20), _same_digests(random_images(size=20), i), c),
     "channels": lambda _, i, c: (Counting(1), _same_digests(random_images(channels=1), i), c),
@@ -150,11 +164,11 @@ def _same_digests(images: ImageSet, like: ImageSet) -> ImageSet:
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_determines_a_feature_is_in_its_key(change: str, tmp_path: Path) -> None:
-    backbone, images, config = Counting(), random_images(), AUGMENTED
+    backbone, images, config = Counting(), random_images(), BOTH
     computed(backbone, images, config, tmp_path)
     other_backbone, other_images, other_config = CHANGES[change](backbone, images, config)
     found, n_computed = computed(other_backbone, other_images, other_config, tmp_path)
-    assert n_computed == n_views(other_config) * len(images)
+    assert n_computed == n_views(other_config) * other_config.average.n_versions * len(images)
     fresh = computed(CHANGES[change](Counting(), images, config)[0], other_images, other_config, None)[0]
     assert torch.equal(found.views, fresh.views)
     assert computed(backbone, images, config, tmp_path)[1] == 0  # what was there is there still
@@ -296,6 +310,105 @@ def test_the_global_random_numbers_are_neither_used_nor_moved() -> None:
     assert torch.equal(finish(embed(images, backbone, AUGMENTED)).views, first)
 
 
+# ------------------------------------------------------------------------------------------------------------ averages
+
+
+def averaged(images: ImageSet, average: Averaging, config: EmbedConfig = EmbedConfig()) -> torch.Tensor:
+    return finish(embed(images, conv4(), replace(config, average=average))).views
+
+
+def mirrored(images: ImageSet) -> ImageSet:
+    return with_pixels(images, images.pixels.flip(-1))
+
+
+def test_averaged_with_its_mirror_image_a_feature_is_the_mean_of_both_and_does_not_tell_them_apart() -> None:
+    images = random_images()
+    single = [finish(embed(each, conv4(), EmbedConfig())).views for each in (images, mirrored(images))]
+    found = averaged(images, Averaging(mirror=True))
+    assert not torch.allclose(*single)
+    assert torch.equal(found, (single[0] + single[1]) / 2)
+    assert torch.equal(averaged(mirrored(images), Averaging(mirror=True)), found)
+
+
+def test_an_image_that_is_its_own_mirror_image_keeps_its_feature() -> None:
+    images = random_images()
+    symmetric = with_pixels(images, torch.maximum(images.pixels, images.pixels.flip(-1)))
+    assert torch.equal(averaged(symmetric, Averaging(mirror=True)), averaged(symmetric, Averaging()))
+
+
+def test_views_and_environments_are_averaged_each_with_its_own_mirror_image() -> None:
+    images = random_images(n_views=2)
+    found = averaged(images, Averaging(mirror=True))
+    for view in range(2):
+        alone = with_pixels(images, images.pixels[view : view + 1])
+        assert torch.equal(found[view], averaged(alone, Averaging(mirror=True))[0])
+    # Of an augmentation that only mirrors, the mean over both is the same for all views.
+    flips = EmbedConfig(Augmentation(crop_padding=0, jitter=0.0), n_views=4)
+    plain, views = (averaged(random_images(), a, flips) for a in (Averaging(), Averaging(mirror=True)))
+    assert not torch.equal(plain[0], plain[1])
+    assert torch.equal(views, views[:1].expand_as(views))
+
+
+def test_crops_are_the_image_moved_at_random_and_none_when_they_may_not_move() -> None:
+    images = random_images()
+    plain = averaged(images, Averaging())
+    still = averaged(images, Averaging(crops=2, crop_padding=0))
+    torch.testing.assert_close(still, plain)
+    moved = averaged(images, Averaging(crops=1, crop_padding=1))
+    torch.testing.assert_close(moved, averaged(images, Averaging(crops=1, crop_padding=1)))
+    padded = torch.nn.functional.pad(images.pixels[0].float(), (1, 1, 1, 1), "reflect")
+    shifts = [
+        with_pixels(images, padded[None, :, :, y : y + 16, x : x + 16].byte()) for y in range(3) for x in range(3)
+    ]
+    features = torch.cat([finish(embed(each, conv4(), EmbedConfig())).views for each in shifts])  # 9, N, D
+    distances = (2 * moved - plain - features).norm(dim=-1)
+    assert (distances.amin(0) < 1e-3 * plain.norm(dim=-1)).all()
+    assert len(set(distances.argmin(0).tolist())) > 2  # each image is moved by itself
+
+
+def test_an_image_without_content_is_the_same_wherever_it_is_moved() -> None:
+    images = random_images()
+    blank = with_pixels(images, torch.full_like(images.pixels, 90))
+    torch.testing.assert_close(averaged(blank, AVERAGED.average), averaged(blank, Averaging()))
+
+
+def test_the_source_of_averaged_features_says_so() -> None:
+    images = random_images()
+    found = finish(embed(images, Counting(), AVERAGED))
+    assert found.source == f"{images.source}, each the mean over mirror+crops:2"
+    assert finish(embed(images, Counting(), EmbedConfig())).source == images.source
+
+
+@pytest.mark.parametrize("text", ["none", "mirror", "crops:1", "crops:30", "mirror+crops:4"])
+def test_averages_are_written_as_they_are_read(text: str) -> None:
+    found = parse_averaging(text, Augmentation(crop_padding=3))
+    assert str(found) == text
+    assert found.crop_padding == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["", "mirrors", "crops", "crops:0", "crops:x", "crops:2+mirror", "mirror+", "none+mirror"]
+)
+def test_an_average_that_is_none_of_them_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        parse_averaging(text)
+    assert f"mirror+crops:N, with N from 1 to 99, but got {text!r}" in one_sentence(error.value)
+
+
+def test_characters_are_not_averaged_with_their_mirror_images() -> None:
+    characters = Augmentation(crop_padding=2, flip=False, jitter=0.0)
+    assert parse_averaging("crops:2", characters) == Averaging(crops=2, crop_padding=2)
+    for text in ("mirror", "mirror+crops:2"):
+        with pytest.raises(SettingsError, match="A mirrored character is another character"):
+            parse_averaging(text, characters)
+
+
+@pytest.mark.parametrize("numbers", [(-1, 4), (2, -1)])
+def test_impossible_crops_are_refused(numbers: tuple[int, int]) -> None:
+    with pytest.raises(SettingsError, match="at least 0, but got"):
+        Averaging(False, *numbers)
+
+
 # -------------------------------------------------------------------------------------------------------------- errors
 
 
@@ -352,7 +465,7 @@ def test_from_files_the_features_are_those_of_the_loaded_images(config: EmbedCon
     for cache, n_expected in ((None, 12), (tmp_path / "cache", 12), (tmp_path / "cache", 0)):
         before = backbone.seen
         found = finish(embed_files(files, backbone, config, cache))
-        assert backbone.seen - before == n_views(config) * n_expected
+        assert backbone.seen - before == n_passes(config) * n_expected
         assert torch.equal(found.views, expected.views)
         assert torch.equal(found.labels, expected.labels)
         assert (found.items, found.class_names, found.source) == (expected.items, expected.class_names, expected.source)

@@ -39,8 +39,10 @@ from onelook.train import (
     train,
 )  # fmt: skip
 from onelook.train.loop import Event, Objective
+from onelook.train.teacher import CosineClassifier, Teacher
 from synthetic import contents, one_sentence, random_embeddings, random_images
 
+AVERAGED = Optimisation("sgd", learning_rate=1e-2, schedule="constant", average_from=0.4)
 ADAM = Optimisation("adam", learning_rate=1e-2, weight_decay=0.0)
 SGD = Optimisation("sgd", learning_rate=1e-2, schedule="constant")
 SPEC = TaskSpec(n_way=3, n_shot=1, n_query=3)
@@ -69,12 +71,20 @@ def meta_training(name: str, validate_every: int = 4, **kept: Any) -> Objective:
     return MetaTraining(method, training, validation, MetaTrainConfig(11, 2, SPEC, ADAM, validate_every, 20))
 
 
-def pretraining(rotation_weight: float = 0.0, precision: str = "float32") -> Objective:
+def pretraining(
+    rotation_weight: float = 0.0, precision: str = "float32", teacher: Teacher | None = None, **kept: Any
+) -> Objective:
     config = PretrainConfig(
-        3, 8, Augmentation(crop_padding=1), SGD, precision, rotation_weight=rotation_weight, n_validation_tasks=10
+        3, 8, Augmentation(crop_padding=1), SGD, precision, rotation_weight, n_validation_tasks=10, **kept
     )
     training, validation = random_images(5, 5), random_images(5, 16, seed=1)
-    return Pretraining("conv4-64", seeded(backbones.create, "conv4-64", 3, 16), training, validation, config)
+    backbone = seeded(backbones.create, "conv4-64", 3, 16)
+    return Pretraining("conv4-64", backbone, training, validation, config, teacher)
+
+
+def taught() -> Objective:
+    teacher = Teacher(seeded(backbones.create, "conv4-64", 3, 16), seeded(CosineClassifier, 64, 5, torch.Generator()))
+    return pretraining(teacher=teacher)
 
 
 def episodes() -> Objective:
@@ -91,9 +101,13 @@ CASES = {
     "feature-averaging": Case(lambda: meta_training("feature-averaging"), SGD, 11),
     "pretraining": Case(pretraining, Optimisation(learning_rate=0.05), 9),
     "pretraining with rotations": Case(lambda: pretraining(0.5, "bfloat16"), SGD, 9),
+    "pretraining with mixup": Case(lambda: pretraining(0.5, mixup=2.0, mixup_probability=0.7), SGD, 9),
+    "pretraining with a teacher": Case(taught, SGD, 9),
+    "pretraining with averaged weights": Case(pretraining, AVERAGED, 9),
+    "averaged weights": Case(lambda: meta_training("sib", n_way=3, step_size=0.1), AVERAGED, 11),
     "episodes": Case(episodes, ADAM, 5),
 }
-QUICK = ("sib", "feature-averaging")
+QUICK = ("sib", "feature-averaging", "averaged weights")
 each_case = pytest.mark.parametrize("case", CASES)
 each_quick_case = pytest.mark.parametrize("case", QUICK)
 
@@ -559,6 +573,57 @@ def test_gradients_are_shortened_to_the_length_that_is_set_and_keep_their_direct
 def test_an_impossible_length_of_gradients_is_refused(clip_norm: float) -> None:
     with pytest.raises(SettingsError, match=f"positive length, but got {clip_norm}"):
         Optimisation(clip_norm=clip_norm)
+
+
+# --------------------------------------------------------------------------------------------------- averaged weights
+
+
+def run_of(average_from: float | None, run: Path) -> tuple[list[torch.Tensor], list[Event], dict[str, torch.Tensor]]:
+    """The weights after each step, the events, and what is kept in the end."""
+    objective, weights, events = Diverging("", -1), [], []
+    objective.validate_every = 1
+    optimisation = Optimisation("sgd", 0.1, schedule="constant", average_from=average_from)
+    for event in train(objective, optimisation, {}, run, SAVE_EVERY):
+        events.append(event)
+        if isinstance(event, Stepped):
+            weights.append(objective.module.weight.detach().clone())
+    return weights, events, load(run / "model.safetensors", "method").tensors
+
+
+@pytest.mark.parametrize(("average_from", "first"), [(0.0, 0), (0.5, 12), (0.99, 23)])
+def test_what_is_validated_and_kept_is_the_mean_of_the_weights_of_all_steps_since(
+    average_from: float, first: int, tmp_path: Path
+) -> None:
+    weights, events, kept = run_of(average_from, tmp_path / "averaged")
+    plain, plain_events, _ = run_of(None, tmp_path / "plain")
+    assert all(torch.equal(a, b) for a, b in zip(weights, plain, strict=True))  # the steps are what they were
+    told = [e.accuracy.mean for e in events if isinstance(e, Validated)]
+    plainly = [e.accuracy.mean for e in plain_events if isinstance(e, Validated)]
+    means = [torch.stack(weights[min(i, first) : i + 1]).mean(0) if i >= first else weights[i] for i in range(24)]
+    assert told == pytest.approx([100 - mean.abs().sum().item() for mean in means])
+    assert told[: first + 1] == plainly[: first + 1]
+    assert first == 23 or told[first + 1] != plainly[first + 1]
+    torch.testing.assert_close(kept["weight"], means[max(range(24), key=told.__getitem__)])
+
+
+def test_the_mean_over_one_step_is_its_weights_statistics_and_counts(tmp_path: Path) -> None:
+    states = []
+    for average_from in (None, 0.99):
+        optimisation = dataclasses.replace(SGD, average_from=average_from)
+        finish(train(pretraining(), optimisation, {}, tmp_path / str(average_from)))
+        states.append((tmp_path / str(average_from) / "model.safetensors").read_bytes())
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, math.nan])
+def test_an_impossible_beginning_of_the_average_is_refused(share: float) -> None:
+    with pytest.raises(SettingsError, match=f"at least 0 and below 1, but got {share}"):
+        Optimisation(average_from=share)
+
+
+def test_a_run_says_from_when_it_averages_and_one_that_does_not_is_described_as_before() -> None:
+    assert "average_from" not in description(Optimisation())
+    assert description(Optimisation(average_from=0.0))["average_from"] == 0.0
 
 
 # ---------------------------------------------------------------------------------------------------- random numbers

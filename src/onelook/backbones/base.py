@@ -1,6 +1,6 @@
 """The interface of feature networks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Shaped
@@ -11,6 +11,9 @@ from onelook.files import digest
 
 Film = Sequence[tuple[Float[Tensor, "N _"], Float[Tensor, "N _"]]]
 """For every modulated block a scale and a shift of each channel, for every image its own."""
+
+
+Part = Callable[[Tensor], Tensor]
 
 
 class Backbone(nn.Module):
@@ -35,10 +38,25 @@ class Backbone(nn.Module):
         self.register_buffer("pixel_mean", torch.full((channels, 1, 1), 127.5))
         self.register_buffer("pixel_std", torch.full((channels, 1, 1), 73.9))  # of a uniform pixel
 
-    def forward(self, images: Shaped[Tensor, "N C H W"], film: Film | None = None) -> Float[Tensor, "N D"]:
-        """images: pixels from 0 to 255, uint8 or floating."""
+    def forward(
+        self, images: Shaped[Tensor, "N C H W"], film: Film | None = None, change: tuple[int, Part] | None = None
+    ) -> Float[Tensor, "N D"]:
+        """
+        images: pixels from 0 to 255, uint8 or floating.
+        film: see `features`.
+        change: the number of a part of the network (`parts`), and what becomes of the maps before they enter it.
+        """
         pixels = self.preprocess(images).contiguous(memory_format=torch.channels_last)
+        if change is not None:
+            x, (place, function) = pixels, change
+            for i, part in enumerate(self.parts()):
+                x = part(function(x) if i == place else x)
+            return x
         return self.features(pixels) if film is None else self.features(pixels, film)
+
+    def parts(self) -> Sequence[Part]:
+        """What makes `features` of pixels when called one after the other, cut where maps may be changed."""
+        return [self.features]
 
     def preprocess(self, images: Shaped[Tensor, "*rows C H W"]) -> Float[Tensor, "*rows C H W"]:
         """Pixels from 0 to 255, centred and scaled."""

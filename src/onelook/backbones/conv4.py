@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onelook.backbones.base import Backbone, Film
+from onelook.backbones.base import Backbone, Film, Part
 
 
 class Conv4(Backbone):
@@ -40,6 +40,10 @@ class Conv4(Backbone):
             x = nn.Sequential(*layers[:3])(x) * scale[..., None, None] + shift[..., None, None]
             x = nn.Sequential(*layers[3:])(x)
         return x.flatten(1)
+
+    def parts(self) -> list[Part]:
+        *blocks, last = self.blocks
+        return [*blocks, lambda x: last(x).flatten(1)]
 
     def features_of_tasks(
         self, pixels: Float[Tensor, "T N C H W"], weights: Mapping[str, Tensor]

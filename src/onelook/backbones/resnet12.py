@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onelook.backbones.base import Backbone, Film
+from onelook.backbones.base import Backbone, Film, Part
 
 _WIDTHS = (64, 160, 320, 640)
 _SLOPE = 0.1
@@ -35,6 +35,10 @@ class ResNet12(Backbone):
         for i, block in enumerate(self.blocks):
             x = block(x, None if film is None else film[i])
         return x.mean((2, 3))
+
+    def parts(self) -> list[Part]:
+        *blocks, last = self.blocks
+        return [*blocks, lambda x: last(x).mean((2, 3))]
 
 
 class _Block(nn.Module):

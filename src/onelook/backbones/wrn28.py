@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onelook.backbones.base import Backbone, Film
+from onelook.backbones.base import Backbone, Film, Part
 from onelook.errors import SettingsError
 
 _WIDTHS = (16, 160, 320, 640)
@@ -35,7 +35,14 @@ class WideResNet28(Backbone):
     def features(self, pixels: Float[Tensor, "N C H W"], film: Film | None = None) -> Float[Tensor, "N D"]:
         if film is not None:
             raise SettingsError("The wide residual network has no modulated blocks; take conv4-64 or resnet12.")
-        return functional.relu(self.norm(self.groups(self.stem(pixels)))).mean((2, 3))
+        for part in self.parts():
+            pixels = part(pixels)
+        return pixels
+
+    def parts(self) -> list[Part]:
+        """The stem with the first group, the other two, and what makes a feature of their maps."""
+        first, *others = self.groups
+        return [lambda x: first(self.stem(x)), *others, lambda x: functional.relu(self.norm(x)).mean((2, 3))]
 
 
 def _group(inputs: int, outputs: int, stride: int) -> nn.Sequential:

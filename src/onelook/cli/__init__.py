@@ -13,10 +13,13 @@ from onelook import artifacts, console, workflows
 from onelook.backbones import BACKBONES
 from onelook.cli.benchmark import benchmark_app
 from onelook.cli.options import (
+    AVERAGE_FROM,
     END_TO_END,
     FINISHED,
     METHOD,
     NETWORK,
+    TEACHER,
+    Average,
     Cache,
     Data,
     Home,
@@ -136,6 +139,12 @@ def pretrain(
     weight_decay: Annotated[float, typer.Option(min=0)] = 5e-4,
     rotation_weight: Annotated[float, typer.Option(min=0, help="Of the loss that tells turned images; 0: none.")] = 0.0,
     rotations: Annotated[int, typer.Option(min=1, max=3, help="Turned copies of an image; the paper has 3.")] = 1,
+    mixup: Annotated[float, typer.Option(min=0, help="Alpha of manifold mixup; S2M2 has 2; 0: none.")] = 0.0,
+    mixup_probability: Annotated[float, typer.Option(min=0, max=1, help="That a step is mixed.")] = 1.0,
+    teacher: Annotated[Path | None, typer.Option(help=TEACHER)] = None,
+    teacher_weight: Annotated[float, typer.Option(min=0, max=1, help="Of its answers; the rest: of the labels.")] = 0.5,
+    temperature: Annotated[float, typer.Option(help="Divides the scores that are compared with the teacher's.")] = 4.0,
+    average_from: Annotated[float | None, typer.Option(help=AVERAGE_FROM)] = None,
     image_size: ImageSize = None,
     precision: Precision = "auto",
     seed: Seed = 0,
@@ -148,11 +157,13 @@ def pretrain(
     """
     place = place_of(None, home, precision)
     writable(out)
+    optimisation = Optimisation(learning_rate=learning_rate, weight_decay=weight_decay, average_from=average_from)
     config = PretrainConfig(
-        epochs, batch_size, augmentation_of(data), Optimisation(learning_rate=learning_rate, weight_decay=weight_decay),
-        place.precision, rotation_weight, seed=seed, rotations=rotations,
+        epochs, batch_size, augmentation_of(data), optimisation,
+        place.precision, rotation_weight, seed=seed, rotations=rotations, mixup=mixup,
+        mixup_probability=mixup_probability, teacher_weight=teacher_weight, temperature=temperature,
     )  # fmt: skip
-    path = run(workflows.pretrain(data, backbone, config, out, place, image_size), "pretraining")
+    path = run(workflows.pretrain(data, backbone, config, out, place, image_size, teacher), "pretraining")
     console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
 
 
@@ -166,6 +177,7 @@ def train(
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help=END_TO_END)] = False,
     tasks_per_step: Annotated[int | None, typer.Option(min=1, help="Where a feature network is trained.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at its highest, likewise.")] = None,
+    average: Average = "none",
     image_size: ImageSize = None,
     out: Out = Path("runs/method"),
     precision: Precision = "auto", seed: Seed = 0, home: Home = None, cache: Cache = None, as_json: Json = False,
@@ -179,6 +191,10 @@ def train(
     request = parse_request(method)
     spec = TaskSpec(way, shot, query, seed=seed)
     writable(out)
+    along = end_to_end or (not request.file and "backbone" in parameters_of(request.name))
+    if average != "none" and (along or backbone in BACKBONES):
+        raise SettingsError("A feature network that is trained along is trained on single images; give --average to "
+                            "`onelook benchmark`.")  # fmt: skip
     if backbone in BACKBONES:
         optimisation = Optimisation("adam", 2e-3 if learning_rate is None else learning_rate, weight_decay=0.0)
         config = MetaTrainConfig(steps or 6000, tasks_per_step or 1, spec, optimisation)
@@ -188,11 +204,11 @@ def train(
         return
     if not Path(backbone).exists() and "/" not in backbone and not backbone.endswith(".safetensors"):
         raise unknown_name("feature network", backbone, BACKBONES)
-    if end_to_end or (not request.file and "backbone" in parameters_of(request.name)):
+    if along:
         config = workflows.end_to_end(spec, steps, tasks_per_step, learning_rate)
         job = workflows.meta_train_images(data, Path(backbone), request, config, out, place)
     else:
-        job = workflows.meta_train(data, Path(backbone), request, spec, out, place, steps)
+        job = workflows.meta_train(data, Path(backbone), request, spec, out, place, steps, average)
     path = run(job, "training")
     console.print_artifact(artifacts.load(path, "method"), path, as_json)
 
@@ -203,6 +219,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="The .npz file to write: features, labels, class_names.")],
     data: Data = "glyphs",
     split: Split = "test",
+    average: Average = "none",
     precision: Precision = "auto", home: Home = None, cache: Cache = None,
 ) -> None:  # fmt: skip
     """Write the features of images to a file that numpy reads.
@@ -211,7 +228,8 @@ def embed(
     """
     network, _ = artifacts.load_backbone(backbone)
     writable(out.parent, out)
-    embeddings = run(workflows.features(data, split, network, place_of(cache, home, precision)), "embedding")
+    job = workflows.features(data, split, network, place_of(cache, home, precision), average=average)
+    embeddings = run(job, "embedding")
     workflows.save_features(embeddings, out)
     print(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")
 

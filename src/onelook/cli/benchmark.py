@@ -11,6 +11,7 @@ from onelook.cli.options import (
     FINISHED,
     NPZ,
     SEVERAL,
+    Average,
     Cache,
     Data,
     Home,
@@ -69,6 +70,7 @@ def benchmark(
     total: Annotated[int | None, typer.Option(min=1, help="All queries of a task; default: way × query.")] = None,
     tasks: Annotated[int, typer.Option(min=2)] = 2000,
     protocol: Annotated[str, typer.Option(help=f"{KNOWN}. Several with commas.")] = "balanced",
+    average: Average = "none",
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")] = None,
     precision: Precision = "auto", home: Home = None, cache: Cache = None,
@@ -83,7 +85,7 @@ def benchmark(
         return
     requests = tuple(parse_request(text.strip()) for text in methods.split(","))
     specs = tuple(TaskSpec(way, n, query, p.strip(), seed, total) for p in protocol.split(",") for n in numbers(shot))
-    comparison = Comparison(requests, specs, tasks)
+    comparison = Comparison(requests, specs, tasks, average)
     place = place_of(cache, home, precision)
     if json is not None:
         writable(json.parent, json)

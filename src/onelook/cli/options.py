@@ -20,6 +20,9 @@ END_TO_END = "Train the feature network along, from where `pretrain` left it."
 NPZ = "An .npz file of features (N, D) and labels (N), instead of data and backbone."
 HOME = "Where the standard sets are. Default: $ONELOOK_DATA, or the user's cache folder."
 CACHE = "Where features are kept. Default: $ONELOOK_CACHE, or the user's cache folder."
+AVERAGE = "What else of an image goes into its feature: mirror, crops:N (at random), mirror+crops:N, or none."
+AVERAGE_FROM = "Share of the steps, such as 0.8, after which the weights are averaged. Default: never."
+TEACHER = "A network made by `onelook pretrain` on the same data, from which this one learns too."
 PRECISION = "float32, bfloat16, or auto: bfloat16 where the processor has it."
 
 Data = Annotated[str, typer.Option(help=DATA)]
@@ -30,6 +33,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 Home = Annotated[Path | None, typer.Option(help=HOME)]
 Cache = Annotated[Path | None, typer.Option(help=CACHE)]
 Precision = Annotated[str, typer.Option(help=PRECISION)]
+Average = Annotated[str, typer.Option(help=AVERAGE)]
 ImageSize = Annotated[int | None, typer.Option(min=16, max=256, help="Pixels. Default: what is usual for the data.")]
 Way = Annotated[int, typer.Option(min=2, help="Classes of a task.")]
 Shot = Annotated[int, typer.Option(min=1, help="Labelled examples a class.")]

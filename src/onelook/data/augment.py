@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -27,16 +27,16 @@ N_DRAWS = 6
 
 
 def augment(
-    pixels: UInt8[Tensor, "N C H W"], augmentation: Augmentation, draws: Float[np.ndarray, "N 6"]
+    pixels: Shaped[Tensor, "N C H W"], augmentation: Augmentation, draws: Float[np.ndarray, "N 6"]
 ) -> Float[Tensor, "N C H W"]:
-    """Pixels from 0 to 255, as floating numbers, channels last in memory. draws: uniform on [0, 1)."""
+    """Pixels from 0 to 255 as floating numbers, channels last in memory. draws: uniform on [0, 1)."""
     moved = _crop_and_flip(pixels, augmentation, draws[:, :3]).float()
     return _jitter(moved, augmentation.jitter, draws[:, 3:]) if augmentation.jitter else moved
 
 
 def _crop_and_flip(
-    pixels: UInt8[Tensor, "N C H W"], augmentation: Augmentation, draws: Float[np.ndarray, "N 3"]
-) -> UInt8[Tensor, "N C H W"]:
+    pixels: Shaped[Tensor, "N C H W"], augmentation: Augmentation, draws: Float[np.ndarray, "N 3"]
+) -> Shaped[Tensor, "N C H W"]:
     """One gather with the row and column that every target pixel comes from, instead of a loop over images."""
     n, _, height, width = pixels.shape
     pad = augmentation.crop_padding

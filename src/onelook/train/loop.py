@@ -64,6 +64,9 @@ class Optimisation:
     warmup: float = 0.15
     clip_norm: float | None = field(default=None, repr=False, metadata=LATER)
     """Gradients longer than this are shortened to it; None: never."""
+    average_from: float | None = field(default=None, repr=False, metadata=LATER)
+    """The share of the steps after which the weights are averaged; None: never. From then on the mean over all steps
+    since, and not the last weights, is validated and kept (Polyak & Juditsky, SIAM J. Control Optim. 1992)."""
 
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "adam") or self.schedule not in ("constant", "one-cycle"):
@@ -73,6 +76,9 @@ class Optimisation:
             raise SettingsError(f"The learning rate must be positive, but is {self.learning_rate}.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise SettingsError(f"Gradients are clipped to a positive length, but got {self.clip_norm}.")
+        if self.average_from is not None and not 0 <= self.average_from < 1:
+            raise SettingsError(f"Weights are averaged from a share of the steps of at least 0 and below 1, but got "
+                                f"{self.average_from}.")  # fmt: skip
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimiser == "adam":
@@ -80,6 +86,12 @@ class Optimisation:
         return torch.optim.SGD(
             parameters, self.learning_rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
         )
+
+    def n_averaged(self, steps_done: int, n_steps: int) -> int:
+        """Over how many of the steps done the weights are averaged."""
+        if self.average_from is None:
+            return 0
+        return max(0, steps_done - min(n_steps - 1, round(self.average_from * n_steps)))
 
     def learning_rate_at(self, step: int, n_steps: int) -> float:
         if self.schedule == "constant":
@@ -144,6 +156,7 @@ def train(
             # Nothing is yielded before the step is whole, validation included: whoever stops the loop at an event
             # leaves a state from which a straight run would have gone on.
             events: list[Event] = [_take_step(objective, optimiser, optimisation, progress, seed)]
+            _average(objective, optimisation, progress)
             last = progress.step == objective.n_steps
             if last or progress.step % objective.validate_every == 0:
                 events.append(_validate(objective, progress))
@@ -189,6 +202,8 @@ class _Progress:
     n_summed: int = 0
     best_accuracy: float = -1.0
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    averaged: dict[str, Tensor] = field(default_factory=dict)
+    """Weights and statistics; empty before there is an average."""
     history: list[dict[str, float]] = field(default_factory=list)
     first_losses: list[float] = field(default_factory=list)
     """Of the first N_FIRST steps, or of those after a state that was saved without them."""
@@ -254,14 +269,47 @@ def _take_step(
     return Stepped(progress.step, objective.n_steps, value)
 
 
+@torch.no_grad()
+def _average(objective: Objective, optimisation: Optimisation, progress: _Progress) -> None:
+    n = optimisation.n_averaged(progress.step, objective.n_steps)
+    if n == 1:
+        progress.averaged = _weights(objective)
+    elif n > 1:
+        for name, now in objective.module.state_dict().items():
+            mean = progress.averaged[name]
+            if mean.is_floating_point():
+                mean.lerp_(now, 1 / n)
+            else:  # a number of batches
+                mean.copy_(now)
+
+
+def _weights(objective: Objective) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in objective.module.state_dict().items()}
+
+
+@contextmanager
+def _averaged(objective: Objective, progress: _Progress) -> Iterator[None]:
+    """The module with its averaged weights, where there are any."""
+    if not progress.averaged:
+        yield
+        return
+    last = _weights(objective)
+    objective.module.load_state_dict(progress.averaged)
+    try:
+        yield
+    finally:
+        objective.module.load_state_dict(last)
+
+
 def _validate(objective: Objective, progress: _Progress) -> Validated:
     objective.module.eval()
-    accuracy = objective.validate()
+    with _averaged(objective, progress):
+        accuracy = objective.validate()
+        best = accuracy.mean > progress.best_accuracy
+        if best:
+            progress.best_accuracy = accuracy.mean
+            progress.best_weights = _weights(objective)
     mean_loss = progress.loss_sum / progress.n_summed
-    best = accuracy.mean > progress.best_accuracy
-    if best:
-        progress.best_accuracy = accuracy.mean
-        progress.best_weights = {k: v.clone() for k, v in objective.module.state_dict().items()}
     progress.history.append(
         {"step": progress.step, "loss": mean_loss, "accuracy": accuracy.mean, "ci95": accuracy.ci95}
     )
@@ -275,9 +323,10 @@ def _state(
     """One file, so that weights, optimiser and history can never be of different moments."""
     tensors = {f"last.{k}": v for k, v in objective.module.state_dict().items()}
     tensors |= {f"best.{k}": v for k, v in progress.best_weights.items()}
+    tensors |= {f"averaged.{k}": v for k, v in progress.averaged.items()}
     for i, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{i}.{k}": v for k, v in slots.items() if v is not None}
-    plain = {k: v for k, v in vars(progress).items() if k != "best_weights"}
+    plain = {k: v for k, v in vars(progress).items() if k not in ("best_weights", "averaged")}
     return Artifact("state", tensors, {"config": config, "progress": plain})
 
 
@@ -307,8 +356,10 @@ def _resume(path: Path, objective: Objective, optimiser: torch.optim.Optimizer, 
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = tensor.clone()
     optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
-    best = {k: v.clone() for k, v in _with_prefix(saved.tensors, "best.").items()}
-    return _Progress(**saved.about["progress"], best_weights=best)
+    best, averaged = (
+        {k: v.clone() for k, v in _with_prefix(saved.tensors, prefix).items()} for prefix in ("best.", "averaged.")
+    )
+    return _Progress(**saved.about["progress"], best_weights=best, averaged=averaged)
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

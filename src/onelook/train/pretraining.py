@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onelook import ops
 from onelook.artifacts import Artifact, backbone_artifact
 from onelook.backbones import Backbone
 from onelook.configuration import LATER
@@ -21,6 +20,8 @@ from onelook.events import finish
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Interval, mean_accuracy
 from onelook.train.loop import Optimisation
+from onelook.train.mixup import Mixture, Mixup
+from onelook.train.teacher import CosineClassifier, Distillation, Teacher
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,19 @@ class PretrainConfig:
     rotations: int = field(default=1, repr=False, metadata=LATER)
     """Turned copies of each image where there is a `rotation_weight`: 1 (a random turn), 2, or the 3 of the paper."""
 
+    mixup: float = field(default=0.0, repr=False, metadata=LATER)
+    """The alpha of manifold mixup (`Mixup`); 0: none. Turned copies are not mixed."""
+    mixup_probability: float = field(default=1.0, repr=False, metadata=LATER)
+    """That a step is mixed."""
+
+    teacher_weight: float = field(default=0.5, repr=False, metadata=LATER)
+    """How much a teacher counts, if there is one (`Distillation`)."""
+    temperature: float = field(default=4.0, repr=False, metadata=LATER)
+
     def __post_init__(self) -> None:
+        # These refuse what is impossible.
+        Distillation(self.teacher_weight, self.temperature)
+        Mixup(self.mixup, self.mixup_probability)
         if self.rotations not in (1, 2, 3):
             raise SettingsError(f"An image has 1 to 3 turned copies, but got {self.rotations}.")
 
@@ -58,8 +71,9 @@ class Pretraining:
     """
 
     def __init__(
-        self, name: str, backbone: Backbone, training: ImageSet, validation: ImageSet, config: PretrainConfig
-    ) -> None:
+        self, name: str, backbone: Backbone, training: ImageSet, validation: ImageSet, config: PretrainConfig,
+        teacher: Teacher | None = None,
+    ) -> None:  # fmt: skip
         torch_seed = torch.Generator().manual_seed(config.seed)
         self.name = name
         self.config = config
@@ -71,10 +85,15 @@ class Pretraining:
         self.pixels = pixels.contiguous(memory_format=torch.channels_last)
         self.labels = training.labels.repeat(n_views)
         self.classifier = CosineClassifier(backbone.feature_size, len(training.class_names), torch_seed)
+        if teacher is not None:
+            teacher.require(backbone, len(training.class_names))
+        self.teacher = teacher
+        self.distillation = Distillation(config.teacher_weight, config.temperature)
         self.module = nn.ModuleDict({"backbone": backbone, "classifier": self.classifier})
         if config.rotation_weight:
             self.module["turns"] = _turns_head(backbone.feature_size, config.seed)
         set_pixel_statistics(backbone, pixels)
+        self.mixup = Mixup(config.mixup, config.mixup_probability)
         self.steps_per_epoch = len(self.labels) // config.batch_size
         self.n_steps = config.epochs * self.steps_per_epoch
         self.validate_every = config.validate_every or self.steps_per_epoch
@@ -93,9 +112,13 @@ class Pretraining:
             # The other copies go on from the turn that was drawn, so that no two of an image are alike.
             copies = [torch.from_numpy((turns - 1 + i) % 3 + 1) for i in range(self.config.rotations)]
             pixels = torch.cat([pixels, *(_turned(pixels, turn) for turn in copies)])
+        rng = np.random.default_rng([self.config.seed, 3, step])
+        mixture = self.mixup.draw(rng, len(self.backbone.parts()), size)
         with precision(self.config.precision):
-            features = self.backbone(pixels).float()
-        loss = functional.cross_entropy(self.classifier(features[:size]), self.labels[rows])
+            change = None if mixture is None else (mixture.part, mixture.maps)
+            features = self.backbone(pixels, change=change).float()
+        taught = None if self.teacher is None else self.teacher.logits(pixels[:size], self.config.precision)
+        loss = self._of_classes(self.classifier(features[:size]), self.labels[rows], taught, mixture)
         if self.config.rotation_weight:
             answers = torch.cat([torch.zeros(size, dtype=torch.long), *copies])
             loss = loss + self.config.rotation_weight * functional.cross_entropy(
@@ -103,26 +126,21 @@ class Pretraining:
             )
         return loss
 
+    def _of_classes(self, logits: Tensor, labels: Tensor, taught: Tensor | None, mixture: Mixture | None) -> Tensor:
+        def of_answers(rows: Tensor) -> Tensor:
+            if taught is None:
+                return functional.cross_entropy(logits, labels[rows])
+            return self.distillation.loss(logits, labels[rows], taught[rows])
+
+        return of_answers(torch.arange(len(labels))) if mixture is None else mixture.loss(of_answers)
+
     def validate(self) -> Interval:
         embeddings = finish(embed(self.validation, self.backbone, EmbedConfig(precision=self.config.precision)))
         method = FeatureAveraging(embeddings.feature_size)
         return finish(mean_accuracy(method, embeddings, TaskSpec(), self.config.n_validation_tasks))
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
-        return backbone_artifact(self.backbone, self.name, about)
-
-
-class CosineClassifier(nn.Module):
-    """Scaled cosines between a feature and a weight for each class."""
-
-    def __init__(self, feature_size: int, n_classes: int, generator: torch.Generator) -> None:
-        super().__init__()
-        weight = torch.randn(n_classes, feature_size, generator=generator)
-        self.weight = nn.Parameter(weight * (2 / feature_size) ** 0.5)
-        self.scale = nn.Parameter(torch.tensor(10.0))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.scale * ops.normalise(features) @ ops.normalise(self.weight).T
+        return backbone_artifact(self.backbone, self.name, about, self.classifier)
 
 
 def _turns_head(feature_size: int, seed: int) -> nn.Module:

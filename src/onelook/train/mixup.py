@@ -1,0 +1,60 @@
+"""Manifold mixup: the classifier learns from blends of two images, mixed inside the network.
+
+Vikas Verma, Alex Lamb, Christopher Beckham, Amir Najafi, Ioannis Mitliagkas, David Lopez-Paz, Yoshua Bengio. Manifold
+Mixup: Better Representations by Interpolating Hidden States. ICML 2019, arXiv:1806.05236. For few-shot learning, with
+rotations: Puneet Mangla et al. Charting the Right Manifold: Manifold Mixup for Few-shot Learning (S2M2). WACV 2020,
+arXiv:1907.12087. Departure: S2M2 mixes in a second stage of training, here it is mixed in steps drawn at random.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from onelook.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """How often is mixed, and how much."""
+
+    alpha: float
+    """Shares are drawn from Beta(alpha, alpha): near 0 or 1 below 1, near a half above. S2M2 has 2; 0: no mixup."""
+    probability: float = 1.0
+    """That a step is mixed."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha < float("inf") or not 0 <= self.probability <= 1:
+            raise SettingsError(f"Mixup takes an alpha of at least 0 and a probability from 0 to 1, but got "
+                                f"{self.alpha} and {self.probability}.")  # fmt: skip
+
+    def draw(self, rng: np.random.Generator, n_parts: int, n_images: int) -> "Mixture | None":
+        """What happens in a step; None: nothing."""
+        if self.alpha == 0 or rng.random() >= self.probability:
+            return None
+        partners = torch.from_numpy(rng.permutation(n_images))
+        return Mixture(int(rng.integers(n_parts)), float(rng.beta(self.alpha, self.alpha)), partners)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Each of the first images of a batch blended with another one of them."""
+
+    part: int
+    """Of the network, before which the maps are mixed; 0: pixels are."""
+    share: float
+    """Of the image itself."""
+    partners: Int[Tensor, "N"]
+
+    def maps(self, x: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:
+        """Of a batch of N images and more, which stay as they are."""
+        n = len(self.partners)
+        return torch.cat([torch.lerp(x[self.partners], x[:n], self.share), x[n:]])
+
+    def loss(self, of_answers: Callable[[Int[Tensor, "N"]], Tensor]) -> Tensor:
+        """of_answers: the loss where the answers are those of the images of these numbers."""
+        own = torch.arange(len(self.partners))
+        return self.share * of_answers(own) + (1 - self.share) * of_answers(self.partners)

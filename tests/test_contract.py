@@ -41,6 +41,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("maml", {"order": 1}),
     ("maml", {"adapt": "head"}),
     ("maml", {"adapt": "head", "order": 1, "step_size": 0.2}),
+    ("map-proportions", {}),
+    ("map-proportions", {"scale": 4.0, "prior": 1.0, "step_size": 0.5, "n_steps": 5, "transform": "cl2n"}),
     ("matching", {}),
     ("matching", {"full_context": True}),
     ("matching", {"full_context": True, "n_reads": 1, "lstm_size": 16, "initial_scale": 5.0}),
@@ -70,7 +72,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"prototypical"}
+WITHOUT_PARAMETERS = {"map-proportions", "prototypical"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

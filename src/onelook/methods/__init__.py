@@ -17,6 +17,7 @@ from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveragi
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.leo import LEO as LEO
 from onelook.methods.maml import MAML as MAML
+from onelook.methods.map_proportions import MAPProportions as MAPProportions
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
     "gnn": GraphNetwork,
     "leo": LEO,
     "maml": MAML,
+    "map-proportions": MAPProportions,
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,
     "prototypical": PrototypicalNetworks,

@@ -56,6 +56,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"transform": "root-centred"}),
     ("prototypical", {"metric": "cosine"}),
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
+    ("pt-map", {"n_steps": 5, "n_sinkhorn": 8}),
+    ("pt-map", {"scale": 4.0, "step_size": 0.5, "n_steps": 3, "n_sinkhorn": 3, "transform": "cl2n"}),
     ("r2d2", {}),
     ("r2d2", {"initial_ridge": 0.1, "unit_length": False}),
     ("relation", {}),
@@ -66,13 +68,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("sib-inductive", {"n_steps": 2, "step_size": 0.3, "prior_weight": 0.3, "learn_step": False}),
     ("snail", {"filters": 16, "max_support": 8}),
     ("snail", {"filters": 16, "max_support": 2}),
+    ("soft-kmeans", {}),
+    ("soft-kmeans", {"scale": 2.0, "n_steps": 3, "transform": "cl2n"}),
     ("tadam", {}),
     ("tadam", {"metric_scale": 0.5, "penalty": 0.0}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"map-proportions", "prototypical"}
+WITHOUT_PARAMETERS = {"map-proportions", "prototypical", "pt-map", "soft-kmeans"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

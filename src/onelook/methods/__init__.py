@@ -21,11 +21,13 @@ from onelook.methods.map_proportions import MAPProportions as MAPProportions
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
+from onelook.methods.pt_map import PTMAP as PTMAP
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 from onelook.methods.snail import SNAIL as SNAIL
+from onelook.methods.soft_kmeans import SoftKMeans as SoftKMeans
 from onelook.methods.tadam import TADAM as TADAM
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
@@ -41,11 +43,13 @@ METHODS: dict[str, type[Method]] = {
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,
     "prototypical": PrototypicalNetworks,
+    "pt-map": PTMAP,
     "r2d2": RidgeRegression,
     "relation": RelationNetworks,
     "sib": SIB,
     "sib-inductive": InductiveSIB,
     "snail": SNAIL,
+    "soft-kmeans": SoftKMeans,
     "tadam": TADAM,
     "tpn": TransductivePropagation,
 }

@@ -27,6 +27,8 @@ from onelook.tasks import Tasks
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("activations", {}),
     ("activations", {"hidden": 4}),
+    ("bd-cspn", {}),
+    ("bd-cspn", {"scale": 3.0, "transform": "none"}),
     ("ctm", {}),
     ("ctm", {"metric": "cosine"}),
     ("dynamic", {}),
@@ -34,6 +36,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
+    ("laplacianshot", {}),
+    ("laplacianshot", {"smoothness": 0.3, "n_neighbours": 2, "n_steps": 4, "rectify": False, "transform": "l2n"}),
     ("leo", {"latent_size": 16}),
     ("leo", {"latent_size": 8, "latent_steps": 2, "tuning_steps": 1}),
     ("maml", {}),
@@ -69,14 +73,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("snail", {"filters": 16, "max_support": 8}),
     ("snail", {"filters": 16, "max_support": 2}),
     ("soft-kmeans", {}),
-    ("soft-kmeans", {"scale": 2.0, "n_steps": 3, "transform": "cl2n"}),
+    ("soft-kmeans", {"scale": 2.0, "n_steps": 3, "transform": "l2n"}),
     ("tadam", {}),
     ("tadam", {"metric_scale": 0.5, "penalty": 0.0}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"map-proportions", "prototypical", "pt-map", "soft-kmeans"}
+WITHOUT_PARAMETERS = {"bd-cspn", "laplacianshot", "map-proportions", "prototypical", "pt-map", "soft-kmeans"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

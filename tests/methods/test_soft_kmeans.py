@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from onelook.tasks import Tasks
 some_examples = settings(max_examples=25, deadline=None)
 
 
-def soft_kmeans_for(tasks: Tasks, **kept: float) -> SoftKMeans:
+def soft_kmeans_for(tasks: Tasks, **kept: Any) -> SoftKMeans:
     method = method_for(tasks, "soft-kmeans", **kept)
     assert isinstance(method, SoftKMeans)
     return method
@@ -23,13 +25,15 @@ def soft_kmeans_for(tasks: Tasks, **kept: float) -> SoftKMeans:
 @some_examples
 def test_without_a_step_it_is_prototypical_networks(tasks: Tasks) -> None:
     prototypical = PrototypicalNetworks(tasks.query.shape[-1], transform="l2n").double()
-    torch.testing.assert_close(soft_kmeans_for(tasks, n_steps=0, scale=3.0)(tasks), 3 * prototypical(tasks))
+    torch.testing.assert_close(
+        soft_kmeans_for(tasks, n_steps=0, scale=3.0, transform="l2n")(tasks), 3 * prototypical(tasks)
+    )
 
 
 def test_with_a_large_scale_it_is_the_k_means_of_scikit_learn_from_the_support_means() -> None:
     # Many shots, because scikit-learn moves the labelled rows too; of clusters this clear, all stay where they are.
     tasks = random_tasks(n_tasks=4, shots=(3, 4, 5), n_query=30, feature_size=10, noise=0.3)
-    method = soft_kmeans_for(tasks, scale=1e4, n_steps=30)
+    method = soft_kmeans_for(tasks, scale=1e4, n_steps=30, transform="l2n")
     found = method(tasks).argmax(-1)
     rows = method.preprocessed(tasks)
     starts = ops.class_means(rows.support, rows.support_labels, 3)

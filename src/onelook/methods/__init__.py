@@ -10,11 +10,13 @@ from onelook.methods.activations import ActivationsToParameters as ActivationsTo
 from onelook.methods.base import ImageMethod as ImageMethod
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
+from onelook.methods.bd_cspn import BDCSPN as BDCSPN
 from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
 from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
+from onelook.methods.laplacian_shot import LaplacianShot as LaplacianShot
 from onelook.methods.leo import LEO as LEO
 from onelook.methods.maml import MAML as MAML
 from onelook.methods.map_proportions import MAPProportions as MAPProportions
@@ -33,10 +35,12 @@ from onelook.methods.tpn import TransductivePropagation as TransductivePropagati
 
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
+    "bd-cspn": BDCSPN,
     "ctm": CategoryTraversal,
     "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,
     "gnn": GraphNetwork,
+    "laplacianshot": LaplacianShot,
     "leo": LEO,
     "maml": MAML,
     "map-proportions": MAPProportions,

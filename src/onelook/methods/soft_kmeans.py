@@ -12,7 +12,8 @@ last means. This is a transductive method; classes of one size and one width sui
 Departures from the first paper, all of them the second's:
 * the unlabelled rows are the queries themselves;
 * many steps, where Ren et al. take one and meta-train the features for it;
-* a fixed scale, because the features are finished and have length 1.
+* a fixed scale, because the features are finished and have length 1;
+* the features are centred first, here on the mean of the training classes, where EASY's code takes that of the task.
 """
 
 from typing import ClassVar
@@ -30,7 +31,7 @@ class SoftKMeans(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
 
-    def __init__(self, feature_size: int, scale: float = 5.0, n_steps: int = 30, transform: str = "l2n") -> None:
+    def __init__(self, feature_size: int, scale: float = 5.0, n_steps: int = 30, transform: str = "cl2n") -> None:
         """
         scale: of the squared distances.
         n_steps: 0 leaves the support means.

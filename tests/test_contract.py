@@ -29,6 +29,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("activations", {"hidden": 4}),
     ("bd-cspn", {}),
     ("bd-cspn", {"scale": 3.0, "transform": "none"}),
+    ("bms", {"scale": 20.0, "n_steps": 5, "n_sinkhorn": 8}),
+    ("bms", {"balanced": False, "n_steps": 5, "n_sinkhorn": 8}),
+    ("bms", {"balanced": False, "scale": 4.0, "n_steps": 2, "n_sinkhorn": 3, "transform": "cl2n"}),
     ("ctm", {}),
     ("ctm", {"metric": "cosine"}),
     ("dynamic", {}),
@@ -80,7 +83,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"bd-cspn", "laplacianshot", "map-proportions", "prototypical", "pt-map", "soft-kmeans"}
+WITHOUT_PARAMETERS = {"bd-cspn", "bms", "laplacianshot", "map-proportions", "prototypical", "pt-map", "soft-kmeans"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

@@ -11,6 +11,7 @@ from onelook.methods.base import ImageMethod as ImageMethod
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.bd_cspn import BDCSPN as BDCSPN
+from onelook.methods.bms import BMS as BMS
 from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
 from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
@@ -36,6 +37,7 @@ from onelook.methods.tpn import TransductivePropagation as TransductivePropagati
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
     "bd-cspn": BDCSPN,
+    "bms": BMS,
     "ctm": CategoryTraversal,
     "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,

@@ -7,7 +7,7 @@ from reference.common import class_mean, preprocessed
 
 
 def logits(method: SoftKMeans, task: Tasks) -> Tensor:
-    """Ren et al., equations 3 and 4, `n_steps` times."""
+    """The soft k-means of Ren et al., `n_steps` times."""
     support, queries = preprocessed(method, task)
     labels = task.support_labels[0]
     means = [class_mean(support, labels, label) for label in range(task.n_way)]

@@ -44,9 +44,10 @@ class LaplacianShot(PreprocessedMethod):
         transform: str = "cl2n",
     ) -> None:
         """
-        smoothness: lambda, what a neighbour's label weighs against the distances. 0.3 was the best of the authors'
+        smoothness: lambda, what a neighbour's label weighs against the distances. 0.3 is as good as any of the authors'
             candidates on validation tasks (Conv-4 on CIFAR-FS), for one shot and for five.
-        n_neighbours: k, the queries that each query listens to; all others, if there are fewer.
+        n_neighbours: k, the queries that each query listens to; all others, if there are fewer. The authors' code
+            counts the query itself among its 3.
         n_steps: bound updates; 0 leaves the nearest prototype.
         rectify: whether the queries are shifted and the prototypes rectified.
         """

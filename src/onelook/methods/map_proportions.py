@@ -1,9 +1,9 @@
 """MAP with estimated proportions: soft k-means from labelled rows that learns how frequent the classes are.
 
-Geoffrey J. McLachlan, Thriyambakam Krishnan. The EM Algorithm and Extensions. Wiley, 2nd edition 2008 (section 5.12, on
-MAP estimates of mixtures). There is no paper of this exact method. It is PT-MAP (Yuqing Hu, Vincent Gripon, Stéphane
-Pateux. Leveraging the Feature Distribution in Transfer-based Few-Shot Learning. ICANN 2021, arXiv:2006.03806) whose
-transport with equal masses gives way to the textbook estimate of mixing weights.
+Arthur P. Dempster, Nan M. Laird, Donald B. Rubin. Maximum Likelihood from Incomplete Data via the EM Algorithm. Journal
+of the Royal Statistical Society B, 1977. There is no paper of this exact method. It is PT-MAP (Yuqing Hu, Vincent
+Gripon, Stéphane Pateux. Leveraging the Feature Distribution in Transfer-based Few-Shot Learning. ICANN 2021,
+arXiv:2006.03806) whose transport with equal masses gives way to the textbook estimate of mixing weights.
 
 The features of class k are Gaussian around w_k with one variance, and a query is of class k with probability pi_k;
 over pi stands a Dirichlet(prior + 1). Each step

@@ -6,8 +6,8 @@ Yassir Bendou, Yuqing Hu, Raphael Lafargue, Giulia Lioi, Bastien Pasdeloup, Sté
 Ensemble Augmented-Shot Y-shaped Learning. Journal of Imaging 2022, arXiv:2201.09699.
 
 A query is of class k with the share p_ik = softmax_k(-scale |q_i - w_k|^2), and w_k becomes the mean of the support of
-class k and of all queries weighted by their shares (Ren et al., equations 3 and 4). The answer is the distance to the
-last means. This is a transductive method; classes of one size and one width suit it best.
+class k and of all queries weighted by their shares. The answer is the distance to the last means.
+This is a transductive method; classes of one size and one width suit it best.
 
 Departures from the first paper, all of them the second's:
 * the unlabelled rows are the queries themselves;

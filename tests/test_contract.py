@@ -27,6 +27,11 @@ from onelook.tasks import Tasks
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("activations", {}),
     ("activations", {"hidden": 4}),
+    ("bd-cspn", {}),
+    ("bd-cspn", {"scale": 3.0, "transform": "none"}),
+    ("bms", {"scale": 20.0, "n_steps": 5, "n_sinkhorn": 8}),
+    ("bms", {"balanced": False, "n_steps": 5, "n_sinkhorn": 8}),
+    ("bms", {"balanced": False, "scale": 4.0, "n_steps": 2, "n_sinkhorn": 3, "transform": "cl2n"}),
     ("ctm", {}),
     ("ctm", {"metric": "cosine"}),
     ("dynamic", {}),
@@ -34,6 +39,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
+    ("laplacianshot", {}),
+    ("laplacianshot", {"smoothness": 0.3, "n_neighbours": 2, "n_steps": 4, "rectify": False, "transform": "l2n"}),
     ("leo", {"latent_size": 16}),
     ("leo", {"latent_size": 8, "latent_steps": 2, "tuning_steps": 1}),
     ("maml", {}),
@@ -41,6 +48,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("maml", {"order": 1}),
     ("maml", {"adapt": "head"}),
     ("maml", {"adapt": "head", "order": 1, "step_size": 0.2}),
+    ("map-proportions", {}),
+    ("map-proportions", {"scale": 4.0, "prior": 1.0, "step_size": 0.5, "n_steps": 5, "transform": "cl2n"}),
     ("matching", {}),
     ("matching", {"full_context": True}),
     ("matching", {"full_context": True, "n_reads": 1, "lstm_size": 16, "initial_scale": 5.0}),
@@ -54,6 +63,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"transform": "root-centred"}),
     ("prototypical", {"metric": "cosine"}),
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
+    ("pt-map", {"n_steps": 5, "n_sinkhorn": 8}),
+    ("pt-map", {"scale": 4.0, "step_size": 0.5, "n_steps": 3, "n_sinkhorn": 3, "transform": "cl2n"}),
     ("r2d2", {}),
     ("r2d2", {"initial_ridge": 0.1, "unit_length": False}),
     ("relation", {}),
@@ -64,13 +75,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("sib-inductive", {"n_steps": 2, "step_size": 0.3, "prior_weight": 0.3, "learn_step": False}),
     ("snail", {"filters": 16, "max_support": 8}),
     ("snail", {"filters": 16, "max_support": 2}),
+    ("soft-kmeans", {}),
+    ("soft-kmeans", {"scale": 2.0, "n_steps": 3, "transform": "l2n"}),
     ("tadam", {}),
     ("tadam", {"metric_scale": 0.5, "penalty": 0.0}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"prototypical"}
+WITHOUT_PARAMETERS = {"bd-cspn", "bms", "laplacianshot", "map-proportions", "prototypical", "pt-map", "soft-kmeans"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

@@ -10,40 +10,52 @@ from onelook.methods.activations import ActivationsToParameters as ActivationsTo
 from onelook.methods.base import ImageMethod as ImageMethod
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
+from onelook.methods.bd_cspn import BDCSPN as BDCSPN
+from onelook.methods.bms import BMS as BMS
 from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
 from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
+from onelook.methods.laplacian_shot import LaplacianShot as LaplacianShot
 from onelook.methods.leo import LEO as LEO
 from onelook.methods.maml import MAML as MAML
+from onelook.methods.map_proportions import MAPProportions as MAPProportions
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
+from onelook.methods.pt_map import PTMAP as PTMAP
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 from onelook.methods.snail import SNAIL as SNAIL
+from onelook.methods.soft_kmeans import SoftKMeans as SoftKMeans
 from onelook.methods.tadam import TADAM as TADAM
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
+    "bd-cspn": BDCSPN,
+    "bms": BMS,
     "ctm": CategoryTraversal,
     "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,
     "gnn": GraphNetwork,
+    "laplacianshot": LaplacianShot,
     "leo": LEO,
     "maml": MAML,
+    "map-proportions": MAPProportions,
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,
     "prototypical": PrototypicalNetworks,
+    "pt-map": PTMAP,
     "r2d2": RidgeRegression,
     "relation": RelationNetworks,
     "sib": SIB,
     "sib-inductive": InductiveSIB,
     "snail": SNAIL,
+    "soft-kmeans": SoftKMeans,
     "tadam": TADAM,
     "tpn": TransductivePropagation,
 }

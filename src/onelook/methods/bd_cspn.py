@@ -1,0 +1,62 @@
+"""BD-CSPN: class means rectified once by the queries that they claim.
+
+Jinlu Liu, Liang Song, Yongqiang Qin. Prototype Rectification for Few-Shot Learning. ECCV 2020, arXiv:1911.10713.
+
+The queries are shifted by the difference between the mean of the support and theirs ("cross-class bias"). Then each
+query gets the label of the support mean with the greatest cosine, and the prototype of a class becomes the mean of all
+rows of that label, support and queries, each weighted by its share softmax_k(scale cos) of the class ("intra-class
+bias"). The answer is the cosine of the shifted queries with the new prototypes. This is a transductive method; the
+shift expects that the classes are as frequent among the queries as in the support.
+
+Departure from the paper: every query counts towards the prototype of its label, where the paper takes the most
+confident ones of each class; their weights tell them apart already.
+"""
+
+from dataclasses import replace
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from onelook import ops
+from onelook.errors import SettingsError
+from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.tasks import Tasks
+
+
+class BDCSPN(PreprocessedMethod):
+    transductive: ClassVar[bool] = True
+    assumes_balanced_queries: ClassVar[bool] = True
+
+    def __init__(self, feature_size: int, scale: float = 10.0, transform: str = "l2n") -> None:
+        """scale: epsilon, of the cosines."""
+        super().__init__(feature_size, transform)
+        if scale <= 0:
+            raise SettingsError(f"BD-CSPN needs scale > 0, but got {scale=}.")
+        self.scale = scale
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        tasks = with_shifted_queries(self.preprocessed(tasks))
+        return self.scale * ops.cosine_similarity(tasks.query, rectified(tasks, self.scale))
+
+
+def with_shifted_queries(tasks: Tasks) -> Tasks:
+    """The mean of the queries is moved to that of the support.
+
+    A single query is its own mean: it is left where it is, because nothing of it would remain.
+    """
+    if tasks.query.shape[1] == 1:
+        return tasks
+    shift = tasks.support.mean(1, keepdim=True) - tasks.query.mean(1, keepdim=True)
+    return replace(tasks, query=tasks.query + shift)
+
+
+def rectified(tasks: Tasks, scale: float) -> Float[Tensor, "T K D"]:
+    """Means over the rows of each label, a query having that of the greatest cosine, of the rows times their shares."""
+    means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
+    own_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, means.dtype)
+    of_support, of_query = (scale * ops.cosine_similarity(x, means) for x in (tasks.support, tasks.query))
+    claimed_TQK = ops.one_hot(of_query.argmax(-1), tasks.n_way, means.dtype)
+    total_TKD = (own_TSK * of_support.softmax(-1)).mT @ tasks.support
+    total_TKD = total_TKD + (claimed_TQK * of_query.softmax(-1)).mT @ tasks.query
+    return total_TKD / (own_TSK.sum(1) + claimed_TQK.sum(1)).unsqueeze(-1)

@@ -1,0 +1,75 @@
+"""MAP with estimated proportions: soft k-means from labelled rows that learns how frequent the classes are.
+
+Arthur P. Dempster, Nan M. Laird, Donald B. Rubin. Maximum Likelihood from Incomplete Data via the EM Algorithm. Journal
+of the Royal Statistical Society B, 1977. There is no paper of this exact method. It is PT-MAP (Yuqing Hu, Vincent
+Gripon, Stéphane Pateux. Leveraging the Feature Distribution in Transfer-based Few-Shot Learning. ICANN 2021,
+arXiv:2006.03806) whose transport with equal masses gives way to the textbook estimate of mixing weights.
+
+The features of class k are Gaussian around w_k with one variance, and a query is of class k with probability pi_k;
+over pi stands a Dirichlet(prior + 1). Each step
+    p_ik = softmax_k(-scale |q_i - w_k|^2 + log pi_k),
+    pi_k = (sum_i p_ik + prior) / (Q + K prior),
+    w_k <- w_k + step_size (the mean of the support of class k and of all queries, those weighted by p_ik, - w_k),
+and the answer is the posterior p after the last step. A large prior holds the classes at equal proportions (soft
+k-means), a small one believes the queries. This is a transductive method that expects no balance of the queries.
+"""
+
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from onelook import ops
+from onelook.errors import SettingsError
+from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.tasks import Tasks
+
+
+class MAPProportions(PreprocessedMethod):
+    transductive: ClassVar[bool] = True
+    assumes_balanced_queries: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        feature_size: int,
+        scale: float = 10.0,
+        prior: float = 10.0,
+        step_size: float = 0.2,
+        n_steps: int = 20,
+        transform: str = "l2n",
+    ) -> None:
+        """
+        scale: of the squared distances, 1 / (2 variance).
+        prior: queries that each class is believed to have had before the first is seen; 50 if they are about equally
+            frequent, 10 if nothing is known.
+        step_size: the part of the way to the new means that a step goes.
+        n_steps: 0 leaves the support means.
+        """
+        super().__init__(feature_size, transform)
+        if scale <= 0 or prior <= 0 or not 0 < step_size <= 1 or n_steps < 0:
+            raise SettingsError(
+                f"MAP with proportions needs scale > 0, prior > 0, 0 < step_size <= 1 and n_steps >= 0, but got "
+                f"scale={scale}, prior={prior}, step_size={step_size}, n_steps={n_steps}."
+            )
+        self.scale = scale
+        self.prior = prior
+        self.step_size = step_size
+        self.n_steps = n_steps
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        """log p."""
+        tasks = self.preprocessed(tasks)
+        means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
+        log_share = (-self.scale * ops.squared_distance(tasks.query, means)).log_softmax(-1)
+        for _ in range(self.n_steps):
+            share = log_share.exp()
+            found = ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, share)
+            means = means + self.step_size * (found - means)
+            joint = -self.scale * ops.squared_distance(tasks.query, means) + self.log_proportions(share).unsqueeze(1)
+            log_share = joint.log_softmax(-1)
+        return log_share
+
+    def log_proportions(self, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
+        """log pi: the mode of the posterior Dirichlet."""
+        _, n_query, n_way = share.shape
+        return ((share.sum(1) + self.prior) / (n_query + n_way * self.prior)).log()

@@ -66,11 +66,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("snail", {"filters": 16, "max_support": 2}),
     ("tadam", {}),
     ("tadam", {"metric_scale": 0.5, "penalty": 0.0}),
+    ("tim", {"n_iterations": 20}),
+    ("tim", {"solver": "gd", "n_iterations": 15}),
+    ("tim", {"n_iterations": 5, "marginal_weight": 0.5, "conditional_weight": 0.4, "transform": "cl2n"}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"prototypical"}
+WITHOUT_PARAMETERS = {"prototypical", "tim"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

@@ -26,6 +26,7 @@ from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 from onelook.methods.snail import SNAIL as SNAIL
 from onelook.methods.tadam import TADAM as TADAM
+from onelook.methods.tim import TIM as TIM
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
@@ -45,6 +46,7 @@ METHODS: dict[str, type[Method]] = {
     "sib-inductive": InductiveSIB,
     "snail": SNAIL,
     "tadam": TADAM,
+    "tim": TIM,
     "tpn": TransductivePropagation,
 }
 

@@ -27,6 +27,8 @@ from onelook.tasks import Tasks
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("activations", {}),
     ("activations", {"hidden": 4}),
+    ("alpha-tim", {"n_iterations": 15}),
+    ("alpha-tim", {"n_iterations": 15, "alpha": 1.5, "marginal_weight": 0.5, "transform": "root"}),
     ("ctm", {}),
     ("ctm", {"metric": "cosine"}),
     ("dynamic", {}),
@@ -73,7 +75,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"prototypical", "tim"}
+WITHOUT_PARAMETERS = {"alpha-tim", "prototypical", "tim"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

@@ -7,6 +7,7 @@ from torch import nn
 
 from onelook.errors import SettingsError, unknown_name
 from onelook.methods.activations import ActivationsToParameters as ActivationsToParameters
+from onelook.methods.alpha_tim import AlphaTIM as AlphaTIM
 from onelook.methods.base import ImageMethod as ImageMethod
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
@@ -31,6 +32,7 @@ from onelook.methods.tpn import TransductivePropagation as TransductivePropagati
 
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
+    "alpha-tim": AlphaTIM,
     "ctm": CategoryTraversal,
     "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,

@@ -49,6 +49,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("metaoptnet", {}),
     ("metaoptnet", {"C": 2.0, "unit_length": True}),
     ("metaoptnet", {"head": "ridge", "ridge": 0.5}),
+    ("paddle", {"n_iterations": 20}),
+    ("paddle", {"n_iterations": 20, "min_max": True, "temperature": 1.0, "transform": "none"}),
+    ("paddle", {"n_iterations": 5, "class_weight": 0.5, "temperature": 15.0, "transform": "cl2n"}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
@@ -75,7 +78,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"alpha-tim", "prototypical", "tim"}
+WITHOUT_PARAMETERS = {"alpha-tim", "paddle", "prototypical", "tim"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

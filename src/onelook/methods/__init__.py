@@ -20,6 +20,7 @@ from onelook.methods.leo import LEO as LEO
 from onelook.methods.maml import MAML as MAML
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
+from onelook.methods.paddle import PADDLE as PADDLE
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
@@ -41,6 +42,7 @@ METHODS: dict[str, type[Method]] = {
     "maml": MAML,
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,
+    "paddle": PADDLE,
     "prototypical": PrototypicalNetworks,
     "r2d2": RidgeRegression,
     "relation": RelationNetworks,

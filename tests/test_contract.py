@@ -33,6 +33,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ctm", {"metric": "cosine"}),
     ("dynamic", {}),
     ("dynamic", {"attention_scale": 3.0}),
+    ("em-dirichlet", {}),
+    ("em-dirichlet", {"temperature": 30.0}),
+    ("em-dirichlet", {"temperature": 10.0, "class_weight": 0.5, "n_iterations": 3, "transform": "cl2n"}),
     ("feature-averaging", {}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
@@ -78,10 +81,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"alpha-tim", "paddle", "prototypical", "tim"}
+WITHOUT_PARAMETERS = {"alpha-tim", "em-dirichlet", "paddle", "prototypical", "tim"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
-REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}
+REFERENCE_TOLERANCE: dict[str, float] = {"em-dirichlet": 1e-6, "metaoptnet": 1e-6}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
 LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "maml": 20, "relation": 100, "snail": 150}

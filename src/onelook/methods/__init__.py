@@ -13,6 +13,7 @@ from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
 from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
 from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
+from onelook.methods.em_dirichlet import EMDirichlet as EMDirichlet
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
     "alpha-tim": AlphaTIM,
     "ctm": CategoryTraversal,
     "dynamic": DynamicFewShot,
+    "em-dirichlet": EMDirichlet,
     "feature-averaging": FeatureAveraging,
     "gnn": GraphNetwork,
     "leo": LEO,

@@ -15,7 +15,8 @@ part of a mean, and of a query it tells less than the feature: with the paper's 
 validation tasks than the nearest mean, and with the best one, the default, hardly different. Only mean logarithms of z
 decide about alpha; from each is taken a little, as rows that are all alike would make a density infinitely narrow.
 alpha is found by Newton's method (Minka, Estimating a Dirichlet distribution, 2000) and not by 1000 steps of
-majorisation and minimisation: the minimum is the same. lambda is given as a multiple of the number Q of queries, here 1 as there.
+majorisation and minimisation: the minimum is the same. lambda is given as a multiple of the number Q of queries, and 1
+of it is what the paper has.
 """
 
 from typing import ClassVar

@@ -20,6 +20,7 @@ Departure: the derivative of "gd" by the features holds the steps of Adam fixed,
 would fill the memory, and nothing in TIM is learned.
 """
 
+import math
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -98,31 +99,39 @@ def scores(rows: Float[Tensor, "T R D"], weights: Float[Tensor, "T K D"], temper
     return -temperature / 2 * ops.squared_distance(rows, weights)
 
 
+def _log_posterior(
+    weights: Float[Tensor, "T K D"], rows: Float[Tensor, "T R D"], temperature: float
+) -> Float[Tensor, "T K R"]:
+    """The softmax of the scores forgets the lengths of the rows, and it is much faster over the middle axis."""
+    logits = weights @ rows.mT - weights.square().sum(-1, keepdim=True) / 2
+    return (temperature * logits).log_softmax(1)
+
+
 def _pulled_back(
-    upstream: Float[Tensor, "T R K"], rows: Float[Tensor, "T R D"], weights: Float[Tensor, "T K D"]
+    upstream: Float[Tensor, "T K R"], rows: Float[Tensor, "T R D"], weights: Float[Tensor, "T K D"]
 ) -> Float[Tensor, "T K D"]:
     """The derivative by the weights, over the temperature, of what has the derivative `upstream` by the scores."""
-    return upstream.mT @ rows - upstream.sum(1).unsqueeze(-1) * weights
+    return upstream @ rows - upstream.sum(2, keepdim=True) * weights
 
 
 def _alternated(tasks: Tasks, loss: LossWeights, temperature: float, n_iterations: int) -> Float[Tensor, "T K D"]:
-    hot_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype)
+    hot_TKS = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype).mT
     n_support, n_query = tasks.support.shape[1], tasks.query.shape[1]
     rows = torch.cat([tasks.support, tasks.query], 1)
     # How much a row counts. The rows of the support are not averaged, so those of the queries weigh S / Q.
-    count_R1 = torch.cat([
-        rows.new_full((n_support, 1), loss.support / (1 + loss.conditional)),
-        rows.new_full((n_query, 1), n_support / n_query),
+    count_R = torch.cat([
+        rows.new_full((n_support,), loss.support / (1 + loss.conditional)),
+        rows.new_full((n_query,), n_support / n_query),
     ])  # fmt: skip
     weights = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     for _ in range(n_iterations):
-        log_p_TRK = scores(rows, weights, temperature).log_softmax(-1)
-        sharp_TQK = (1 + loss.conditional) * log_p_TRK[:, n_support:]
-        mass_T1K = sharp_TQK.logsumexp(1, keepdim=True)
-        q_TQK = (sharp_TQK - loss.marginal / (1 + loss.marginal) * mass_T1K).softmax(-1)
-        target_TRK = torch.cat([hot_TSK, q_TQK], 1)
-        gradient = _pulled_back(count_R1 * (log_p_TRK.exp() - target_TRK), rows, weights)
-        weights = weights - gradient / (count_R1 * target_TRK).sum(1).unsqueeze(-1)
+        log_p_TKR = _log_posterior(weights, rows, temperature)
+        sharp_TKQ = (1 + loss.conditional) * log_p_TKR[:, :, n_support:]
+        mass_TK1 = sharp_TKQ.logsumexp(2, keepdim=True)
+        q_TKQ = (sharp_TKQ - loss.marginal / (1 + loss.marginal) * mass_TK1).softmax(1)
+        target_TKR = torch.cat([hot_TKS, q_TKQ], 2)
+        gradient = _pulled_back(count_R * (log_p_TKR.exp() - target_TKR), rows, weights)
+        weights = weights - gradient / (count_R * target_TKR).sum(2, keepdim=True)
     return weights
 
 
@@ -135,17 +144,18 @@ def descended(
     """
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     with torch.no_grad():
-        hot_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, means.dtype)
+        hot_TKS = ops.one_hot(tasks.support_labels, tasks.n_way, means.dtype).mT
         n_support = tasks.support.shape[1]
         rows = torch.cat([tasks.support, tasks.query], 1)
         moved, mean, square = (torch.zeros_like(means) for _ in range(3))
         for t in range(1, n_iterations + 1):
-            log_p_TRK = scores(rows, means + moved, temperature).log_softmax(-1)
-            upstream = torch.cat([
-                loss.support / n_support * (log_p_TRK[:, :n_support].exp() - hot_TSK),
-                _slope_of_information(log_p_TRK[:, n_support:], loss, alpha),
-            ], 1)  # fmt: skip
-            gradient = temperature * _pulled_back(upstream, rows, means + moved)
+            weights = means + moved
+            log_p_TKR = _log_posterior(weights, rows, temperature)
+            upstream_TKR = torch.cat([
+                loss.support / n_support * (log_p_TKR[:, :, :n_support].exp() - hot_TKS),
+                _slope_of_information(log_p_TKR[:, :, n_support:], loss, alpha),
+            ], 2)  # fmt: skip
+            gradient = temperature * _pulled_back(upstream_TKR, rows, weights)
             mean = torch.lerp(gradient, mean, _BETAS[0])
             square = torch.lerp(gradient.square(), square, _BETAS[1])
             root = (square / (1 - _BETAS[1] ** t)).sqrt() + _EPSILON
@@ -153,17 +163,16 @@ def descended(
     return means + moved
 
 
-def _slope_of_information(log_p: Float[Tensor, "T Q K"], loss: LossWeights, alpha: float) -> Float[Tensor, "T Q K"]:
+def _slope_of_information(log_p: Float[Tensor, "T K Q"], loss: LossWeights, alpha: float) -> Float[Tensor, "T K Q"]:
     """The derivative of -[marginal * H(mean_i p_i) - conditional * mean_i H(p_i)] by the scores of the queries."""
-    log_mean_T1K = log_p.logsumexp(1, keepdim=True)
-    log_mean_T1K = log_mean_T1K - torch.full_like(log_mean_T1K, log_p.shape[1]).log()
-    by_p_TQK = loss.conditional * _slope_of_entropy(log_p, alpha) - loss.marginal * _slope_of_entropy(
-        log_mean_T1K, alpha
+    p_TKQ, n_query = log_p.exp(), log_p.shape[2]
+    log_mean_TK1 = log_p.logsumexp(2, keepdim=True) - math.log(n_query)
+    by_p_TKQ = loss.conditional * _slope_of_entropy(log_p, alpha) - loss.marginal * _slope_of_entropy(
+        log_mean_TK1, alpha
     )
-    p_TQK = log_p.exp() / log_p.shape[1]
-    return p_TQK * (by_p_TQK - (log_p.exp() * by_p_TQK).sum(-1, keepdim=True))
+    return p_TKQ / n_query * (by_p_TKQ - (p_TKQ * by_p_TKQ).sum(1, keepdim=True))
 
 
-def _slope_of_entropy(log_p: Float[Tensor, "T rows K"], alpha: float) -> Float[Tensor, "T rows K"]:
+def _slope_of_entropy(log_p: Float[Tensor, "T K rows"], alpha: float) -> Float[Tensor, "T K rows"]:
     """H'(p) but for a constant, which the softmax forgets; H = (1 - sum_k p_k^alpha) / (alpha - 1)."""
     return -log_p if alpha == 1 else -alpha / (alpha - 1) * ((alpha - 1) * log_p).exp()

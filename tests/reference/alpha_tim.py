@@ -8,7 +8,7 @@ from reference.tim import by_adam, by_distance, cross_entropy, posterior, shanno
 
 
 def logits(method: AlphaTIM, task: Tasks) -> Tensor:
-    """Veilleux et al., equations of section 4, by autograd and Adam of torch."""
+    """Veilleux et al., their loss by autograd and Adam of torch."""
     support, queries = (part.detach() for part in preprocessed(method, task))
     labels = task.support_labels[0]
     shots = len(support) / task.n_way

@@ -10,7 +10,7 @@ from reference.common import class_mean, preprocessed
 
 
 def logits(method: TIM, task: Tasks) -> Tensor:
-    """Boudiaf et al., the loss (3) by autograd and Adam of torch, or the updates of their proposition, one by one."""
+    """Boudiaf et al., their loss by autograd and Adam of torch, or the updates of their proposition, one by one."""
     support, queries = (part.detach() for part in preprocessed(method, task))
     labels = task.support_labels[0]
     means = torch.stack([class_mean(support, labels, k) for k in range(task.n_way)])

@@ -14,10 +14,10 @@ many do. It is concave, so a line above it is minimised instead, and each of the
 In the first there is no proportion yet, and the centres are the class means. lambda is the number Q of queries.
 
 Departures: lambda is given as a multiple of Q, so that it means the same for any number of queries. The published code
-divides each feature by the range that it has among the queries of the task, and takes distances as they then are. That
-suits networks with many more features; with 256 of a small one distances are so short that one class takes all queries
-(27 % of validation tasks right). So by default features have length 1 and distances a temperature, chosen on
-validation tasks with lambda left at Q. `min_max=True`, `temperature=1` and `transform=none` are the published method.
+divides each feature by the range that it has among the queries of the task, and takes distances as they then are. With
+256 features of a small network those are too short beside the price of classes, and one class takes nearly all queries
+(27 % right on validation tasks of one shot). So by default features have length 1 and distances a temperature, chosen
+on validation tasks with lambda left at Q. `min_max=True`, `temperature=1` and `transform=none` are the published method.
 """
 
 from typing import ClassVar

@@ -11,7 +11,7 @@ posterior is p_ik = softmax_k(-tau/2 |x_i - w_k|^2), and w is what minimises
 
 where the bracket, over the queries, is their mutual information with the labels: all classes are to occur equally
 often, and each answer is to be sure. There are two solvers:
-  "adm"  alternates two closed forms (the proposition of section 2.4): the soft labels q of the queries,
+  "adm"  alternates two closed forms (the proposition of the paper): the soft labels q of the queries,
              q_ik ~ p_ik^(1 + conditional) / (sum_i p_ik^(1 + conditional))^(marginal / (1 + marginal)),
          and then one step of w towards the least cross-entropy with the labels of the support and with q;
   "gd"   is Adam on w.

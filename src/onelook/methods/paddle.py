@@ -17,7 +17,7 @@ Departures: lambda is given as a multiple of Q, so that it means the same for an
 divides each feature by the range that it has among the queries of the task, and takes distances as they then are. With
 256 features of a small network those are too short beside the price of classes, and one class takes nearly all queries
 (27 % right on validation tasks of one shot). So by default features have length 1 and distances a temperature, chosen
-on validation tasks with lambda left at Q. `min_max=True`, `temperature=1` and `transform=none` are the published method.
+on validation tasks with lambda left at Q. `min_max=True`, `temperature=1` and `transform=none` are as published.
 """
 
 from typing import ClassVar

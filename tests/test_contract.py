@@ -32,10 +32,15 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("bms", {"scale": 20.0, "n_steps": 5, "n_sinkhorn": 8}),
     ("bms", {"balanced": False, "n_steps": 5, "n_sinkhorn": 8}),
     ("bms", {"balanced": False, "scale": 4.0, "n_steps": 2, "n_sinkhorn": 3, "transform": "cl2n"}),
+    ("alpha-tim", {"n_iterations": 15}),
+    ("alpha-tim", {"n_iterations": 15, "alpha": 1.5, "marginal_weight": 0.5, "transform": "root"}),
     ("ctm", {}),
     ("ctm", {"metric": "cosine"}),
     ("dynamic", {}),
     ("dynamic", {"attention_scale": 3.0}),
+    ("em-dirichlet", {}),
+    ("em-dirichlet", {"temperature": 30.0}),
+    ("em-dirichlet", {"temperature": 10.0, "class_weight": 0.5, "n_iterations": 3, "transform": "cl2n"}),
     ("feature-averaging", {}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
@@ -56,6 +61,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("metaoptnet", {}),
     ("metaoptnet", {"C": 2.0, "unit_length": True}),
     ("metaoptnet", {"head": "ridge", "ridge": 0.5}),
+    ("paddle", {"n_iterations": 20}),
+    ("paddle", {"n_iterations": 20, "min_max": True, "temperature": 1.0, "transform": "none"}),
+    ("paddle", {"n_iterations": 5, "class_weight": 0.5, "temperature": 15.0, "transform": "cl2n"}),
     ("prototypical", {}),
     ("prototypical", {"transform": "l2n"}),
     ("prototypical", {"transform": "cl2n"}),
@@ -79,14 +87,18 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("soft-kmeans", {"scale": 2.0, "n_steps": 3, "transform": "l2n"}),
     ("tadam", {}),
     ("tadam", {"metric_scale": 0.5, "penalty": 0.0}),
+    ("tim", {"n_iterations": 20}),
+    ("tim", {"solver": "gd", "n_iterations": 15}),
+    ("tim", {"n_iterations": 5, "marginal_weight": 0.5, "conditional_weight": 0.4, "transform": "cl2n"}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
 WITHOUT_PARAMETERS = {"bd-cspn", "bms", "laplacianshot", "map-proportions", "prototypical", "pt-map", "soft-kmeans"}
+WITHOUT_PARAMETERS = {"alpha-tim", "em-dirichlet", "paddle", "prototypical", "tim"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
-REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}
+REFERENCE_TOLERANCE: dict[str, float] = {"em-dirichlet": 1e-6, "metaoptnet": 1e-6}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
 LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "maml": 20, "relation": 100, "snail": 150}

@@ -7,6 +7,7 @@ from torch import nn
 
 from onelook.errors import SettingsError, unknown_name
 from onelook.methods.activations import ActivationsToParameters as ActivationsToParameters
+from onelook.methods.alpha_tim import AlphaTIM as AlphaTIM
 from onelook.methods.base import ImageMethod as ImageMethod
 from onelook.methods.base import IterativeMethod as IterativeMethod
 from onelook.methods.base import Method as Method
@@ -14,6 +15,7 @@ from onelook.methods.bd_cspn import BDCSPN as BDCSPN
 from onelook.methods.bms import BMS as BMS
 from onelook.methods.ctm import CategoryTraversal as CategoryTraversal
 from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
+from onelook.methods.em_dirichlet import EMDirichlet as EMDirichlet
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
@@ -23,6 +25,7 @@ from onelook.methods.maml import MAML as MAML
 from onelook.methods.map_proportions import MAPProportions as MAPProportions
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
+from onelook.methods.paddle import PADDLE as PADDLE
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.pt_map import PTMAP as PTMAP
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
@@ -32,14 +35,17 @@ from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 from onelook.methods.snail import SNAIL as SNAIL
 from onelook.methods.soft_kmeans import SoftKMeans as SoftKMeans
 from onelook.methods.tadam import TADAM as TADAM
+from onelook.methods.tim import TIM as TIM
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
     "bd-cspn": BDCSPN,
     "bms": BMS,
+    "alpha-tim": AlphaTIM,
     "ctm": CategoryTraversal,
     "dynamic": DynamicFewShot,
+    "em-dirichlet": EMDirichlet,
     "feature-averaging": FeatureAveraging,
     "gnn": GraphNetwork,
     "laplacianshot": LaplacianShot,
@@ -48,6 +54,7 @@ METHODS: dict[str, type[Method]] = {
     "map-proportions": MAPProportions,
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,
+    "paddle": PADDLE,
     "prototypical": PrototypicalNetworks,
     "pt-map": PTMAP,
     "r2d2": RidgeRegression,
@@ -57,6 +64,7 @@ METHODS: dict[str, type[Method]] = {
     "snail": SNAIL,
     "soft-kmeans": SoftKMeans,
     "tadam": TADAM,
+    "tim": TIM,
     "tpn": TransductivePropagation,
 }
 

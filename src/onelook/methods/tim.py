@@ -1,0 +1,178 @@
+"""Transductive information maximisation (TIM).
+
+Malik Boudiaf, Imtiaz Masud Ziko, Jérôme Rony, José Dolz, Pablo Piantanida, Ismail Ben Ayed. Transductive Information
+Maximization for Few-Shot Learning. NeurIPS 2020, arXiv:2008.11297.
+
+A linear classifier of each task begins at the class means w_k. With unit features x and the temperature tau its
+posterior is p_ik = softmax_k(-tau/2 |x_i - w_k|^2), and w is what minimises
+
+    support_weight * cross-entropy of the support
+    - [marginal_weight * H(mean_i p_i) - conditional_weight * mean_i H(p_i)]
+
+where the bracket, over the queries, is their mutual information with the labels: all classes are to occur equally
+often, and each answer is to be sure. There are two solvers:
+  "adm"  alternates two closed forms (the proposition of the paper): the soft labels q of the queries,
+             q_ik ~ p_ik^(1 + conditional) / (sum_i p_ik^(1 + conditional))^(marginal / (1 + marginal)),
+         and then one step of w towards the least cross-entropy with the labels of the support and with q;
+  "gd"   is Adam on w.
+
+Departure: the derivative of "gd" by the features holds the steps of Adam fixed, because a graph through 1000 of them
+would fill the memory, and nothing in TIM is learned.
+"""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from onelook import ops
+from onelook.errors import SettingsError
+from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.tasks import Tasks
+
+_ITERATIONS = {"adm": 150, "gd": 1000}
+_BETAS = (0.9, 0.999)
+_EPSILON = 1e-8
+
+
+class LossWeights(NamedTuple):
+    support: float
+    marginal: float
+    conditional: float
+
+
+class TIM(PreprocessedMethod):
+    transductive: ClassVar[bool] = True
+    assumes_balanced_queries: ClassVar[bool] = True
+
+    def __init__(
+        self, feature_size: int, solver: str = "adm", n_iterations: int = 0, support_weight: float = 0.1,
+        marginal_weight: float = 1.0, conditional_weight: float = 0.1, temperature: float = 15.0,
+        learning_rate: float = 1e-4, transform: str = "l2n",
+    ) -> None:  # fmt: skip
+        """
+        solver: "adm" or "gd".
+        n_iterations: 0 means those of the paper, 150 for "adm" and 1000 for "gd".
+        support_weight, marginal_weight, conditional_weight: of the three terms of the loss.
+        learning_rate: of "gd".
+        transform: of the features (see PreprocessedMethod).
+        """
+        super().__init__(feature_size, transform)
+        if solver not in _ITERATIONS:
+            raise SettingsError(f"TIM has the solvers adm and gd, but got {solver=}.")
+        check_descent(n_iterations, temperature, learning_rate)
+        if min(support_weight, marginal_weight, conditional_weight) < 0 or support_weight == 0:
+            raise SettingsError(
+                f"TIM needs a positive support_weight and no weight below 0, but got {support_weight=}, "
+                f"{marginal_weight=}, {conditional_weight=}."
+            )
+        self.solver = solver
+        self.n_iterations = n_iterations
+        self.support_weight = support_weight
+        self.marginal_weight = marginal_weight
+        self.conditional_weight = conditional_weight
+        self.temperature = temperature
+        self.learning_rate = learning_rate
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        tasks = self.preprocessed(tasks)
+        loss = LossWeights(self.support_weight, self.marginal_weight, self.conditional_weight)
+        n_iterations = self.n_iterations or _ITERATIONS[self.solver]
+        if self.solver == "gd":
+            weights = descended(tasks, loss, 1.0, self.temperature, self.learning_rate, n_iterations)
+        else:
+            weights = _alternated(tasks, loss, self.temperature, n_iterations)
+        return scores(tasks.query, weights, self.temperature)
+
+
+def check_descent(n_iterations: int, temperature: float, learning_rate: float) -> None:
+    if n_iterations < 0 or not (temperature > 0 and learning_rate > 0):
+        raise SettingsError(
+            f"The descent needs n_iterations of at least 0, a positive temperature and a positive learning_rate, "
+            f"but got {n_iterations=}, {temperature=}, {learning_rate=}."
+        )
+
+
+def scores(rows: Float[Tensor, "T R D"], weights: Float[Tensor, "T K D"], temperature: float) -> Float[Tensor, "T R K"]:
+    return -temperature / 2 * ops.squared_distance(rows, weights)
+
+
+def _log_posterior(
+    weights: Float[Tensor, "T K D"], rows: Float[Tensor, "T R D"], temperature: float
+) -> Float[Tensor, "T K R"]:
+    """The softmax of the scores forgets the lengths of the rows, and it is much faster over the middle axis."""
+    logits = weights @ rows.mT - weights.square().sum(-1, keepdim=True) / 2
+    return (temperature * logits).log_softmax(1)
+
+
+def _pulled_back(
+    upstream: Float[Tensor, "T K R"], rows: Float[Tensor, "T R D"], weights: Float[Tensor, "T K D"]
+) -> Float[Tensor, "T K D"]:
+    """The derivative by the weights, over the temperature, of what has the derivative `upstream` by the scores."""
+    return upstream @ rows - upstream.sum(2, keepdim=True) * weights
+
+
+def _alternated(tasks: Tasks, loss: LossWeights, temperature: float, n_iterations: int) -> Float[Tensor, "T K D"]:
+    hot_TKS = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype).mT
+    n_support, n_query = tasks.support.shape[1], tasks.query.shape[1]
+    rows = torch.cat([tasks.support, tasks.query], 1)
+    # How much a row counts. The rows of the support are not averaged, so those of the queries weigh S / Q.
+    count_R = torch.cat([
+        rows.new_full((n_support,), loss.support / (1 + loss.conditional)),
+        rows.new_full((n_query,), n_support / n_query),
+    ])  # fmt: skip
+    weights = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
+    for _ in range(n_iterations):
+        log_p_TKR = _log_posterior(weights, rows, temperature)
+        sharp_TKQ = (1 + loss.conditional) * log_p_TKR[:, :, n_support:]
+        mass_TK1 = sharp_TKQ.logsumexp(2, keepdim=True)
+        q_TKQ = (sharp_TKQ - loss.marginal / (1 + loss.marginal) * mass_TK1).softmax(1)
+        target_TKR = torch.cat([hot_TKS, q_TKQ], 2)
+        gradient = _pulled_back(count_R * (log_p_TKR.exp() - target_TKR), rows, weights)
+        weights = weights - gradient / (count_R * target_TKR).sum(2, keepdim=True)
+    return weights
+
+
+def descended(
+    tasks: Tasks, loss: LossWeights, alpha: float, temperature: float, learning_rate: float, n_iterations: int
+) -> Float[Tensor, "T K D"]:
+    """The class means after Adam's steps down the loss above, with Tsallis entropies of order alpha (1: Shannon's).
+
+    The steps themselves are constants to autograd.
+    """
+    means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
+    with torch.no_grad():
+        hot_TKS = ops.one_hot(tasks.support_labels, tasks.n_way, means.dtype).mT
+        n_support = tasks.support.shape[1]
+        rows = torch.cat([tasks.support, tasks.query], 1)
+        moved, mean, square = (torch.zeros_like(means) for _ in range(3))
+        for t in range(1, n_iterations + 1):
+            weights = means + moved
+            log_p_TKR = _log_posterior(weights, rows, temperature)
+            upstream_TKR = torch.cat([
+                loss.support / n_support * (log_p_TKR[:, :, :n_support].exp() - hot_TKS),
+                _slope_of_information(log_p_TKR[:, :, n_support:], loss, alpha),
+            ], 2)  # fmt: skip
+            gradient = temperature * _pulled_back(upstream_TKR, rows, weights)
+            mean = torch.lerp(gradient, mean, _BETAS[0])
+            square = torch.lerp(gradient.square(), square, _BETAS[1])
+            root = (square / (1 - _BETAS[1] ** t)).sqrt() + _EPSILON
+            moved = moved - learning_rate / (1 - _BETAS[0] ** t) * mean / root
+    return means + moved
+
+
+def _slope_of_information(log_p: Float[Tensor, "T K Q"], loss: LossWeights, alpha: float) -> Float[Tensor, "T K Q"]:
+    """The derivative of -[marginal * H(mean_i p_i) - conditional * mean_i H(p_i)] by the scores of the queries."""
+    p_TKQ, n_query = log_p.exp(), log_p.shape[2]
+    log_mean_TK1 = log_p.logsumexp(2, keepdim=True) - math.log(n_query)
+    by_p_TKQ = loss.conditional * _slope_of_entropy(log_p, alpha) - loss.marginal * _slope_of_entropy(
+        log_mean_TK1, alpha
+    )
+    return p_TKQ / n_query * (by_p_TKQ - (p_TKQ * by_p_TKQ).sum(1, keepdim=True))
+
+
+def _slope_of_entropy(log_p: Float[Tensor, "T K rows"], alpha: float) -> Float[Tensor, "T K rows"]:
+    """H'(p) but for a constant, which the softmax forgets; H = (1 - sum_k p_k^alpha) / (alpha - 1)."""
+    return -log_p if alpha == 1 else -alpha / (alpha - 1) * ((alpha - 1) * log_p).exp()

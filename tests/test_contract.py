@@ -94,8 +94,19 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"bd-cspn", "bms", "laplacianshot", "map-proportions", "prototypical", "pt-map", "soft-kmeans"}
-WITHOUT_PARAMETERS = {"alpha-tim", "em-dirichlet", "paddle", "prototypical", "tim"}
+WITHOUT_PARAMETERS = {
+    "alpha-tim",
+    "bd-cspn",
+    "bms",
+    "em-dirichlet",
+    "laplacianshot",
+    "map-proportions",
+    "paddle",
+    "prototypical",
+    "pt-map",
+    "soft-kmeans",
+    "tim",
+}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"em-dirichlet": 1e-6, "metaoptnet": 1e-6}

@@ -34,6 +34,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
+    ("label-spreading", {}),
+    ("label-spreading", {"n_neighbours": 2, "alpha": 0.5, "gamma": 3.0, "transform": "cl2n"}),
     ("leo", {"latent_size": 16}),
     ("leo", {"latent_size": 8, "latent_steps": 2, "tuning_steps": 1}),
     ("maml", {}),
@@ -70,7 +72,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"prototypical"}
+WITHOUT_PARAMETERS = {"label-spreading", "prototypical"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}

@@ -166,3 +166,17 @@ def test_sinkhorn_survives_kernels_beyond_the_range_of_floats() -> None:
     log_plan = ops.sinkhorn(kernel, ops.balanced_mass(kernel), 30)
     assert not log_plan.isnan().any()
     torch.testing.assert_close(log_plan.exp().sum(2), torch.ones(1, 3))
+
+
+@given(st.integers(1, 3), st.integers(2, 7), st.integers(1, 6), st.integers(0, 1000))
+@some_examples
+def test_the_nearest_others_of_a_row_are_the_most_similar_rows_but_itself(
+    n_tasks: int, n_rows: int, n: int, seed: int
+) -> None:
+    similarity = torch.randn(n_tasks, n_rows, n_rows, generator=torch.Generator().manual_seed(seed))
+    n = min(n, n_rows - 1)
+    found = ops.nearest_others(similarity, n)
+    for task in range(n_tasks):
+        for i in range(n_rows):
+            others = sorted((j for j in range(n_rows) if j != i), key=lambda j: -similarity[task, i, j])
+            assert found[task, i].nonzero().flatten().tolist() == sorted(others[:n])

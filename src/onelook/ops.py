@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _EPSILON = 1e-12  # the floor of a norm, as in torch.nn.functional.normalize
@@ -122,3 +122,10 @@ def sinkhorn(
 def balanced_mass(like: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
     """Q / K for every class."""
     return like.new_full((like.shape[0], like.shape[2]), like.shape[1] / like.shape[2])
+
+
+def nearest_others(similarity: Float[Tensor, "T R R"], n: int) -> Bool[Tensor, "T R R"]:
+    """Whether column j is one of the n rows most similar to row i, which is not its own neighbour."""
+    itself = torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
+    nearest_TRn = similarity.masked_fill(itself, -torch.inf).topk(n, dim=-1).indices
+    return torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, nearest_TRn, True)

@@ -38,6 +38,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("label-spreading", {"n_neighbours": 2, "alpha": 0.5, "gamma": 3.0, "transform": "cl2n"}),
     ("leo", {"latent_size": 16}),
     ("leo", {"latent_size": 8, "latent_steps": 2, "tuning_steps": 1}),
+    ("logistic-regression", {}),
+    ("logistic-regression", {"C": 10.0, "transform": "cl2n"}),
+    ("logistic-regression", {"C": 0.5, "transform": "none"}),
     ("maml", {}),
     ("maml", {"n_steps": 2, "step_size": 0.05}),
     ("maml", {"order": 1}),
@@ -72,10 +75,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
 ]
 
-WITHOUT_PARAMETERS = {"label-spreading", "prototypical"}
+WITHOUT_PARAMETERS = {"label-spreading", "logistic-regression", "prototypical"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
-REFERENCE_TOLERANCE: dict[str, float] = {"metaoptnet": 1e-6}
+REFERENCE_TOLERANCE: dict[str, float] = {"logistic-regression": 1e-6, "metaoptnet": 1e-6}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
 LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "maml": 20, "relation": 100, "snail": 150}

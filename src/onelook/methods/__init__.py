@@ -17,6 +17,7 @@ from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveragi
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.label_spreading import LabelSpreading as LabelSpreading
 from onelook.methods.leo import LEO as LEO
+from onelook.methods.logistic_regression import LogisticRegression as LogisticRegression
 from onelook.methods.maml import MAML as MAML
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
@@ -37,6 +38,7 @@ METHODS: dict[str, type[Method]] = {
     "gnn": GraphNetwork,
     "label-spreading": LabelSpreading,
     "leo": LEO,
+    "logistic-regression": LogisticRegression,
     "maml": MAML,
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,

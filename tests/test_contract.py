@@ -73,9 +73,12 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tadam", {"metric_scale": 0.5, "penalty": 0.0}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
+    ("transductive-fine-tuning", {}),
+    ("transductive-fine-tuning", {"n_steps": 4, "step_size": 0.05, "scale": 3.0, "transform": "cl2n"}),
+    ("transductive-fine-tuning", {"n_steps": 3, "entropy_weight": 0.2, "transform": "none"}),
 ]
 
-WITHOUT_PARAMETERS = {"label-spreading", "logistic-regression", "prototypical"}
+WITHOUT_PARAMETERS = {"label-spreading", "logistic-regression", "prototypical", "transductive-fine-tuning"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"logistic-regression": 1e-6, "metaoptnet": 1e-6}

@@ -29,6 +29,7 @@ from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 from onelook.methods.snail import SNAIL as SNAIL
 from onelook.methods.tadam import TADAM as TADAM
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
+from onelook.methods.transductive_fine_tuning import TransductiveFineTuning as TransductiveFineTuning
 
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
@@ -50,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "snail": SNAIL,
     "tadam": TADAM,
     "tpn": TransductivePropagation,
+    "transductive-fine-tuning": TransductiveFineTuning,
 }
 
 

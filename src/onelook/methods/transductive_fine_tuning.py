@@ -13,10 +13,10 @@ This is a transductive method. The gradients are closed forms: by the scores of 
 a query -p (log p + H).
 
 Departures from the paper:
-* the features are finished, so the head alone is tuned, where the paper tunes the whole network and reads its classifier
-  from the scores of the training classes. Each of the 25 steps is on all rows at once. Their length is the paper's,
-  and moves a head but little; on validation classes longer ones lost accuracy, because a head by itself can make the
-  queries sure of one class by turning towards the mean of all;
+* the features are finished, so the head alone is tuned, where the paper tunes the whole network and reads its
+  classifier from the scores of the training classes. Each of the 25 steps is on all rows at once. Their length is the
+  paper's and moves a head but little; with 1e-3, a head by itself makes the queries sure by giving most of them (60 in
+  100, on balanced one-shot tasks of validation classes) to one class;
 * the scores are multiplied by a scale: cosines between -1 and 1 leave every softmax close to uniform.
 """
 

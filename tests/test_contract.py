@@ -59,6 +59,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"transform": "root-centred"}),
     ("prototypical", {"metric": "cosine"}),
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
+    ("protolp", {"n_steps": 10}),
+    ("protolp", {"n_steps": 5, "dimensions": 5, "smoothness": 0.3, "transform": "l2n"}),
+    ("protolp", {"n_steps": 5, "balanced": False, "step_size": 0.5, "propagated_part": 0.9}),
     ("r2d2", {}),
     ("r2d2", {"initial_ridge": 0.1, "unit_length": False}),
     ("relation", {}),
@@ -78,7 +81,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("transductive-fine-tuning", {"n_steps": 3, "entropy_weight": 0.2, "transform": "none"}),
 ]
 
-WITHOUT_PARAMETERS = {"label-spreading", "logistic-regression", "prototypical", "transductive-fine-tuning"}
+WITHOUT_PARAMETERS = {"label-spreading", "logistic-regression", "prototypical", "protolp", "transductive-fine-tuning"}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"logistic-regression": 1e-6, "metaoptnet": 1e-6}

@@ -180,3 +180,16 @@ def test_the_nearest_others_of_a_row_are_the_most_similar_rows_but_itself(
         for i in range(n_rows):
             others = sorted((j for j in range(n_rows) if j != i), key=lambda j: -similarity[task, i, j])
             assert found[task, i].nonzero().flatten().tolist() == sorted(others[:n])
+
+
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.integers(1, 8), st.integers(0, 1000))
+@some_examples
+def test_the_leading_part_is_the_nearest_of_its_rank(
+    n_tasks: int, n_rows: int, n_features: int, n: int, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(n_tasks, n_rows, n_features, generator=draw, dtype=torch.float64)
+    found = ops.leading_part(x, n).numpy()
+    for i in range(n_tasks):
+        left, values, right = np.linalg.svd(x[i].numpy(), full_matrices=False)
+        np.testing.assert_allclose(found[i], left[:, :n] * values[:n] @ right[:n], atol=1e-9)

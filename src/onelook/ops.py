@@ -129,3 +129,16 @@ def nearest_others(similarity: Float[Tensor, "T R R"], n: int) -> Bool[Tensor, "
     itself = torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
     nearest_TRn = similarity.masked_fill(itself, -torch.inf).topk(n, dim=-1).indices
     return torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, nearest_TRn, True)
+
+
+def leading_part(x: Float[Tensor, "T R D"], n: int) -> Float[Tensor, "T R D"]:
+    """The rows projected onto the n leading right singular vectors of each task.
+
+    By the left ones, U U^T X, so that nothing is divided by a small singular value. The derivative takes U as constant.
+    """
+    if n >= min(x.shape[1:]):
+        return x
+    with torch.no_grad():
+        left_TRn = torch.linalg.eigh(x @ x.mT).eigenvectors[..., -n:]
+    part: Tensor = left_TRn @ (left_TRn.mT @ x)
+    return part

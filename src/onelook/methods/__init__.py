@@ -21,6 +21,7 @@ from onelook.methods.logistic_regression import LogisticRegression as LogisticRe
 from onelook.methods.maml import MAML as MAML
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
+from onelook.methods.protolp import ProtoLP as ProtoLP
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
@@ -44,6 +45,7 @@ METHODS: dict[str, type[Method]] = {
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,
     "prototypical": PrototypicalNetworks,
+    "protolp": ProtoLP,
     "r2d2": RidgeRegression,
     "relation": RelationNetworks,
     "sib": SIB,

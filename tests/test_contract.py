@@ -34,6 +34,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
+    ("ilpc", {}),
+    ("ilpc", {"n_moved": 1, "n_neighbours": 3, "alpha": 0.5, "n_steps": 10, "step_size": 0.5, "transform": "l2n"}),
+    ("ilpc", {"n_moved": 1, "balanced": False, "power": 1.0, "n_steps": 20, "transform": "cl2n"}),
     ("label-spreading", {}),
     ("label-spreading", {"n_neighbours": 2, "alpha": 0.5, "gamma": 3.0, "transform": "cl2n"}),
     ("leo", {"latent_size": 16}),
@@ -81,7 +84,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("transductive-fine-tuning", {"n_steps": 3, "entropy_weight": 0.2, "transform": "none"}),
 ]
 
-WITHOUT_PARAMETERS = {"label-spreading", "logistic-regression", "prototypical", "protolp", "transductive-fine-tuning"}
+WITHOUT_PARAMETERS = {
+    "ilpc",
+    "label-spreading",
+    "logistic-regression",
+    "prototypical",
+    "protolp",
+    "transductive-fine-tuning",
+}
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"logistic-regression": 1e-6, "metaoptnet": 1e-6}
@@ -308,7 +318,9 @@ def test_every_parameter_gets_a_gradient_from_the_loss(name: str, kept: dict[str
 
 
 def easy_tasks(name: str, seed: int) -> Tasks:
-    easy = random_tasks(n_tasks=20, shots=(1, 1, 1, 1, 1), n_query=15, feature_size=32, noise=0.15, seed=seed)
+    balanced = methods.METHODS[name].assumes_balanced_queries
+    shots = (1, 1, 1, 1, 1)
+    easy = random_tasks(20, shots, n_query=15, feature_size=32, noise=0.15, seed=seed, balanced=balanced)
     return suited(name, easy)
 
 

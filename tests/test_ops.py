@@ -193,3 +193,12 @@ def test_the_leading_part_is_the_nearest_of_its_rank(
     for i in range(n_tasks):
         left, values, right = np.linalg.svd(x[i].numpy(), full_matrices=False)
         np.testing.assert_allclose(found[i], left[:, :n] * values[:n] @ right[:n], atol=1e-9)
+
+
+def test_sinkhorn_of_some_of_the_rows_is_that_of_these_rows_alone() -> None:
+    kernel = 3 * torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.tensor([[True, False, True, True, False, True]]).expand(2, -1)
+    mass = torch.tensor([[1.0, 1.0, 2.0]], dtype=torch.float64).expand(2, -1)
+    alone = ops.sinkhorn(kernel[:, [0, 2, 3, 5]], mass, 7)
+    torch.testing.assert_close(ops.sinkhorn(kernel, mass, 7, rows)[:, [0, 2, 3, 5]], alone)
+    assert ops.sinkhorn(kernel, mass, 7, torch.zeros_like(rows)).isfinite().all()

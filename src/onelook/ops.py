@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _EPSILON = 1e-12  # the floor of a norm, as in torch.nn.functional.normalize
+_NOTHING = -1e30  # the logarithm of nothing, of which differences are still finite
 
 
 def one_hot(labels: Int[Tensor, "T S"], n_way: int, dtype: torch.dtype) -> Float[Tensor, "T S K"]:
@@ -104,17 +105,22 @@ def soft_class_means(
 
 
 def sinkhorn(
-    log_kernel: Float[Tensor, "T Q K"], mass: Float[Tensor, "T K"], n_iterations: int
+    log_kernel: Float[Tensor, "T Q K"],
+    mass: Float[Tensor, "T K"],
+    n_iterations: int,
+    rows: Bool[Tensor, "T Q"] | None = None,
 ) -> Float[Tensor, "T Q K"]:
     """Entropic optimal transport: the log of the plan diag(a) exp(log_kernel) diag(b) whose columns have the `mass`
     (which adds up to Q) and whose rows have 1. Rows are scaled last, so that each is a distribution.
+    rows: which ones there are, where some do not count; what is returned for the others means nothing.
 
     Marco Cuturi. Sinkhorn Distances. NeurIPS 2013, arXiv:1306.0895; in logarithms, because a kernel underflows.
     """
     log_mass_T1K = mass.log().unsqueeze(1)
     log_plan = log_kernel.log_softmax(-1)
     for _ in range(n_iterations):
-        log_plan = log_plan + (log_mass_T1K - log_plan.logsumexp(1, keepdim=True))
+        counted = log_plan if rows is None else log_plan.masked_fill(~rows.unsqueeze(-1), _NOTHING)
+        log_plan = log_plan + (log_mass_T1K - counted.logsumexp(1, keepdim=True))
         log_plan = log_plan.log_softmax(-1)
     return log_plan
 

@@ -15,6 +15,7 @@ from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
+from onelook.methods.ilpc import ILPC as ILPC
 from onelook.methods.label_spreading import LabelSpreading as LabelSpreading
 from onelook.methods.leo import LEO as LEO
 from onelook.methods.logistic_regression import LogisticRegression as LogisticRegression
@@ -38,6 +39,7 @@ METHODS: dict[str, type[Method]] = {
     "dynamic": DynamicFewShot,
     "feature-averaging": FeatureAveraging,
     "gnn": GraphNetwork,
+    "ilpc": ILPC,
     "label-spreading": LabelSpreading,
     "leo": LEO,
     "logistic-regression": LogisticRegression,

@@ -23,8 +23,12 @@ def random_tasks(
     feature_size: int = 6,
     seed: int = 0,
     noise: float = 1.0,
+    balanced: bool = False,
 ) -> Tasks:
-    """Tasks with shots[k] labelled examples of class k, rows in random order, around class centres of length near 1."""
+    """Tasks with shots[k] labelled examples of class k, rows in random order, around class centres of length near 1.
+
+    balanced: whether all classes have as many queries.
+    """
     draw = torch.Generator().manual_seed(seed)
     n_way = len(shots)
     centres = torch.randn(n_tasks, n_way, feature_size, generator=draw, dtype=torch.float64) / feature_size**0.5
@@ -35,7 +39,10 @@ def random_tasks(
 
     ordered = torch.arange(n_way).repeat_interleave(torch.tensor(shots))
     support_labels = torch.stack([ordered[torch.randperm(len(ordered), generator=draw)] for _ in range(n_tasks)])
-    query_labels = torch.randint(n_way, (n_tasks, n_query), generator=draw)
+    if balanced:
+        query_labels = torch.stack([torch.randperm(n_query, generator=draw) % n_way for _ in range(n_tasks)])
+    else:
+        query_labels = torch.randint(n_way, (n_tasks, n_query), generator=draw)
     classes = torch.stack([torch.randperm(N_CLASSES, generator=draw)[:n_way] for _ in range(n_tasks)])
     return Tasks(rows(support_labels), support_labels, rows(query_labels), n_way, query_labels, classes)
 

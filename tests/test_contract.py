@@ -46,8 +46,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
     ("laplacianshot", {}),
     ("laplacianshot", {"smoothness": 0.3, "n_neighbours": 2, "n_steps": 4, "rectify": False, "transform": "l2n"}),
+    ("ilpc", {}),
+    ("ilpc", {"n_moved": 1, "n_neighbours": 3, "alpha": 0.5, "n_steps": 10, "step_size": 0.5, "transform": "l2n"}),
+    ("ilpc", {"n_moved": 1, "balanced": False, "power": 1.0, "n_steps": 20, "transform": "cl2n"}),
+    ("label-spreading", {}),
+    ("label-spreading", {"n_neighbours": 2, "alpha": 0.5, "gamma": 3.0, "transform": "cl2n"}),
     ("leo", {"latent_size": 16}),
     ("leo", {"latent_size": 8, "latent_steps": 2, "tuning_steps": 1}),
+    ("logistic-regression", {}),
+    ("logistic-regression", {"C": 10.0, "transform": "cl2n"}),
+    ("logistic-regression", {"C": 0.5, "transform": "none"}),
     ("maml", {}),
     ("maml", {"n_steps": 2, "step_size": 0.05}),
     ("maml", {"order": 1}),
@@ -73,6 +81,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("prototypical", {"metric": "cosine", "transform": "cl2n"}),
     ("pt-map", {"n_steps": 5, "n_sinkhorn": 8}),
     ("pt-map", {"scale": 4.0, "step_size": 0.5, "n_steps": 3, "n_sinkhorn": 3, "transform": "cl2n"}),
+    ("protolp", {"n_steps": 10}),
+    ("protolp", {"n_steps": 5, "dimensions": 5, "smoothness": 0.3, "transform": "l2n"}),
+    ("protolp", {"n_steps": 5, "balanced": False, "step_size": 0.5, "propagated_part": 0.9}),
     ("r2d2", {}),
     ("r2d2", {"initial_ridge": 0.1, "unit_length": False}),
     ("relation", {}),
@@ -92,6 +103,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("tim", {"n_iterations": 5, "marginal_weight": 0.5, "conditional_weight": 0.4, "transform": "cl2n"}),
     ("tpn", {}),
     ("tpn", {"n_neighbours": 2, "alpha": 0.6, "even_classes": False}),
+    ("transductive-fine-tuning", {}),
+    ("transductive-fine-tuning", {"n_steps": 4, "step_size": 0.05, "scale": 3.0, "transform": "cl2n"}),
+    ("transductive-fine-tuning", {"n_steps": 3, "entropy_weight": 0.2, "transform": "none"}),
 ]
 
 WITHOUT_PARAMETERS = {
@@ -110,6 +124,16 @@ WITHOUT_PARAMETERS = {
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
 REFERENCE_TOLERANCE: dict[str, float] = {"em-dirichlet": 1e-6, "metaoptnet": 1e-6}
+    "ilpc",
+    "label-spreading",
+    "logistic-regression",
+    "prototypical",
+    "protolp",
+    "transductive-fine-tuning",
+}
+"""Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
+
+REFERENCE_TOLERANCE: dict[str, float] = {"logistic-regression": 1e-6, "metaoptnet": 1e-6}
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
 LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "maml": 20, "relation": 100, "snail": 150}
@@ -333,7 +357,9 @@ def test_every_parameter_gets_a_gradient_from_the_loss(name: str, kept: dict[str
 
 
 def easy_tasks(name: str, seed: int) -> Tasks:
-    easy = random_tasks(n_tasks=20, shots=(1, 1, 1, 1, 1), n_query=15, feature_size=32, noise=0.15, seed=seed)
+    balanced = methods.METHODS[name].assumes_balanced_queries
+    shots = (1, 1, 1, 1, 1)
+    easy = random_tasks(20, shots, n_query=15, feature_size=32, noise=0.15, seed=seed, balanced=balanced)
     return suited(name, easy)
 
 

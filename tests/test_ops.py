@@ -166,3 +166,39 @@ def test_sinkhorn_survives_kernels_beyond_the_range_of_floats() -> None:
     log_plan = ops.sinkhorn(kernel, ops.balanced_mass(kernel), 30)
     assert not log_plan.isnan().any()
     torch.testing.assert_close(log_plan.exp().sum(2), torch.ones(1, 3))
+
+
+@given(st.integers(1, 3), st.integers(2, 7), st.integers(1, 6), st.integers(0, 1000))
+@some_examples
+def test_the_nearest_others_of_a_row_are_the_most_similar_rows_but_itself(
+    n_tasks: int, n_rows: int, n: int, seed: int
+) -> None:
+    similarity = torch.randn(n_tasks, n_rows, n_rows, generator=torch.Generator().manual_seed(seed))
+    n = min(n, n_rows - 1)
+    found = ops.nearest_others(similarity, n)
+    for task in range(n_tasks):
+        for i in range(n_rows):
+            others = sorted((j for j in range(n_rows) if j != i), key=lambda j: -similarity[task, i, j])
+            assert found[task, i].nonzero().flatten().tolist() == sorted(others[:n])
+
+
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.integers(1, 8), st.integers(0, 1000))
+@some_examples
+def test_the_leading_part_is_the_nearest_of_its_rank(
+    n_tasks: int, n_rows: int, n_features: int, n: int, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(n_tasks, n_rows, n_features, generator=draw, dtype=torch.float64)
+    found = ops.leading_part(x, n).numpy()
+    for i in range(n_tasks):
+        left, values, right = np.linalg.svd(x[i].numpy(), full_matrices=False)
+        np.testing.assert_allclose(found[i], left[:, :n] * values[:n] @ right[:n], atol=1e-9)
+
+
+def test_sinkhorn_of_some_of_the_rows_is_that_of_these_rows_alone() -> None:
+    kernel = 3 * torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows = torch.tensor([[True, False, True, True, False, True]]).expand(2, -1)
+    mass = torch.tensor([[1.0, 1.0, 2.0]], dtype=torch.float64).expand(2, -1)
+    alone = ops.sinkhorn(kernel[:, [0, 2, 3, 5]], mass, 7)
+    torch.testing.assert_close(ops.sinkhorn(kernel, mass, 7, rows)[:, [0, 2, 3, 5]], alone)
+    assert ops.sinkhorn(kernel, mass, 7, torch.zeros_like(rows)).isfinite().all()

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _EPSILON = 1e-12  # the floor of a norm, as in torch.nn.functional.normalize
+_NOTHING = -1e30  # the logarithm of nothing, of which differences are still finite
 
 
 def one_hot(labels: Int[Tensor, "T S"], n_way: int, dtype: torch.dtype) -> Float[Tensor, "T S K"]:
@@ -104,17 +105,22 @@ def soft_class_means(
 
 
 def sinkhorn(
-    log_kernel: Float[Tensor, "T Q K"], mass: Float[Tensor, "T K"], n_iterations: int
+    log_kernel: Float[Tensor, "T Q K"],
+    mass: Float[Tensor, "T K"],
+    n_iterations: int,
+    rows: Bool[Tensor, "T Q"] | None = None,
 ) -> Float[Tensor, "T Q K"]:
     """Entropic optimal transport: the log of the plan diag(a) exp(log_kernel) diag(b) whose columns have the `mass`
     (which adds up to Q) and whose rows have 1. Rows are scaled last, so that each is a distribution.
+    rows: which ones there are, where some do not count; what is returned for the others means nothing.
 
     Marco Cuturi. Sinkhorn Distances. NeurIPS 2013, arXiv:1306.0895; in logarithms, because a kernel underflows.
     """
     log_mass_T1K = mass.log().unsqueeze(1)
     log_plan = log_kernel.log_softmax(-1)
     for _ in range(n_iterations):
-        log_plan = log_plan + (log_mass_T1K - log_plan.logsumexp(1, keepdim=True))
+        counted = log_plan if rows is None else log_plan.masked_fill(~rows.unsqueeze(-1), _NOTHING)
+        log_plan = log_plan + (log_mass_T1K - counted.logsumexp(1, keepdim=True))
         log_plan = log_plan.log_softmax(-1)
     return log_plan
 
@@ -122,3 +128,23 @@ def sinkhorn(
 def balanced_mass(like: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
     """Q / K for every class."""
     return like.new_full((like.shape[0], like.shape[2]), like.shape[1] / like.shape[2])
+
+
+def nearest_others(similarity: Float[Tensor, "T R R"], n: int) -> Bool[Tensor, "T R R"]:
+    """Whether column j is one of the n rows most similar to row i, which is not its own neighbour."""
+    itself = torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
+    nearest_TRn = similarity.masked_fill(itself, -torch.inf).topk(n, dim=-1).indices
+    return torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, nearest_TRn, True)
+
+
+def leading_part(x: Float[Tensor, "T R D"], n: int) -> Float[Tensor, "T R D"]:
+    """The rows projected onto the n leading right singular vectors of each task.
+
+    By the left ones, U U^T X, so that nothing is divided by a small singular value. The derivative takes U as constant.
+    """
+    if n >= min(x.shape[1:]):
+        return x
+    with torch.no_grad():
+        left_TRn = torch.linalg.eigh(x @ x.mT).eigenvectors[..., -n:]
+    part: Tensor = left_TRn @ (left_TRn.mT @ x)
+    return part

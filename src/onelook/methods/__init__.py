@@ -20,12 +20,16 @@ from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.laplacian_shot import LaplacianShot as LaplacianShot
+from onelook.methods.ilpc import ILPC as ILPC
+from onelook.methods.label_spreading import LabelSpreading as LabelSpreading
 from onelook.methods.leo import LEO as LEO
+from onelook.methods.logistic_regression import LogisticRegression as LogisticRegression
 from onelook.methods.maml import MAML as MAML
 from onelook.methods.map_proportions import MAPProportions as MAPProportions
 from onelook.methods.matching import MatchingNetworks as MatchingNetworks
 from onelook.methods.metaoptnet import MetaOptNet as MetaOptNet
 from onelook.methods.paddle import PADDLE as PADDLE
+from onelook.methods.protolp import ProtoLP as ProtoLP
 from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNetworks
 from onelook.methods.pt_map import PTMAP as PTMAP
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
@@ -37,6 +41,7 @@ from onelook.methods.soft_kmeans import SoftKMeans as SoftKMeans
 from onelook.methods.tadam import TADAM as TADAM
 from onelook.methods.tim import TIM as TIM
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
+from onelook.methods.transductive_fine_tuning import TransductiveFineTuning as TransductiveFineTuning
 
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
@@ -49,7 +54,10 @@ METHODS: dict[str, type[Method]] = {
     "feature-averaging": FeatureAveraging,
     "gnn": GraphNetwork,
     "laplacianshot": LaplacianShot,
+    "ilpc": ILPC,
+    "label-spreading": LabelSpreading,
     "leo": LEO,
+    "logistic-regression": LogisticRegression,
     "maml": MAML,
     "map-proportions": MAPProportions,
     "matching": MatchingNetworks,
@@ -57,6 +65,7 @@ METHODS: dict[str, type[Method]] = {
     "paddle": PADDLE,
     "prototypical": PrototypicalNetworks,
     "pt-map": PTMAP,
+    "protolp": ProtoLP,
     "r2d2": RidgeRegression,
     "relation": RelationNetworks,
     "sib": SIB,
@@ -66,6 +75,7 @@ METHODS: dict[str, type[Method]] = {
     "tadam": TADAM,
     "tim": TIM,
     "tpn": TransductivePropagation,
+    "transductive-fine-tuning": TransductiveFineTuning,
 }
 
 

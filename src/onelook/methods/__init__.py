@@ -19,9 +19,9 @@ from onelook.methods.em_dirichlet import EMDirichlet as EMDirichlet
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
-from onelook.methods.laplacian_shot import LaplacianShot as LaplacianShot
 from onelook.methods.ilpc import ILPC as ILPC
 from onelook.methods.label_spreading import LabelSpreading as LabelSpreading
+from onelook.methods.laplacian_shot import LaplacianShot as LaplacianShot
 from onelook.methods.leo import LEO as LEO
 from onelook.methods.logistic_regression import LogisticRegression as LogisticRegression
 from onelook.methods.maml import MAML as MAML

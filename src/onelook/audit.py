@@ -8,6 +8,7 @@ Copies of the method are asked, in float64. There a sum taken in another order m
 and a method of many steps some digits more: `TOLERANCE` is far above that, and far below what can turn an answer.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -169,9 +170,13 @@ class Trial:
 
     def ask(self, tasks: Tasks, method: Method | None = None) -> Float[Tensor, "Q K"]:
         """The logits of the first task."""
+        return self.ask_all(tasks, method)[0]
+
+    def ask_all(self, tasks: Tasks, method: Method | None = None) -> Float[Tensor, "T Q K"]:
+        method = method or self.fresh()  # copied here, because a copy made in inference mode could take no gradient
         with torch.inference_mode():
-            logits: Tensor = (method or self.fresh())(tasks)
-        return logits[0]
+            logits: Tensor = method(tasks)
+        return logits
 
     def ask_with(self, **more: Any) -> Float[Tensor, "Q K"]:
         """With something in the task that must not be read; to fail by it is an answer too."""
@@ -245,12 +250,13 @@ def _asked_twice(trial: Trial) -> Pairs:
 
 
 def _memory(trial: Trial) -> Pairs:
+    others = trial.neighbours.without_query_labels()
     for known_before in (False, True):
         method = trial.fresh()
         if known_before:
             trial.ask(trial.tasks, method)
-        trial.ask(trial.neighbours, method)
-        trial.ask(trial.neighbours.without_query_labels(), method.train())
+        trial.ask(others, method)
+        trial.ask(others, method.train())
         method.eval()
         yield trial.expected, trial.ask(trial.tasks, method)
 
@@ -258,9 +264,8 @@ def _memory(trial: Trial) -> Pairs:
 def _labels_kept(trial: Trial) -> Pairs:
     method = trial.fresh()
     trial.ask(trial.tasks, method)
-    for mode in (True, False):
-        # What it answers is for the checks of labels; here only what it keeps.
-        trial.ask(trial.known, method.train(mode))
+    with contextlib.suppress(Exception):  # what it answers then is for the checks of labels
+        trial.ask(trial.known, method)
     yield trial.expected, trial.ask(trial.tasks, method)
 
 
@@ -274,9 +279,7 @@ def _batch(trial: Trial) -> Pairs:
     for parts in ((trial.tasks, others), (others, trial.tasks)):
         together = Tasks(torch.cat([p.support for p in parts]), torch.cat([p.support_labels for p in parts]),
                          torch.cat([p.query for p in parts]), trial.tasks.n_way)  # fmt: skip
-        with torch.inference_mode():
-            logits: Tensor = trial.fresh()(together)
-        yield trial.expected, logits[0 if parts[0] is trial.tasks else -1]
+        yield trial.expected, trial.ask_all(together)[0 if parts[0] is trial.tasks else -1]
 
 
 # ------------------------------------------------------------------------------------------------ labels of queries

@@ -209,8 +209,9 @@ def print_markdown(markdown: str) -> None:
 
 
 def print_audits(records: list[dict[str, Any]]) -> bool:
-    """A table, and a sentence for each leak; returns whether there is one."""
+    """A table, what its words mean, and a sentence for each leak; returns whether there is one."""
     print_markdown(audit.table(records))
+    print("same: no answer depends on it; as declared: answers do, and the method says so; LEAK: and it does not.")
     for record in records:
         for leak in record["leaks"]:
             print(f"{record['method']}, {record['n_shot']}-shot, {record['protocol']} queries: it {leak}")

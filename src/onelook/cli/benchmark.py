@@ -79,8 +79,9 @@ def benchmark(
 ) -> None:  # fmt: skip
     """Compare methods on the same tasks. Those that learn are trained on the training classes first.
 
-    Example: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
-    --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json
+    Examples: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
+    --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json;
+    onelook benchmark --embeddings test.npz --methods prototypical,pt-map --audit
     """
     if context.invoked_subcommand is not None:
         _nothing_before(context, context.invoked_subcommand)

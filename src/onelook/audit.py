@@ -192,10 +192,11 @@ def audit(method: Method, sampler: TaskSampler, n_tasks: int = TASKS) -> Generat
     tallies = [_Tally() for _ in CHECKS]
     for number in range(n_tasks):
         trial = _trial(pristine, sampler, number, n_tasks)
-        for check, tally in zip(CHECKS, tallies, strict=True):
+        scale = float(trial.expected.abs().max())
+        for done, (check, tally) in enumerate(zip(CHECKS, tallies, strict=True), number * len(CHECKS) + 1):
             for expected, found in check.pairs(trial):
-                tally.add(expected, found, float(trial.expected.abs().max()))
-        yield Progress("asking again", number + 1, n_tasks)
+                tally.add(expected, found, scale)
+            yield Progress("asking again", done, n_tasks * len(CHECKS))
     findings = [
         tally.finding(check, bool(check.declaration and getattr(method, check.declaration)))
         for check, tally in zip(CHECKS, tallies, strict=True)
@@ -291,7 +292,6 @@ def _labels(trial: Trial) -> Int[Tensor, "1 Q"]:
 
 
 def _true_labels(trial: Trial) -> Pairs:
-    yield trial.expected, trial.ask_with(query_labels=_labels(trial), classes=trial.known.classes)
     yield trial.expected, trial.ask_with(query_labels=_labels(trial))
 
 
@@ -300,14 +300,17 @@ def _wrong_labels(trial: Trial) -> Pairs:
     labels = _labels(trial)
     wrong = torch.where(labels == UNKNOWN, labels, (labels + 1) % trial.tasks.n_way)
     for given in (wrong, torch.zeros_like(labels)):
-        yield trial.expected, trial.ask_with(query_labels=given, classes=trial.known.classes)
+        yield trial.expected, trial.ask_with(query_labels=given)
 
 
 def _classes(trial: Trial) -> Pairs:
+    """Without the labels of the queries, and beside them."""
     assert trial.known.classes is not None
     assert trial.neighbours.classes is not None
     for given in (trial.known.classes, trial.known.classes.flip(1), trial.neighbours.classes[:1]):
         yield trial.expected, trial.ask_with(classes=given)
+    labels = _labels(trial)
+    yield trial.ask_with(query_labels=labels), trial.ask_with(query_labels=labels, classes=trial.known.classes)
 
 
 # ------------------------------------------------------------------------------------------------ other queries

@@ -114,7 +114,8 @@ class Glance(Method):
         means = ops.class_means(support, tasks.support_labels, tasks.n_way)
         shots = hot.sum(1)
         apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (tasks.n_way - 1)
-        unit = apart.clamp_min(1e-6).view(-1, 1, 1)
+        # Means nearer than this would make rounding look like evidence, and gradients overflow.
+        unit = apart.clamp_min(1e-3).view(-1, 1, 1)
         scatter = hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True)
         spread = scatter.squeeze(-1) / (shots - 1).clamp_min(1) / unit.squeeze(-1)
         n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
@@ -179,7 +180,8 @@ class Glance(Method):
         near, wide, near_of_near = self._neighbours_say(p, scene)
         entries = torch.stack(
             [
-                4 * (least.unsqueeze(-1) - distance).clamp_min(-4), log_p.clamp_min(-12) / 4, p, (logits - rival).clamp(-12, 12) / 4,
+                4 * (least.unsqueeze(-1) - distance).clamp_min(-4), log_p.clamp_min(-12) / 4, p,
+                (logits - rival).clamp(-12, 12) / 4,
                 log_plan.clamp_min(-12) / 4, log_plan.exp(), (log_plan - log_p).clamp(-6, 6),
                 near, (near + 0.05).log(), wide, (wide + 0.05).log(), near_of_near, (near_of_near + 0.05).log(),
             ], -1,

@@ -23,15 +23,19 @@ from onelook.data.embed import EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
+from onelook.data.synthetic import synthetic_suite
+from onelook.data.variants import variants
 from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.events import Notice
 from onelook.files import cache_home, replacing
-from onelook.methods import EndToEnd, ImageMethod, Method
+from onelook.methods import EndToEnd, Glance, ImageMethod, Method, settings_of
 from onelook.tasks import Embeddings
 from onelook.train import (
     EpisodicPretraining,
     ImageMetaTraining,
     MetaTrainConfig,
+    MixedConfig,
+    MixedTraining,
     PretrainConfig,
     Pretraining,
     recipes,
@@ -152,6 +156,43 @@ def meta_train(
     training = yield from features(data, "train", backbone, place, N_VIEWS, average)
     validation = yield from features(data, "val", backbone, place, average=average)
     return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
+
+
+def meta_train_mixed(
+    sources: Sequence[str], request: MethodRequest, config: MixedConfig, run: Path, place: Place,
+    n_variants: int = 0, average: str = "none",
+) -> Generator[Any, None, Path]:  # fmt: skip
+    """A method for any task and any feature network; returns its path.
+
+    sources: DATA@FILE of a feature network, or synthetic:N for N made-up sets.
+    n_variants: of the features of each real source, as further feature networks (`data.variants`).
+    """
+    recipes.require_name(request)
+    method = build(request, TaskSpec(seed=config.seed))
+    if not isinstance(method, Glance):
+        raise SettingsError(f"Only glance is trained on several sources, and not {request.label}; give --data.")
+    training: list[Embeddings] = []
+    validation: list[Embeddings] = []
+    for i, source in enumerate(sources):
+        kind, _, number = source.partition(":")
+        if kind == "synthetic" and number.isdigit() and int(number) > 0:
+            training += synthetic_suite(config.seed, int(number))
+            continue
+        data, at, file = source.rpartition("@")
+        if not at:
+            raise SettingsError(f"A source is DATA@FILE of a feature network, or synthetic:N, but got {source!r}.")
+        backbone, _ = load_backbone(Path(file))
+        found = yield from features(data, "train", backbone, place, average=average)
+        training += [found, *variants(found, config.seed + i, n_variants)]
+        validation.append((yield from features(data, "val", backbone, place, average=average)))
+    if not validation:
+        raise SettingsError("Without a real source there is nothing to choose the best weights by; add DATA@FILE.")
+    objective = MixedTraining(method, training, validation, config)
+    about = {
+        "method": request.name, "settings": settings_of(method), **description(config), "sources": list(sources),
+        "variants": n_variants, "average": average, "features": recipes.features_digest(*training, *validation),
+    }  # fmt: skip
+    return (yield from train(objective, config.optimisation, about, run))
 
 
 def end_to_end(

@@ -41,7 +41,7 @@ class Glance(Method):
     assumes_balanced_queries: ClassVar[bool] = False
 
     def __init__(
-        self, proportions: str = "unknown", n_steps: int = 6, width: int = 32, n_layers: int = 2, n_neighbours: int = 20
+        self, proportions: str = "unknown", n_steps: int = 5, width: int = 24, n_layers: int = 2, n_neighbours: int = 12
     ) -> None:
         """
         proportions: how frequent the classes are among the queries: "unknown", "balanced", or the numbers themselves,

@@ -84,7 +84,7 @@ def synthetic_features(config: SyntheticConfig = SyntheticConfig()) -> Embedding
 
 
 def synthetic_suite(seed: int, n: int) -> list[Embeddings]:
-    """`n` sets of all sorts. Set i is a function of (seed, i); it takes 6 MB on average and 26 MB at most."""
+    """`n` sets of all sorts. Set i is a function of (seed, i); it takes 3 MB on average and 26 MB at most."""
     return [synthetic_features(random_config(np.random.default_rng([seed, i]))) for i in range(n)]
 
 

@@ -66,9 +66,10 @@ def variants(embeddings: Embeddings, seed: int, n: int) -> list[Embeddings]:
 def random_variant(rng: np.random.Generator, feature_size: int) -> VariantConfig:
     """A quarter of the features is left at least, and of few features 16; half of the variants have no noise added."""
     least = max(min(feature_size, 16), feature_size // 4)
+    change = CHANGES[rng.integers(len(CHANGES))]
     return VariantConfig(
-        change=CHANGES[rng.integers(len(CHANGES))],
-        size=int(rng.integers(least, feature_size + 1)),
+        change=change,
+        size=None if change == "none" else int(rng.integers(least, feature_size + 1)),
         power=rng.uniform(0.4, 1),
         noise=rng.random() if rng.random() < 0.5 else 0.0,
         seed=int(rng.integers(2**31)),

@@ -16,6 +16,7 @@ import torch
 
 from onelook import backbones
 from onelook.artifacts import load_backbone
+from onelook.audit import IMAGE_TASKS, TASKS, audit
 from onelook.backbones import Backbone
 from onelook.benchmark import Entry, compare
 from onelook.configuration import description
@@ -256,6 +257,8 @@ class Comparison:
     n_tasks: int = 2000
     average: str = "none"
     """What else of an image goes into its feature, in training and testing (`parse_averaging`)."""
+    audited: bool = False
+    """Whether it is asked what the answers of the methods depend on, instead of how many are right."""
 
 
 def benchmark(
@@ -340,7 +343,27 @@ def _compare(
                 compute = place.precision if isinstance(method, ImageMethod) else "float32"
                 entry = Entry(request.label, method, made.about, items, compute)
             entries.append(entry)
-        records += yield from compare(entries, test, spec, comparison.n_tasks, about)
+        job = _audit if comparison.audited else compare
+        records += yield from job(entries, test, spec, comparison.n_tasks, about)
+    return records
+
+
+def _audit(
+    entries: Sequence[Entry], test: Embeddings, spec: TaskSpec, n_tasks: int, about: dict[str, Any]
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    """A record of `onelook.audit` for each entry; a few tasks are enough for it."""
+    records = []
+    for entry in entries:
+        most = IMAGE_TASKS if isinstance(entry.method, ImageMethod) else TASKS
+        sampler = TaskSampler(test if entry.data is None else entry.data, spec)
+        found = yield from audit(entry.method, sampler, min(n_tasks, most))
+        records.append(
+            {
+                **about, "method": entry.label, "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query,
+                "protocol": spec.protocol, "seed": spec.seed, "transductive": entry.method.transductive,
+                **found.record(),
+            }
+        )  # fmt: skip
     return records
 
 

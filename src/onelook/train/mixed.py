@@ -66,14 +66,13 @@ class MixedTraining:
         self.config = config
         self.n_steps = config.n_steps
         self.validate_every = config.validate_every
-        self._samplers: dict[tuple[int, TaskSpec], TaskSampler] = {}
 
     def loss(self, step: int) -> Tensor:
         config = self.config
         rng = np.random.default_rng([config.seed, step])
-        sampler = self._sampler(int(rng.integers(len(self.sources))), self._spec(rng))
-        tasks = sampler.sample(range(step * config.tasks_per_step, (step + 1) * config.tasks_per_step))
-        is_told = rng.random() < (config.told_balanced if sampler.spec.spread.is_balanced else config.told)
+        source, spec = self.sources[int(rng.integers(len(self.sources)))], self._spec(rng)
+        is_told = rng.random() < (config.told_balanced if spec.spread.is_balanced else config.told)
+        tasks = _sample(source, spec, range(step * config.tasks_per_step, (step + 1) * config.tasks_per_step))
         return self.method.loss(tasks, proportions(tasks) if is_told else None)
 
     def _spec(self, rng: np.random.Generator) -> TaskSpec:
@@ -85,21 +84,6 @@ class MixedTraining:
         if rng.random() < config.unknown:
             protocol += f"+unknown:{rng.choice([0.1, 0.2, 0.33])}"
         return TaskSpec(way, shot, 1, protocol, config.seed, total)
-
-    def _sampler(self, source: int, spec: TaskSpec) -> TaskSampler:
-        """For tasks as near to the specification as the source allows: fewer queries, then shots, then ways."""
-        if (source, spec) in self._samplers:
-            return self._samplers[source, spec]
-        data, found = self.sources[source], None
-        wanted = spec
-        while found is None:
-            try:
-                found = TaskSampler(data, wanted)
-                found.rows(0)
-            except DataError:
-                found = None
-                wanted = _smaller(wanted)
-        return self._samplers.setdefault((source, spec), found)
 
     def validate(self) -> Interval:
         specs = [
@@ -120,6 +104,17 @@ def proportions(tasks: Tasks) -> Float[Tensor, "T K"]:
     assert tasks.query_labels is not None
     count = ops.one_hot(tasks.query_labels, tasks.n_way, tasks.query.dtype).sum(1)
     return count / count.sum(1, keepdim=True)
+
+
+def _sample(data: Embeddings, spec: TaskSpec, tasks: Sequence[int]) -> Tasks:
+    """As near to the specification as the data allows: fewer queries, then shots, then ways."""
+    while True:
+        try:
+            return TaskSampler(data, spec).sample(tasks)
+        except DataError:
+            if spec.n_way == 2 and spec.n_shot == 1 and spec.total <= 4:
+                raise
+            spec = _smaller(spec)
 
 
 def _smaller(spec: TaskSpec) -> TaskSpec:

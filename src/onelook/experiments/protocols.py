@@ -117,7 +117,8 @@ def protocols(
 
 
 def title(spec: TaskSpec) -> str:
-    return f"{spec.protocol}, {spec.n_way}-way {spec.n_shot}-shot, {spec.total} queries"
+    queries = "1 query" if spec.total == 1 else f"{spec.total} queries"
+    return f"{spec.protocol}, {spec.n_way}-way {spec.n_shot}-shot, {queries}"
 
 
 @dataclass(frozen=True)

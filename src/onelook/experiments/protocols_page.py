@@ -82,8 +82,8 @@ def _section(records: Records, plot: str) -> str:
     parts = [
         f"## {one['dataset']}, {one['split']} classes, {one['backbone'].split('@')[0]}{seen}, "
         f"{one['n_way']}-way{queries}\n",
-        f"{one['n_tasks']:,} tasks a column, seed {one['seed']}. The reference is `{one['versus']['method']}`. "
-        f"{_made(records)}\n",
+        f"{one['n_tasks']:,} tasks a column, seed {one['seed']}. Features of {one['backbone']}. "
+        f"The reference is `{one['versus']['method']}`. {_made(records)}\n",
         f"![Accuracy over the protocols]({plot})\n",
     ]
     for shot in sorted({r["n_shot"] for r in records}):

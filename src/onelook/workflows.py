@@ -6,7 +6,7 @@ Each is a generator of events that returns its result (`onelook.events.finish`).
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from onelook.train import (
     seconds_of_a_step,
     train,
 )
-from onelook.train.recipes import MethodRequest, build, has_weights, ready
+from onelook.train.recipes import SHIPPED, MethodRequest, build, has_weights, ready
 from onelook.train.teacher import load_teacher
 
 N_VIEWS = 8
@@ -261,29 +261,49 @@ class Comparison:
     """Whether it is asked what the answers of the methods depend on, instead of how many are right."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the tasks of a comparison come from, and what its methods learn from."""
+
+    test: Embeddings
+    about: dict[str, Any]
+    """dataset, split and backbone, for the record."""
+    training: Callable[[], Generator[Any, None, tuple[Embeddings | None, Embeddings | None]]]
+    """Of other classes, to train on and to choose by; asked for where a method learns."""
+    own: Callable[[ImageMethod], Generator[Any, None, tuple[Method, Views]]] | None = None
+    """What to ask a method of images, and about what (`items_of`); None: there are no images."""
+
+
 def benchmark(
     comparison: Comparison, data: str, split: str, checkpoint: Path, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
     """Result records on tasks of `split`; methods that learn are trained on the training classes of `data` first."""
-    backbone, about = load_backbone(checkpoint)
     for request in comparison.requests:
         recipes.require_features(request)  # before the features are computed, which may take long
-    average = comparison.average
+    source = yield from source_of(data, split, checkpoint, place, comparison.average)
+    return (yield from _compare(comparison, source, place))
+
+
+def source_of(
+    data: str, split: str, checkpoint: Path, place: Place, average: str = "none"
+) -> Generator[Any, None, Source]:
+    """The features of a data set."""
+    backbone, named = load_backbone(checkpoint)
     test = yield from features(data, split, backbone, place, average=average)
-    about = {"dataset": data, "split": split, "backbone": f"{about['name']}@{backbone.digest().hex()[:12]}",
+    about = {"dataset": data, "split": split, "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}",
              "precision": place.precision, "average": average}  # fmt: skip
     sets: list[Embeddings] = []
 
     def training() -> Generator[Any, None, tuple[Embeddings, Embeddings]]:
         if not sets:  # only where a method asks for them
-            sets.append((yield from features(data, "train", backbone, place, N_VIEWS, average)))
-            sets.append((yield from features(data, "val", backbone, place, average=average)))
+            known = yield from features(data, "train", backbone, place, N_VIEWS, average)
+            sets.extend([known, (yield from features(data, "val", backbone, place, average=average))])
         return sets[0], sets[1]
 
     def own(method: ImageMethod) -> Generator[Any, None, tuple[Method, Views]]:
         return items_of(method, data, split, place, average)
 
-    return (yield from _compare(comparison, test, training, about, place, own))
+    return Source(test, about, training, own)
 
 
 def items_of(
@@ -303,7 +323,13 @@ def benchmark_embeddings(
     comparison: Comparison, file: Path, training_file: Path | None, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
     """The same on features from a file; those to train on come from another, a fifth of its classes to choose by."""
-    if comparison.average != "none":
+    n_way = max(spec.n_way for spec in comparison.specs)
+    return (yield from _compare(comparison, source_of_files(file, training_file, n_way, comparison.average), place))
+
+
+def source_of_files(file: Path, training_file: Path | None, n_way: int, average: str = "none") -> Source:
+    """Features from a file. n_way: so many of the other file's classes at least are kept to choose by."""
+    if average != "none":
         raise SettingsError("Features from a file are taken as they are; average them where they are made, by "
                             "`onelook embed --average`.")  # fmt: skip
     test = load_features(file)
@@ -317,34 +343,19 @@ def benchmark_embeddings(
         if known.feature_size != test.feature_size:
             raise DataError(f"{training_file} has features of size {known.feature_size}, but {file} of size "
                             f"{test.feature_size}; both must come from the same network.")  # fmt: skip
-        return _divide(known, max(spec.n_way for spec in comparison.specs))
+        return _divide(known, n_way)
 
-    return (yield from _compare(comparison, test, training, about, place))
+    return Source(test, about, training)
 
 
-def _compare(
-    comparison: Comparison, test: Embeddings, training: Any, about: dict[str, Any], place: Place, own: Any = None
-) -> Generator[Any, None, list[dict[str, Any]]]:
+def _compare(comparison: Comparison, source: Source, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
     records = []
     for spec in comparison.specs:
         entries = []
         for request in comparison.requests:
-            known, chosen = (yield from training()) if _learns(request, spec, test.feature_size) else (None, None)
-            made = yield from ready(request, spec, test.feature_size, known, chosen, place.cache / "runs")
-            if made.method.n_way not in (None, spec.n_way):
-                raise SettingsError(f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
-                                    f"{spec.n_way}; use --way {made.method.n_way}, or train it again.")  # fmt: skip
-            entry = Entry(request.label, made.method, made.about)
-            if isinstance(made.method, ImageMethod):
-                if own is None:
-                    raise SettingsError(f"{request.label} has a feature network of its own and needs the images; "
-                                        f"give --data and --backbone instead of --embeddings.")  # fmt: skip
-                method, items = yield from own(made.method)
-                compute = place.precision if isinstance(method, ImageMethod) else "float32"
-                entry = Entry(request.label, method, made.about, items, compute)
-            entries.append(entry)
+            entries.append((yield from entry_of(request, spec, source, place)))
         job = _audit if comparison.audited else compare
-        records += yield from job(entries, test, spec, comparison.n_tasks, about)
+        records += yield from job(entries, source.test, spec, comparison.n_tasks, source.about)
     return records
 
 
@@ -367,8 +378,26 @@ def _audit(
     return records
 
 
+def entry_of(request: MethodRequest, spec: TaskSpec, source: Source, place: Place) -> Generator[Any, None, Entry]:
+    """The row of a method, which is trained for tasks of `spec` first where it learns."""
+    size = source.test.feature_size
+    known, chosen = (yield from source.training()) if _learns(request, spec, size) else (None, None)
+    made = yield from ready(request, spec, size, known, chosen, place.cache / "runs")
+    if made.method.n_way not in (None, spec.n_way):
+        raise SettingsError(f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
+                            f"{spec.n_way}; use --way {made.method.n_way}, or train it again.")  # fmt: skip
+    if not isinstance(made.method, ImageMethod):
+        return Entry(request.label, made.method, made.about)
+    if source.own is None:
+        raise SettingsError(f"{request.label} has a feature network of its own and needs the images; "
+                            f"give --data and --backbone instead of --embeddings.")  # fmt: skip
+    method, items = yield from source.own(made.method)
+    compute = place.precision if isinstance(method, ImageMethod) else "float32"
+    return Entry(request.label, method, made.about, items, compute)
+
+
 def _learns(request: MethodRequest, spec: TaskSpec, feature_size: int) -> bool:
-    if request.file:
+    if request.file or request.name in SHIPPED:
         return False
     method = build(request, spec, feature_size)
     return method.needs_training_classes or has_weights(method)

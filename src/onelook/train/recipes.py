@@ -13,7 +13,7 @@ from onelook import backbones, methods
 from onelook.artifacts import load_method, require_feature_size
 from onelook.backbones import Backbone
 from onelook.configuration import description
-from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.errors import SettingsError, unknown_name
 from onelook.files import digest
 from onelook.methods import ImageMethod, Method
@@ -299,7 +299,7 @@ def build(
         return methods.create(request.name, **settings)
 
 
-def features_digest(*sets: Embeddings) -> str:
-    """Identity of features and labels."""
+def features_digest(*sets: Views) -> str:
+    """Identity of features, or images, and labels."""
     tensors = [tensor for embeddings in sets for tensor in (embeddings.views, embeddings.labels)]
     return digest(*(tensor.contiguous().numpy().data for tensor in tensors)).hex()[:16]

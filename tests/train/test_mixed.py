@@ -30,9 +30,9 @@ def training(**changes: Any) -> MixedTraining:
 
 def test_the_loss_of_a_step_depends_on_its_number_and_the_seed_only() -> None:
     first, again, other = training(), training(), training(seed=1)
-    losses = [float(first.loss(step)) for step in range(5)]
-    assert [float(again.loss(step)) for step in (4, 2, 0)] == [losses[4], losses[2], losses[0]]
-    assert len({*losses, float(other.loss(0))}) == 6
+    losses = [first.loss(step).item() for step in range(5)]
+    assert [again.loss(step).item() for step in (4, 2, 0)] == [losses[4], losses[2], losses[0]]
+    assert len({*losses, other.loss(0).item()}) == 6
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> None:

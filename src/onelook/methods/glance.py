@@ -41,7 +41,7 @@ class Glance(Method):
     assumes_balanced_queries: ClassVar[bool] = False
 
     def __init__(
-        self, proportions: str = "unknown", n_steps: int = 5, width: int = 24, n_layers: int = 2, n_neighbours: int = 12
+        self, proportions: str = "unknown", n_steps: int = 5, width: int = 32, n_layers: int = 2, n_neighbours: int = 12
     ) -> None:
         """
         proportions: how frequent the classes are among the queries: "unknown", "balanced", or the numbers themselves,
@@ -106,7 +106,8 @@ class Glance(Method):
             of_proportions = -(true_TK * mean_TK.log()).sum(1).mean()
             losses.append(functional.cross_entropy(logits[known], labels[known]) + 0.5 * of_proportions)
         weight = 0.5 ** torch.arange(self.n_steps, -1, -1, dtype=tasks.query.dtype)
-        return (weight * torch.stack(losses)).sum() / weight.sum()
+        # In units of not knowing anything, so that tasks of many classes do not weigh more.
+        return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
 
     def _scene(self, tasks: Tasks, told: Float[Tensor, "T K"] | None) -> "_Scene":
         support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)

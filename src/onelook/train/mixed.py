@@ -24,21 +24,21 @@ from onelook.train.loop import Optimisation
 class MixedConfig:
     """What is in a tuple more than once is drawn more often."""
 
-    n_steps: int = 10_000
-    tasks_per_step: int = 12
-    ways: tuple[int, ...] = (2, 3, 5, 5, 5, 5, 5, 7, 10, 20)
-    shots: tuple[int, ...] = (1, 1, 1, 1, 2, 3, 5, 5, 5, 10)
-    totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 75, 150)
+    n_steps: int = 6000
+    tasks_per_step: int = 16
+    ways: tuple[int, ...] = (2, 3, 5, 5, 5, 5, 5, 5, 5, 5, 10, 20)
+    shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 5, 5, 5, 5, 10)
+    totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 75, 75, 75, 75, 150)
     """All queries of a task."""
     balanced: float = 0.4
     """The part of the tasks whose queries are balanced. The larger it is, the more a method that is not told the
     proportions expects them to be equal."""
     unbalanced: tuple[str, ...] = (
-        "dirichlet:0.3", "dirichlet:0.5", "dirichlet:1", "dirichlet:2", "dirichlet:2", "dirichlet:2", "dirichlet:5",
-        "long-tail:5", "long-tail:20", "present:1", "present:2",
+        "dirichlet:0.5", "dirichlet:0.5", "dirichlet:1", "dirichlet:2", "dirichlet:2", "dirichlet:2", "dirichlet:2",
+        "dirichlet:5", "long-tail:10", "present:1", "present:2",
     )  # fmt: skip
-    unequal_shots: float = 0.15
-    unknown: float = 0.1
+    unequal_shots: float = 0.1
+    unknown: float = 0.05
     """The part of the tasks in which up to a third of the queries are of no class of theirs."""
     told_balanced: float = 0.45
     """The part of the balanced steps whose method is told so."""

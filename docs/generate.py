@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and docs/paper.md from the result files under benchmarks/: no figure is typed by hand."""
+"""Write the pages of results (benchmarks, paper, transductive) from the files under benchmarks/: no figure by hand."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from onelook.artifacts import load_results
 from onelook.benchmark import table
 from onelook.experiments import page as paper
+from onelook.experiments import protocols_page as transductive
 from onelook.experiments.plots import plots
 from onelook.files import write_atomically
 
@@ -32,10 +33,15 @@ def paper_results() -> dict[str, list[dict[str, object]]]:
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
+def transductive_results() -> list[dict[str, object]]:
+    """Of `onelook benchmark protocols`, all together."""
+    return [record for path in sorted((ROOT / "benchmarks").glob("protocols*.json")) for record in load_results(path)]
+
+
 def page() -> str:
     sections = [HEAD]
     for path in sorted((ROOT / "benchmarks").glob("*.json")):
-        if path.stem in PAPER:
+        if path.stem in PAPER or path.stem.startswith("protocols"):
             continue
         records = json.loads(path.read_text())
         title = path.stem
@@ -66,5 +72,9 @@ if __name__ == "__main__":
     write_atomically(ROOT / "docs" / "benchmarks.md", page().encode())
     results = paper_results()
     write_atomically(ROOT / "docs" / "paper.md", paper.page(results).encode())
-    for name, svg in plots(results).items():
+    pictures = plots(results)
+    if records := transductive_results():
+        write_atomically(ROOT / "docs" / "transductive.md", transductive.page(records).encode())
+        pictures |= transductive.plots(records)
+    for name, svg in pictures.items():
         write_atomically(ROOT / "docs" / "plots" / f"{name}.svg", svg)

@@ -80,13 +80,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 KEYS = {
     "dataset", "split", "backbone", "precision", "average", "method", "settings", "n_way", "n_shot", "n_query",
-    "protocol", "n_tasks", "seed", "accuracy", "ci95", "versus", "seconds", "memory_mb", "commit", "machine",
+    "protocol", "n_total", "n_tasks", "seed", "tasks", "accuracy", "ci95", "versus", "seconds", "milliseconds",
+    "memory_mb", "commit", "machine",
 }  # fmt: skip
+
+COSTS = ("seconds", "milliseconds", "memory_mb")
 
 
 def without_costs(file: Path) -> list[dict[str, Any]]:
     records = json.loads(file.read_text())
-    return [{k: v for k, v in record.items() if k not in ("seconds", "memory_mb")} for record in records]
+    return [{k: v for k, v in record.items() if k not in COSTS} for record in records]
 
 
 def test_a_benchmark_on_images_gives_the_promised_records_and_the_same_ones_when_run_again(

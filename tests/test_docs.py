@@ -14,6 +14,7 @@ from typer.main import get_command
 import onelook
 from onelook import cli, demo
 from onelook.experiments import page as paper
+from onelook.experiments import protocols_page as transductive
 from onelook.experiments.plots import plots
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +24,7 @@ PAGES = {
     for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 }
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-WRITTEN_LATER = {"docs/benchmarks.md", "docs/log.md"}
+WRITTEN_LATER = {"docs/benchmarks.md", "docs/log.md", "docs/transductive.md"}
 """Made from results; a link to one may be there before it is."""
 
 
@@ -151,4 +152,16 @@ def test_the_page_of_the_paper_and_its_plots_are_what_the_result_files_give() ->
     results = namespace["paper_results"]()
     assert (ROOT / "docs" / "paper.md").read_text() == paper.page(results), "run `make docs`"
     for name, svg in plots(results).items():
+        assert (ROOT / "docs" / "plots" / f"{name}.svg").read_bytes() == svg, "run `make docs`"
+
+
+def test_the_page_of_transductive_methods_and_its_plots_are_what_the_result_files_give() -> None:
+    namespace = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    results = namespace["transductive_results"]()
+    written = ROOT / "docs" / "transductive.md"
+    if not results:
+        assert not written.exists()
+        return
+    assert written.read_text() == transductive.page(results), "run `make docs`"
+    for name, svg in transductive.plots(results).items():
         assert (ROOT / "docs" / "plots" / f"{name}.svg").read_bytes() == svg, "run `make docs`"

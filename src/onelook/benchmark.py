@@ -1,10 +1,11 @@
 """Methods compared on the same tasks: accuracies with intervals, and paired differences."""
 
+import contextlib
 import itertools
 import resource
 import sys
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.methods import IterativeMethod, Method, settings_of
 from onelook.provenance import commit, machine
-from onelook.scoring import Interval, interval, paired, percent_right, task_accuracies
+from onelook.scoring import Interval, harm, interval, paired, percent_right, task_accuracies
 from onelook.tasks import Embeddings
 
 
@@ -33,6 +34,52 @@ class Entry:
     compute: str = "float32"
     """The precision of a method of images."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        sizes = ("feature_size", "n_way")
+        return {k: v for k, v in settings_of(self.method).items() if k not in sizes} | self.about
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A method on tasks 0 … T - 1 of a specification."""
+
+    label: str
+    settings: dict[str, Any]
+    accuracies: Float[Tensor, "T"]
+    cost: dict[str, Any]
+    """seconds, of all; milliseconds, of the method alone on one task; memory_mb; and the commit and machine."""
+
+
+def measure(entry: Entry, data: Views, spec: TaskSpec, n_tasks: int) -> Generator[Progress, None, Measured]:
+    started = time.perf_counter()
+    sampler = TaskSampler(data if entry.data is None else entry.data, spec)
+    with _watched(entry.method) as calls:
+        accuracies = yield from task_accuracies(entry.method, sampler, n_tasks, compute=entry.compute)
+    seconds = time.perf_counter() - started
+    cost = {"seconds": round(seconds, 3), "milliseconds": round(1000 * sum(calls) / n_tasks, 3),
+            "memory_mb": _peak_memory(), "commit": commit(), "machine": machine()}  # fmt: skip
+    return Measured(entry.label, entry.settings, accuracies, cost)
+
+
+def record_of(
+    measured: Measured, spec: TaskSpec, tasks: str, about: dict[str, Any], reference: Measured,
+    others: Sequence[Measured] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """What is written down of a method, with its paired difference to the reference.
+
+    tasks: the digest of the tasks, which all have met. others: whose differences are wanted beside that.
+    """
+    record = {
+        **about, "method": measured.label, "settings": measured.settings,
+        "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query, "protocol": spec.protocol,
+        "n_total": spec.total, "n_tasks": len(measured.accuracies), "seed": spec.seed, "tasks": tasks,
+        **_rounded("accuracy", interval(measured.accuracies)), "versus": _difference(measured, reference),
+    }  # fmt: skip
+    if others:
+        record["against"] = [_difference(measured, other) | _harm(measured, other) for other in others]
+    return record | measured.cost
+
 
 def compare(
     entries: Sequence[Entry], data: Embeddings, spec: TaskSpec, n_tasks: int, about: dict[str, Any]
@@ -41,32 +88,35 @@ def compare(
 
     The paired difference of each entry is to the first one. about: dataset, split and backbone, for the record.
     """
-    reference: tuple[str, Float[Tensor, T]] | None = None
-    records = []
-    tasks_digest = TaskSampler(data, spec).digest(n_tasks)
+    tasks = TaskSampler(data, spec).digest(n_tasks)
+    made: list[Measured] = []
     for entry in entries:
-        started = time.perf_counter()
-        sampler = TaskSampler(data if entry.data is None else entry.data, spec)
-        accuracies = yield from task_accuracies(entry.method, sampler, n_tasks, compute=entry.compute)
-        seconds = time.perf_counter() - started
-        reference = reference or (entry.label, accuracies)
-        records.append(
-            {
-                **about, "method": entry.label, "settings": _settings(entry),
-                "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query, "protocol": spec.protocol,
-                "n_total": spec.total, "n_tasks": n_tasks, "seed": spec.seed, "tasks": tasks_digest,
-                **_rounded("accuracy", interval(accuracies)),
-                "versus": {"method": reference[0], **_rounded("difference", paired(accuracies, reference[1]))},
-                "seconds": round(seconds, 3), "memory_mb": _peak_memory(),
-                "commit": commit(), "machine": machine(),
-            }
-        )  # fmt: skip
-    return records
+        made.append((yield from measure(entry, data, spec, n_tasks)))
+    return [record_of(one, spec, tasks, about, made[0]) for one in made]
 
 
-def _settings(entry: Entry) -> dict[str, Any]:
-    sizes = ("feature_size", "n_way")
-    return {k: v for k, v in settings_of(entry.method).items() if k not in sizes} | entry.about
+@contextlib.contextmanager
+def _watched(method: Method) -> Iterator[list[float]]:
+    """The seconds of each call of the method."""
+    begun: list[float] = []
+    seconds: list[float] = []
+    before = method.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
+    after = method.register_forward_hook(lambda *_: seconds.append(time.perf_counter() - begun[-1]))
+    try:
+        yield seconds
+    finally:
+        before.remove()
+        after.remove()
+
+
+def _difference(measured: Measured, reference: Measured) -> dict[str, Any]:
+    difference = paired(measured.accuracies, reference.accuracies)
+    return {"method": reference.label, **_rounded("difference", difference)}
+
+
+def _harm(measured: Measured, reference: Measured) -> dict[str, float]:
+    share = harm(measured.accuracies, reference.accuracies)
+    return {"harm": round(share.mean, 3), "harm_ci95": round(share.ci95, 3)}
 
 
 def _rounded(name: str, value: Interval) -> dict[str, float]:

@@ -48,6 +48,11 @@ def paired(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Interva
     return interval(values.double() - reference.double())
 
 
+def harm(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Interval:
+    """Percent of the tasks in which `values` is below `reference`: how often the other would have been better."""
+    return interval(100 * (values < reference).double())
+
+
 def task_accuracies(
     method: Method, sampler: TaskSampler, n_tasks: int, first: int = 0, compute: str = "float32"
 ) -> Generator[Progress, None, Float[Tensor, "T"]]:

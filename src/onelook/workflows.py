@@ -6,7 +6,7 @@ Each is a generator of events that returns its result (`onelook.events.finish`).
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,26 @@ from onelook.data.embed import EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
+from onelook.data.synthetic import synthetic_suite
+from onelook.data.variants import variants
 from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.events import Notice
 from onelook.files import cache_home, replacing
-from onelook.methods import EndToEnd, ImageMethod, Method
+from onelook.methods import EndToEnd, Glance, ImageMethod, Method, settings_of
 from onelook.tasks import Embeddings
 from onelook.train import (
     EpisodicPretraining,
     ImageMetaTraining,
     MetaTrainConfig,
+    MixedConfig,
+    MixedTraining,
     PretrainConfig,
     Pretraining,
     recipes,
     seconds_of_a_step,
     train,
 )
-from onelook.train.recipes import MethodRequest, build, has_weights, ready
+from onelook.train.recipes import SHIPPED, MethodRequest, build, has_weights, ready
 from onelook.train.teacher import load_teacher
 
 N_VIEWS = 8
@@ -155,6 +159,43 @@ def meta_train(
     return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
 
 
+def meta_train_mixed(
+    sources: Sequence[str], request: MethodRequest, config: MixedConfig, run: Path, place: Place,
+    n_variants: int = 0, average: str = "none",
+) -> Generator[Any, None, Path]:  # fmt: skip
+    """A method for any task and any feature network; returns its path.
+
+    sources: DATA@FILE of a feature network, or synthetic:N for N made-up sets.
+    n_variants: of the features of each real source, as further feature networks (`data.variants`).
+    """
+    recipes.require_name(request)
+    method = build(request, TaskSpec(seed=config.seed))
+    if not isinstance(method, Glance):
+        raise SettingsError(f"Only glance is trained on several sources, and not {request.label}; give --data.")
+    training: list[Embeddings] = []
+    validation: list[Embeddings] = []
+    for i, source in enumerate(sources):
+        kind, _, number = source.partition(":")
+        if kind == "synthetic" and number.isdigit() and int(number) > 0:
+            training += synthetic_suite(config.seed, int(number))
+            continue
+        data, at, file = source.rpartition("@")
+        if not at:
+            raise SettingsError(f"A source is DATA@FILE of a feature network, or synthetic:N, but got {source!r}.")
+        backbone, _ = load_backbone(Path(file))
+        found = yield from features(data, "train", backbone, place, average=average)
+        training += [found, *variants(found, config.seed + i, n_variants)]
+        validation.append((yield from features(data, "val", backbone, place, average=average)))
+    if not validation:
+        raise SettingsError("Without a real source there is nothing to choose the best weights by; add DATA@FILE.")
+    objective = MixedTraining(method, training, validation, config)
+    about = {
+        "method": request.name, "settings": settings_of(method), **description(config), "sources": list(sources),
+        "variants": n_variants, "average": average, "features": recipes.features_digest(*training, *validation),
+    }  # fmt: skip
+    return (yield from train(objective, config.optimisation, about, run))
+
+
 def end_to_end(
     spec: TaskSpec, n_steps: int | None = None, tasks_per_step: int | None = None, learning_rate: float | None = None
 ) -> MetaTrainConfig:
@@ -220,29 +261,49 @@ class Comparison:
     """Whether it is asked what the answers of the methods depend on, instead of how many are right."""
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the tasks of a comparison come from, and what its methods learn from."""
+
+    test: Embeddings
+    about: dict[str, Any]
+    """dataset, split and backbone, for the record."""
+    training: Callable[[], Generator[Any, None, tuple[Embeddings | None, Embeddings | None]]]
+    """Of other classes, to train on and to choose by; asked for where a method learns."""
+    own: Callable[[ImageMethod], Generator[Any, None, tuple[Method, Views]]] | None = None
+    """What to ask a method of images, and about what (`items_of`); None: there are no images."""
+
+
 def benchmark(
     comparison: Comparison, data: str, split: str, checkpoint: Path, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
     """Result records on tasks of `split`; methods that learn are trained on the training classes of `data` first."""
-    backbone, about = load_backbone(checkpoint)
     for request in comparison.requests:
         recipes.require_features(request)  # before the features are computed, which may take long
-    average = comparison.average
+    source = yield from source_of(data, split, checkpoint, place, comparison.average)
+    return (yield from _compare(comparison, source, place))
+
+
+def source_of(
+    data: str, split: str, checkpoint: Path, place: Place, average: str = "none"
+) -> Generator[Any, None, Source]:
+    """The features of a data set."""
+    backbone, named = load_backbone(checkpoint)
     test = yield from features(data, split, backbone, place, average=average)
-    about = {"dataset": data, "split": split, "backbone": f"{about['name']}@{backbone.digest().hex()[:12]}",
+    about = {"dataset": data, "split": split, "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}",
              "precision": place.precision, "average": average}  # fmt: skip
     sets: list[Embeddings] = []
 
     def training() -> Generator[Any, None, tuple[Embeddings, Embeddings]]:
         if not sets:  # only where a method asks for them
-            sets.append((yield from features(data, "train", backbone, place, N_VIEWS, average)))
-            sets.append((yield from features(data, "val", backbone, place, average=average)))
+            known = yield from features(data, "train", backbone, place, N_VIEWS, average)
+            sets.extend([known, (yield from features(data, "val", backbone, place, average=average))])
         return sets[0], sets[1]
 
     def own(method: ImageMethod) -> Generator[Any, None, tuple[Method, Views]]:
         return items_of(method, data, split, place, average)
 
-    return (yield from _compare(comparison, test, training, about, place, own))
+    return Source(test, about, training, own)
 
 
 def items_of(
@@ -262,7 +323,13 @@ def benchmark_embeddings(
     comparison: Comparison, file: Path, training_file: Path | None, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
     """The same on features from a file; those to train on come from another, a fifth of its classes to choose by."""
-    if comparison.average != "none":
+    n_way = max(spec.n_way for spec in comparison.specs)
+    return (yield from _compare(comparison, source_of_files(file, training_file, n_way, comparison.average), place))
+
+
+def source_of_files(file: Path, training_file: Path | None, n_way: int, average: str = "none") -> Source:
+    """Features from a file. n_way: so many of the other file's classes at least are kept to choose by."""
+    if average != "none":
         raise SettingsError("Features from a file are taken as they are; average them where they are made, by "
                             "`onelook embed --average`.")  # fmt: skip
     test = load_features(file)
@@ -276,34 +343,19 @@ def benchmark_embeddings(
         if known.feature_size != test.feature_size:
             raise DataError(f"{training_file} has features of size {known.feature_size}, but {file} of size "
                             f"{test.feature_size}; both must come from the same network.")  # fmt: skip
-        return _divide(known, max(spec.n_way for spec in comparison.specs))
+        return _divide(known, n_way)
 
-    return (yield from _compare(comparison, test, training, about, place))
+    return Source(test, about, training)
 
 
-def _compare(
-    comparison: Comparison, test: Embeddings, training: Any, about: dict[str, Any], place: Place, own: Any = None
-) -> Generator[Any, None, list[dict[str, Any]]]:
+def _compare(comparison: Comparison, source: Source, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
     records = []
     for spec in comparison.specs:
         entries = []
         for request in comparison.requests:
-            known, chosen = (yield from training()) if _learns(request, spec, test.feature_size) else (None, None)
-            made = yield from ready(request, spec, test.feature_size, known, chosen, place.cache / "runs")
-            if made.method.n_way not in (None, spec.n_way):
-                raise SettingsError(f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
-                                    f"{spec.n_way}; use --way {made.method.n_way}, or train it again.")  # fmt: skip
-            entry = Entry(request.label, made.method, made.about)
-            if isinstance(made.method, ImageMethod):
-                if own is None:
-                    raise SettingsError(f"{request.label} has a feature network of its own and needs the images; "
-                                        f"give --data and --backbone instead of --embeddings.")  # fmt: skip
-                method, items = yield from own(made.method)
-                compute = place.precision if isinstance(method, ImageMethod) else "float32"
-                entry = Entry(request.label, method, made.about, items, compute)
-            entries.append(entry)
+            entries.append((yield from entry_of(request, spec, source, place)))
         job = _audit if comparison.audited else compare
-        records += yield from job(entries, test, spec, comparison.n_tasks, about)
+        records += yield from job(entries, source.test, spec, comparison.n_tasks, source.about)
     return records
 
 
@@ -326,8 +378,26 @@ def _audit(
     return records
 
 
+def entry_of(request: MethodRequest, spec: TaskSpec, source: Source, place: Place) -> Generator[Any, None, Entry]:
+    """The row of a method, which is trained for tasks of `spec` first where it learns."""
+    size = source.test.feature_size
+    known, chosen = (yield from source.training()) if _learns(request, spec, size) else (None, None)
+    made = yield from ready(request, spec, size, known, chosen, place.cache / "runs")
+    if made.method.n_way not in (None, spec.n_way):
+        raise SettingsError(f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
+                            f"{spec.n_way}; use --way {made.method.n_way}, or train it again.")  # fmt: skip
+    if not isinstance(made.method, ImageMethod):
+        return Entry(request.label, made.method, made.about)
+    if source.own is None:
+        raise SettingsError(f"{request.label} has a feature network of its own and needs the images; "
+                            f"give --data and --backbone instead of --embeddings.")  # fmt: skip
+    method, items = yield from source.own(made.method)
+    compute = place.precision if isinstance(method, ImageMethod) else "float32"
+    return Entry(request.label, method, made.about, items, compute)
+
+
 def _learns(request: MethodRequest, spec: TaskSpec, feature_size: int) -> bool:
-    if request.file:
+    if request.file or request.name in SHIPPED:
         return False
     method = build(request, spec, feature_size)
     return method.needs_training_classes or has_weights(method)

@@ -8,6 +8,7 @@ import typer
 from onelook import artifacts, console, workflows
 from onelook.backbones import BACKBONES
 from onelook.cli.options import (
+    AVERAGE,
     FINISHED,
     NPZ,
     SEVERAL,
@@ -37,6 +38,7 @@ from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
 from onelook.experiments.curves import CurvesConfig, curves
 from onelook.experiments.domains import DomainsConfig, domains
 from onelook.experiments.lines import LinesConfig, lines
+from onelook.experiments.protocols import INDUCTIVE, PROTOCOL_METHODS, PROTOCOLS, ProtocolsConfig, protocols
 from onelook.experiments.rows import ROWS
 from onelook.experiments.table import TableConfig, markdown, table
 from onelook.provenance import commit, machine
@@ -53,6 +55,8 @@ else:
 RUNS = "Folder of the rows. Those that are done in it are not made again."
 PACS = "A folder of domain/class/image, all domains with the same classes. Default: built-in glyphs of four domains."
 AUDIT = "Ask instead what the answers depend on: other queries, their order, other tasks, labels. Exit code 1: a leak."
+CELLS = "Folder of what is done, which is not done again: a file for each method in each cell."
+REFERENCES = f"The method that differences are to. Those to {INDUCTIVE} are recorded too."
 ROTATION = "The same with --rotation-weight, for the rows that need it."
 
 
@@ -142,6 +146,54 @@ def benchmark_paper(
     if json is not None:
         artifacts.save_results(records, json)
     console.print_markdown(markdown(records))
+
+
+@benchmark_app.command("protocols")
+def benchmark_protocols(
+    data: Data = "cifar-fs",
+    split: Split = "test",
+    backbone: Annotated[Path | None, typer.Option(help=FINISHED)] = None,
+    embeddings: Annotated[Path | None, typer.Option(help=NPZ)] = None,
+    train_embeddings: Annotated[Path | None, typer.Option(help="The same of other classes, to learn from.")] = None,
+    methods: Annotated[str, typer.Option(help=SEVERAL)] = ",".join(PROTOCOL_METHODS),
+    reference: Annotated[str, typer.Option(help=REFERENCES)] = PROTOCOL_METHODS[0],
+    protocol: Annotated[str, typer.Option(help=f"{KNOWN}. Several with commas.")] = ",".join(PROTOCOLS),
+    way: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "5",
+    shot: Annotated[str, typer.Option(help="The same.")] = "1,5",
+    query: Query = 15,
+    total: Annotated[str | None, typer.Option(help="All queries of a task, one or more; default: way × query.")] = None,
+    average: Annotated[str, typer.Option(help=f"{AVERAGE} Several with commas.")] = "none",
+    tasks: Tasks = 2000,
+    out: Annotated[Path, typer.Option(help=CELLS)] = Path("runs/protocols"),
+    seed: Seed = 0, json: JsonFile = None,
+    precision: Precision = "auto", home: Home = None, cache: Cache = None,
+) -> None:  # fmt: skip
+    """Transductive methods under every protocol, on the same tasks; what is done is kept, and not done again.
+
+    Example: onelook benchmark protocols --backbone runs/cifar-fs/model.safetensors --json protocols.json
+    """
+    if (backbone is None) == (embeddings is None):
+        raise SettingsError("The protocols need features: give --backbone FILE with --data, or --embeddings FILE.")
+    place = place_of(cache, home, precision)
+    config = ProtocolsConfig(
+        tuple(text.strip() for text in methods.split(",")), reference, tuple(p.strip() for p in protocol.split(",")),
+        tuple(numbers(way, "--way")), tuple(numbers(shot)), query,
+        (None,) if total is None else tuple(numbers(total, "--total")), tasks, seed,
+    )  # fmt: skip
+    writable(out)
+    if json is not None:
+        writable(json.parent, json)
+    records = []
+    for one in (text.strip() for text in average.split(",")):
+        if embeddings is not None:
+            source = workflows.source_of_files(embeddings, train_embeddings, max(config.ways), one)
+        else:
+            assert backbone is not None
+            source = run(workflows.source_of(data, split, backbone, place, one), "features")
+        records += run(protocols(config, source, out, place), "protocols")
+    if json is not None:
+        artifacts.save_results(records, json)
+    console.print_records(records, as_json=False)
 
 
 @benchmark_app.command("curves")

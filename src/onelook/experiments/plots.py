@@ -1,7 +1,8 @@
-"""The plots of the page of the paper's experiments."""
+"""The plots of the page of the paper's experiments, and the style of all."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -17,9 +18,14 @@ def plots(results: dict[str, Records]) -> dict[str, bytes]:
     """SVG files by name, the same bytes for the same results."""
     makers = {"methods": ("paper", _plot_methods), "steps": ("curves", _plot_steps),
               "queries": ("curves", _plot_queries), "lines": ("lines", _plot_lines)}  # fmt: skip
+    return drawn({name: partial(make, results[source]) for name, (source, make) in makers.items() if source in results})
+
+
+def drawn(makers: dict[str, Callable[[], Figure]]) -> dict[str, bytes]:
+    """The figures as SVG files, all in one style."""
     with mpl.rc_context({"svg.hashsalt": "onelook", "font.size": 9, "axes.spines.top": False,
                          "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}):  # fmt: skip
-        return {name: _svg(make(results[source])) for name, (source, make) in makers.items() if source in results}
+        return {name: _svg(make()) for name, make in makers.items()}
 
 
 def _svg(figure: Figure) -> bytes:

@@ -21,7 +21,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("methods",),
     ("data",),
     ("artifacts", "scoring", "provenance"),
-    ("train", "benchmark"),
+    ("train", "benchmark", "audit"),
     ("workflows", "report"),
     ("experiments",),
     ("onelook",),  # __init__.py: the public names

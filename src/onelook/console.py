@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from onelook import events
+from onelook import audit, events
 from onelook.artifacts import Artifact
 from onelook.benchmark import table
 from onelook.data.images import Rejected
@@ -206,6 +206,16 @@ def print_markdown(markdown: str) -> None:
     if narrowest > console.width:  # lines are as long as they must be then, and the terminal wraps them
         console = Console(width=sum(widths) + 2 * len(widths))
     console.print(view)
+
+
+def print_audits(records: list[dict[str, Any]]) -> bool:
+    """A table, what its words mean, and a sentence for each leak; returns whether there is one."""
+    print_markdown(audit.table(records))
+    print("same: no answer depends on it; as declared: answers do, and the method says so; LEAK: and it does not.")
+    for record in records:
+        for leak in record["leaks"]:
+            print(f"{record['method']}, {record['n_shot']}-shot, {record['protocol']} queries: it {leak}")
+    return any(record["leaks"] for record in records)
 
 
 def results_table(records: list[dict[str, Any]]) -> str:

@@ -137,6 +137,26 @@ def nearest_others(similarity: Float[Tensor, "T R R"], n: int) -> Bool[Tensor, "
     return torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, nearest_TRn, True)
 
 
+def nearest_rows(
+    query: Float[Tensor, "T Q D"], rows: Float[Tensor, "T R D"], n: int
+) -> tuple[Float[Tensor, "T Q n"], Int[Tensor, "T Q n"]]:
+    """The n rows with the largest inner products with each query, largest first: the products and the row numbers.
+
+    The queries are the last Q of the rows, and none is its own neighbour. Memory is linear in Q.
+    """
+    n_others = rows.shape[1] - query.shape[1]
+    values, indices = [], []
+    for start in range(0, query.shape[1], 1024):
+        product = query[:, start : start + 1024] @ rows.mT
+        i = torch.arange(product.shape[1], device=query.device)
+        itself = torch.zeros_like(product, dtype=torch.bool)
+        itself[:, i, n_others + start + i] = True
+        nearest = product.masked_fill(itself, -torch.inf).topk(n, dim=-1)
+        values.append(nearest.values)
+        indices.append(nearest.indices)
+    return torch.cat(values, 1), torch.cat(indices, 1)
+
+
 def leading_part(x: Float[Tensor, "T R D"], n: int) -> Float[Tensor, "T R D"]:
     """The rows projected onto the n leading right singular vectors of each task.
 

@@ -16,6 +16,7 @@ import torch
 
 from onelook import backbones
 from onelook.artifacts import load_backbone
+from onelook.audit import IMAGE_TASKS, TASKS, audit
 from onelook.backbones import Backbone
 from onelook.benchmark import Entry, compare
 from onelook.configuration import description
@@ -23,22 +24,26 @@ from onelook.data.embed import EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
+from onelook.data.synthetic import synthetic_suite
+from onelook.data.variants import variants
 from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.events import Notice
 from onelook.files import cache_home, replacing
-from onelook.methods import EndToEnd, ImageMethod, Method
+from onelook.methods import EndToEnd, Glance, ImageMethod, Method, settings_of
 from onelook.tasks import Embeddings
 from onelook.train import (
     EpisodicPretraining,
     ImageMetaTraining,
     MetaTrainConfig,
+    MixedConfig,
+    MixedTraining,
     PretrainConfig,
     Pretraining,
     recipes,
     seconds_of_a_step,
     train,
 )
-from onelook.train.recipes import MethodRequest, build, has_weights, ready
+from onelook.train.recipes import SHIPPED, MethodRequest, build, has_weights, ready
 from onelook.train.teacher import load_teacher
 
 N_VIEWS = 8
@@ -154,6 +159,43 @@ def meta_train(
     return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
 
 
+def meta_train_mixed(
+    sources: Sequence[str], request: MethodRequest, config: MixedConfig, run: Path, place: Place,
+    n_variants: int = 0, average: str = "none",
+) -> Generator[Any, None, Path]:  # fmt: skip
+    """A method for any task and any feature network; returns its path.
+
+    sources: DATA@FILE of a feature network, or synthetic:N for N made-up sets.
+    n_variants: of the features of each real source, as further feature networks (`data.variants`).
+    """
+    recipes.require_name(request)
+    method = build(request, TaskSpec(seed=config.seed))
+    if not isinstance(method, Glance):
+        raise SettingsError(f"Only glance is trained on several sources, and not {request.label}; give --data.")
+    training: list[Embeddings] = []
+    validation: list[Embeddings] = []
+    for i, source in enumerate(sources):
+        kind, _, number = source.partition(":")
+        if kind == "synthetic" and number.isdigit() and int(number) > 0:
+            training += synthetic_suite(config.seed, int(number))
+            continue
+        data, at, file = source.rpartition("@")
+        if not at:
+            raise SettingsError(f"A source is DATA@FILE of a feature network, or synthetic:N, but got {source!r}.")
+        backbone, _ = load_backbone(Path(file))
+        found = yield from features(data, "train", backbone, place, average=average)
+        training += [found, *variants(found, config.seed + i, n_variants)]
+        validation.append((yield from features(data, "val", backbone, place, average=average)))
+    if not validation:
+        raise SettingsError("Without a real source there is nothing to choose the best weights by; add DATA@FILE.")
+    objective = MixedTraining(method, training, validation, config)
+    about = {
+        "method": request.name, "settings": settings_of(method), **description(config), "sources": list(sources),
+        "variants": n_variants, "average": average, "features": recipes.features_digest(*training, *validation),
+    }  # fmt: skip
+    return (yield from train(objective, config.optimisation, about, run))
+
+
 def end_to_end(
     spec: TaskSpec, n_steps: int | None = None, tasks_per_step: int | None = None, learning_rate: float | None = None
 ) -> MetaTrainConfig:
@@ -215,6 +257,8 @@ class Comparison:
     n_tasks: int = 2000
     average: str = "none"
     """What else of an image goes into its feature, in training and testing (`parse_averaging`)."""
+    audited: bool = False
+    """Whether it is asked what the answers of the methods depend on, instead of how many are right."""
 
 
 @dataclass(frozen=True)
@@ -310,7 +354,27 @@ def _compare(comparison: Comparison, source: Source, place: Place) -> Generator[
         entries = []
         for request in comparison.requests:
             entries.append((yield from entry_of(request, spec, source, place)))
-        records += yield from compare(entries, source.test, spec, comparison.n_tasks, source.about)
+        job = _audit if comparison.audited else compare
+        records += yield from job(entries, source.test, spec, comparison.n_tasks, source.about)
+    return records
+
+
+def _audit(
+    entries: Sequence[Entry], test: Embeddings, spec: TaskSpec, n_tasks: int, about: dict[str, Any]
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    """A record of `onelook.audit` for each entry; a few tasks are enough for it."""
+    records = []
+    for entry in entries:
+        most = IMAGE_TASKS if isinstance(entry.method, ImageMethod) else TASKS
+        sampler = TaskSampler(test if entry.data is None else entry.data, spec)
+        found = yield from audit(entry.method, sampler, min(n_tasks, most))
+        records.append(
+            {
+                **about, "method": entry.label, "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query,
+                "protocol": spec.protocol, "seed": spec.seed, "transductive": entry.method.transductive,
+                **found.record(),
+            }
+        )  # fmt: skip
     return records
 
 
@@ -333,7 +397,7 @@ def entry_of(request: MethodRequest, spec: TaskSpec, source: Source, place: Plac
 
 
 def _learns(request: MethodRequest, spec: TaskSpec, feature_size: int) -> bool:
-    if request.file:
+    if request.file or request.name in SHIPPED:
         return False
     method = build(request, spec, feature_size)
     return method.needs_training_classes or has_weights(method)

@@ -18,6 +18,7 @@ from onelook.cli.options import (
     FINISHED,
     METHOD,
     NETWORK,
+    SOURCES,
     TEACHER,
     Average,
     Cache,
@@ -44,7 +45,7 @@ from onelook.data.verify import verify
 from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.memory import keep_freed_memory
 from onelook.methods import parameters_of
-from onelook.train import MetaTrainConfig, Optimisation, PretrainConfig
+from onelook.train import MetaTrainConfig, MixedConfig, Optimisation, PretrainConfig
 from onelook.train.recipes import parse_request
 
 app = typer.Typer(
@@ -178,6 +179,8 @@ def train(
     tasks_per_step: Annotated[int | None, typer.Option(min=1, help="Where a feature network is trained.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of Adam, at its highest, likewise.")] = None,
     average: Average = "none",
+    sources: Annotated[str | None, typer.Option(help=SOURCES)] = None,
+    variants: Annotated[int, typer.Option(min=0, help="Of the features of each of --sources.")] = 0,
     image_size: ImageSize = None,
     out: Out = Path("runs/method"),
     precision: Precision = "auto", seed: Seed = 0, home: Home = None, cache: Cache = None, as_json: Json = False,
@@ -191,6 +194,12 @@ def train(
     request = parse_request(method)
     spec = TaskSpec(way, shot, query, seed=seed)
     writable(out)
+    if sources is not None:
+        mixed = MixedConfig(steps or MixedConfig.n_steps, tasks_per_step or MixedConfig.tasks_per_step, seed=seed)
+        job = workflows.meta_train_mixed(sources.split(","), request, mixed, out, place, variants, average)
+        path = run(job, "training")
+        console.print_artifact(artifacts.load(path, "method"), path, as_json)
+        return
     along = end_to_end or (not request.file and "backbone" in parameters_of(request.name))
     if average != "none" and (along or backbone in BACKBONES):
         raise SettingsError("A feature network that is trained along is trained on single images; give --average to "

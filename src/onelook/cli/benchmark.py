@@ -54,6 +54,7 @@ else:
 
 RUNS = "Folder of the rows. Those that are done in it are not made again."
 PACS = "A folder of domain/class/image, all domains with the same classes. Default: built-in glyphs of four domains."
+AUDIT = "Ask instead what the answers depend on: other queries, their order, other tasks, labels. Exit code 1: a leak."
 CELLS = "Folder of what is done, which is not done again: a file for each method in each cell."
 REFERENCES = f"The method that differences are to. Those to {INDUCTIVE} are recorded too."
 ROTATION = "The same with --rotation-weight, for the rows that need it."
@@ -75,21 +76,23 @@ def benchmark(
     tasks: Annotated[int, typer.Option(min=2)] = 2000,
     protocol: Annotated[str, typer.Option(help=f"{KNOWN}. Several with commas.")] = "balanced",
     average: Average = "none",
+    audit: Annotated[bool, typer.Option("--audit", help=AUDIT)] = False,
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")] = None,
     precision: Precision = "auto", home: Home = None, cache: Cache = None,
 ) -> None:  # fmt: skip
     """Compare methods on the same tasks. Those that learn are trained on the training classes first.
 
-    Example: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
-    --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json
+    Examples: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
+    --methods feature-averaging,sib --shot 1,5 --tasks 2000 --json results.json;
+    onelook benchmark --embeddings test.npz --methods prototypical,pt-map --audit
     """
     if context.invoked_subcommand is not None:
         _nothing_before(context, context.invoked_subcommand)
         return
     requests = tuple(parse_request(text.strip()) for text in methods.split(","))
     specs = tuple(TaskSpec(way, n, query, p.strip(), seed, total) for p in protocol.split(",") for n in numbers(shot))
-    comparison = Comparison(requests, specs, tasks, average)
+    comparison = Comparison(requests, specs, tasks, average, audit)
     place = place_of(cache, home, precision)
     if json is not None:
         writable(json.parent, json)
@@ -99,10 +102,13 @@ def benchmark(
         job = workflows.benchmark(comparison, data, split, backbone, place)
     else:
         raise SettingsError("A comparison needs features: give --backbone FILE with --data, or --embeddings FILE.")
-    records = run(job, "benchmark")
+    records = run(job, "audit" if audit else "benchmark")
     if json is not None:
         artifacts.save_results(records, json)
-    console.print_records(records, as_json=False)
+    if not audit:
+        console.print_records(records, as_json=False)
+    elif console.print_audits(records):
+        raise typer.Exit(1)
 
 
 def _nothing_before(context: Context, word: str) -> None:

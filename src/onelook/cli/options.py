@@ -17,6 +17,7 @@ NETWORK = "A feature network made by `onelook pretrain`; or the name of a new on
 METHOD = f"One of {', '.join(METHODS)}; with settings: sib:n_steps=5:recipe=published."
 SEVERAL = "Names with settings, or files of trained methods, divided by commas. Differences are to the first."
 END_TO_END = "Train the feature network along, from where `pretrain` left it."
+SOURCES = "For one method that serves all: DATA@FILE of a feature network, or synthetic:N, divided by commas."
 NPZ = "An .npz file of features (N, D) and labels (N), instead of data and backbone."
 HOME = "Where the standard sets are. Default: $ONELOOK_DATA, or the user's cache folder."
 CACHE = "Where features are kept. Default: $ONELOOK_CACHE, or the user's cache folder."

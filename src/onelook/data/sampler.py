@@ -1,5 +1,6 @@
 """Tasks drawn from a labelled data set. Task i is a pure function of (seed, i)."""
 
+import itertools
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,9 @@ class TaskSampler:
         # Of each class, so that no class of a balanced task is short of images.
         reserve = -(-self.n_known // spec.n_way) if spread.is_balanced else 1
         needed = spec.n_shot + reserve
-        rows = [np.flatnonzero(labels == k) for k in range(len(data.class_names))]
+        order = np.argsort(labels, kind="stable")
+        ends = np.searchsorted(labels[order], np.arange(len(data.class_names) + 1))
+        rows = [order[start:end] for start, end in itertools.pairwise(ends)]
         self.classes = np.array([k for k, r in enumerate(rows) if len(r) >= needed], dtype=int)
         """The classes with enough images."""
         self.rows_of_class = rows

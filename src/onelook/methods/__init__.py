@@ -18,6 +18,7 @@ from onelook.methods.dynamic import DynamicFewShot as DynamicFewShot
 from onelook.methods.em_dirichlet import EMDirichlet as EMDirichlet
 from onelook.methods.end_to_end import EndToEnd as EndToEnd
 from onelook.methods.feature_averaging import FeatureAveraging as FeatureAveraging
+from onelook.methods.glance import Glance as Glance
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.ilpc import ILPC as ILPC
 from onelook.methods.label_spreading import LabelSpreading as LabelSpreading
@@ -45,17 +46,18 @@ from onelook.methods.transductive_fine_tuning import TransductiveFineTuning as T
 
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
+    "alpha-tim": AlphaTIM,
     "bd-cspn": BDCSPN,
     "bms": BMS,
-    "alpha-tim": AlphaTIM,
     "ctm": CategoryTraversal,
     "dynamic": DynamicFewShot,
     "em-dirichlet": EMDirichlet,
     "feature-averaging": FeatureAveraging,
+    "glance": Glance,
     "gnn": GraphNetwork,
-    "laplacianshot": LaplacianShot,
     "ilpc": ILPC,
     "label-spreading": LabelSpreading,
+    "laplacianshot": LaplacianShot,
     "leo": LEO,
     "logistic-regression": LogisticRegression,
     "maml": MAML,
@@ -63,9 +65,9 @@ METHODS: dict[str, type[Method]] = {
     "matching": MatchingNetworks,
     "metaoptnet": MetaOptNet,
     "paddle": PADDLE,
+    "protolp": ProtoLP,
     "prototypical": PrototypicalNetworks,
     "pt-map": PTMAP,
-    "protolp": ProtoLP,
     "r2d2": RidgeRegression,
     "relation": RelationNetworks,
     "sib": SIB,

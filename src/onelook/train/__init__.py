@@ -11,5 +11,7 @@ from onelook.train.loop import Stepped as Stepped
 from onelook.train.loop import Validated as Validated
 from onelook.train.loop import seconds_of_a_step as seconds_of_a_step
 from onelook.train.loop import train as train
+from onelook.train.mixed import MixedConfig as MixedConfig
+from onelook.train.mixed import MixedTraining as MixedTraining
 from onelook.train.pretraining import PretrainConfig as PretrainConfig
 from onelook.train.pretraining import Pretraining as Pretraining

@@ -58,6 +58,10 @@ END_TO_END = MetaTrainConfig(
 """How a method is trained together with a feature network that was pretrained."""
 
 
+SHIPPED = {"glance": Path(__file__).parent.parent / "weights" / "glance.safetensors"}
+"""Weights that come with the package: methods of these names need no training."""
+
+
 @dataclass(frozen=True)
 class MethodRequest:
     """What a person asks for: a name with settings, or the file of a trained method."""
@@ -70,35 +74,61 @@ class MethodRequest:
     @property
     def label(self) -> str:
         plain = [f"{k}={v}" for k, v in self.settings.items()]
+        if self.file:
+            return ":".join([str(self.file), *plain])
         return ":".join([self.name, *plain, *([] if self.recipe == "fast" else [f"recipe={self.recipe}"])])
 
 
 def parse_request(text: str) -> MethodRequest:
-    """`name`, `name:setting=value:…:recipe=published`, or the path of a trained method."""
+    """`name`, `name:setting=value:…:recipe=published`, or the path of a trained method, with settings too."""
     name, *pairs = text.split(":")
     if name not in methods.METHODS:
         if Path(text).is_file():
             return MethodRequest(text, file=Path(text))  # the last part alone is often "model" for all of them
+        if pairs and Path(name).is_file():
+            method, _ = load_method(Path(name))
+            own = methods.name_of(method)
+            request = MethodRequest(text, _settings(own, pairs, text), file=Path(name))
+            _with_settings(method, request)
+            return request
         if "/" in text or text.endswith(".safetensors"):
             raise SettingsError(f"There is no file {text}; give that of a trained method, or the name of one.")
         raise unknown_name("method", name, methods.METHODS)
-    settings = {}
+    settings = _settings(name, pairs, text)
+    recipe = str(settings.pop("recipe", "fast"))
+    if recipe not in RECIPES:
+        raise unknown_name("recipe", recipe, RECIPES)
+    request = MethodRequest(name, settings, recipe)
+    build(request, TaskSpec())  # what cannot be built is refused before any work
+    return request
+
+
+def _settings(name: str, pairs: list[str], text: str) -> dict[str, Any]:
+    """Settings of the method of that name, and its recipe, as they stand after its name in `text`."""
+    known = {*methods.parameters_of(name)} - {"feature_size", "n_way", "n_classes", "backbone"} | {"recipe"}
+    settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise SettingsError(f"{pair!r} in {text!r} is not a setting; write {name}:setting=value.")
-        settings[key] = _value(value)
-    recipe = str(settings.pop("recipe", "fast"))
-    if recipe not in RECIPES:
-        raise unknown_name("recipe", recipe, RECIPES)
-    known = set(methods.parameters_of(name)) - {"feature_size", "n_way", "n_classes", "backbone"}
-    for key, value in settings.items():
         if key not in known:
-            raise unknown_name(f"setting of {name}", key, {*known, "recipe"})
-        settings[key] = _of_its_kind(name, key, value)
-    request = MethodRequest(name, settings, recipe)
-    build(request, TaskSpec())  # what cannot be built is refused before any work
-    return request
+            raise unknown_name(f"setting of {name}", key, known)
+        settings[key] = _value(value) if key == "recipe" else _of_its_kind(name, key, _value(value))
+    return settings
+
+
+def _with_settings(method: Method, request: MethodRequest) -> Method:
+    """The same weights under other settings. Raises SettingsError where they are weights of another size."""
+    if not request.settings:
+        return method
+    again = methods.create(methods.name_of(method), **(methods.settings_of(method) | request.settings))
+    try:
+        again.load_state_dict(method.state_dict())
+    except RuntimeError as error:
+        own = {key: getattr(method, key) for key in request.settings}
+        raise SettingsError(f"The trained weights of {request.label} were made for {own}; leave that as it is, or "
+                            f"train others (`onelook train`).") from error  # fmt: skip
+    return again.eval()
 
 
 def _value(text: str) -> Any:
@@ -141,11 +171,15 @@ def ready(
 
     A training that was done before, of the same settings on the same features, is found again under `runs`.
     """
-    if request.file:
-        method, about = load_method(request.file)
+    file = request.file or SHIPPED.get(request.name)
+    if file:
+        method, about = load_method(file)
         if not isinstance(method, ImageMethod):
-            require_feature_size(method, feature_size, str(request.file))
+            require_feature_size(method, feature_size, str(file))
+            method = _with_settings(method, request)
         config = about.get("config", {})
+        if request.file is None:
+            return Ready(method, {"weights": "shipped"})
         return Ready(method, {"trained_on": config.get("trained_on", config.get("data", ""))})
     require_features(request)
     method = build(request, spec, feature_size, _n_classes(training))

@@ -1,0 +1,59 @@
+"""Networks over a table of queries and classes that do not care in which order either stands.
+
+Jason Hartford, Devon Graham, Kevin Leyton-Brown, Siamak Ravanbakhsh. Deep Models of Interactions Across Sets.
+ICML 2018, arXiv:1803.02879. Each layer sees of an entry itself and the means over its column, its row and the table;
+here the means are weighted by how far a query belongs to a class, so that with a hundred classes a column's mean is
+still that of its members.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ExchangeableLayer(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.entry = nn.Linear(width, width)
+        self.of_query = nn.Linear(width, width, bias=False)
+        self.of_class = nn.Linear(width, width, bias=False)
+        self.of_task = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "T Q K H"], share: Float[Tensor, "T Q K"], column_share: Float[Tensor, "T Q K"]
+    ) -> Float[Tensor, "T Q K H"]:
+        row_TQ1H = share.unsqueeze(2) @ x
+        column_TKH = torch.einsum("tqk,tqkh->tkh", column_share, x)
+        task_T1H = column_TKH.mean(1, keepdim=True)
+        column = (self.of_class(column_TKH) + self.of_task(task_T1H)).unsqueeze(1)
+        return self.entry(x) + self.of_query(row_TQ1H) + column  # type: ignore[no-any-return]
+
+
+class ExchangeableNetwork(nn.Module):
+    """From statistics of entries, queries, classes and the task to `n_out` numbers an entry, at first all zero."""
+
+    def __init__(
+        self, n_entry: int, n_query: int, n_class: int, n_task: int, width: int, n_layers: int, n_out: int
+    ) -> None:
+        super().__init__()
+        self.entry = nn.Linear(n_entry, width)
+        self.of_query = nn.Linear(n_query, width, bias=False)
+        self.of_class = nn.Linear(n_class, width, bias=False)
+        self.of_task = nn.Linear(n_task, width, bias=False)
+        self.layers = nn.ModuleList(ExchangeableLayer(width) for _ in range(n_layers))
+        self.out = nn.Linear(width, n_out)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, entries: Float[Tensor, "T Q K E"], queries: Float[Tensor, "T Q R"], classes: Float[Tensor, "T K C"],
+        task: Float[Tensor, "T G"], share: Float[Tensor, "T Q K"],
+    ) -> Float[Tensor, "T Q K O"]:  # fmt: skip
+        """share: how far each query belongs to each class; rows add up to 1."""
+        column_share = share / (share.sum(1, keepdim=True) + 1e-3)
+        column = self.of_class(classes) + self.of_task(task).unsqueeze(1)
+        x = functional.gelu(self.entry(entries) + self.of_query(queries).unsqueeze(2) + column.unsqueeze(1))
+        for layer in self.layers:
+            x = x + functional.gelu(layer(x, share, column_share))
+        return self.out(x)  # type: ignore[no-any-return]

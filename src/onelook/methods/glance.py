@@ -1,0 +1,289 @@
+"""Glance: synthetic gradients for any number of classes, in any proportions, on the features of any network.
+
+Onelook's own method: SIB (Hu et al., ICLR 2020, arXiv:2004.12696) grown up. SIB's gradient network reads the K scores
+of a query in the order of the classes, so it serves one K and depends on what the classes are called; of the other
+queries it knows nothing but through a normalisation. This one is equivariant: it treats all classes alike and all
+queries alike (`exchangeable`), and it reads no features, only what the features of every network have: distances in
+units of how far the classes lie apart, posteriors, margins, what the neighbours are taken for, how frequent the
+classes seem to be. One set of weights serves any number of classes, shots and queries, and any feature network.
+
+The local model has one mean w_k a class. With features of length 1 the scores are
+    z_ik = -lambda d_ik + v_k + Delta_ik,   d_ik = |q_i - w_k|^2 / (mean squared distance between the class means),
+and a step along the made-up gradient g_ik of the loss by -z_ik, with the labelled examples (n_k of mean m_k) kept, is
+    w_k <- w_k + rate (n_k (m_k - w_k) + sum_i g_ik (q_i - w_k)) / (n_k + sum_i g_ik).
+The gradient network makes Delta and the gate in g = gate softmax(z). Where it says nothing, a step is one of soft
+k-means with estimated proportions v (expectation maximisation). The other end is optimal transport: a small second
+network judges from the spread of the estimated proportions how far to believe in the expected ones (equal ones, or
+those that one is told), and this belief moves v, and the masses of a Sinkhorn plan that the gradient network reads,
+from the estimated proportions (0) to the expected ones (1). Told proportions are believed.
+
+All is differentiable and in closed form. Meta-training descends the cross-entropy of the queries after every step, the
+last counting most, and that of their proportions.
+"""
+
+import math
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onelook import ops
+from onelook.errors import SettingsError
+from onelook.methods.base import Method
+from onelook.methods.exchangeable import ExchangeableNetwork
+from onelook.tasks import Tasks
+
+
+class Glance(Method):
+    transductive: ClassVar[bool] = True
+    assumes_balanced_queries: ClassVar[bool] = False
+
+    def __init__(
+        self, proportions: str = "unknown", n_steps: int = 5, width: int = 32, n_layers: int = 2, n_neighbours: int = 12
+    ) -> None:
+        """
+        proportions: how frequent the classes are among the queries: "unknown", "balanced", or the numbers themselves,
+            of class 0, 1, … and divided by slashes ("0.5/0.3/0.2").
+        n_steps: those of the gradient network.
+        width, n_layers: of the gradient network.
+        n_neighbours: the most similar rows that tell what a query may be.
+        """
+        super().__init__()
+        if n_steps < 1 or width < 1 or n_layers < 1 or n_neighbours < 2:
+            raise SettingsError(
+                f"Glance needs n_steps >= 1, width >= 1, n_layers >= 1 and n_neighbours >= 2, but got "
+                f"n_steps={n_steps}, width={width}, n_layers={n_layers}, n_neighbours={n_neighbours}."
+            )
+        self._told = _parsed(proportions)
+        self.proportions = proportions
+        self.n_steps = n_steps
+        self.width = width
+        self.n_layers = n_layers
+        self.n_neighbours = n_neighbours
+        self.log_scale = nn.Parameter(torch.full((n_steps + 1,), math.log(8.0)))
+        self.log_scale_of_task = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), _silent(16))
+        self.rate = nn.Parameter(torch.zeros(n_steps))
+        self.log_prior_count = nn.Parameter(torch.tensor(math.log(2.0)))
+        self.log_reach = nn.Parameter(torch.tensor([0.0, 1.0]))
+        self.belief = nn.Sequential(nn.Linear(10, 24), nn.Tanh(), nn.Linear(24, 1))
+        self.gradient_network = ExchangeableNetwork(13, 4, 7, 7, width, n_layers, n_out=2)
+
+    def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        return self.trajectory(tasks)[-1]
+
+    def trajectory(self, tasks: Tasks, told: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
+        """Logits after 0, 1, … n_steps steps. told: proportions instead of those of the settings, NaN: unknown."""
+        scene = self._scene(tasks, told)
+        weights, log_share = scene.means, _relative(scene.expected)
+        logits = self._scores(0, weights, log_share, scene)
+        answers = [logits]
+        for step in range(self.n_steps):
+            view = self._view(step, logits, weights, log_share, scene)
+            delta, gate = self.gradient_network(*view.statistics, view.posterior).unbind(-1)
+            # The factors bring the network's first outputs to the size of scores.
+            g_TQK = (logits + 4 * delta).softmax(-1) * 2 * torch.sigmoid(2 * gate)
+            count_TK = scene.shots + g_TQK.sum(1)
+            target = (scene.shots.unsqueeze(-1) * scene.means + g_TQK.mT @ scene.query) / count_TK.unsqueeze(-1)
+            weights = weights + torch.sigmoid(self.rate[step]) * (target - weights)
+            estimated = self._estimated(g_TQK)
+            log_share = view.belief * _relative(scene.expected) + (1 - view.belief) * _relative(estimated)
+            logits = self._scores(step + 1, weights, log_share, scene) + 4 * delta
+            answers.append(logits)
+        return torch.stack(answers)
+
+    def loss(self, tasks: Tasks, told: Float[Tensor, "T K"] | None = None) -> Float[Tensor, ""]:
+        if tasks.query_labels is None:
+            raise ValueError("training needs tasks with query labels")
+        known = tasks.query_labels >= 0  # the others are of no class of their task
+        labels = tasks.query_labels.clamp_min(0)
+        true_TK = (ops.one_hot(labels, tasks.n_way, tasks.query.dtype) * known.unsqueeze(-1)).sum(1)
+        true_TK = true_TK / true_TK.sum(1, keepdim=True)
+        losses = []
+        for logits in self.trajectory(tasks, told):
+            mean_TK = logits.softmax(-1).mean(1).clamp_min(1e-4)
+            of_proportions = -(true_TK * mean_TK.log()).sum(1).mean()
+            losses.append(functional.cross_entropy(logits[known], labels[known]) + 0.5 * of_proportions)
+        weight = 0.5 ** torch.arange(self.n_steps, -1, -1, dtype=tasks.query.dtype)
+        # In units of not knowing anything, so that tasks of many classes do not weigh more.
+        return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
+
+    def _scene(self, tasks: Tasks, told: Float[Tensor, "T K"] | None) -> "_Scene":
+        support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
+        hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
+        means = ops.class_means(support, tasks.support_labels, tasks.n_way)
+        shots = hot.sum(1)
+        apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (tasks.n_way - 1)
+        # Means nearer than this would make rounding look like evidence, and gradients overflow.
+        unit = apart.clamp_min(1e-3).view(-1, 1, 1)
+        scatter = hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True)
+        spread = scatter.squeeze(-1) / (shots - 1).clamp_min(1) / unit.squeeze(-1)
+        n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
+        similarity, neighbours = ops.nearest_rows(query, torch.cat([support, query], 1), n)
+        # The farthest neighbour weighs nothing, so that no answer jumps where two rows change places.
+        nearness = ((similarity - similarity[..., -1:]) / unit).unsqueeze(2)
+        reach = torch.expm1((self.log_reach.exp().unsqueeze(-1) * nearness).clamp_max(10.0))
+        reach = reach / (reach.sum(-1, keepdim=True) + 1e-3)
+        density = _log(2 * (1 - similarity.mean(-1)) / unit.squeeze(-1))
+        distance = ops.squared_distance(query, means) / unit
+        least = distance.amin(-1)
+        sizes = (math.log(query.shape[1]) / 4, math.log(tasks.n_way) / 2)
+        ease = (_log(least.mean(1)), _log((distance.mean(-1) - least).mean(1)))
+        about = torch.stack([*(shots.new_full(shots.shape[:1], x) for x in sizes), shots.mean(1).log(), *ease], -1)
+        log_scale = self.log_scale_of_task(torch.cat([about, unit.view(-1, 1).log() / 4], -1)).unsqueeze(-1)
+        expected, is_told = self._expected(tasks, told)
+        return _Scene(query, means, shots, hot, unit, spread, density, neighbours, reach, about, log_scale, expected,
+                      is_told)  # fmt: skip
+
+    def _expected(self, tasks: Tasks, told: Float[Tensor, "T K"] | None) -> tuple[Tensor, Tensor]:
+        """The proportions (T, K) to begin with, and whether (T, 1) they are told."""
+        even = tasks.query.new_full((len(tasks), tasks.n_way), 1 / tasks.n_way)
+        if told is None and self._told:
+            if len(self._told) != tasks.n_way:
+                raise SettingsError(f"Glance was told the proportions of {len(self._told)} classes, but the tasks have "
+                                    f"{tasks.n_way}.")  # fmt: skip
+            told = even.new_tensor(self._told).expand_as(even)
+        elif told is None:
+            told = even if self.proportions == "balanced" else even * torch.nan
+        is_told = ~told.isnan().any(1, keepdim=True)
+        return torch.where(is_told, told, even).clamp_min(1e-4), is_told
+
+    def _scores(
+        self, step: int, weights: Float[Tensor, "T K D"], log_share: Float[Tensor, "T K"], scene: "_Scene"
+    ) -> Float[Tensor, "T Q K"]:
+        distance = ops.squared_distance(scene.query, weights) / scene.unit
+        scale = (self.log_scale[step] + scene.log_scale).exp()
+        return log_share.unsqueeze(1) - scale * (distance - distance.amin(-1, keepdim=True))
+
+    def _estimated(self, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
+        """Proportions with a learned number of queries that each class is believed to have had before."""
+        count = share.sum(1) + self.log_prior_count.exp()
+        return count / count.sum(1, keepdim=True)
+
+    def _view(
+        self, step: int, logits: Float[Tensor, "T Q K"], weights: Float[Tensor, "T K D"],
+        log_share: Float[Tensor, "T K"], scene: "_Scene",
+    ) -> "_View":  # fmt: skip
+        """What the gradient network reads: statistics that every feature network has."""
+        n_query, n_way = logits.shape[1:]
+        log_p = logits.log_softmax(-1)
+        p = log_p.exp()
+        entropy = -(p * log_p).sum(-1)
+        distance = ops.squared_distance(scene.query, weights) / scene.unit
+        least = distance.amin(-1)
+        estimated = self._estimated(p)
+        belief = self._belief(step, logits, p, entropy, scene)
+        mass = (n_query * (belief * scene.expected + (1 - belief) * estimated)).clamp_min(1e-3)
+        log_plan = ops.sinkhorn(logits, mass, 3)
+        best = logits.topk(2, -1).values
+        rival = torch.where(logits >= best[..., :1], best[..., 1:], best[..., :1])
+        near, wide, near_of_near = self._neighbours_say(p, scene)
+        entries = torch.stack(
+            [
+                4 * (least.unsqueeze(-1) - distance).clamp_min(-4), log_p.clamp_min(-12) / 4, p,
+                (logits - rival).clamp(-12, 12) / 4,
+                log_plan.clamp_min(-12) / 4, log_plan.exp(), (log_plan - log_p).clamp(-6, 6),
+                near, (near + 0.05).log(), wide, (wide + 0.05).log(), near_of_near, (near_of_near + 0.05).log(),
+            ], -1,
+        )  # fmt: skip
+        queries = torch.stack(
+            [entropy / math.log(n_way), (best[..., 0] - best[..., 1]).clamp_max(20), scene.density, _log(least)], -1
+        )
+        compactness = _log((p * distance).sum(1) / (p.sum(1) + 1e-3))
+        classes = torch.stack(
+            [log_share, estimated * n_way, _relative(mass / n_query), compactness, scene.spread,
+             _log(distance.amin(1)), scene.shots.log()], -1,
+        )  # fmt: skip
+        progress = torch.full_like(belief, step / self.n_steps)
+        task = torch.cat([scene.about, belief, progress], -1)
+        return _View((entries, queries, classes, task), p, belief)
+
+    def _belief(
+        self, step: int, logits: Float[Tensor, "T Q K"], p: Float[Tensor, "T Q K"], entropy: Float[Tensor, "T Q"],
+        scene: "_Scene",
+    ) -> Float[Tensor, "T 1"]:  # fmt: skip
+        """How far the expected proportions are believed, 0 to 1, by how far the estimated ones are from them."""
+        n_query, n_way = logits.shape[1:]
+        plan = ops.sinkhorn(logits, n_query * scene.expected, 3).exp()
+        ratio = p.mean(1) * n_way
+        off = (ratio - n_way * scene.expected).square().mean(1)
+        moved = (p - plan).abs().sum(-1).mean(1)
+        evidence = torch.stack(
+            [_log(off) / 2, ratio.amax(1).log(), ratio.amin(1).clamp_min(1e-2).log(), moved.clamp_min(1e-3).log(),
+             entropy.mean(1), torch.full_like(off, step / self.n_steps), scene.about[:, 3] - scene.about[:, 4]], -1,
+        )  # fmt: skip
+        belief = torch.sigmoid(self.belief(torch.cat([evidence, scene.about[:, :3]], -1)))
+        return torch.where(scene.is_told, torch.ones_like(belief), belief)
+
+    def _neighbours_say(self, p: Float[Tensor, "T Q K"], scene: "_Scene") -> tuple[Tensor, Tensor, Tensor]:
+        """What the nearest rows are taken for, with a short and a long reach, and what those nearest to them are."""
+        n_rows = scene.support_hot.shape[1] + p.shape[1]
+        own = 1 - scene.reach.sum(-1)  # where all rows are equally far, a row has its own answer only
+        offset = n_rows * torch.arange(len(p), device=p.device).view(-1, 1, 1)
+
+        def heard(of_queries: Tensor) -> Float[Tensor, "T Q 2 K"]:
+            rows = torch.cat([scene.support_hot, of_queries], 1).flatten(0, 1)
+            found = rows[(scene.neighbours + offset).flatten()].view(*scene.neighbours.shape, -1)
+            return scene.reach @ found + own.unsqueeze(-1) * of_queries.unsqueeze(2)
+
+        wide, near = heard(p).unbind(2)
+        return near, wide, heard(near)[:, :, 1]
+
+
+class _Scene(NamedTuple):
+    """What does not change during the steps. n nearest rows of support and queries, B = 2 reaches, G sizes."""
+
+    query: Float[Tensor, "T Q D"]
+    means: Float[Tensor, "T K D"]
+    shots: Float[Tensor, "T K"]
+    support_hot: Float[Tensor, "T S K"]
+    unit: Float[Tensor, "T 1 1"]
+    """Of all squared distances: their mean between the class means."""
+    spread: Float[Tensor, "T K"]
+    density: Float[Tensor, "T Q"]
+    neighbours: Int[Tensor, "T Q n"]
+    reach: Float[Tensor, "T Q B n"]
+    about: Float[Tensor, "T G"]
+    log_scale: Float[Tensor, "T 1 1"]
+    expected: Float[Tensor, "T K"]
+    is_told: Bool[Tensor, "T 1"]
+
+
+class _View(NamedTuple):
+    statistics: tuple[Tensor, Tensor, Tensor, Tensor]
+    """Of entries, queries, classes and the task."""
+    posterior: Float[Tensor, "T Q K"]
+    belief: Float[Tensor, "T 1"]
+
+
+def _parsed(proportions: str) -> tuple[float, ...]:
+    """The numbers; none where the word says it all."""
+    if proportions in ("unknown", "balanced"):
+        return ()
+    try:
+        numbers = [float(part) for part in proportions.split("/")]
+    except ValueError:
+        numbers = []
+    if len(numbers) < 2 or not all(0 <= x < math.inf for x in numbers) or not sum(numbers) > 0:
+        raise SettingsError(
+            f"Proportions are unknown, balanced, or a number for each class (0.5/0.3/0.2), but got {proportions!r}."
+        )
+    return tuple(x / sum(numbers) for x in numbers)
+
+
+def _silent(size: int) -> nn.Linear:
+    """A layer that says nothing at first."""
+    layer = nn.Linear(size, 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _log(x: Tensor) -> Tensor:
+    return x.clamp_min(1e-6).log()
+
+
+def _relative(proportions: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
+    """Logarithms, 0 for equal proportions."""
+    return proportions.log() + math.log(proportions.shape[1])

@@ -1,0 +1,126 @@
+"""Mixed meta-training: one method on tasks of many data sets and feature networks, of every size and protocol."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from onelook import ops
+from onelook.artifacts import Artifact, method_artifact
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.errors import DataError
+from onelook.events import finish
+from onelook.methods import Glance
+from onelook.scoring import Interval, mean_accuracy
+from onelook.tasks import Embeddings, Tasks
+from onelook.train.loop import Optimisation
+
+
+@dataclass(frozen=True)
+class MixedConfig:
+    """What is in a tuple more than once is drawn more often."""
+
+    n_steps: int = 6000
+    tasks_per_step: int = 16
+    ways: tuple[int, ...] = (2, 3, 5, 5, 5, 5, 5, 5, 5, 5, 10, 20)
+    shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 5, 5, 5, 5, 10)
+    totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 75, 75, 75, 75, 150)
+    """All queries of a task."""
+    balanced: float = 0.4
+    """The part of the tasks whose queries are balanced. The larger it is, the more a method that is not told the
+    proportions expects them to be equal."""
+    unbalanced: tuple[str, ...] = (
+        "dirichlet:0.5", "dirichlet:0.5", "dirichlet:1", "dirichlet:2", "dirichlet:2", "dirichlet:2", "dirichlet:2",
+        "dirichlet:5", "long-tail:10", "present:1", "present:2",
+    )  # fmt: skip
+    unequal_shots: float = 0.1
+    unknown: float = 0.05
+    """The part of the tasks in which up to a third of the queries are of no class of theirs."""
+    told_balanced: float = 0.45
+    """The part of the balanced steps whose method is told so."""
+    told: float = 0.15
+    """The part of the other steps whose method is told the true proportions."""
+    optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation("adam", learning_rate=3e-3, weight_decay=0.0, schedule="one-cycle",
+                                             clip_norm=1.0)
+    )  # fmt: skip
+    validate_every: int = 1000
+    n_validation_tasks: int = 200
+    """Of each protocol, shot and validation set."""
+    seed: int = 0
+
+
+class MixedTraining:
+    """Each step takes tasks of one kind from one source; step i is a pure function of (seed, i)."""
+
+    def __init__(
+        self, method: Glance, sources: Sequence[Embeddings], validation: Sequence[Embeddings], config: MixedConfig
+    ) -> None:
+        self.module = self.method = method
+        self.sources = sources
+        self.validation = validation
+        self.config = config
+        self.n_steps = config.n_steps
+        self.validate_every = config.validate_every
+
+    def loss(self, step: int) -> Tensor:
+        config = self.config
+        rng = np.random.default_rng([config.seed, step])
+        source, spec = self.sources[int(rng.integers(len(self.sources)))], self._spec(rng)
+        is_told = rng.random() < (config.told_balanced if spec.spread.is_balanced else config.told)
+        tasks = _sample(source, spec, range(step * config.tasks_per_step, (step + 1) * config.tasks_per_step))
+        return self.method.loss(tasks, proportions(tasks) if is_told else None)
+
+    def _spec(self, rng: np.random.Generator) -> TaskSpec:
+        config = self.config
+        way, shot, total = (int(rng.choice(of)) for of in (config.ways, config.shots, config.totals))
+        protocol = "balanced" if rng.random() < config.balanced else str(rng.choice(config.unbalanced))
+        if rng.random() < config.unequal_shots:
+            protocol += "+unequal-shots"
+        if rng.random() < config.unknown:
+            protocol += f"+unknown:{rng.choice([0.1, 0.2, 0.33])}"
+        return TaskSpec(way, shot, 1, protocol, config.seed, total)
+
+    def validate(self) -> Interval:
+        specs = [
+            TaskSpec(n_shot=shot, protocol=protocol)
+            for shot in (1, 5) for protocol in ("balanced", "dirichlet:2", "dirichlet:0.5")
+        ]  # fmt: skip
+        n_tasks = self.config.n_validation_tasks
+        found = [finish(mean_accuracy(self.method, data, spec, n_tasks)) for data in self.validation for spec in specs]
+        half_width = math.hypot(*(one.ci95 for one in found)) / len(found)
+        return Interval(sum(one.mean for one in found) / len(found), half_width)
+
+    def artifact(self, about: dict[str, Any]) -> Artifact:
+        return method_artifact(self.method, about)
+
+
+def proportions(tasks: Tasks) -> Float[Tensor, "T K"]:
+    """The true ones, of the queries whose class the task has."""
+    assert tasks.query_labels is not None
+    count = ops.one_hot(tasks.query_labels, tasks.n_way, tasks.query.dtype).sum(1)
+    return count / count.sum(1, keepdim=True)
+
+
+def _sample(data: Embeddings, spec: TaskSpec, tasks: Sequence[int]) -> Tasks:
+    """As near to the specification as the data allows: fewer queries, then shots, then ways."""
+    while True:
+        try:
+            return TaskSampler(data, spec).sample(tasks)
+        except DataError:
+            if spec.n_way == 2 and spec.n_shot == 1 and spec.total <= 4:
+                raise
+            spec = _smaller(spec)
+
+
+def _smaller(spec: TaskSpec) -> TaskSpec:
+    total = spec.total
+    if total > 2 * spec.n_way:
+        return replace(spec, n_total=total // 2)
+    if spec.n_shot > 1:
+        return replace(spec, n_shot=spec.n_shot - 1)
+    return replace(spec, n_way=spec.n_way - 1)

@@ -16,7 +16,7 @@ from onelook.errors import DataError, SettingsError, UserError
 from onelook.events import Notice, finish
 from onelook.experiments import protocols as module
 from onelook.experiments.protocols import INDUCTIVE, PROTOCOL_METHODS, PROTOCOLS, ProtocolsConfig, protocols
-from onelook.methods import PrototypicalNetworks
+from onelook.methods import Glance, PrototypicalNetworks
 from onelook.scoring import interval, paired, task_accuracies
 from onelook.tasks import Embeddings
 from onelook.train import Stepped
@@ -211,6 +211,18 @@ def test_other_features_settings_or_code_are_other_figures(
     code = module._code
     monkeypatch.setattr(module, "_code", lambda m: "mended" if type(m).__name__ == "TIM" else code(m))
     assert [label for label, _ in run(made[0], small).measured] == ["tim"]
+
+
+def test_the_code_of_a_method_is_that_of_its_parts_and_of_what_it_derives_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    content = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.stem), content(path))[1])
+    codes = {module._code(method) for method in (method_of("tim"), method_of("tim:temperature=3"))}
+    assert len(codes) == 1
+    assert {"tim", "preprocessing", "base"} == set(read)
+    read.clear()
+    assert module._code(Glance()) not in codes
+    assert {"glance", "exchangeable"} <= set(read)
 
 
 def test_a_trained_method_is_known_by_its_weights_and_not_by_the_name_of_its_file(tmp_path: Path) -> None:

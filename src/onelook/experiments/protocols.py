@@ -10,7 +10,6 @@ A method that has met a cell is kept in a file of its own, with the accuracy of 
 So a method that is added later is compared, pair by pair, with those that are there.
 """
 
-import hashlib
 import inspect
 import itertools
 import json
@@ -220,10 +219,10 @@ def _weights(method: Method) -> str:
 
 
 def _code(method: Method) -> str:
-    """Of the file that the method is written in: a method that was mended meets its tasks again."""
-    module = inspect.getmodule(type(method))
-    assert module is not None
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:16]
+    """Of the files that the method and its parts are written in: one that was mended meets its tasks again."""
+    kinds = {kind for part in method.modules() for kind in type(part).__mro__ if kind.__module__.startswith("onelook.")}
+    files = sorted({inspect.getsourcefile(kind) or "" for kind in kinds})
+    return digest(*(Path(file).read_bytes() for file in files)).hex()[:16]
 
 
 # ------------------------------------------------------------------------------------------------ cost and progress

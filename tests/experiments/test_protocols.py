@@ -16,7 +16,7 @@ from onelook.errors import DataError, SettingsError, UserError
 from onelook.events import Notice, finish
 from onelook.experiments import protocols as module
 from onelook.experiments.protocols import INDUCTIVE, PROTOCOL_METHODS, PROTOCOLS, ProtocolsConfig, protocols
-from onelook.methods import PrototypicalNetworks
+from onelook.methods import Glance, PrototypicalNetworks
 from onelook.scoring import interval, paired, task_accuracies
 from onelook.tasks import Embeddings
 from onelook.train import Stepped
@@ -213,6 +213,18 @@ def test_other_features_settings_or_code_are_other_figures(
     assert [label for label, _ in run(made[0], small).measured] == ["tim"]
 
 
+def test_the_code_of_a_method_is_that_of_its_parts_and_of_what_it_derives_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    content = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.stem), content(path))[1])
+    codes = {module._code(method) for method in (method_of("tim"), method_of("tim:temperature=3"))}
+    assert len(codes) == 1
+    assert {"tim", "preprocessing", "base"} == set(read)
+    read.clear()
+    assert module._code(Glance()) not in codes
+    assert {"glance", "exchangeable"} <= set(read)
+
+
 def test_a_trained_method_is_known_by_its_weights_and_not_by_the_name_of_its_file(tmp_path: Path) -> None:
     small = replace(CONFIG, shots=(1,), protocols=("balanced",), methods=())
     first, same, other = (tmp_path / f"{name}.safetensors" for name in ("first", "same", "other"))
@@ -276,7 +288,9 @@ def test_the_cost_is_told_before_any_figure_is_made(made: tuple[Path, Run]) -> N
     assert run.notices[1] == "cell 1 of 6: balanced, 3-way 1-shot, 12 queries"
     assert run.notices[3] == "cell 3 of 6: single, 3-way 1-shot, 1 query"
     first = run.events.index(next(e for e in run.events if isinstance(e, Notice)))
-    assert {e.stage for e in run.events[:first]} == {"a few tasks of each, to see what they cost"}
+    assert [e.stage for e in run.events[:first]] == [
+        *["drawing the tasks"] * 6, *["a few tasks of each, to see what they cost"] * 24,
+    ]  # fmt: skip
     assert {e.stage for e in run.events[first:] if not isinstance(e, Notice)} == set(METHODS)
 
 
@@ -287,9 +301,20 @@ def test_tasks_of_one_query_are_not_drawn_again_for_other_numbers_of_queries() -
     ]  # fmt: skip
 
 
+def test_one_shot_is_not_drawn_again_as_unequal_shots_unless_nothing_else_is_asked() -> None:
+    config = replace(CONFIG, protocols=("balanced", "balanced+unequal-shots", "present:2+unequal-shots"))
+    assert [(s.n_shot, s.protocol) for s in config.specs] == [
+        (1, "balanced"), (1, "present:2+unequal-shots"),
+        (2, "balanced"), (2, "balanced+unequal-shots"), (2, "present:2+unequal-shots"),
+    ]  # fmt: skip
+    one, other = (TaskSampler(source().test, TaskSpec(3, 1, 4, p)).digest(9) for p in config.protocols[:2])
+    assert one == other
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"protocols": ("balanced", "present:2"), "n_query": 22}, "A task needs 66 queries"),
         ({"shots": (1, 30)}, "need 3 classes of"), ({"ways": (3, 9)}, "9-way"), ({"reference": "tin"}, "no method"),
         ({"protocols": ("balanced", "even")}, "no protocol 'even'"), ({"methods": ("tim:x=1",)}, "setting of tim"),
     ],
@@ -305,7 +330,7 @@ def test_what_cannot_be_is_refused_before_any_work(change: dict[str, Any], words
 def test_there_is_no_default_method_or_protocol_that_does_not_exist() -> None:
     config = ProtocolsConfig()
     assert len(config.requests) == len(PROTOCOL_METHODS)
-    assert len(config.specs) == 2 * len(PROTOCOLS)
+    assert len(config.specs) == 2 * len(PROTOCOLS) - 1
     assert config.requests[0].label == PROTOCOL_METHODS[0]
 
 
@@ -314,7 +339,7 @@ def test_all_default_methods_meet_all_default_protocols(tmp_path: Path) -> None:
     known = random_embeddings(10, 60, n_views=2, seed=5)
     test = random_embeddings(8, 120, n_views=1)
     found = run(tmp_path, ProtocolsConfig(n_tasks=2), replace(source(known=known), test=test))
-    assert len(found.records) == 2 * len(PROTOCOLS) * len(PROTOCOL_METHODS)
+    assert len(found.records) == (2 * len(PROTOCOLS) - 1) * len(PROTOCOL_METHODS)
 
 
 def test_too_few_images_are_an_error_of_the_data() -> None:

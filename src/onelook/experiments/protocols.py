@@ -10,7 +10,6 @@ A method that has met a cell is kept in a file of its own, with the accuracy of 
 So a method that is added later is compared, pair by pair, with those that are there.
 """
 
-import hashlib
 import inspect
 import itertools
 import json
@@ -84,8 +83,14 @@ class ProtocolsConfig:
             TaskSpec(way, shot, self.n_query, protocol, self.seed, total)
             for way, shot, total, protocol in itertools.product(self.ways, self.shots, self.totals, self.protocols)
         ]
-        alone = [s for s in specs if s.spread.kind != "single" or s.n_total == self.totals[0]]  # it has one query
-        object.__setattr__(self, "specs", tuple(alone))
+        object.__setattr__(self, "specs", tuple(spec for spec in specs if not self._is_another(spec)))
+
+    def _is_another(self, spec: TaskSpec) -> bool:
+        """Whether its tasks are those of another cell: of one query, or of one shot, which cannot be unequal."""
+        if spec.spread.kind == "single" and spec.n_total != self.totals[0]:
+            return True
+        equal = spec.protocol.replace("+unequal-shots", "")
+        return spec.n_shot == 1 and equal != spec.protocol and equal in self.protocols
 
 
 def protocols(
@@ -96,8 +101,6 @@ def protocols(
     Beside its paired difference to the reference ("versus"), a record has that to the inductive method, and the harm:
     the share of the tasks in which it is below that ("against").
     """
-    for spec in config.specs:
-        TaskSampler(source.test, spec)  # too few classes or images are refused now, not after hours
     cells = yield from _cells(config, source, out, place)
     yield from _announce(cells, config.n_tasks)
     records = []
@@ -156,14 +159,17 @@ class _Cell:
 
 def _cells(config: ProtocolsConfig, source: Source, out: Path, place: Place) -> Generator[Any, None, list[_Cell]]:
     """What there is to do, with the methods trained that learn."""
+    digests = []
+    for i, spec in enumerate(config.specs):  # what has too few classes or images is refused now, not after hours
+        digests.append(TaskSampler(source.test, spec).digest(config.n_tasks))
+        yield Progress("drawing the tasks", i + 1, len(config.specs))
     cells = []
     features = features_digest(source.test)
     ready: dict[TaskSpec, dict[str, tuple[Entry, dict[str, Any]]]] = {}
-    for spec in config.specs:
+    for spec, tasks in zip(config.specs, digests, strict=True):
         trained = replace(spec, protocol="balanced", n_total=None)  # whatever the tasks are that they are wanted for
         if trained not in ready:
             ready[trained] = yield from _ready(config, trained, source, place)
-        tasks = TaskSampler(source.test, spec).digest(config.n_tasks)
         cell = {
             "features": features, "tasks": tasks, "n_tasks": config.n_tasks, "n_way": spec.n_way,
             "n_shot": spec.n_shot, "n_total": spec.total, "protocol": spec.protocol, "seed": spec.seed,
@@ -213,10 +219,10 @@ def _weights(method: Method) -> str:
 
 
 def _code(method: Method) -> str:
-    """Of the file that the method is written in: a method that was mended meets its tasks again."""
-    module = inspect.getmodule(type(method))
-    assert module is not None
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()[:16]
+    """Of the files that the method and its parts are written in: one that was mended meets its tasks again."""
+    kinds = {kind for part in method.modules() for kind in type(part).__mro__ if kind.__module__.startswith("onelook.")}
+    files = sorted({inspect.getsourcefile(kind) or "" for kind in kinds})
+    return digest(*(Path(file).read_bytes() for file in files)).hex()[:16]
 
 
 # ------------------------------------------------------------------------------------------------ cost and progress

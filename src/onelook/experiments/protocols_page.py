@@ -135,7 +135,7 @@ def _plot(records: Records) -> Figure:
     reference = records[0]["versus"]["method"]
     there = {r["method"] for r in records}
     main = zip((parse_request(text).label for text in MAIN), COLOURS, strict=True)
-    colours = dict(main) | {INDUCTIVE: GREY} | {reference: BLUE}
+    colours = {reference: BLUE, INDUCTIVE: GREY} | dict(main) | {reference: BLUE}  # these two first in the legend
     for axis, shot in zip(axes, shots, strict=True):
         for method, colour in colours.items():
             if method not in there:

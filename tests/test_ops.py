@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,3 +203,32 @@ def test_sinkhorn_of_some_of_the_rows_is_that_of_these_rows_alone() -> None:
     alone = ops.sinkhorn(kernel[:, [0, 2, 3, 5]], mass, 7)
     torch.testing.assert_close(ops.sinkhorn(kernel, mass, 7, rows)[:, [0, 2, 3, 5]], alone)
     assert ops.sinkhorn(kernel, mass, 7, torch.zeros_like(rows)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("n_tasks", "n_others", "n_query", "n"),
+    [(3, 4, 6, 5), (2, 0, 2, 1), (2, 3, 1, 3), (1, 1, 1024, 4), (2, 5, 1025, 3), (1, 7, 2050, 6)],
+)
+def test_the_nearest_rows_are_those_of_a_full_table_on_both_sides_of_every_border(
+    n_tasks: int, n_others: int, n_query: int, n: int
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(n_tasks, n_others + n_query, 5, generator=draw, dtype=torch.float64)
+    values, indices = (x.numpy() for x in ops.nearest_rows(rows[:, n_others:], rows, n))
+    assert values.shape == indices.shape == (n_tasks, n_query, n)
+    itself = n_others + np.arange(n_query)
+    assert not (indices == itself[:, None]).any()
+    for task, row in enumerate(rows.numpy()):
+        table = row[n_others:] @ row.T
+        table[np.arange(n_query), itself] = -np.inf
+        np.testing.assert_array_equal(indices[task], np.argsort(-table, axis=1)[:, :n])
+        expected = np.take_along_axis(table, indices[task], axis=1)
+        np.testing.assert_allclose(values[task], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_row_that_is_there_twice_is_its_twins_nearest() -> None:
+    row = ops.normalise(torch.randn(1, 1500, 8, generator=torch.Generator().manual_seed(0)))
+    twice = torch.cat([row, row], 1)
+    values, indices = ops.nearest_rows(twice, twice, 1)
+    torch.testing.assert_close(values, torch.ones(1, 3000, 1))
+    assert torch.equal(indices.flatten(), torch.arange(3000).roll(1500))

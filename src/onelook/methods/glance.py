@@ -98,14 +98,18 @@ class Glance(Method):
             raise ValueError("training needs tasks with query labels")
         known = tasks.query_labels >= 0  # the others are of no class of their task
         labels = tasks.query_labels.clamp_min(0)
-        true_TK = (ops.one_hot(labels, tasks.n_way, tasks.query.dtype) * known.unsqueeze(-1)).sum(1)
-        true_TK = true_TK / true_TK.sum(1, keepdim=True)
+        n_known = known.sum(1, keepdim=True).clamp_min(1)
+
+        def mean_of_known(x: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
+            return (x * known.unsqueeze(-1)).sum(1) / n_known
+
+        true_TK = mean_of_known(ops.one_hot(labels, tasks.n_way, tasks.query.dtype))
         losses = []
         for logits in self.trajectory(tasks, told):
-            mean_TK = logits.softmax(-1).mean(1).clamp_min(1e-4)
+            mean_TK = mean_of_known(logits.softmax(-1)).clamp_min(1e-4)
             of_proportions = -(true_TK * mean_TK.log()).sum(1).mean()
             losses.append(functional.cross_entropy(logits[known], labels[known]) + 0.5 * of_proportions)
-        weight = 0.5 ** torch.arange(self.n_steps, -1, -1, dtype=tasks.query.dtype)
+        weight = 0.5 ** torch.arange(self.n_steps, -1, -1, dtype=tasks.query.dtype, device=tasks.query.device)
         # In units of not knowing anything, so that tasks of many classes do not weigh more.
         return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
 
@@ -265,7 +269,7 @@ def _parsed(proportions: str) -> tuple[float, ...]:
         numbers = [float(part) for part in proportions.split("/")]
     except ValueError:
         numbers = []
-    if len(numbers) < 2 or not all(0 <= x < math.inf for x in numbers) or not sum(numbers) > 0:
+    if len(numbers) < 2 or not all(0 <= x < math.inf for x in numbers) or not 0 < sum(numbers) < math.inf:
         raise SettingsError(
             f"Proportions are unknown, balanced, or a number for each class (0.5/0.3/0.2), but got {proportions!r}."
         )

@@ -1,0 +1,277 @@
+"""Glance, a function for each statistic: of one entry, one query, one class, or the task."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onelook.methods import Glance
+from onelook.tasks import Tasks
+from reference.exchangeable import linear, outputs
+
+
+class Scene:
+    """What one task is before the first step."""
+
+    def __init__(self, method: Glance, task: Tasks) -> None:
+        self.method = method
+        self.support = [unit_length(row) for row in task.support[0].numpy()]
+        self.query = [unit_length(row) for row in task.query[0].numpy()]
+        self.label = [int(label) for label in task.support_labels[0]]
+        self.n_way, self.n_query, self.n_support = task.n_way, len(self.query), len(self.support)
+        self.classes = range(self.n_way)
+        self.own = [[row for row, j in zip(self.support, self.label, strict=True) if j == k] for k in self.classes]
+        self.shots = [len(rows) for rows in self.own]
+        self.means = [sum(rows) / len(rows) for rows in self.own]
+        pairs = [square(a - b) for i, a in enumerate(self.means) for b in self.means[:i]]
+        self.unit = max(sum(pairs) / len(pairs), 1e-3)
+        self.first_distance = self.distances(self.means)
+        self.neighbours = [self.nearest(i) for i in range(self.n_query)]
+        self.is_told, self.expected = self.proportions()
+        about = np.array([*self.about(), math.log(self.unit) / 4])
+        first, _, last = method.log_scale_of_task
+        self.log_scale = perceptron(first, last, about)
+
+    def distances(self, weights: list[np.ndarray]) -> list[list[float]]:
+        return [[square(row - weight) / self.unit for weight in weights] for row in self.query]
+
+    def nearest(self, i: int) -> list[tuple[float, int]]:
+        """The rows most similar to query i, with their similarities; queries are counted after the support."""
+        rows = [*self.support, *self.query]
+        found = [(float(self.query[i] @ row), j) for j, row in enumerate(rows) if j != self.n_support + i]
+        return sorted(found, key=lambda pair: -pair[0])[: self.method.n_neighbours]
+
+    def reaches(self, i: int, which: int) -> list[float]:
+        """How far each neighbour of query i is heard, widely (0) or nearly (1)."""
+        sharpness = math.exp(self.method.log_reach[which].item())
+        least = self.neighbours[i][-1][0]
+        raw = [math.expm1(min(sharpness * (s - least) / self.unit, 10)) for s, _ in self.neighbours[i]]
+        return [x / (sum(raw) + 1e-3) for x in raw]
+
+    def proportions(self) -> tuple[bool, list[float]]:
+        if self.method.proportions == "unknown":
+            return False, [1 / self.n_way] * self.n_way
+        if self.method.proportions == "balanced":
+            return True, [1 / self.n_way] * self.n_way
+        numbers = [float(part) for part in self.method.proportions.split("/")]
+        return True, [max(x / sum(numbers), 1e-4) for x in numbers]
+
+    def spread(self, k: int) -> float:
+        scatter = sum(square(row - self.means[k]) for row in self.own[k])
+        return scatter / max(self.shots[k] - 1, 1) / self.unit
+
+    def density(self, i: int) -> float:
+        similarity = [s for s, _ in self.neighbours[i]]
+        return log(2 * (1 - mean(similarity)) / self.unit)
+
+    def about(self) -> list[float]:
+        least = [min(row) for row in self.first_distance]
+        beyond = [mean(row) - min(row) for row in self.first_distance]
+        sizes = [math.log(self.n_query) / 4, math.log(self.n_way) / 2, math.log(mean(self.shots))]
+        return [*sizes, log(mean(least)), log(mean(beyond))]
+
+
+class View:
+    """What there is to read at one step, from the scores z (Q, K), the means and the shares of the classes."""
+
+    def __init__(
+        self, scene: Scene, step: int, z: np.ndarray, weights: list[np.ndarray], log_share: list[float]
+    ) -> None:
+        self.scene, self.step, self.z, self.log_share = scene, step, z, log_share
+        self.queries = range(scene.n_query)
+        self.distance = scene.distances(weights)
+        self.log_p = np.array([log_softmax(row) for row in z])
+        self.p = np.exp(self.log_p)
+        self.entropy = [-sum(p * log_p) for p, log_p in zip(self.p, self.log_p, strict=True)]
+        self.estimated = estimated(scene, self.p)
+        self.belief = self.believed()
+        shares = mixed(self.belief, scene.expected, self.estimated)
+        self.mass = [max(scene.n_query * share, 1e-3) for share in shares]
+        self.log_plan = log_transport(z, self.mass)
+        self.near = [self.heard(i, 1, self.p) for i in self.queries]
+        self.wide = [self.heard(i, 0, self.p) for i in self.queries]
+        self.near_of_near = [self.heard(i, 1, self.near) for i in self.queries]
+
+    def heard(self, i: int, which: int, of_queries: np.ndarray | list[np.ndarray]) -> np.ndarray:
+        """What the neighbours of query i are taken for, and what itself is for the part that they leave."""
+        scene = self.scene
+        total, heard = np.zeros(scene.n_way), 0.0
+        for (_, j), reach in zip(scene.neighbours[i], scene.reaches(i, which), strict=True):
+            heard += reach
+            if j < scene.n_support:
+                total[scene.label[j]] += reach
+            else:
+                total += reach * of_queries[j - scene.n_support]
+        return total + (1 - heard) * of_queries[i]
+
+    def believed(self) -> float:
+        scene = self.scene
+        if scene.is_told:
+            return 1.0
+        plan = np.exp(log_transport(self.z, [scene.n_query * share for share in scene.expected]))
+        ratio = [scene.n_way * mean(self.p[:, k]) for k in scene.classes]
+        off = mean([(ratio[k] - scene.n_way * scene.expected[k]) ** 2 for k in scene.classes])
+        moved = mean([sum(abs(self.p[i] - plan[i])) for i in self.queries])
+        about = scene.about()
+        evidence = [
+            log(off) / 2,
+            math.log(max(ratio)),
+            math.log(max(min(ratio), 1e-2)),
+            math.log(max(moved, 1e-3)),
+            mean(self.entropy),
+            self.progress(),
+            about[3] - about[4],
+            *about[:3],
+        ]
+        first, _, last = scene.method.belief
+        return sigmoid(perceptron(first, last, np.array(evidence)))
+
+    def progress(self) -> float:
+        return self.step / self.scene.method.n_steps
+
+    def of_entry(self, i: int, k: int) -> np.ndarray:
+        others = max(self.z[i, j] for j in self.scene.classes if j != k)
+        plan, log_plan, log_p = math.exp(self.log_plan[i, k]), self.log_plan[i, k], self.log_p[i, k]
+        heard = [self.near[i][k], self.wide[i][k], self.near_of_near[i][k]]
+        return np.array(
+            [
+                4 * max(min(self.distance[i]) - self.distance[i][k], -4),
+                max(log_p, -12) / 4,
+                self.p[i, k],
+                between(-12, self.z[i, k] - others, 12) / 4,
+                max(log_plan, -12) / 4,
+                plan,
+                between(-6, log_plan - log_p, 6),
+                *(number for share in heard for number in (share, math.log(share + 0.05))),
+            ]
+        )
+
+    def of_query(self, i: int) -> np.ndarray:
+        second, best = sorted(self.z[i])[-2:]
+        entropy = self.entropy[i] / math.log(self.scene.n_way)
+        return np.array([entropy, min(best - second, 20), self.scene.density(i), log(min(self.distance[i]))])
+
+    def of_class(self, k: int) -> np.ndarray:
+        n_way, n_query = self.scene.n_way, self.scene.n_query
+        distance = [self.distance[i][k] for i in self.queries]
+        compactness = sum(self.p[i, k] * distance[i] for i in self.queries) / (sum(self.p[:, k]) + 1e-3)
+        return np.array(
+            [
+                self.log_share[k],
+                self.estimated[k] * n_way,
+                math.log(self.mass[k] / n_query * n_way),
+                log(compactness),
+                self.scene.spread(k),
+                log(min(distance)),
+                math.log(self.scene.shots[k]),
+            ]
+        )
+
+    def of_task(self) -> np.ndarray:
+        return np.array([*self.scene.about(), self.belief, self.progress()])
+
+    def made_up(self) -> np.ndarray:
+        """What the gradient network says: Delta and the gate, (Q, K, 2), in its own units."""
+        return outputs(
+            self.scene.method.gradient_network,
+            [[self.of_entry(i, k) for k in self.scene.classes] for i in self.queries],
+            [self.of_query(i) for i in self.queries],
+            [self.of_class(k) for k in self.scene.classes],
+            self.of_task(),
+            self.p,
+        )
+
+
+def logits(method: Glance, task: Tasks) -> Tensor:
+    return torch.from_numpy(trajectory(method, task)[-1])
+
+
+def trajectory(method: Glance, task: Tasks) -> list[np.ndarray]:
+    scene = Scene(method, task)
+    weights = scene.means
+    log_share = [math.log(share * scene.n_way) for share in scene.expected]
+    answers = [scores(scene, 0, weights, log_share)]
+    for step in range(method.n_steps):
+        view = View(scene, step, answers[-1], weights, log_share)
+        said = view.made_up()
+        delta = 4 * said[:, :, 0]
+        g = np.array([np.exp(log_softmax(row)) for row in view.z + delta])
+        for i, k in np.ndindex(*g.shape):
+            g[i, k] *= 2 * sigmoid(2 * said[i, k, 1])
+        weights = [moved(scene, step, weights[k], k, g[:, k]) for k in scene.classes]
+        logs = [[math.log(share) for share in shares] for shares in (scene.expected, estimated(scene, g))]
+        log_share = [share + math.log(scene.n_way) for share in mixed(view.belief, *logs)]
+        answers.append(scores(scene, step + 1, weights, log_share) + delta)
+    return answers
+
+
+def moved(scene: Scene, step: int, weight: np.ndarray, k: int, g: np.ndarray) -> np.ndarray:
+    """w <- w + rate (n (m - w) + sum_i g_i (q_i - w)) / (n + sum_i g_i)"""
+    force = scene.shots[k] * (scene.means[k] - weight)
+    for share, row in zip(g, scene.query, strict=True):
+        force = force + share * (row - weight)
+    return weight + sigmoid(scene.method.rate[step].item()) * force / (scene.shots[k] + sum(g))
+
+
+def scores(scene: Scene, step: int, weights: list[np.ndarray], log_share: list[float]) -> np.ndarray:
+    scale = math.exp(scene.method.log_scale[step].item() + scene.log_scale)
+    return np.array(
+        [[log_share[k] - scale * (row[k] - min(row)) for k in scene.classes] for row in scene.distances(weights)]
+    )
+
+
+def estimated(scene: Scene, share: np.ndarray) -> list[float]:
+    prior = math.exp(scene.method.log_prior_count.item())
+    count = [prior + sum(share[:, k]) for k in scene.classes]
+    return [x / sum(count) for x in count]
+
+
+def log_transport(z: np.ndarray, mass: list[float]) -> np.ndarray:
+    """Three times columns, then rows."""
+    plan = np.array([log_softmax(row) for row in z])
+    for _ in range(3):
+        for k in range(len(mass)):
+            plan[:, k] += math.log(mass[k]) - log_sum(plan[:, k])
+        plan = np.array([log_softmax(row) for row in plan])
+    return plan
+
+
+def perceptron(first: nn.Linear, last: nn.Linear, x: np.ndarray) -> float:
+    return float(linear(last, np.tanh(linear(first, x)))[0])
+
+
+def unit_length(row: np.ndarray) -> np.ndarray:
+    return row / max(math.sqrt(square(row)), 1e-12)
+
+
+def square(x: np.ndarray) -> float:
+    return math.fsum(x * x)
+
+
+def mean(x: list[float] | np.ndarray) -> float:
+    return math.fsum(x) / len(x)
+
+
+def log(x: float) -> float:
+    return math.log(max(x, 1e-6))
+
+
+def between(low: float, x: float, high: float) -> float:
+    return max(low, min(x, high))
+
+
+def sigmoid(x: float) -> float:
+    return (1 + math.tanh(x / 2)) / 2
+
+
+def log_sum(row: np.ndarray) -> float:
+    return max(row) + math.log(math.fsum(np.exp(row - max(row))))
+
+
+def log_softmax(row: np.ndarray) -> np.ndarray:
+    return row - log_sum(row)
+
+
+def mixed(belief: float, expected: list[float], found: list[float]) -> list[float]:
+    return [belief * a + (1 - belief) * b for a, b in zip(expected, found, strict=True)]

@@ -30,7 +30,7 @@ class MixedConfig:
     shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 5, 5, 5, 5, 10)
     totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 75, 75, 75, 75, 150)
     """All queries of a task."""
-    balanced: float = 0.4
+    balanced: float = 0.5
     """The part of the tasks whose queries are balanced. The larger it is, the more a method that is not told the
     proportions expects them to be equal."""
     unbalanced: tuple[str, ...] = (
@@ -40,7 +40,7 @@ class MixedConfig:
     unequal_shots: float = 0.1
     unknown: float = 0.05
     """The part of the tasks in which up to a third of the queries are of no class of theirs."""
-    told_balanced: float = 0.45
+    told_balanced: float = 0.3
     """The part of the balanced steps whose method is told so."""
     told: float = 0.15
     """The part of the other steps whose method is told the true proportions."""

@@ -27,7 +27,8 @@ class ExchangeableLayer(nn.Module):
         column_TKH = torch.einsum("tqk,tqkh->tkh", column_share, x)
         task_T1H = column_TKH.mean(1, keepdim=True)
         column = (self.of_class(column_TKH) + self.of_task(task_T1H)).unsqueeze(1)
-        return self.entry(x) + self.of_query(row_TQ1H) + column  # type: ignore[no-any-return]
+        # In place: with thousands of queries and a hundred classes, another copy costs more than the sum.
+        return self.entry(x).add_(self.of_query(row_TQ1H)).add_(column)  # type: ignore[no-any-return]
 
 
 class ExchangeableNetwork(nn.Module):
@@ -53,7 +54,7 @@ class ExchangeableNetwork(nn.Module):
         """share: how far each query belongs to each class; rows add up to 1."""
         column_share = share / (share.sum(1, keepdim=True) + 1e-3)
         column = self.of_class(classes) + self.of_task(task).unsqueeze(1)
-        x = functional.gelu(self.entry(entries) + self.of_query(queries).unsqueeze(2) + column.unsqueeze(1))
+        x = functional.gelu(self.entry(entries).add_(self.of_query(queries).unsqueeze(2)).add_(column.unsqueeze(1)))
         for layer in self.layers:
-            x = x + functional.gelu(layer(x, share, column_share))
+            x = functional.gelu(layer(x, share, column_share)).add_(x)
         return self.out(x)  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ from reference import glance as reference
 
 SMALL: dict[str, Any] = {"width": 8, "n_steps": 3}
 
-some_examples = settings(max_examples=25, deadline=None)
+some_examples = settings(max_examples=15, deadline=None)
 few_examples = settings(max_examples=12, deadline=None)
 seeds = st.integers(0, 1000)
 precisions = st.sampled_from([torch.float64, torch.float32])

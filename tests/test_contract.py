@@ -43,7 +43,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("em-dirichlet", {"temperature": 10.0, "class_weight": 0.5, "n_iterations": 3, "transform": "cl2n"}),
     ("feature-averaging", {}),
     ("glance", {"width": 8}),
-    ("glance", {"n_steps": 2, "width": 8, "n_layers": 1, "n_neighbours": 3}),
+    ("glance", {"guard": False, "n_steps": 2, "width": 8, "n_layers": 1, "n_neighbours": 3}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
     ("laplacianshot", {}),

@@ -33,6 +33,7 @@ from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
+from onelook.methods.guard import Verdict, guarded
 from onelook.tasks import Tasks
 
 
@@ -41,11 +42,13 @@ class Glance(Method):
     assumes_balanced_queries: ClassVar[bool] = False
 
     def __init__(
-        self, proportions: str = "unknown", n_steps: int = 5, width: int = 32, n_layers: int = 2, n_neighbours: int = 12
-    ) -> None:
+        self, proportions: str = "unknown", guard: bool = True, n_steps: int = 5, width: int = 32, n_layers: int = 2,
+        n_neighbours: int = 12,
+    ) -> None:  # fmt: skip
         """
         proportions: how frequent the classes are among the queries: "unknown", "balanced", or the numbers themselves,
             of class 0, 1, … and divided by slashes ("0.5/0.3/0.2").
+        guard: whether the queries are believed only as far as the evidence goes (`methods.guard`).
         n_steps: those of the gradient network.
         width, n_layers: of the gradient network.
         n_neighbours: the most similar rows that tell what a query may be.
@@ -58,6 +61,7 @@ class Glance(Method):
             )
         self._told = _parsed(proportions)
         self.proportions = proportions
+        self.guard = guard
         self.n_steps = n_steps
         self.width = width
         self.n_layers = n_layers
@@ -71,7 +75,17 @@ class Glance(Method):
         self.gradient_network = ExchangeableNetwork(13, 4, 7, 7, width, n_layers, n_out=2)
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        return self.trajectory(tasks)[-1]
+        return self.answer(tasks)[0] if self.guard else self.trajectory(tasks)[-1]
+
+    def answer(self, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
+        """Guarded logits, and how far the queries were believed in each task."""
+        return guarded(lambda some: self.trajectory(some)[-1], self.inductive, tasks)
+
+    def inductive(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+        """Logits of the labelled examples alone: the nearest class mean."""
+        support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
+        means = ops.class_means(support, tasks.support_labels, tasks.n_way)
+        return -self.log_scale[0].exp() * ops.squared_distance(query, means) / _apart(means)
 
     def trajectory(self, tasks: Tasks, told: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
         """Logits after 0, 1, … n_steps steps. told: proportions instead of those of the settings, NaN: unknown."""
@@ -118,9 +132,7 @@ class Glance(Method):
         hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
         means = ops.class_means(support, tasks.support_labels, tasks.n_way)
         shots = hot.sum(1)
-        apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (tasks.n_way - 1)
-        # Means nearer than this would make rounding look like evidence, and gradients overflow.
-        unit = apart.clamp_min(1e-3).view(-1, 1, 1)
+        unit = _apart(means)
         scatter = hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True)
         spread = scatter.squeeze(-1) / (shots - 1).clamp_min(1) / unit.squeeze(-1)
         n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
@@ -259,6 +271,13 @@ class _View(NamedTuple):
     """Of entries, queries, classes and the task."""
     posterior: Float[Tensor, "T Q K"]
     belief: Float[Tensor, "T 1"]
+
+
+def _apart(means: Float[Tensor, "T K D"]) -> Float[Tensor, "T 1 1"]:
+    """The mean squared distance between the class means."""
+    apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (means.shape[1] - 1)
+    # Means nearer than this would make rounding look like evidence, and gradients overflow.
+    return apart.clamp_min(1e-3).view(-1, 1, 1)
 
 
 def _parsed(proportions: str) -> tuple[float, ...]:

@@ -1,0 +1,117 @@
+"""The guard: whether unlabelled queries help a task, judged from its support and queries alone.
+
+No label of a query is known, so the evidence is indirect:
+* *stability*: a method that has found the classes gives a query nearly the same posterior when it sees only half of the
+  other queries; one that was led astray by chance does not;
+* *recognition*: where a class has several labelled examples, each must be nearer to its own class than to the others
+  when it is left out; if the classes that were moved by the queries do worse at this than the classes of the labelled
+  examples alone, the queries have led them away.
+
+From these comes a trust between 0 and 1, and the answer is the mixture of both posteriors. A single query tells nothing
+of its kind: there the answer is the inductive one exactly. Thresholds were chosen on validation tasks (docs/log.md).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from onelook import ops
+from onelook.tasks import Tasks
+
+UNSTABLE, STABLE = 0.4, 0.6
+"""Below the one nothing is believed, above the other everything; in between a part."""
+
+Answer = Callable[[Tasks], Float[Tensor, "T Q K"]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Of each task."""
+
+    trust: Float[Tensor, "T"]
+    """The part of the transductive posterior in the answer."""
+    stability: Float[Tensor, "T"]
+    """The overlap of the posteriors with all queries and with half of them, 0 … 1."""
+    agreement: Float[Tensor, "T"]
+    """The share of queries that the inductive method puts into the same class."""
+    recognition: Float[Tensor, "T"]
+    """The share of labelled examples that the moved classes recognise, each left out, less that of the classes as they
+    were; NaN where no class has two."""
+
+    def words(self) -> list[str]:
+        """What was done with each task, and why."""
+        return [_words(*map(float, numbers)) for numbers in zip(*vars(self).values(), strict=True)]
+
+
+def guarded(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
+    """The answer, in logits, and how it came about."""
+    alone = inductive(tasks)
+    if tasks.query.shape[1] == 1:
+        one = alone.new_ones(len(tasks))
+        return alone, Verdict(0 * one, one, one, one * torch.nan)
+    together = transductive(tasks)
+    p, q = together.softmax(-1), alone.softmax(-1)
+    stability = torch.minimum(p, _from_halves(transductive, tasks)).sum(-1).mean(1)
+    recognition = _recognised(tasks, p) - _recognised(tasks, torch.zeros_like(p))
+    trust = ((stability - UNSTABLE) / (STABLE - UNSTABLE)).clamp(0, 1)
+    # Two standard errors of a difference of shares, were each example a coin of its own.
+    led_astray = recognition < -2 * (0.5 / tasks.support.shape[1]) ** 0.5
+    trust = torch.where(led_astray, torch.zeros_like(trust), trust)
+    agreement = (together.argmax(-1) == alone.argmax(-1)).to(p.dtype).mean(1)
+    share = trust.view(-1, 1, 1)
+    # Where all or nothing is believed the logits themselves are kept: a mixture has lost the smallest of them.
+    mixed = (share * p + (1 - share) * q).clamp_min(torch.finfo(p.dtype).tiny).log()
+    answer = torch.where(share == 1, together, torch.where(share == 0, alone, mixed))
+    return answer, Verdict(trust, stability, agreement, recognition)
+
+
+def _from_halves(transductive: Answer, tasks: Tasks) -> Float[Tensor, "T Q K"]:
+    """Posteriors of the queries when each sees only every other one, in an order that the queries themselves decide."""
+    query = ops.normalise(tasks.query)
+    centre = ops.class_means(ops.normalise(tasks.support), tasks.support_labels, tasks.n_way).mean(1, keepdim=True)
+    order = (query * centre).sum(-1).argsort(1)
+    posterior = query.new_zeros(*query.shape[:2], tasks.n_way)
+    for half in (order[:, ::2], order[:, 1::2]):
+        some = replace(tasks.without_query_labels(), query=_rows(tasks.query, half))
+        posterior = posterior.scatter(1, _like(half, posterior), transductive(some).softmax(-1))
+    return posterior
+
+
+def _rows(x: Float[Tensor, "T Q D"], index: Int[Tensor, "T q"]) -> Float[Tensor, "T q D"]:
+    return x.gather(1, _like(index, x))
+
+
+def _like(index: Int[Tensor, "T q"], x: Float[Tensor, "T Q D"]) -> Int[Tensor, "T q D"]:
+    return index.unsqueeze(-1).expand(-1, -1, x.shape[-1])
+
+
+def _recognised(tasks: Tasks, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T"]:
+    """The share of labelled examples nearest to their own class without themselves, among classes of two and more."""
+    support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
+    hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
+    shots = hot.sum(1)
+    weights = ops.soft_class_means(support, tasks.support_labels, query, share)
+    count = (hot @ (shots + share.sum(1)).unsqueeze(-1)).squeeze(-1)
+    several = (hot @ shots.unsqueeze(-1)).squeeze(-1) > 1
+    without = (count.unsqueeze(-1) * (hot @ weights) - support) / (count - 1).clamp_min(0.5).unsqueeze(-1)
+    own = (support - without).square().sum(-1, keepdim=True)
+    distance = torch.where(hot > 0, own, ops.squared_distance(support, weights))
+    right = (distance.argmin(-1) == tasks.support_labels) & several
+    return right.sum(1) / several.sum(1)  # 0 / 0 is NaN, as documented
+
+
+def _words(trust: float, stability: float, agreement: float, recognition: float) -> str:
+    if trust == 1:
+        return (f"The unlabelled images were used: {100 * stability:.0f} % of what is said of them stays when half of "
+                f"them are left out, and {100 * (1 - agreement):.0f} % of the answers changed.")  # fmt: skip
+    if trust > 0:
+        return f"The unlabelled images were used in part: only {100 * stability:.0f} % stays when half are left out."
+    if stability == 1 and agreement == 1 and recognition != recognition:
+        return "There is a single image to label, so it was judged by the labelled examples alone."
+    if stability > UNSTABLE:
+        return (f"The unlabelled images were not used: with them {-100 * recognition:.0f} % fewer of the labelled "
+                f"examples are recognised.")  # fmt: skip
+    return f"The unlabelled images were not used: only {100 * stability:.0f} % stays when half of them are left out."

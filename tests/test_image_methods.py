@@ -10,6 +10,7 @@ import torch
 from onelook import workflows
 from onelook.artifacts import load_backbone, load_method
 from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sources import open_split
 from onelook.errors import DataError, SettingsError
 from onelook.events import Notice, finish
 from onelook.methods import MAML, EndToEnd
@@ -162,7 +163,7 @@ def test_files_are_compared_on_the_tasks_of_the_others(
     comparison = Comparison(tuple(map(parse_request, texts)), (SPEC, replace(SPEC, n_shot=2)), 6)
     records = finish(workflows.benchmark(comparison, images, "test", checkpoint, place))
     assert [(r["method"], r["n_shot"]) for r in records] == [(text, shot) for shot in (1, 2) for text in texts]
-    test = finish(workflows.open_split(images, "test", 16, 3))
+    test = finish(open_split(images, "test", 16, 3))
     sampler = TaskSampler(test, SPEC)
     own = [finish(task_accuracies(load_method(Path(text))[0], sampler, 6)) for text in texts[1:]]
     backbone, _ = load_backbone(checkpoint)
@@ -188,7 +189,7 @@ def test_an_end_to_end_method_is_asked_by_its_head_about_features_of_its_own_net
     assert isinstance(whole, EndToEnd)
     head, items = finish(items_of(whole, images, "test", place))
     assert head is whole.head
-    test = finish(workflows.open_split(images, "test", 16, 3))
+    test = finish(open_split(images, "test", 16, 3))
     assert finish(mean_accuracy(head, items, SPEC, 5)) == finish(mean_accuracy(whole, test, SPEC, 5))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from onelook.artifacts import load_backbone
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
 from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
@@ -14,7 +15,7 @@ from onelook.scoring import interval, mean_accuracy
 from onelook.tasks import Embeddings
 from onelook.train import Stepped
 from onelook.train.recipes import parse_request, ready
-from onelook.workflows import N_VIEWS, Place, features, load_backbone
+from onelook.workflows import N_VIEWS, Place, features
 from tiny_images import divided, write_files
 from tiny_trainings import events_and_result, network_file, shorten_trainings
 

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from onelook.artifacts import load_backbone
 from onelook.benchmark import Entry, compare
 from onelook.data.sampler import TaskSpec
 from onelook.events import finish
 from onelook.experiments.curves import INDUCTIVE, CurvesConfig, curves
 from onelook.train import Stepped
 from onelook.train.recipes import parse_request, ready
-from onelook.workflows import N_VIEWS, Place, features, load_backbone
+from onelook.workflows import N_VIEWS, Place, features
 from tiny_images import divided, write_files
 from tiny_trainings import events_and_result, network_file, shorten_trainings
 

@@ -154,7 +154,7 @@ def test_one_training_for_several_shots_has_one_cost_and_those_of_one_shot_each_
 def test_the_cost_of_a_row_on_images_is_said_before_its_first_step(
     row: str, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onelook.workflows.seconds_of_a_step", lambda _: 3600.0)
+    monkeypatch.setattr("onelook.workflows.meta_training.seconds_of_a_step", lambda _: 3600.0)
     events, _ = setting.run(tmp_path, rows=(row,))
     first = next(i for i, e in enumerate(events) if isinstance(e, Stepped))
     said = [i for i, e in enumerate(events) if isinstance(e, Notice) and "3 steps of 1 tasks of images" in e.text]

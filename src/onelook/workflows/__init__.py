@@ -1,0 +1,27 @@
+"""Whole jobs, from data to a model or a table: what the commands call, and a notebook can call too.
+
+Each is a generator of events that returns its result (`onelook.events.finish`).
+"""
+
+from onelook.workflows.comparing import Comparison as Comparison
+from onelook.workflows.comparing import benchmark as benchmark
+from onelook.workflows.comparing import benchmark_embeddings as benchmark_embeddings
+from onelook.workflows.comparing import entry_of as entry_of
+from onelook.workflows.embedding import N_VIEWS as N_VIEWS
+from onelook.workflows.embedding import features as features
+from onelook.workflows.embedding import load_features as load_features
+from onelook.workflows.embedding import save_features as save_features
+from onelook.workflows.meta_training import end_to_end as end_to_end
+from onelook.workflows.meta_training import meta_train as meta_train
+from onelook.workflows.meta_training import meta_train_images as meta_train_images
+from onelook.workflows.meta_training import meta_train_mixed as meta_train_mixed
+from onelook.workflows.place import Place as Place
+from onelook.workflows.place import best_precision as best_precision
+from onelook.workflows.pretraining import new_backbone as new_backbone
+from onelook.workflows.pretraining import pretrain as pretrain
+from onelook.workflows.pretraining import pretrain_by_episodes as pretrain_by_episodes
+from onelook.workflows.pretraining import require_backbone as require_backbone
+from onelook.workflows.sources import Source as Source
+from onelook.workflows.sources import items_of as items_of
+from onelook.workflows.sources import source_of as source_of
+from onelook.workflows.sources import source_of_files as source_of_files

@@ -24,13 +24,13 @@ from onelook.train.loop import Optimisation
 class MixedConfig:
     """What is in a tuple more than once is drawn more often."""
 
-    n_steps: int = 6000
+    n_steps: int = 12_000
     tasks_per_step: int = 16
     ways: tuple[int, ...] = (2, 3, 5, 5, 5, 5, 5, 5, 5, 5, 10, 20)
     shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 5, 5, 5, 5, 10)
     totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 75, 75, 75, 75, 150)
     """All queries of a task."""
-    balanced: float = 0.5
+    balanced: float = 0.45
     """The part of the tasks whose queries are balanced. The larger it is, the more a method that is not told the
     proportions expects them to be equal."""
     unbalanced: tuple[str, ...] = (

@@ -75,7 +75,7 @@ def test_images_are_embedded_and_averaged_as_asked(tmp_path: Path) -> None:
          tmp_path / "r.json")  # fmt: skip
     records = load_results(tmp_path / "r.json")
     assert [(r["average"], r["method"]) for r in records] == [
-        (average, method) for average in ("none", "mirror") for method in (INDUCTIVE, "tim")
+        (average, method) for average in ("none", "mirror") for method in ("glance", INDUCTIVE, "tim")
     ]
 
 

@@ -142,7 +142,7 @@ def test_too_few_validation_images_are_refused_before_the_first_step(
     data = write_files(tmp_path / "images", classes(5, 9, "train/") | classes(5, 5, "val/", 5))
     config = replace(workflows.end_to_end(SPEC), shots=(1, 3))
     events: list[Any] = []
-    with pytest.raises(DataError, match="5-way 3-shot tasks with 3 queries"):
+    with pytest.raises(DataError, match="5-way 3-shot tasks with 15 queries"):
         events.extend(work("r2d2", str(data), checkpoint, tmp_path / "run", place, config))
     assert not [e for e in events if isinstance(e, (Stepped, Notice))]
 

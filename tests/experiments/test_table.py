@@ -191,7 +191,7 @@ def test_too_few_test_images_are_refused_before_the_first_step(setting: Setting,
     data = write_files(tmp_path / "images", classes(5, 20, "train/") | classes(5, 20, "val/", 5))
     write_files(data, classes(5, 17, "test/", 10))
     events: list[Any] = []
-    with pytest.raises(DataError, match="5-way 5-shot tasks with 15 queries"):
+    with pytest.raises(DataError, match="5-way 5-shot tasks with 75 queries"):
         events.extend(table(replace(setting.config, data=str(data), rows=("maml",)), tmp_path, setting.place))
     assert steps(events) == 0
 

@@ -37,11 +37,11 @@ INDUCTIVE = "prototypical:transform=l2n"
 """Looks at no query but the one that it answers."""
 
 PROTOCOL_METHODS = (
-    INDUCTIVE, "prototypical:transform=cl2n", "logistic-regression", "label-spreading", "soft-kmeans:scale=20",
-    "bd-cspn", "laplacianshot", "tim", "tim:solver=gd", "alpha-tim", "pt-map", "pt-map:transform=l2n", "bms",
-    "bms:balanced=false", "protolp", "protolp:balanced=false", "ilpc", "ilpc:balanced=false", "paddle",
-    "paddle:transform=cl2n", "em-dirichlet", "map-proportions", "map-proportions:transform=cl2n",
-    "map-proportions:prior=50", "transductive-fine-tuning", "sib",
+    "glance", "glance:proportions=balanced", "glance:guard=false", INDUCTIVE, "prototypical:transform=cl2n",
+    "logistic-regression", "label-spreading", "soft-kmeans:scale=20", "bd-cspn", "laplacianshot", "tim",
+    "tim:solver=gd", "alpha-tim", "pt-map", "pt-map:transform=l2n", "bms", "bms:balanced=false", "protolp",
+    "protolp:balanced=false", "ilpc", "ilpc:balanced=false", "paddle", "paddle:transform=cl2n", "em-dirichlet",
+    "map-proportions", "map-proportions:transform=cl2n", "map-proportions:prior=50", "transductive-fine-tuning", "sib",
 )  # fmt: skip
 """The reference first."""
 

@@ -117,6 +117,16 @@ def _settings(name: str, pairs: list[str], text: str) -> dict[str, Any]:
     return settings
 
 
+def shipped(name: str, **settings: Any) -> Method:
+    """The method of that name with the weights that come with the package, ready for use.
+
+    Raises SettingsError for a name without such weights, and for settings that they do not fit.
+    """
+    if name not in SHIPPED:
+        raise unknown_name("method with weights of its own", name, SHIPPED)
+    return _with_settings(load_method(SHIPPED[name])[0], MethodRequest(name, settings))
+
+
 def _with_settings(method: Method, request: MethodRequest) -> Method:
     """The same weights under other settings. Raises SettingsError where they are weights of another size."""
     if not request.settings:

@@ -345,3 +345,47 @@ def test_the_file_of_a_method_of_images_is_ready_whatever_the_features_are(name:
     assert events == []
     assert type(result.method) is type(whole)
     assert result.about == {"trained_on": "some images"}
+
+
+# ------------------------------------------------------------------------------------------------ shipped weights
+
+
+@pytest.mark.parametrize("name", recipes.SHIPPED)
+def test_shipped_weights_are_small_and_make_a_method_without_training(name: str, tmp_path: Path) -> None:
+    assert recipes.SHIPPED[name].stat().st_size < 2_000_000
+    events, found = made(name, tmp_path, training=None, validation=None)
+    assert events == []
+    assert found.about == {"weights": "shipped"}
+    fresh = build(parse_request(name), SPEC)
+    assert not all(torch.equal(a, b) for a, b in zip(fresh.parameters(), found.method.parameters(), strict=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_setting_changes_a_shipped_method_and_leaves_its_weights(tmp_path: Path) -> None:
+    plain, told = (made(text, tmp_path)[1].method for text in ("glance", "glance:proportions=balanced:guard=false"))
+    assert methods.settings_of(told) == methods.settings_of(plain) | {"proportions": "balanced", "guard": False}
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), told.parameters(), strict=True))
+    again = recipes.shipped("glance", proportions="balanced", guard=False)
+    tasks = TaskSampler(TEST, SPEC).sample(range(2))
+    assert torch.equal(again(tasks), told(tasks))
+    assert not torch.equal(plain(tasks), told(tasks))
+
+
+def test_a_setting_that_the_shipped_weights_do_not_fit_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"weights of glance:n_steps=9 were made for \{'n_steps': \d\}"):
+        made("glance:n_steps=9", tmp_path)
+    with pytest.raises(SettingsError, match="known: glance"):
+        recipes.shipped("sib")
+
+
+def test_settings_may_follow_the_file_of_a_trained_method(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save(method_artifact(methods.create("glance", width=4), {"config": {}}), file)
+    request = parse_request(f"{file}:proportions=balanced")
+    assert request.label == f"{file}:proportions=balanced"
+    method = made(request.label, tmp_path)[1].method
+    assert methods.settings_of(method)["proportions"] == "balanced"
+    for wrong, sentence in (("width=5", "were made for {'width': 4}"), ("widht=4", "did you mean 'width'"),
+                            ("width=wide", "must be a whole number")):  # fmt: skip
+        with pytest.raises(SettingsError, match=sentence):
+            parse_request(f"{file}:{wrong}")

@@ -218,7 +218,8 @@ def test_all_steps_are_those_of_the_slow_loop_whatever_is_told(tasks: Tasks, see
 
 
 def slow_loss(method: Glance, tasks: Tasks) -> float:
-    """Cross-entropy of the queries and of their proportions, of those that are of a class of their task."""
+    """Cross-entropy of the queries and of their proportions, of those that are of a class of their task, over that of
+    not knowing anything."""
     assert tasks.query_labels is not None
     total = weights = 0.0
     for step, answers in enumerate(method.trajectory(tasks).softmax(-1).tolist()):
@@ -231,7 +232,7 @@ def slow_loss(method: Glance, tasks: Tasks) -> float:
         weight = 0.5 ** (method.n_steps - step)
         total += weight * (np.mean(of_queries) + 0.5 * np.mean(of_proportions))
         weights += weight
-    return total / weights
+    return total / weights / math.log(tasks.n_way)
 
 
 def with_some_unknown(tasks: Tasks, n: int) -> Tasks:

@@ -17,12 +17,12 @@ from onelook.methods import Glance
 from onelook.tasks import Tasks
 from reference import glance as reference
 
-SMALL: dict[str, Any] = {"width": 8, "n_steps": 3}
+SMALL: dict[str, Any] = {"width": 8, "n_steps": 3, "guard": False}
+"""Most laws are about the method itself; the guard has its own (test_guard.py)."""
 
 some_examples = settings(max_examples=15, deadline=None)
 few_examples = settings(max_examples=12, deadline=None)
 seeds = st.integers(0, 1000)
-precisions = st.sampled_from([torch.float64, torch.float32])
 
 tasks_of_many_shapes = tasks_of_any_shape(
     n_tasks=st.integers(1, 2),
@@ -65,12 +65,16 @@ def permutation(data: st.DataObject, n: int) -> Tensor:
     return torch.tensor(data.draw(st.permutations(range(n))))
 
 
-@given(tasks_of_many_shapes, seeds, precisions, st.data())
-@some_examples
+# In single precision rounding may decide in which half of the queries the guard puts one of two that are nearly alike.
+@pytest.mark.parametrize(
+    ("guard", "precision"), [(False, torch.float64), (False, torch.float32), (True, torch.float64)]
+)
+@given(tasks_of_many_shapes, seeds, st.data())
+@few_examples
 def test_classes_queries_and_support_rows_may_change_places(
-    tasks: Tasks, seed: int, precision: torch.dtype, data: st.DataObject
+    guard: bool, precision: torch.dtype, tasks: Tasks, seed: int, data: st.DataObject
 ) -> None:
-    method, tasks = in_precision(glance_for(tasks, seed), tasks, precision)
+    method, tasks = in_precision(glance_for(tasks, seed, guard=guard), tasks, precision)
     new_name = permutation(data, tasks.n_way)
     row = permutation(data, tasks.support.shape[1])
     query = permutation(data, tasks.query.shape[1])
@@ -214,7 +218,8 @@ def test_all_steps_are_those_of_the_slow_loop_whatever_is_told(tasks: Tasks, see
 
 
 def slow_loss(method: Glance, tasks: Tasks) -> float:
-    """Cross-entropy of the queries and of their proportions, of those that are of a class of their task."""
+    """Cross-entropy of the queries and of their proportions, of those that are of a class of their task, over that of
+    not knowing anything."""
     assert tasks.query_labels is not None
     total = weights = 0.0
     for step, answers in enumerate(method.trajectory(tasks).softmax(-1).tolist()):
@@ -227,7 +232,7 @@ def slow_loss(method: Glance, tasks: Tasks) -> float:
         weight = 0.5 ** (method.n_steps - step)
         total += weight * (np.mean(of_queries) + 0.5 * np.mean(of_proportions))
         weights += weight
-    return total / weights
+    return total / weights / math.log(tasks.n_way)
 
 
 def with_some_unknown(tasks: Tasks, n: int) -> Tasks:
@@ -270,17 +275,19 @@ def test_training_lowers_the_loss_of_tasks_that_it_has_not_seen() -> None:
     assert method.loss(tasks(0)).item() < 0.95 * before
 
 
-@given(tasks_of_many_shapes, seeds)
+@given(tasks_of_many_shapes, seeds, st.booleans())
 @some_examples
-def test_a_query_and_its_double_have_the_same_answer(tasks: Tasks, seed: int) -> None:
+def test_a_query_and_its_double_have_the_same_answer(tasks: Tasks, seed: int, guard: bool) -> None:
     twice = replace(tasks, query=tasks.query.repeat(1, 2, 1), query_labels=None)
-    one, other = glance_for(tasks, seed)(twice).chunk(2, 1)
+    one, other = glance_for(tasks, seed, guard=guard)(twice).chunk(2, 1)
     alike(one, other)
 
 
-@given(tasks_of_many_shapes, seeds)
+@given(tasks_of_many_shapes, seeds, st.booleans())
 @some_examples
-def test_the_directions_of_the_axes_and_the_lengths_of_the_rows_mean_nothing(tasks: Tasks, seed: int) -> None:
+def test_the_directions_of_the_axes_and_the_lengths_of_the_rows_mean_nothing(
+    tasks: Tasks, seed: int, guard: bool
+) -> None:
     draw = torch.Generator().manual_seed(seed)
     size = tasks.query.shape[-1]
     rotation = torch.linalg.qr(torch.randn(size, size, generator=draw, dtype=torch.float64)).Q
@@ -288,8 +295,27 @@ def test_the_directions_of_the_axes_and_the_lengths_of_the_rows_mean_nothing(tas
     def elsewhere(rows: Tensor) -> Tensor:
         return rows @ rotation * torch.empty(len(rows), 1, dtype=torch.float64).uniform_(0.1, 50, generator=draw)
 
-    method = glance_for(tasks, seed)
+    method = glance_for(tasks, seed, guard=guard)
     alike(method(tasks.map_items(elsewhere)), method(tasks))
+
+
+def test_a_single_query_is_judged_by_the_labelled_examples_alone() -> None:
+    tasks = random_tasks(n_query=1)
+    method = glance_for(tasks, guard=True)
+    assert torch.equal(method(tasks), method.inductive(tasks))
+    assert not torch.allclose(method(tasks), method.trajectory(tasks)[-1])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_guard_judges_the_last_step_and_does_not_enter_the_loss(seed: int) -> None:
+    tasks = random_tasks(n_tasks=8, shots=(2, 3, 2), n_query=12, seed=seed)
+    method, bare = (glance_for(tasks, seed, guard=guard) for guard in (True, False))
+    logits, verdict = method.answer(tasks)
+    assert torch.equal(method(tasks), logits)
+    share = verdict.trust.view(-1, 1, 1)
+    expected = share * bare(tasks).softmax(-1) + (1 - share) * method.inductive(tasks).softmax(-1)
+    torch.testing.assert_close(logits.softmax(-1), expected)
+    assert torch.equal(method.loss(tasks), bare.loss(tasks))
 
 
 class Largest(TorchDispatchMode):
@@ -307,7 +333,7 @@ class Largest(TorchDispatchMode):
 
 def test_thousands_of_queries_need_no_table_of_all_pairs_of_them() -> None:
     tasks = random_tasks(1, (5,) * 8 + (1,) * 12, n_query=3000, feature_size=64)
-    method, tasks = in_precision(glance_for(tasks, n_steps=2, width=32), tasks, torch.float32)
+    method, tasks = in_precision(glance_for(tasks, n_steps=2, width=32, guard=True), tasks, torch.float32)
     with torch.no_grad(), Largest() as largest:
         assert method(tasks).isfinite().all()
     assert largest.n <= 1024 * (tasks.support.shape[1] + 3000)

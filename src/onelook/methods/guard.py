@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from onelook import ops
@@ -43,11 +43,12 @@ class Verdict:
 
     def words(self) -> list[str]:
         """What was done with each task, and why."""
-        return [_words(*map(float, numbers)) for numbers in zip(*vars(self).values(), strict=True)]
+        return [_words(*numbers) for numbers in zip(*(one.tolist() for one in vars(self).values()), strict=True)]
 
 
 def guarded(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
     """The answer, in logits, and how it came about."""
+    tasks = tasks.without_query_labels()
     alone = inductive(tasks)
     if tasks.query.shape[1] == 1:
         one = alone.new_ones(len(tasks))
@@ -55,10 +56,14 @@ def guarded(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Floa
     together = transductive(tasks)
     p, q = together.softmax(-1), alone.softmax(-1)
     stability = torch.minimum(p, _from_halves(transductive, tasks)).sum(-1).mean(1)
-    recognition = _recognised(tasks, p) - _recognised(tasks, torch.zeros_like(p))
+    several = _of_several(tasks)
+    n = several.sum(1)
+    lost = (_recognised(tasks, torch.zeros_like(p)) & several).sum(1) - (_recognised(tasks, p) & several).sum(1)
+    recognition = (-lost).to(p.dtype) / n  # 0 / 0 is NaN, as documented
     trust = ((stability - UNSTABLE) / (STABLE - UNSTABLE)).clamp(0, 1)
-    # Two standard errors of a difference of shares, were each example a coin of its own.
-    led_astray = recognition < -2 * (0.5 / tasks.support.shape[1]) ** 0.5
+    # More than two standard errors of a difference of counts, were each of the n examples a coin of its own:
+    # 2 (n / 4 + n / 4)^1/2. In whole numbers, so that rounding decides nothing.
+    led_astray = (lost > 0) & (lost.square() > 2 * n)
     trust = torch.where(led_astray, torch.zeros_like(trust), trust)
     agreement = (together.argmax(-1) == alone.argmax(-1)).to(p.dtype).mean(1)
     share = trust.view(-1, 1, 1)
@@ -75,7 +80,7 @@ def _from_halves(transductive: Answer, tasks: Tasks) -> Float[Tensor, "T Q K"]:
     order = (query * centre).sum(-1).argsort(1)
     posterior = query.new_zeros(*query.shape[:2], tasks.n_way)
     for half in (order[:, ::2], order[:, 1::2]):
-        some = replace(tasks.without_query_labels(), query=_rows(tasks.query, half))
+        some = replace(tasks, query=_rows(tasks.query, half))
         posterior = posterior.scatter(1, _like(half, posterior), transductive(some).softmax(-1))
     return posterior
 
@@ -88,19 +93,22 @@ def _like(index: Int[Tensor, "T q"], x: Float[Tensor, "T Q D"]) -> Int[Tensor, "
     return index.unsqueeze(-1).expand(-1, -1, x.shape[-1])
 
 
-def _recognised(tasks: Tasks, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T"]:
-    """The share of labelled examples nearest to their own class without themselves, among classes of two and more."""
+def _of_several(tasks: Tasks) -> Bool[Tensor, "T S"]:
+    """Which labelled examples are of a class that has others."""
+    hot = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype)
+    return (hot @ hot.sum(1).unsqueeze(-1)).squeeze(-1) > 1
+
+
+def _recognised(tasks: Tasks, share: Float[Tensor, "T Q K"]) -> Bool[Tensor, "T S"]:
+    """Which labelled examples are nearest to their own class without themselves. A class of one says nothing here."""
     support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
-    shots = hot.sum(1)
     weights = ops.soft_class_means(support, tasks.support_labels, query, share)
-    count = (hot @ (shots + share.sum(1)).unsqueeze(-1)).squeeze(-1)
-    several = (hot @ shots.unsqueeze(-1)).squeeze(-1) > 1
-    without = (count.unsqueeze(-1) * (hot @ weights) - support) / (count - 1).clamp_min(0.5).unsqueeze(-1)
+    count = hot @ (hot.sum(1) + share.sum(1)).unsqueeze(-1)
+    without = (count * (hot @ weights) - support) / (count - 1).clamp_min(0.5)
     own = (support - without).square().sum(-1, keepdim=True)
     distance = torch.where(hot > 0, own, ops.squared_distance(support, weights))
-    right = (distance.argmin(-1) == tasks.support_labels) & several
-    return right.sum(1) / several.sum(1)  # 0 / 0 is NaN, as documented
+    return distance.argmin(-1) == tasks.support_labels
 
 
 def _words(trust: float, stability: float, agreement: float, recognition: float) -> str:

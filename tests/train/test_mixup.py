@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook import backbones
+from onelook.configuration import description
 from onelook.data.augment import Augmentation
 from onelook.errors import SettingsError
 from onelook.train import PretrainConfig, Pretraining
-from onelook.train.loop import description
 from onelook.train.mixup import Mixture, Mixup
 from synthetic import one_sentence, random_images
 

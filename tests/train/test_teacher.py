@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from onelook import artifacts, backbones
 from onelook.artifacts import Artifact, backbone_artifact, load_backbone
+from onelook.configuration import description
 from onelook.data.augment import Augmentation
 from onelook.errors import ArtifactError, SettingsError
 from onelook.train import PretrainConfig, Pretraining
-from onelook.train.loop import description
 from onelook.train.mixup import Mixture, Mixup
 from onelook.train.teacher import Distillation, Teacher, load_teacher
 from synthetic import one_sentence, random_images

@@ -86,7 +86,7 @@ def load_any(listing: Listing, size: int, channels: int) -> Generator[Reading, N
             content = listing.read(name)
             return hashlib.sha256(content).digest(), decode(content, size, channels)
         except Exception as error:  # what Pillow raises on damaged bytes has no common base
-            return Rejected(name, _reason(error))
+            return Rejected(name, reason_of(error))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -167,7 +167,7 @@ def _without_alpha(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it has more than {(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million pixels"
     if isinstance(error, UnidentifiedImageError):

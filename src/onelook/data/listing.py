@@ -53,18 +53,21 @@ def list_images(source: Path, split: str | None = None) -> Listing:
 
 def _list_folder(folder: Path, split: str | None) -> Listing:
     names = [
-        name for name in _files_below(folder)
-        if PurePosixPath(name).suffix.lower() in SUFFIXES and not _hidden(PurePosixPath(name))
+        name for name in files_below(folder)
+        if PurePosixPath(name).suffix.lower() in SUFFIXES and not hidden(PurePosixPath(name))
     ]  # fmt: skip
     return _listing(names, str(folder), split, lambda name: (folder / name).read_bytes())
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    """Relative names of all files, also behind links to folders, but not round in circles. Raises OSError."""
+def _complain(error: OSError) -> None:
+    raise error
 
-    def complain(error: OSError) -> None:
-        raise error
 
+def files_below(folder: Path, complain: Callable[[OSError], None] = _complain) -> Iterator[str]:
+    """Relative names of all files, also behind links to folders, but not round in circles.
+
+    complain: what to do about a folder that cannot be read; by default its OSError is raised.
+    """
     for place, folders, files in os.walk(folder, onerror=complain, followlinks=True):
         here = Path(place)
         if links := {f for f in folders if (here / f).is_symlink()}:
@@ -84,7 +87,7 @@ def _list_zip(path: Path, split: str | None) -> Listing:
         raise DataError(f"{path} cannot be opened as a zip ({error}); copy or download it again.") from error
     names = [
         entry.filename for entry in archive.infolist() if not entry.is_dir()
-        and PurePosixPath(entry.filename).suffix.lower() in SUFFIXES and not _hidden(PurePosixPath(entry.filename))
+        and PurePosixPath(entry.filename).suffix.lower() in SUFFIXES and not hidden(PurePosixPath(entry.filename))
     ]  # fmt: skip
 
     def read(name: str) -> bytes:
@@ -96,7 +99,8 @@ def _list_zip(path: Path, split: str | None) -> Listing:
     return _listing(names, str(path), split, read)
 
 
-def _hidden(path: PurePath) -> bool:
+def hidden(path: PurePath) -> bool:
+    """Whether it is what a system keeps for itself, or lies in such a folder."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 

@@ -1,0 +1,102 @@
+"""Tables of labels: CSV or Parquet with a column `path` (or `filename`) and a column `label`.
+
+A cell that a spreadsheet would take for a formula is written with a guard before it, and read without.
+"""
+
+import csv
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from onelook.errors import DataError
+
+NAME_COLUMNS = ("path", "filename")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that a spreadsheet would compute (OWASP, CSV injection)."""
+LABEL_GUARD, PATH_GUARD = "'", "./"
+"""The first is the spreadsheets' own mark of plain text; with the second a path stays the same path."""
+FILE = "file:"
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One row of a table of labels."""
+
+    line: int
+    """Where it stands in the file, for messages; the number of the row in a Parquet file."""
+    name: str
+    label: str
+    """Empty: to be labelled."""
+
+
+def guarded(text: str, guard: str = LABEL_GUARD) -> str:
+    """`text` as a cell that no spreadsheet computes; `unguarded` gives it back."""
+    return guard + text if text.startswith((*FORMULA, guard)) else text
+
+
+def unguarded(cell: str, guard: str = LABEL_GUARD) -> str:
+    rest = cell.removeprefix(guard)
+    return rest if rest.startswith((*FORMULA, guard)) else cell
+
+
+def path_cell(path: str) -> str:
+    """A path as a cell. One that is not UTF-8 becomes a `file:` address, so that the table is UTF-8; see `path_of`."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return FILE + quote(os.fsencode(path))
+    return FILE + quote(path) if path.startswith(FILE) else guarded(path, PATH_GUARD)
+
+
+def path_of(cell: str) -> str:
+    if cell.startswith(FILE):
+        return os.fsdecode(unquote_to_bytes(cell.removeprefix(FILE)))
+    return unguarded(cell, PATH_GUARD)
+
+
+def read_labels(table: Path) -> tuple[LabelRow, ...]:
+    """The rows of a CSV or Parquet file, in their order. Raises DataError."""
+    columns, rows = _parquet(table) if table.suffix.lower() in (".parquet", ".pq") else _csv(table)
+    name = next((column for column in NAME_COLUMNS if column in columns), None)
+    if name is None or "label" not in columns:
+        raise DataError(f"{table} needs a column path (or filename) and a column label, but has "
+                        f"{', '.join(columns) or 'none'}; rename its columns.")  # fmt: skip
+    if not rows:
+        raise DataError(f"{table} has no rows below its columns; expected one for each labelled image.")
+    found = []
+    for line, row in rows:
+        path, label = (("" if row.get(c) is None else str(row[c])) for c in (name, "label"))
+        if not path.strip():
+            raise DataError(f"{table}, line {line}: {name} is empty; fill it or remove the line.")
+        found.append(LabelRow(line, path_of(path), unguarded(label.strip())))
+    return tuple(found)
+
+
+def _csv(table: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+    """Also with semicolons, which spreadsheets write where the comma is the decimal mark."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            head = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=";" if ";" in head and "," not in head else ",")
+            return list(reader.fieldnames or []), [(reader.line_num, row) for row in reader]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table} is not UTF-8 text ({error.reason}, byte {error.start}); save it as such.") from error
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as a CSV ({error}); give another file.") from error
+
+
+def _parquet(table: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+    try:
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise DataError(f"{table} is a Parquet file, which needs pyarrow: install pyarrow, or give a CSV.") from error
+    try:
+        content = parquet.read_table(table)
+    except (OSError, ValueError) as error:  # what pyarrow raises is one or the other
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DataError(f"{table} cannot be read as Parquet ({reason}); give another file.") from error
+    return list(content.column_names), list(enumerate(content.to_pylist(), 1))

@@ -22,7 +22,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("data",),
     ("artifacts", "scoring", "provenance"),
     ("train", "benchmark", "audit"),
-    ("workflows", "report", "outputs"),
+    ("workflows", "report", "doctor", "outputs"),
     ("experiments",),
     ("onelook",),  # __init__.py: the public names
     ("demo", "console"),

@@ -92,7 +92,7 @@ def load_any(listing: Listing, size: int, channels: int) -> Generator[Reading, N
         warnings.simplefilter("ignore")
         # A warning about a bomb must not pass as a picture.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = yield from _in_parallel(read, listing.names, "reading images")
+        results = yield from in_parallel(read, listing.names, "reading images")
     good = [(i, r) for i, r in enumerate(results) if not isinstance(r, Rejected)]
     rejected = tuple(r for r in results if isinstance(r, Rejected))
     yield from rejected
@@ -118,7 +118,7 @@ def fingerprint(listing: Listing) -> Generator[Progress, None, list[bytes | None
         except (OSError, ValueError):  # a name that cannot be one, such as with a zero byte in it
             return None
 
-    return (yield from _in_parallel(read, listing.names, "reading files"))
+    return (yield from in_parallel(read, listing.names, "reading files"))
 
 
 def require_some(n_images: int, listing: Listing, rejected: Sequence[Rejected]) -> None:
@@ -127,7 +127,7 @@ def require_some(n_images: int, listing: Listing, rejected: Sequence[Rejected]) 
         raise DataError(f"None of the {len(listing.names)} images of {listing.source} can be read{first}.")
 
 
-def _in_parallel(
+def in_parallel(
     function: Callable[[str], Result], names: Sequence[str], stage: str
 ) -> Generator[Progress, None, list[Result]]:
     """Results in the order of the names. Pillow and hashing let go of the interpreter lock."""

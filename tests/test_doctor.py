@@ -52,7 +52,10 @@ def test_copies_are_found_across_labelled_images_and_those_to_label(tmp_path: Pa
         Copies(("b.png", "c.png"), (None, None), True),
     )
     assert [copies.answered for copies in found.duplicates] == [True, False]
-    assert "2 pictures have copies, a.png, cat/0.png first; 1 of them are labelled here" in found.words()[0]
+    assert (
+        "2 pictures have copies, a.png, cat/0.png first, 1 of them both labelled and to be labelled."
+        in found.words()[0]
+    )
 
 
 CHANGES = {
@@ -98,11 +101,11 @@ def test_classes_that_are_tiny_or_unequal_and_a_single_class_are_said(tmp_path: 
     few = {f"cat/{i}.png": photo(i) for i in range(10)} | {"dog/1.png": photo(99)}
     found = diagnosed(tmp_path / "a", few)
     assert (found.tiny_classes, found.unequal) == (("dog",), True)
-    assert "1 class have fewer than two labelled examples (dog)" in found.words()[0]
+    assert "1 class has fewer than two labelled examples (dog)" in found.words()[0]
     assert "cat has 10 labelled examples and dog 1" in found.words()[1]
     assert not diagnosed(tmp_path / "b", {k: v for k, v in few.items() if k != "cat/9.png"}).unequal
     one = diagnosed(tmp_path / "c", {"cat/1.png": photo(1), "cat/2.png": photo(2), "3.png": photo(3)})
-    assert one.words() == ("There are 1 classes; label examples of at least two.",)
+    assert one.words() == ("1 class has labelled examples; at least two must.",)
 
 
 def test_a_class_whose_images_cannot_be_read_counts_as_empty(tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_small_and_wide_images_are_said(tmp_path: Path) -> None:
     found = diagnosed(tmp_path, good() | wide | {"s.png": photo(62, 31), "t.png": encoded(picture(63, 300, 100))})
     assert (found.small, found.wide) == (("s.png",), ("v.png", "w.png"))
     assert "31" not in found.words()[0]
-    assert "1 image are smaller than 32 pixels" in found.words()[0]
+    assert "1 image is smaller than 32 pixels" in found.words()[0]
     assert "crop them" in found.words()[1]
 
 

@@ -84,7 +84,7 @@ def test_a_class_of_one_image_and_one_class_only_are_listed_and_said(tmp_path: P
     write_files(tmp_path, {"cat/1.jpg": b""})
     found = list_folder(tmp_path)
     assert (found.labelled, found.to_label) == ((0,), ())
-    assert "1 labelled examples of 1 classes (cat 1) and 0 images to label" in found.words()[0]
+    assert "labelled examples 1, classes 1 (cat 1), images to label 0." in found.words()[0]
     assert "label one of another class" in found.words()[1]
     assert "Every image is labelled already" in found.words()[2]
 

@@ -50,8 +50,8 @@ class FolderListing:
         sizes = ", ".join(f"{shown(name)} {counts[k]}" for k, name in enumerate(listing.class_names[:20]))
         more = f", and {len(listing.class_names) - 20} more" if len(listing.class_names) > 20 else ""
         said = [
-            f"{listing.source} holds {len(self.labelled)} labelled examples of {len(listing.class_names)} classes "
-            f"({sizes}{more}) and {len(self.to_label)} images to label."
+            f"{shown(listing.source)}: labelled examples {len(self.labelled)}, classes {len(listing.class_names)} "
+            f"({sizes}{more}), images to label {len(self.to_label)}."
         ]
         if len(listing.class_names) == 1:
             said.append(

@@ -47,7 +47,7 @@ PREDICTIONS = st.builds(Prediction, PATHS, ODD, st.floats(0, 1), ODD, st.floats(
 
 
 @given(st.lists(PREDICTIONS, max_size=4))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_a_csv_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Prediction]) -> None:
     path = tmp_path_factory.mktemp("csv") / "labels.csv"
     write_csv(path, rows)
@@ -338,6 +338,17 @@ def test_what_lies_there_already_is_passed_over(mode: str, tmp_path: Path) -> No
     again = planned(tmp_path, mode)
     assert again.steps == ()
     assert {one.reason for one in again.skipped} == {"it is there already"}
+
+
+def test_a_plan_made_again_after_its_copies_were_removed_copies_again(tmp_path: Path) -> None:
+    first = finish(carry_out(planned(tmp_path, "copy")))
+    (tmp_path / "out/a/b/2.jpg").unlink()
+    (tmp_path / "out/cat/1 (2).jpg").unlink()
+    (tmp_path / "out/cat/1 (3).jpg").unlink()
+    again = finish(carry_out(planned(tmp_path, "copy")))
+    assert again.n_done == 3
+    assert again.journal != first.journal
+    assert (tmp_path / "out/a/b/2.jpg").read_bytes() == b"two"
 
 
 def test_missing_files_links_and_repetitions_are_no_part_of_a_plan(tmp_path: Path) -> None:

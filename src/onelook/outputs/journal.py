@@ -58,7 +58,7 @@ class Journal:
 
     def write(self, entry: dict[str, Any]) -> None:
         self._take(entry)
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         try:
             # A line that a stop cut short is written over.
             end = os.lseek(handle, 0, os.SEEK_END)

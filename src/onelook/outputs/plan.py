@@ -77,6 +77,8 @@ def plan_folders(
     content = json.dumps([mode, str(base), [asdict(step) for step in steps]]).encode()
     home = next(p for p in (base, *base.parents) if p.is_dir())
     journal = home / f".onelook-{hashlib.sha256(content).hexdigest()[:16]}.jsonl"
+    while journal.exists():  # of the same plan, carried out once: what it made may be gone since
+        journal = next_name(journal)
     return Plan(mode, str(base), str(journal), tuple(steps), tuple(skipped))
 
 

@@ -88,6 +88,21 @@ def test_near_copies_are_found_and_in_two_classes_they_are_a_conflict(change: st
     assert "nearly the same picture" in again.words()[0]
 
 
+def test_the_noise_of_a_plain_background_hides_no_near_copy(tmp_path: Path) -> None:
+    draw, pixels = np.random.default_rng(0), np.full((2, 64, 64, 3), 128, np.uint8)
+    pixels[:, 20:40, 20:40] = np.asarray(picture(3, 20, 20))
+    rough = draw.integers(-1, 2, (2, 8, 8, 3)).repeat(8, 1).repeat(8, 2)
+    files = {f"{k}.png": encoded(Image.fromarray((pixels[k] + rough[k]).clip(0, 255).astype(np.uint8))) for k in (0, 1)}
+    found = diagnosed(tmp_path, good() | files)
+    assert [copies.names for copies in found.near_duplicates] == [("0.png", "1.png")]
+
+
+def test_contradictions_of_the_same_file_are_said_before_those_of_near_copies(tmp_path: Path) -> None:
+    near = {"cat/a.png": photo(300), "dog/a.jpg": photo(300, kind="JPEG", quality=80)}
+    found = diagnosed(tmp_path, good() | near | {"cat/z.png": photo(301), "dog/z.png": photo(301)})
+    assert ["nearly" in sentence for sentence in found.words()] == [False, True]
+
+
 def test_other_pictures_are_no_near_copies_not_even_plain_ones_or_in_another_colour(tmp_path: Path) -> None:
     plain = {f"{c}.png": encoded(Image.new("RGB", (64, 64), c)) for c in ("red", "blue", "green", "white", "black")}
     grey = picture(7, 64, 64).convert("L")

@@ -20,7 +20,7 @@ from onelook.data.embed import embed, embed_files
 from onelook.data.images import decode, load
 from onelook.data.listing import list_images
 from onelook.errors import ArtifactError, SettingsError
-from onelook.events import Notice, finish
+from onelook.events import Notice, Progress, finish
 from onelook.workflows.networks import network_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -39,12 +39,12 @@ CONVNEXT = STRETCHED | {"image_processor_type": "ConvNextImageProcessor", "size"
                         "crop_pct": 0.875, "resample": 3}  # fmt: skip
 
 
-def photograph(width: int, height: int, seed: int = 0) -> bytes:
-    """A smooth picture, as PNG."""
+def photograph(width: int, height: int, seed: int = 0, kind: str = "PNG") -> bytes:
+    """A smooth picture."""
     rough = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     image = Image.fromarray(rough).resize((width, height), Image.Resampling.BICUBIC)
     stream = io.BytesIO()
-    image.save(stream, "PNG")
+    image.save(stream, kind)
     return stream.getvalue()
 
 
@@ -140,6 +140,17 @@ def test_an_image_is_framed_as_by_the_model_s_own_processor(width: int, height: 
     own = (pixels - torch.tensor(steps.mean)[:, None, None]) / torch.tensor(steps.std)[:, None, None]
     difference = (own - prepared(content, processor)[0]).abs() * torch.tensor(steps.std)[:, None, None]
     assert difference.max() <= 1.01
+
+
+@pytest.mark.usefixtures("transformers")
+def test_a_large_jpeg_decoded_at_a_fraction_is_nearly_what_the_processor_makes_of_all_of_it() -> None:
+    processor = CROPPED | {"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}
+    steps = read_preprocessing(processor, 3, "it")
+    content = photograph(1600, 1200, kind="JPEG")
+    pixels = torch.from_numpy(decode(content, steps.image_size, 3, steps.framing)).float()
+    scale, mean = torch.tensor(steps.std)[:, None, None], torch.tensor(steps.mean)[:, None, None]
+    # At the size itself instead of twice of it, this would be 0.3 of 255.
+    assert (pixels - (prepared(content, processor)[0] * scale + mean)).abs().mean() < 0.2
 
 
 def test_the_digest_tells_weights_preprocessing_pooling_and_settings_apart(transformers: Any, tmp_path: Path) -> None:
@@ -279,6 +290,34 @@ def test_photographs_are_framed_embedded_and_kept(tmp_path: Path) -> None:
     # Pixels that were framed otherwise are not taken for these, though network and files are the same.
     images = finish(load(listing, 20, 3))
     torch.testing.assert_close(finish(embed(images, network, cache=tmp_path / "cache")).views, squares.views)
+
+
+def test_features_of_many_images_are_kept_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onelook.data.embed.BLOCK_BYTES", 2 * 3 * 20 * 20)
+    for i in range(5):
+        path = tmp_path / "data" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photograph(50, 40, seed=i) if i != 1 else b"no image")
+    module = Counting()
+    network = Wrapped(module, image_size=20, mean=0.0, std=1.0)
+    listing = list_images(tmp_path / "data")
+    module.seen = 0
+    work = embed_files(listing, network, cache=tmp_path / "cache")
+    computed = [event for event in work if isinstance(event, Progress) and event.stage == "computing features"]
+    assert [(event.done, event.total) for event in computed] == [(2, 5), (4, 5), (5, 5)]
+    assert module.seen == 4
+    for file in (tmp_path / "cache").rglob("*.safetensors"):
+        file.unlink()
+    module.seen = 0
+    work = embed_files(listing, network, cache=tmp_path / "cache")
+    while module.seen < 3:  # the first block is kept by then
+        next(work)
+    work.close()
+    module.seen = 0
+    done = finish(embed_files(listing, network, cache=tmp_path / "cache"))
+    assert module.seen == 2
+    assert len(done.labels) == 4
+    torch.testing.assert_close(done.views, finish(embed_files(listing, network)).views)
 
 
 def onnx_file(path: Path, count: int | str = "N", side: int | str = 20) -> Path:

@@ -1,5 +1,6 @@
 """A feature network in an ONNX file, run by onnxruntime."""
 
+import hashlib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,7 +111,9 @@ def _input(session: Any, path: Path, image_size: int | None) -> tuple[int | None
 
 def _content(path: Path) -> bytes:
     """SHA-256 of the file and of those in which it keeps its weights (`x.onnx.data`, `x.onnx_data`)."""
-    beside = sorted(path.parent.glob(f"{path.name}[._]data*"))
-    return digest(
-        *(part for file in (path, *beside) for part in (file.name[len(path.name) :].encode(), file.read_bytes()))
-    )
+    beside = sorted(f for f in path.parent.iterdir() if f.name.startswith((f"{path.name}.data", f"{path.name}_data")))
+    parts: list[bytes] = []
+    for file in (path, *beside):
+        with file.open("rb") as stream:
+            parts += [file.name[len(path.name) :].encode(), hashlib.file_digest(stream, "sha256").digest()]
+    return digest(*parts)

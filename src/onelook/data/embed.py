@@ -9,7 +9,7 @@ their own.
 import contextlib
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,15 @@ from torch import Tensor
 from onelook.backbones import Backbone
 from onelook.backbones.framing import Framing
 from onelook.data.augment import N_DRAWS, Augmentation, augment
-from onelook.data.images import PREPROCESSING, ImageSet, Reading, fingerprint, load_any, require_some
+from onelook.data.images import PREPROCESSING, ImageSet, Reading, Rejected, Result, fingerprint, load_any, require_some
 from onelook.data.listing import Listing
 from onelook.errors import DataError, SettingsError
 from onelook.events import Progress
 from onelook.files import digest, write_tensors
 from onelook.tasks import Embeddings
 
+BLOCK_BYTES = 1 << 28
+"""Of pixels that are decoded before their features are computed and kept: 1,783 colour images of 224 pixels."""
 CHUNK = 512
 """Images that are taken up at once; a network may take fewer of them in one pass."""
 
@@ -117,16 +119,45 @@ def embed_files(
     known = store.known()
     missing = [i for i, d in enumerate(digests) if d not in known]
     if missing:
-        images = yield from load_any(listing.take(missing), backbone.image_size, backbone.channels, backbone.framing)
-        store.add(list(images.digests), (yield from _compute(images, range(len(images)), backbone, config)))
+        rejected: list[Rejected] = []
+        block = max(1, BLOCK_BYTES // (backbone.channels * backbone.image_size**2))
+        for start in range(0, len(missing), block):  # each is kept when it is done
+            part = missing[start : start + block]
+            work = _add(store, listing.take(part), backbone, config)
+            rejected += yield from _as_part(work, start, len(part), len(missing))
         known = store.known()
         # The cache may know other images, but none of these.
-        require_some(len(known.intersection(digests)), listing, images.rejected)
+        require_some(len(known.intersection(digests)), listing, rejected)
     kept = [i for i, d in enumerate(digests) if d in known]
     found = listing.take(kept)
     views = store.find(tuple(d for d in digests if d is not None and d in known))
     labels = torch.tensor(found.labels, dtype=torch.long)
     return Embeddings(views, labels, listing.class_names, found.names, _source(listing.source, config))
+
+
+def _add(
+    store: "_Store", listing: Listing, backbone: Backbone, config: EmbedConfig
+) -> Generator[Reading, None, tuple[Rejected, ...]]:
+    images = yield from load_any(listing, backbone.image_size, backbone.channels, backbone.framing)
+    store.add(list(images.digests), (yield from _compute(images, range(len(images)), backbone, config)))
+    return images.rejected
+
+
+def _as_part(
+    work: Generator[Reading, None, Result], start: int, n_images: int, total: int
+) -> Generator[Reading, None, Result]:
+    """Its events, of `n_images` from `start` on, as those of all `total`."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        if isinstance(event, Progress):
+            # Where images were left out, fewer are computed; those count as done.
+            views = max(1, event.total // n_images)
+            done = (start * views + event.done) if event.done < event.total else (start + n_images) * views
+            event = replace(event, done=done, total=total * views)
+        yield event
 
 
 def _source(images: str, config: EmbedConfig) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from onelook import backbones
+from onelook.artifacts import backbone_artifact
+from onelook.artifacts import save as save_artifact
 from onelook.backbones import Backbone
 from onelook.backbones.framing import Framing, read_preprocessing
 from onelook.backbones.pretrained import load_folder, resolve
@@ -391,7 +395,26 @@ def test_a_text_chooses_the_network(transformers: Any, tmp_path: Path) -> None:
     network, about = finish(network_of(str(folder)))
     assert isinstance(network, Backbone)
     assert about == {"name": "mine"}
+    own = backbones.create("conv4-64", image_size=16)
+    save_artifact(backbone_artifact(own, "conv4-64", {}), tmp_path / "own.safetensors")
+    network, about = finish(network_of(str(tmp_path / "own.safetensors")))
+    assert network.digest() == own.digest()
+    assert about["name"] == "conv4-64"
     with pytest.raises(ArtifactError, match="There is no backbone file"):
         finish(network_of(str(tmp_path / "model.safetensors")))
     with pytest.raises(SettingsError, match="expected hf:NAME, a folder"):
         finish(resolve("conv4"))
+
+
+@pytest.mark.parametrize(("library", "extra"), [("onnxruntime", "onnx"), ("transformers", "transformers"),
+                                                ("huggingface_hub", "transformers")])  # fmt: skip
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    (tmp_path / "model.safetensors").touch()
+    name = {"onnxruntime": "x.onnx", "transformers": str(tmp_path), "huggingface_hub": "hf:a/b"}[library]
+    with pytest.raises(SettingsError, match=rf"needs? {library}; install it with pip install 'onelook\[{extra}\]'"):
+        finish(network_of(name, offline=True))

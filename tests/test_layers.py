@@ -33,7 +33,7 @@ LAYERS: list[tuple[str, ...]] = [
 
 HEAVY = {
     "matplotlib", "pooch", "typer", "click", "rich", "jinja2", "sklearn", "scipy", "pandas", "torchvision",
-    "transformers", "onnxruntime", "fastapi", "uvicorn", "starlette", "pytest",
+    "transformers", "onnxruntime", "fastapi", "uvicorn", "starlette", "pytest", "onnx", "huggingface_hub",
 }  # fmt: skip
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

@@ -7,6 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from onelook.backbones.framing import Framing
 from onelook.files import digest
 
 Film = Sequence[tuple[Float[Tensor, "N _"], Float[Tensor, "N _"]]]
@@ -25,6 +26,10 @@ class Backbone(nn.Module):
 
     name: str = ""
     """Under which `backbones.create` makes it; empty if it was made by hand."""
+    framing: Framing | None = None
+    """How an image file becomes the square that it takes; None: its middle square, resized (data/images.py)."""
+    images_per_pass: int = 512
+    """At most so many go through it at once: about 100 MB of activations for Conv-4 at 32 pixels."""
     film_sizes: tuple[int, ...] = ()
     """The channels of each block that can be modulated; empty: none can."""
 
@@ -86,7 +91,12 @@ class Backbone(nn.Module):
     def digest(self) -> bytes:
         """SHA-256 of all weights and statistics, the network's identity in caches and results."""
         tensors = sorted(self.state_dict().items())
-        return digest(*(part for name, x in tensors for part in (name.encode(), x.contiguous().numpy().tobytes())))
+        return digest(*(part for name, x in tensors for part in (name.encode(), _bytes(x))))
+
+
+def _bytes(x: Tensor) -> bytes:
+    """Those of a tensor of any type: numpy lacks bfloat16."""
+    return bytes(x.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 class _Features(nn.Module):

@@ -9,7 +9,7 @@ their own.
 import contextlib
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +19,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from onelook.backbones import Backbone
+from onelook.backbones.framing import Framing
 from onelook.data.augment import N_DRAWS, Augmentation, augment
-from onelook.data.images import PREPROCESSING, ImageSet, Reading, fingerprint, load_any, require_some
+from onelook.data.images import PREPROCESSING, ImageSet, Reading, Rejected, Result, fingerprint, load_any, require_some
 from onelook.data.listing import Listing
 from onelook.errors import DataError, SettingsError
 from onelook.events import Progress
 from onelook.files import digest, write_tensors
 from onelook.tasks import Embeddings
 
+BLOCK_BYTES = 1 << 28
+"""Of pixels that are decoded before their features are computed and kept: 1,783 colour images of 224 pixels."""
 CHUNK = 512
-"""Images in one pass through the network: about 100 MB of activations for Conv-4 at 32 pixels."""
+"""Images that are taken up at once; a network may take fewer of them in one pass."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def embed(
         raise DataError(f"The feature network takes images of {expected}, but those of {images.source} are "
                         f"{tuple(images.pixels.shape[2:])}; load them at that size.")  # fmt: skip
     n_views = config.n_views if config.augmentation else len(images.pixels)
-    store = _Store(cache, backbone, config, n_views)
+    store = _Store(cache, backbone, config, n_views, images.framing)
     known = store.known()
     missing = [i for i, d in enumerate(images.digests) if d not in known]
     fresh = yield from _compute(images, missing, backbone, config)
@@ -111,21 +114,50 @@ def embed_files(
     listing: Listing, backbone: Backbone, config: EmbedConfig = EmbedConfig(), cache: Path | None = None
 ) -> Generator[Reading, None, Embeddings]:
     """`embed` of `load`: the same features, but an image whose features are known is not decoded either."""
-    store = _Store(cache, backbone, config, config.n_views if config.augmentation else 1)
+    store = _Store(cache, backbone, config, config.n_views if config.augmentation else 1, backbone.framing)
     digests = yield from fingerprint(listing)
     known = store.known()
     missing = [i for i, d in enumerate(digests) if d not in known]
     if missing:
-        images = yield from load_any(listing.take(missing), backbone.image_size, backbone.channels)
-        store.add(list(images.digests), (yield from _compute(images, range(len(images)), backbone, config)))
+        rejected: list[Rejected] = []
+        block = max(1, BLOCK_BYTES // (backbone.channels * backbone.image_size**2))
+        for start in range(0, len(missing), block):  # each is kept when it is done
+            part = missing[start : start + block]
+            work = _add(store, listing.take(part), backbone, config)
+            rejected += yield from _as_part(work, start, len(part), len(missing))
         known = store.known()
         # The cache may know other images, but none of these.
-        require_some(len(known.intersection(digests)), listing, images.rejected)
+        require_some(len(known.intersection(digests)), listing, rejected)
     kept = [i for i, d in enumerate(digests) if d in known]
     found = listing.take(kept)
     views = store.find(tuple(d for d in digests if d is not None and d in known))
     labels = torch.tensor(found.labels, dtype=torch.long)
     return Embeddings(views, labels, listing.class_names, found.names, _source(listing.source, config))
+
+
+def _add(
+    store: "_Store", listing: Listing, backbone: Backbone, config: EmbedConfig
+) -> Generator[Reading, None, tuple[Rejected, ...]]:
+    images = yield from load_any(listing, backbone.image_size, backbone.channels, backbone.framing)
+    store.add(list(images.digests), (yield from _compute(images, range(len(images)), backbone, config)))
+    return images.rejected
+
+
+def _as_part(
+    work: Generator[Reading, None, Result], start: int, n_images: int, total: int
+) -> Generator[Reading, None, Result]:
+    """Its events, of `n_images` from `start` on, as those of all `total`."""
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        if isinstance(event, Progress):
+            # Where images were left out, fewer are computed; those count as done.
+            views = max(1, event.total // n_images)
+            done = (start * views + event.done) if event.done < event.total else (start + n_images) * views
+            event = replace(event, done=done, total=total * views)
+        yield event
 
 
 def _source(images: str, config: EmbedConfig) -> str:
@@ -137,15 +169,16 @@ def _compute(
 ) -> Generator[Progress, None, Float[Tensor, "V R D"]]:
     n_views = config.n_views if config.augmentation else len(images.pixels)
     out = torch.empty(n_views, len(rows), backbone.feature_size)
+    step = min(CHUNK, backbone.images_per_pass)
     training = backbone.training
     backbone.eval()
     try:
         for view in range(n_views):
-            for start in range(0, len(rows), CHUNK):
-                chunk = list(rows[start : start + CHUNK])
+            for start in range(0, len(rows), step):
+                chunk = list(rows[start : start + step])
                 with torch.inference_mode(), precision(config.precision):
                     first, *others = (backbone(pixels).float() for pixels in _versions(images, chunk, view, config))
-                    out[view, start : start + CHUNK] = sum(others, first) / config.average.n_versions
+                    out[view, start : start + step] = sum(others, first) / config.average.n_versions
                 yield Progress("computing features", view * len(rows) + start + len(chunk), n_views * len(rows))
     finally:  # also where the work is stopped
         backbone.train(training)
@@ -186,11 +219,15 @@ class _Store:
     Without a cache folder it keeps them in memory, and for itself.
     """
 
-    def __init__(self, cache: Path | None, backbone: Backbone, config: EmbedConfig, n_views: int) -> None:
+    def __init__(
+        self, cache: Path | None, backbone: Backbone, config: EmbedConfig, n_views: int, framing: Framing | None
+    ) -> None:
         """The key holds all that determines a feature, except the image."""
         shape = (backbone.channels, backbone.image_size, backbone.image_size)
         augmented = f"{config.augmentation}, seed {config.seed}" if config.augmentation else "as they are"
         words = f"{PREPROCESSING} {shape}; {config.precision}; {n_views} views, {augmented}"
+        if framing is not None:
+            words += f"; {framing}"
         if config.average.n_versions > 1:  # else as before there was any: what is kept from then is found
             words += f"; mean over {config.average}"
         if config.average.crops:

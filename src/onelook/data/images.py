@@ -18,6 +18,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from onelook.backbones.framing import Framing
 from onelook.data.listing import Listing
 from onelook.errors import DataError
 from onelook.events import Progress
@@ -54,6 +55,8 @@ class ImageSet:
     """SHA-256 of the N files (or of whatever determines the pixels), the key of the embedding cache."""
     source: str
     rejected: tuple[Rejected, ...] = ()
+    framing: Framing | None = None
+    """How they became squares, for the keys of caches; None: as PREPROCESSING says, or they were made so."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -68,23 +71,27 @@ class ImageSet:
         return len(self.pixels) > 1
 
 
-def load(listing: Listing, size: int, channels: int) -> Generator[Reading, None, ImageSet]:
+def load(
+    listing: Listing, size: int, channels: int, framing: Framing | None = None
+) -> Generator[Reading, None, ImageSet]:
     """Read and decode all images to `channels` × `size` × `size`, leaving out those that cannot be read.
 
     Raises DataError where none can.
     """
-    images = yield from load_any(listing, size, channels)
+    images = yield from load_any(listing, size, channels, framing)
     require_some(len(images), listing, images.rejected)
     return images
 
 
-def load_any(listing: Listing, size: int, channels: int) -> Generator[Reading, None, ImageSet]:
+def load_any(
+    listing: Listing, size: int, channels: int, framing: Framing | None = None
+) -> Generator[Reading, None, ImageSet]:
     """`load`, content with no image at all."""
 
     def read(name: str) -> tuple[bytes, np.ndarray] | Rejected:
         try:
             content = listing.read(name)
-            return hashlib.sha256(content).digest(), decode(content, size, channels)
+            return hashlib.sha256(content).digest(), decode(content, size, channels, framing)
         except Exception as error:  # what Pillow raises on damaged bytes has no common base
             return Rejected(name, reason_of(error))
 
@@ -106,6 +113,7 @@ def load_any(listing: Listing, size: int, channels: int) -> Generator[Reading, N
         digests=tuple(r[0] for _, r in good),
         source=listing.source,
         rejected=rejected,
+        framing=framing,
     )
 
 
@@ -139,13 +147,21 @@ def in_parallel(
     return results
 
 
-def decode(content: bytes, size: int, channels: int) -> np.ndarray:
-    """One image as uint8 C H W: upright, without transparency, its middle square scaled to `size`."""
+def decode(content: bytes, size: int, channels: int, framing: Framing | None = None) -> np.ndarray:
+    """One image as uint8 C H W: upright, without transparency, its middle square scaled to `size`.
+
+    framing: what a network asks for instead of the middle square.
+    """
+    # A large JPEG can be decoded at a fraction; at twice the size or more, what was published is met more closely.
+    enough = 2 * framing.resize if framing else size
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        image.draft("RGB" if channels == 3 else "L", (size, size))  # lets a large JPEG be decoded at a fraction
+        image.draft("RGB" if channels == 3 else "L", (enough, enough))
         upright = ImageOps.exif_transpose(image)
         plain = _without_alpha(_eight_bit(upright)).convert("RGB" if channels == 3 else "L")
-        if plain.size != (size, size):
+        if framing is not None:
+            box = framing.box(*plain.size, size)
+            plain = plain.resize((size, size), Image.Resampling[framing.resample.upper()], box)
+        elif plain.size != (size, size):
             plain = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)
         array = np.asarray(plain)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))

@@ -1,0 +1,153 @@
+"""How far the answers of a nearest-mean classifier can be believed: probabilities, sets of classes, intervals.
+
+The model has a mean w_k a class; the scores of a row are -e^b |x - w_k|^2 / u + log share_k, with u the mean squared
+distance between the means. What is to be known of it is b, and how far its errors reach. Few labelled examples say
+little of either, so each is what is usual (constants chosen on validation tasks, docs/log.md) corrected by what the
+labelled examples say when they are left out.
+
+A row that is left out is farther from the mean of its n-1 fellows than a new row from the mean of n: by the factor
+n / (n-1) against (n+1) / n on average. Distances to the own class are corrected by the ratio of the two, so that one
+distance of left-out rows stands for n shots and not for n - 1.
+"""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.special import betaincinv
+from torch import Tensor
+
+from onelook import ops
+
+LOG_SCALE = (1.884, 0.128, 0.094, 0.411)
+"""Of the usual b: 1, the logarithms of the mean shots, of the number of classes and of u."""
+LOG_SCALE_SPREAD = 0.4
+"""Standard deviation of b about what is usual."""
+TEMPERATURE = (-0.417, 0.322)
+"""Log of the factor that calibrates the scores of Glance: 1, its mean confidence."""
+PRIOR_COUNT = 6.0
+"""How many left-out examples the mean confidence is worth in an estimate of the accuracy."""
+
+
+def unit_of(means: Float[Tensor, "K D"]) -> float:
+    """u, the mean squared distance between the class means; never so small that rounding looks like evidence."""
+    apart = 2 * (means - means.mean(0)).square().sum() / max(len(means) - 1, 1)
+    return max(apart.item(), 1e-6)
+
+
+def distances(x: Float[Tensor, "N D"], means: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:
+    return ops.squared_distance(x.unsqueeze(0), means.unsqueeze(0))[0] / unit_of(means)
+
+
+def left_out(
+    x: Float[Tensor, "S D"], labels: Int[Tensor, "S"], means: Float[Tensor, "K D"], mass: Float[Tensor, "K"]
+) -> Float[Tensor, "S K"]:
+    """Distances of each labelled row as if it were new: of its own class the mean without it, corrected.
+
+    mass: how many rows each mean is of. Only rows of classes with two labelled examples mean anything.
+    """
+    all_SK = distances(x, means)
+    n = mass[labels]
+    own = all_SK.gather(1, labels.unsqueeze(1)).squeeze(1) * (n + 1) / (n - 1).clamp_min(0.5)
+    return all_SK.scatter(1, labels.unsqueeze(1), own.unsqueeze(1))
+
+
+def usual_log_scale(shots: Float[Tensor, "K"], unit: float) -> float:
+    known = (1.0, math.log(shots.mean().item()), math.log(len(shots)), math.log(unit))
+    return sum(a * b for a, b in zip(LOG_SCALE, known, strict=True))
+
+
+def fitted_log_scale(usual: float, distance: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:
+    """b of the left-out rows, the more drawn to what is usual the fewer they are; without any it is that."""
+    grid = torch.linspace(-2, 2, 41, dtype=torch.float64)
+    losses = [_loss(-math.exp(usual + x) * distance, labels) + x * x / (2 * LOG_SCALE_SPREAD**2) for x in grid.tolist()]
+    return usual + grid[int(torch.tensor(losses).argmin())].item()
+
+
+def matching_log_scale(distance: Float[Tensor, "Q K"], log_share: Float[Tensor, "K"], confidence: float) -> float:
+    """b with which the mean of the largest posteriors is `confidence`, by bisection."""
+    low, high = -4.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        mean = (log_share - math.exp(middle) * distance).softmax(1).amax(1).mean().item()
+        low, high = (middle, high) if mean < confidence else (low, middle)
+    return (low + high) / 2
+
+
+def tempered(logits: Float[Tensor, "Q K"]) -> Float[Tensor, "Q K"]:
+    """Calibrated posteriors of Glance's scores."""
+    constant, slope = TEMPERATURE
+    return (logits * math.exp(constant + slope * logits.softmax(1).amax(1).mean().item())).softmax(1)
+
+
+def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[Tensor, "N K"]:
+    """The most probable classes until their probabilities reach `coverage`."""
+    p, order = probability.sort(1, descending=True)
+    before = p.cumsum(1) - p
+    return torch.zeros_like(p, dtype=torch.bool).scatter(1, order, before < coverage)
+
+
+def conformal_p_values(
+    x: Float[Tensor, "N D"], rows: Float[Tensor, "S D"], labels: Int[Tensor, "S"], n_way: int
+) -> Float[Tensor, "N K"]:
+    """Full conformal prediction (Vovk, Gammerman, Shafer 2005): a p-value of every class for every row.
+
+    The row is added to the class, every row of a class of several is left out in turn, and its score is the distance
+    to its own class less that to the nearest other. The p-value is the share of rows whose score is no smaller. Where
+    the row and the labelled ones are exchangeable, that of the true class is below a with probability at most a.
+    """
+    if len(x) > 256:  # the memory is that of 256 x S scores
+        starts = range(0, len(x), 256)
+        return torch.cat([conformal_p_values(x[i : i + 256], rows, labels, n_way) for i in starts])
+    hot = ops.one_hot(labels.unsqueeze(0), n_way, rows.dtype)[0]
+    n = hot.sum(0)
+    total = hot.T @ rows
+    means = total / n.unsqueeze(1)
+    fixed = _squared(rows, means)
+    own = fixed.gather(1, labels.unsqueeze(1)).squeeze(1) * (n / (n - 1).clamp_min(0.5))[labels] ** 2
+    others = fixed.masked_fill(hot.bool(), torch.inf)
+    new = _squared(x, means)
+    p_values = []
+    for k in range(n_way):
+        rest = torch.cat([others[:, :k], others[:, k + 1 :]], 1).amin(1)
+        mine = new[:, k] - torch.cat([new[:, :k], new[:, k + 1 :]], 1).amin(1)
+        inside, several = labels == k, n[labels] > 1
+        # Rows of other classes meet the mean of k with x in it.
+        outside = several & ~inside
+        moved = (total[k] + x) / (n[k] + 1)
+        score = own[outside] - torch.minimum(rest[outside], _squared(moved, rows[outside]))
+        count = (score >= mine.unsqueeze(1)).sum(1) + 1
+        # Rows of k itself meet it without themselves.
+        without = _squared_to_others(x, rows[inside], total[k], n[k])
+        count = count + (without - rest[inside] >= mine.unsqueeze(1)).sum(1)
+        p_values.append(count / (outside.sum() + inside.sum() + 1))
+    return torch.stack(p_values, 1).to(x.dtype)
+
+
+def conformal_threshold(scores: Float[Tensor, "S"], rate: float) -> float:
+    """What a new score of the same kind exceeds with probability at most `rate`; infinite where there are too few."""
+    rank = math.ceil((len(scores) + 1) * (1 - rate))
+    return scores.sort().values[rank - 1].item() if rank <= len(scores) else math.inf
+
+
+def interval_of_share(hits: float, misses: float, level: float) -> tuple[float, float]:
+    """The central interval of the Beta distribution with these counts."""
+    tail = (1 - level) / 2
+    return float(betaincinv(hits, misses, tail)), float(betaincinv(hits, misses, 1 - tail))
+
+
+def _loss(logits: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:
+    return -logits.log_softmax(1).gather(1, labels.unsqueeze(1)).sum().item()
+
+
+def _squared(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:
+    return ops.squared_distance(x.unsqueeze(0), y.unsqueeze(0))[0]
+
+
+def _squared_to_others(
+    x: Float[Tensor, "N D"], rows: Float[Tensor, "S D"], total: Float[Tensor, "D"], n: Float[Tensor, ""]
+) -> Float[Tensor, "N S"]:
+    """Squared distances of the rows of a class to the mean of the others and x: |s - (total - s + x) / n|^2."""
+    apart = rows - (total - rows) / n
+    cross = x @ apart.T
+    return (apart.square().sum(1) - 2 * cross / n + x.square().sum(1, keepdim=True) / n**2).clamp_min(0)

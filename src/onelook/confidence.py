@@ -39,17 +39,14 @@ def distances(x: Float[Tensor, "N D"], means: Float[Tensor, "K D"]) -> Float[Ten
     return ops.squared_distance(x.unsqueeze(0), means.unsqueeze(0))[0] / unit_of(means)
 
 
-def left_out(
-    x: Float[Tensor, "S D"], labels: Int[Tensor, "S"], means: Float[Tensor, "K D"], mass: Float[Tensor, "K"]
-) -> Float[Tensor, "S K"]:
-    """Distances of each labelled row as if it were new: of its own class the mean without it, corrected.
+def as_if_new(
+    distance: Float[Tensor, "N K"], share: Float[Tensor, "N K"], mass: Float[Tensor, "K"]
+) -> Float[Tensor, "N K"]:
+    """Distances of rows that count in the means, as if they did not: corrected as above.
 
-    mass: how many rows each mean is of. Only rows of classes with two labelled examples mean anything.
+    share: how much a row counts in each mean; mass: how much all rows do. What counts alone in a mean says nothing.
     """
-    all_SK = distances(x, means)
-    n = mass[labels]
-    own = all_SK.gather(1, labels.unsqueeze(1)).squeeze(1) * (n + 1) / (n - 1).clamp_min(0.5)
-    return all_SK.scatter(1, labels.unsqueeze(1), own.unsqueeze(1))
+    return distance * (mass + share) / (mass - share).clamp_min(0.5)
 
 
 def usual_log_scale(shots: Float[Tensor, "K"], unit: float) -> float:
@@ -93,34 +90,34 @@ def conformal_p_values(
     """Full conformal prediction (Vovk, Gammerman, Shafer 2005): a p-value of every class for every row.
 
     The row is added to the class, every row of a class of several is left out in turn, and its score is the distance
-    to its own class less that to the nearest other. The p-value is the share of rows whose score is no smaller. Where
-    the row and the labelled ones are exchangeable, that of the true class is below a with probability at most a.
+    to its own class, corrected, less that to the nearest other. The p-value is the share of rows whose score is no
+    smaller. Where the row and the labelled ones are exchangeable, that of the true class is below a with probability
+    at most a.
     """
     if len(x) > 256:  # the memory is that of 256 x S scores
         starts = range(0, len(x), 256)
         return torch.cat([conformal_p_values(x[i : i + 256], rows, labels, n_way) for i in starts])
     hot = ops.one_hot(labels.unsqueeze(0), n_way, rows.dtype)[0]
     n = hot.sum(0)
-    total = hot.T @ rows
-    means = total / n.unsqueeze(1)
-    fixed = _squared(rows, means)
-    own = fixed.gather(1, labels.unsqueeze(1)).squeeze(1) * (n / (n - 1).clamp_min(0.5))[labels] ** 2
-    others = fixed.masked_fill(hot.bool(), torch.inf)
-    new = _squared(x, means)
+    means = hot.T @ rows / n.unsqueeze(1)
+    all_SK, new = _squared(rows, means), _squared(x, means)
+    own = as_if_new(all_SK, hot, n).gather(1, labels.unsqueeze(1)).squeeze(1)
+    others = all_SK.masked_fill(hot.bool(), torch.inf)
     p_values = []
     for k in range(n_way):
-        rest = torch.cat([others[:, :k], others[:, k + 1 :]], 1).amin(1)
-        mine = new[:, k] - torch.cat([new[:, :k], new[:, k + 1 :]], 1).amin(1)
-        inside, several = labels == k, n[labels] > 1
-        # Rows of other classes meet the mean of k with x in it.
-        outside = several & ~inside
-        moved = (total[k] + x) / (n[k] + 1)
-        score = own[outside] - torch.minimum(rest[outside], _squared(moved, rows[outside]))
-        count = (score >= mine.unsqueeze(1)).sum(1) + 1
-        # Rows of k itself meet it without themselves.
-        without = _squared_to_others(x, rows[inside], total[k], n[k])
-        count = count + (without - rest[inside] >= mine.unsqueeze(1)).sum(1)
-        p_values.append(count / (outside.sum() + inside.sum() + 1))
+        grown = n[k] + 1  # of the class with x in it
+        factor = (grown + 1) * (grown - 1) / grown**2
+        rest = _without(others, k).amin(1)
+        score_of_x = factor * new[:, k] - _without(new, k).amin(1)
+        inside = labels == k
+        outside = (n[labels] > 1) & ~inside
+        met = _squared((n[k] * means[k] + x) / grown, rows[outside])
+        of_outside = own[outside] - torch.minimum(rest[outside], met)
+        # Rows of the class itself meet the mean of x and their fellows.
+        fellows = (n[k] * means[k] - rows[inside]) / n[k]
+        of_inside = factor * _squared(x / n[k], rows[inside] - fellows) - rest[inside]
+        scores = torch.cat([of_outside, of_inside], 1)
+        p_values.append(((scores >= score_of_x.unsqueeze(1)).sum(1) + 1) / (scores.shape[1] + 1))
     return torch.stack(p_values, 1).to(x.dtype)
 
 
@@ -131,9 +128,10 @@ def conformal_threshold(scores: Float[Tensor, "S"], rate: float) -> float:
 
 
 def interval_of_share(hits: float, misses: float, level: float) -> tuple[float, float]:
-    """The central interval of the Beta distribution with these counts."""
+    """Clopper and Pearson's interval (1934), which covers at least as often as it says; counts need not be whole."""
     tail = (1 - level) / 2
-    return float(betaincinv(hits, misses, tail)), float(betaincinv(hits, misses, 1 - tail))
+    low = float(betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
+    return low, float(betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
 
 
 def _loss(logits: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:
@@ -144,10 +142,6 @@ def _squared(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, 
     return ops.squared_distance(x.unsqueeze(0), y.unsqueeze(0))[0]
 
 
-def _squared_to_others(
-    x: Float[Tensor, "N D"], rows: Float[Tensor, "S D"], total: Float[Tensor, "D"], n: Float[Tensor, ""]
-) -> Float[Tensor, "N S"]:
-    """Squared distances of the rows of a class to the mean of the others and x: |s - (total - s + x) / n|^2."""
-    apart = rows - (total - rows) / n
-    cross = x @ apart.T
-    return (apart.square().sum(1) - 2 * cross / n + x.square().sum(1, keepdim=True) / n**2).clamp_min(0)
+def _without(x: Float[Tensor, "N K"], k: int) -> Float[Tensor, "N L"]:
+    """All columns but k."""
+    return torch.cat([x[:, :k], x[:, k + 1 :]], 1)

@@ -133,7 +133,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def unknown_score(self, X: Any) -> np.ndarray:
         """How strange each row is (n,): the larger, the less like any of the classes."""
-        return confidence.distances(self._embedded(X), self._weights).amin(1).numpy()
+        return self._distances(self._embedded(X)).amin(1).numpy()
 
     def reject(self, X: Any, rate: float = 0.05) -> np.ndarray:
         """Which rows (n,) are taken for none of the classes, such that at most `rate` of the others are too.
@@ -149,27 +149,34 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return self.unknown_score(X) > threshold
 
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
-        """How many answers are right, from the labelled examples left out and the confidence in the others.
+        """How many answers to the unlabelled rows are right (to new rows, where there are none), by the labelled ones.
 
-        The interval is that of a Beta distribution: the mean confidence counts as a few examples, and each labelled
-        example of a class that has others, left out, as one.
+        The labelled examples of classes of several are left out and judged by the others; what the unlabelled rows add
+        to this is how much more is believed of them, and their mean confidence counts as a few examples more. The
+        interval is Clopper and Pearson's for these counts.
         """
         check_is_fitted(self)
         _require_share("level", level)
-        k = len(self.classes_)
+        k, truth = len(self.classes_), self._codes[self._several]
         p = torch.from_numpy(self.transduction_proba_)
         believed = p.amax(1).mean().item() if len(p) else (1 + 1 / k) / 2
-        truth = self._codes[self._several]
-        answers = (self._log_share - math.exp(self._log_scale) * self._left_out).argmax(1)[self._several]
+        gain = believed - self._alone_believed if len(p) else 0.0
+        answers = (self._log_share - math.exp(self._alone_log_scale) * self._alone).argmax(1)[self._several]
         confusion = torch.zeros(k, k, dtype=torch.int64).index_put_((truth, answers), torch.tensor(1), accumulate=True)
-        prior = torch.tensor([believed, 1 - believed], dtype=torch.float64).clamp(0.01, 0.99) * confidence.PRIOR_COUNT
-        hits = (truth == answers).sum().item() + prior[0].item()
-        misses = (truth != answers).sum().item() + prior[1].item()
-        low, high = confidence.interval_of_share(hits, misses, level)
-        of_class = (confusion.diagonal() + prior[0]) / (confusion.sum(1) + prior.sum())
-        alone = (self._alone[self._several].argmin(1) == truth).sum().item() + prior[0].item()
-        return AccuracyEstimate(hits / (hits + misses), low, high, dict(zip(self.classes_.tolist(), of_class.tolist(),
-                                strict=True)), confusion.numpy(), alone / (hits + misses))  # fmt: skip
+        # The labelled examples stand for rows of the classes as frequent as they seem to be.
+        weight = (self._log_share.exp() / self._shots)[truth]
+        weight = weight / weight.sum()
+        n = 1 / weight.square().sum().item() if len(weight) else 0.0
+        alone = (weight * (truth == answers)).sum().item()
+        prior = confidence.PRIOR_COUNT
+        hits = n * min(max(alone + gain, 0.0), 1.0) + prior * believed
+        # Of Q rows the share itself varies as much as of Q examples.
+        part = len(p) / (len(p) + n + prior) if len(p) else 1.0
+        low, high = confidence.interval_of_share(part * hits, part * (n + prior - hits), level)
+        of_class = (confusion.diagonal() + prior * believed) / (confusion.sum(1) + prior)
+        per_class = dict(zip(self.classes_.tolist(), of_class.tolist(), strict=True))
+        inductive = (n * alone + prior * (believed - gain)) / (n + prior)
+        return AccuracyEstimate(hits / (n + prior), low, high, per_class, confusion.numpy(), inductive)
 
     def save(self, path: str | Path) -> None:
         """One safetensors file with the rows, labels, settings and answers. Raises StorageError."""
@@ -271,9 +278,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self._several = self._shots[self._codes] > 1
         self._told = labelling.shares(self.proportions, self.classes_.tolist())
         self._log_share = self._told.nan_to_num(1 / len(self._shots)).clamp_min(1e-4).log()
-        self._alone = confidence.left_out(self._support, self._codes, self._weights, self._shots)
+        self._hot = ops.one_hot(self._codes[None], len(self.classes_), torch.float64)[0]
+        self._alone = confidence.as_if_new(self._distances(self._support), self._hot, self._shots)
         usual = confidence.usual_log_scale(self._shots, confidence.unit_of(self._weights))
-        self._log_scale = confidence.fitted_log_scale(usual, self._alone[self._several], self._codes[self._several])
+        several = self._several
+        self._log_scale = confidence.fitted_log_scale(usual, self._alone[several], self._codes[several])
+        self._alone_log_scale = self._log_scale
 
     def _settle(self, proba: Float[Tensor, "Q K"], trust: float) -> None:
         """What new rows are told, by the posteriors of the unlabelled ones as far as they are trusted."""
@@ -281,6 +291,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.transduction_proba_ = proba.numpy()
         self.transduction_ = self.classes_[proba.argmax(1).numpy()]
         query = self._unlabelled()
+        self._alone_believed = self._logits(query).softmax(1).amax(1).mean().item()
         share = trust * proba
         mass = self._shots + share.sum(0)
         if trust:
@@ -288,11 +299,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             if self._told.isnan().any():
                 estimated = (proba.sum(0) + 1) / (len(proba) + len(self.classes_))
                 self._log_share = (trust * estimated + (1 - trust) / len(self.classes_)).log()
-        self._pool_distances = confidence.distances(query, self._weights)
+        self._left_out = confidence.as_if_new(self._distances(self._support), self._hot, mass)
+        self._pool_distances = confidence.as_if_new(self._distances(query), share, mass)
         if trust:
             believed = proba.amax(1).mean().item()
             self._log_scale = confidence.matching_log_scale(self._pool_distances, self._log_share, believed)
-        self._left_out = confidence.left_out(self._support, self._codes, self._weights, mass)
 
     def _proportions_in_words(self) -> str:
         told = self.proportions
@@ -321,7 +332,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return self._mapped(validate_data(self, X, reset=False, dtype=np.float64))
 
     def _logits(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        return self._log_share - math.exp(self._log_scale) * confidence.distances(x, self._weights)
+        return self._log_share - math.exp(self._log_scale) * self._distances(x)
+
+    def _distances(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
+        return confidence.distances(x, self._weights)
 
 
 def _require_share(name: str, value: float) -> None:

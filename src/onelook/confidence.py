@@ -11,7 +11,10 @@ distance of left-out rows stands for n shots and not for n - 1.
 """
 
 import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.special import betaincinv
@@ -19,14 +22,71 @@ from torch import Tensor
 
 from onelook import ops
 
-LOG_SCALE = (1.884, 0.128, 0.094, 0.411)
+LOG_SCALE = (1.945, -0.017, 0.098, 0.140)
 """Of the usual b: 1, the logarithms of the mean shots, of the number of classes and of u."""
 LOG_SCALE_SPREAD = 0.4
 """Standard deviation of b about what is usual."""
-TEMPERATURE = (-0.417, 0.322)
+TEMPERATURE = (-0.79, 0.85)
 """Log of the factor that calibrates the scores of Glance: 1, its mean confidence."""
 PRIOR_COUNT = 6.0
 """How many left-out examples the mean confidence is worth in an estimate of the accuracy."""
+
+
+@dataclass(frozen=True)
+class AccuracyEstimate:
+    """How many of the answers are right, judged without other labels than those that were given."""
+
+    accuracy: float
+    low: float
+    high: float
+    per_class: dict[Any, float]
+    """Of the rows of each class."""
+    confusion: np.ndarray
+    """(K, K): of the labelled examples of each class (row), left out, how many are taken for which (column)."""
+    inductive_accuracy: float
+    """That of the labelled examples alone, had there been no unlabelled rows."""
+
+
+class LeftOut(NamedTuple):
+    """The labelled examples of classes of several, each judged by the others."""
+
+    truth: Int[Tensor, "S"]
+    answers: Int[Tensor, "S"]
+    shots: Float[Tensor, "K"]
+    """All labelled examples of each class."""
+    share: Float[Tensor, "K"]
+    """How frequent the classes seem to be among the rows that the estimate is about."""
+
+
+def estimate(
+    left_out: LeftOut, classes: list[Any], believed: float, gain: float, n_rows: int, level: float
+) -> AccuracyEstimate:
+    """The accuracy among n_rows unlabelled rows; 0: among rows like the labelled ones.
+
+    The labelled examples that are left out count as so many rows of classes as frequent as they seem to be. What the
+    unlabelled rows add is the `gain` in mean confidence, and that confidence (`believed`) counts as a few examples
+    more. The interval is Clopper and Pearson's for these counts.
+    """
+    truth, answers, shots, share = left_out
+    k, right = len(classes), (truth == answers).double()
+    confusion = torch.zeros(k, k, dtype=torch.int64).index_put_((truth, answers), torch.tensor(1), accumulate=True)
+    weight = (share / shots)[truth]
+    weight = weight / weight.sum()
+    n = 1 / weight.square().sum().item() if len(weight) else 0.0
+    alone = (weight * right).sum().item()
+    # With more labelled examples there is less to gain, and what seems so is the error of the calibration.
+    gain = gain / math.sqrt(shots.mean().item())
+    hits = n * min(max(alone + gain, 0.0), 1.0) + PRIOR_COUNT * believed
+    total = n + PRIOR_COUNT
+    # Of few rows the share itself varies as much as that of as many examples.
+    part = n_rows / (n_rows + total) if n_rows else 1.0
+    low, high = interval_of_share(part * hits, part * (total - hits), level)
+    if n_rows:  # to shares that so few rows can have
+        low, high = math.floor(low * n_rows) / n_rows, math.ceil(high * n_rows) / n_rows
+    of_class = (confusion.diagonal() + PRIOR_COUNT * believed) / (confusion.sum(1) + PRIOR_COUNT)
+    inductive = (n * alone + PRIOR_COUNT * (believed - gain)) / total
+    per_class = dict(zip(classes, of_class.tolist(), strict=True))
+    return AccuracyEstimate(hits / total, low, high, per_class, confusion.numpy(), inductive)
 
 
 def unit_of(means: Float[Tensor, "K D"]) -> float:

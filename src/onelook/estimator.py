@@ -1,7 +1,6 @@
 """FewShotClassifier: Glance with the face of scikit-learn, for feature vectors and labels of any kind."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from onelook import artifacts, confidence, labelling, ops
 from onelook.artifacts import Artifact
+from onelook.confidence import AccuracyEstimate as AccuracyEstimate
 from onelook.errors import ArtifactError, SettingsError
 from onelook.methods import Glance
 from onelook.methods.guard import Verdict
@@ -23,21 +23,6 @@ from onelook.train.recipes import shipped
 
 FEW_DIMENSIONS = 32
 """Rows shorter than this are a table, in which lengths and the origin mean something else than in features."""
-
-
-@dataclass(frozen=True)
-class AccuracyEstimate:
-    """How many of the answers are right, judged without other labels than those that were given."""
-
-    accuracy: float
-    low: float
-    high: float
-    per_class: dict[Any, float]
-    """Of the rows of each class."""
-    confusion: np.ndarray
-    """(K, K): of the labelled examples of each class (row), left out, how many are taken for which (column)."""
-    inductive_accuracy: float
-    """That of the labelled examples alone, had there been no unlabelled rows."""
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -151,32 +136,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
         """How many answers to the unlabelled rows are right (to new rows, where there are none), by the labelled ones.
 
-        The labelled examples of classes of several are left out and judged by the others; what the unlabelled rows add
-        to this is how much more is believed of them, and their mean confidence counts as a few examples more. The
-        interval is Clopper and Pearson's for these counts.
+        See `confidence.estimate`.
         """
         check_is_fitted(self)
         _require_share("level", level)
-        k, truth = len(self.classes_), self._codes[self._several]
         p = torch.from_numpy(self.transduction_proba_)
-        believed = p.amax(1).mean().item() if len(p) else (1 + 1 / k) / 2
+        believed = p.amax(1).mean().item() if len(p) else (1 + 1 / len(self.classes_)) / 2
         gain = believed - self._alone_believed if len(p) else 0.0
-        answers = (self._log_share - math.exp(self._alone_log_scale) * self._alone).argmax(1)[self._several]
-        confusion = torch.zeros(k, k, dtype=torch.int64).index_put_((truth, answers), torch.tensor(1), accumulate=True)
-        # The labelled examples stand for rows of the classes as frequent as they seem to be.
-        weight = (self._log_share.exp() / self._shots)[truth]
-        weight = weight / weight.sum()
-        n = 1 / weight.square().sum().item() if len(weight) else 0.0
-        alone = (weight * (truth == answers)).sum().item()
-        prior = confidence.PRIOR_COUNT
-        hits = n * min(max(alone + gain, 0.0), 1.0) + prior * believed
-        # Of Q rows the share itself varies as much as of Q examples.
-        part = len(p) / (len(p) + n + prior) if len(p) else 1.0
-        low, high = confidence.interval_of_share(part * hits, part * (n + prior - hits), level)
-        of_class = (confusion.diagonal() + prior * believed) / (confusion.sum(1) + prior)
-        per_class = dict(zip(self.classes_.tolist(), of_class.tolist(), strict=True))
-        inductive = (n * alone + prior * (believed - gain)) / (n + prior)
-        return AccuracyEstimate(hits / (n + prior), low, high, per_class, confusion.numpy(), inductive)
+        left_out = confidence.LeftOut(
+            self._codes[self._several], self._alone[self._several].argmin(1), self._shots, self._log_share.exp()
+        )  # fmt: skip
+        return confidence.estimate(left_out, self.classes_.tolist(), believed, gain, len(p), level)
 
     def save(self, path: str | Path) -> None:
         """One safetensors file with the rows, labels, settings and answers. Raises StorageError."""
@@ -283,7 +253,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         usual = confidence.usual_log_scale(self._shots, confidence.unit_of(self._weights))
         several = self._several
         self._log_scale = confidence.fitted_log_scale(usual, self._alone[several], self._codes[several])
-        self._alone_log_scale = self._log_scale
 
     def _settle(self, proba: Float[Tensor, "Q K"], trust: float) -> None:
         """What new rows are told, by the posteriors of the unlabelled ones as far as they are trusted."""

@@ -1,11 +1,13 @@
 """FewShotClassifier: the checks of scikit-learn, and what holds for it beside them."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -14,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import onelook
+from onelook import confidence
 from onelook.errors import ArtifactError, SettingsError
 from onelook.estimator import FewShotClassifier
 
@@ -86,6 +89,24 @@ def test_a_file_gives_the_same_classifier_again(tmp_path: Path, kind: str, with_
     assert str(made.get_params()) == str(again.get_params())
 
 
+@pytest.mark.parametrize("told", ["balanced", {5: 0.2, 6: 0.3, 7: 0.5}, (1, 2, 2), np.array([1, 2, 3])])
+def test_a_file_keeps_the_settings(tmp_path: Path, told: Any) -> None:
+    x, y = rows(3)
+    made = FewShotClassifier(proportions=told, guard=False, unlabeled_marker=np.float64("nan"), features="table")
+    made.fit(x, np.unique(y, return_inverse=True)[1] + 5, rows(2, seed=1)[0]).save(tmp_path / "one")
+    again = FewShotClassifier.load(tmp_path / "one")
+    assert_same(made, again)
+    assert again.get_params() | {"proportions": 0} == {
+        "proportions": 0, "guard": False, "features": "table", "unlabeled_marker": pytest.approx(math.nan, nan_ok=True),
+    }  # fmt: skip
+
+
+def test_labels_that_a_file_cannot_hold_are_refused_in_words(tmp_path: Path) -> None:
+    days = np.array(["2020-01-01", "2020-01-02"] * 3, dtype="datetime64[D]")
+    with pytest.raises(SettingsError, match="words or numbers"):
+        FewShotClassifier().fit(rows(2)[0], days).save(tmp_path / "one")
+
+
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"no model")
     with pytest.raises(ArtifactError, match="damaged"):
@@ -155,6 +176,57 @@ def test_sets_of_classes_hold_the_true_one_as_often_as_promised(shots: int, alph
         sizes.append(sets.mean())
     assert np.mean(held) > 1 - alpha - 2 * np.std(held) / math.sqrt(len(held))
     assert np.mean(sizes) < 0.9  # or the promise were empty
+
+
+def p_values_by_hand(x: np.ndarray, rows: np.ndarray, labels: np.ndarray, n_way: int) -> list[float]:
+    """Of one row, by leaving out each row of the labelled ones and it in turn."""
+    p = []
+    for k in range(n_way):
+        every, of = np.vstack([rows, x]), np.append(labels, k)
+        scores = []
+        for i in range(len(of)):
+            fellows = (of == of[i]) & (np.arange(len(of)) != i)
+            if not fellows.any():
+                continue
+            n = fellows.sum() + 1
+            own = np.square(every[i] - every[fellows].mean(0)).sum() * (1 - 1 / n**2)
+            others = [np.square(every[i] - every[of == j].mean(0)).sum() for j in range(n_way) if j != of[i]]
+            scores.append(own - min(others))
+        p.append(float(np.mean(np.array(scores) >= scores[-1] - 1e-12)))
+    return p
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), shots=st.lists(st.integers(1, 4), min_size=2, max_size=4))
+def test_p_values_are_those_of_leaving_out_each_row_in_turn(seed: int, shots: list[int]) -> None:
+    draw = np.random.default_rng(seed)
+    labels = draw.permutation(np.repeat(np.arange(len(shots)), shots))
+    some, x = draw.normal(size=(len(labels), 3)), draw.normal(size=(4, 3))
+    found = confidence.conformal_p_values(*map(torch.from_numpy, (x, some, labels)), len(shots))
+    np.testing.assert_allclose(found, [p_values_by_hand(row, some, labels, len(shots)) for row in x])
+
+
+# At one shot nothing tells how far these round classes are from those of networks, and they are believed too little.
+@pytest.mark.parametrize(("shots", "most"), [(1, 0.12), (4, 0.06)])
+def test_answers_are_right_as_often_as_their_probabilities_say(shots: int, most: float) -> None:
+    gaps = []
+    for seed in range(40):
+        x, y = rows(shots, seed=seed, noise=2.5)
+        (pool, truth), (new, truth_of_new) = (rows(15, seed=seed + more, noise=2.5) for more in (500, 900))
+        made = FewShotClassifier().fit(x, y, pool)
+        for p, true in ((made.transduction_proba_, truth), (made.predict_proba(new), truth_of_new)):
+            gaps.append(p.max(1).mean() - (made.classes_[p.argmax(1)] == true).mean())
+    assert abs(np.mean(gaps)) < most
+
+
+@pytest.mark.slow
+def test_a_class_is_added_to_ten_thousand_rows_in_a_second() -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(10_000, 512)), np.arange(10_000) % 20
+    made = FewShotClassifier().fit(x, y)
+    start = time.perf_counter()
+    made.add_examples(draw.normal(size=(3, 512)), [20] * 3)
+    assert time.perf_counter() - start < 1
 
 
 def test_few_known_rows_and_most_strangers_are_rejected() -> None:

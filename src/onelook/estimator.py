@@ -83,9 +83,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":
         """`add_examples`, or `fit` the first time. classes: needless here; a label beyond them is refused."""
-        if classes is not None and (strange := set(np.unique(y)) - set(np.unique(classes))):
-            raise SettingsError(f"y has labels that are not among `classes`: {sorted(strange)[:5]}.")
-        return self.add_examples(X, y) if hasattr(self, "classes_") else self.fit(X, y)
+        is_first = not self.__sklearn_is_fitted__()
+        if classes is not None:
+            strange = set(self._taken_apart(X, y, reset=is_first)[1].tolist()) - set(np.asarray(classes).tolist())
+            if strange:
+                raise SettingsError(f"y has labels that are not among `classes`: {sorted(map(str, strange))[:5]}.")
+        return self.fit(X, y) if is_first else self.add_examples(X, y)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Scores (n, K); of two classes the difference (n,)."""
@@ -149,17 +152,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return confidence.estimate(left_out, self.classes_.tolist(), believed, gain, len(p), level)
 
     def save(self, path: str | Path) -> None:
-        """One safetensors file with the rows, labels, settings and answers. Raises StorageError."""
+        """One safetensors file with the rows, labels, settings and answers.
+
+        Raises StorageError, and SettingsError for labels that are neither words nor numbers.
+        """
         check_is_fitted(self)
         tensors = {name: torch.from_numpy(getattr(self, "_" + name)) for name in ("rows", "marked", "pool")}
         tensors |= {"codes": self._codes, "proba": torch.from_numpy(self.transduction_proba_)}
         tensors |= {f"verdict.{name}": x for name, x in vars(self.verdict_).items()} if self.verdict_ else {}
         about = {
-            "settings": self.get_params() | {"unlabeled_marker": labelling.markers_as_json(self.unlabeled_marker)},
-            "classes": self.classes_.tolist(), "dtype": self._labels.dtype.str, "trust": self._trust,
+            "settings": {name: labelling.as_json(value) for name, value in self.get_params().items()},
+            "classes": labelling.as_json(self.classes_), "dtype": self._labels.dtype.str, "trust": self._trust,
             "words": self.guard_, "columns": list(getattr(self, "feature_names_in_", [])),
         }  # fmt: skip
-        artifacts.save(Artifact("classifier", tensors, about), Path(path))
+        try:
+            artifacts.save(Artifact("classifier", tensors, about), Path(path))
+        except TypeError as error:  # of JSON
+            raise SettingsError(f"A file holds labels and settings that are words or numbers, but {error}.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "FewShotClassifier":
@@ -167,12 +176,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         file = artifacts.load(Path(path), "classifier")
         try:
             about, tensors = file.about, file.tensors
-            settings = about["settings"]
-            made = cls(**settings | {"unlabeled_marker": labelling.markers_from_json(settings["unlabeled_marker"])})
+            made = cls(**{name: labelling.from_json(value) for name, value in about["settings"].items()})
             made.n_features_in_ = tensors["rows"].shape[1]
             if about["columns"]:
                 made.feature_names_in_ = np.array(about["columns"], dtype=object)
-            labels = np.array(about["classes"], dtype=about["dtype"])[tensors["codes"].numpy()]
+            labels = np.array(labelling.from_json(about["classes"]), dtype=about["dtype"])[tensors["codes"].numpy()]
             rows, marked, pool = (tensors[name].numpy() for name in ("rows", "marked", "pool"))
             made._prepare(rows, marked, pool, labels)
             verdict = {name[8:]: x for name, x in tensors.items() if name.startswith("verdict.")}

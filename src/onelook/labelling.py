@@ -60,18 +60,27 @@ def shares(told: Any, classes: list[Any]) -> Float[Tensor, "K"]:
     return share / share.sum()
 
 
-def markers_as_json(setting: Any) -> Any:
-    """NaN, which JSON does not know, as an object; and whether it was one marker or several."""
-    several = isinstance(setting, tuple | list)
-    values = [
-        {"nan": True} if isinstance(x, float) and math.isnan(x) else x for x in (setting if several else [setting])
-    ]
-    return {"several": several, "markers": values}
+def as_json(setting: Any) -> Any:
+    """What JSON cannot tell apart, or does not know, as objects that `from_json` knows: NaN, tuples, dicts."""
+    if isinstance(setting, np.ndarray | np.generic):
+        return as_json(setting.tolist())
+    if isinstance(setting, float) and math.isnan(setting):
+        return {"nan": True}
+    if isinstance(setting, Mapping):
+        return {"pairs": [[as_json(key), as_json(value)] for key, value in setting.items()]}
+    if isinstance(setting, tuple):
+        return {"tuple": [as_json(x) for x in setting]}
+    return [as_json(x) for x in setting] if isinstance(setting, list) else setting
 
 
-def markers_from_json(about: dict[str, Any]) -> Any:
-    values = tuple(math.nan if isinstance(x, dict) else x for x in about["markers"])
-    return values if about["several"] else values[0]
+def from_json(found: Any) -> Any:
+    if isinstance(found, list):
+        return [from_json(x) for x in found]
+    if not isinstance(found, dict):
+        return found
+    if "pairs" in found:
+        return {from_json(key): from_json(value) for key, value in found["pairs"]}
+    return tuple(from_json(x) for x in found["tuple"]) if "tuple" in found else math.nan
 
 
 def _is(label: Any, marker: Any) -> bool:

@@ -15,14 +15,15 @@ SOURCE = Path(__file__).parents[1] / "src" / "onelook"
 
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),  # of layer 0 of the table, but the rest of that layer raises errors
-    ("configuration", "events", "files", "memory", "tasks"),
+    ("configuration", "events", "files", "labelling", "memory", "tasks"),
     ("ops",),
     ("backbones",),
     ("methods",),
     ("data",),
-    ("artifacts", "scoring", "provenance"),
+    ("artifacts", "confidence", "scoring", "provenance"),
     ("train", "benchmark", "audit"),
-    ("workflows", "report", "doctor", "outputs"),
+    ("doctor", "estimator", "outputs", "report"),
+    ("workflows",),
     ("experiments",),
     ("onelook",),  # __init__.py: the public names
     ("demo", "console"),

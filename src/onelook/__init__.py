@@ -1,5 +1,8 @@
 """Onelook: learn a new classification task from one labelled example per class and the unlabelled examples."""
 
+import importlib
+import typing
+
 from onelook.errors import UserError as UserError
 from onelook.events import finish as finish
 from onelook.methods import METHODS as METHODS
@@ -10,4 +13,15 @@ from onelook.methods import PrototypicalNetworks as PrototypicalNetworks
 from onelook.tasks import Embeddings as Embeddings
 from onelook.tasks import Tasks as Tasks
 
+if typing.TYPE_CHECKING:
+    from onelook.estimator import AccuracyEstimate as AccuracyEstimate
+    from onelook.estimator import FewShotClassifier as FewShotClassifier
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> typing.Any:
+    """The estimator is loaded when it is asked for, because scikit-learn takes its time."""
+    if name in ("AccuracyEstimate", "FewShotClassifier"):
+        return getattr(importlib.import_module("onelook.estimator"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

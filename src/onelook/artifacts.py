@@ -29,7 +29,7 @@ class Artifact:
     """Tensors and what is said of them."""
 
     kind: str
-    """"backbone", "method" or "state" (an unfinished training run)."""
+    """"backbone", "method", "classifier" or "state" (an unfinished training run)."""
     tensors: dict[str, Tensor]
     about: dict[str, Any] = field(default_factory=dict)
     """JSON: name and settings of the network, configuration of the run, history, provenance."""

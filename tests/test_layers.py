@@ -20,9 +20,9 @@ LAYERS: list[tuple[str, ...]] = [
     ("backbones",),
     ("methods",),
     ("data",),
-    ("artifacts", "scoring", "provenance"),
+    ("artifacts", "scoring", "suggest", "pages", "provenance"),
     ("train", "benchmark", "audit"),
-    ("workflows", "report"),
+    ("workflows", "report", "labelled_page"),
     ("experiments",),
     ("onelook",),  # __init__.py: the public names
     ("demo", "console"),

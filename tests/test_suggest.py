@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onelook.errors import DataError, SettingsError
-from onelook.suggest import suggest
+from onelook.suggest import expected_accuracy, suggest
 
 
 def pool(n: int, k: int, seed: int, d: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,3 +128,30 @@ def test_what_does_not_fit_together_is_refused_in_words(change: dict[str, object
     arguments = {"features": torch.ones(4, 3), "posterior": torch.full((4, 2), 0.5), "n": 1}
     with pytest.raises(error, match=words):
         suggest(**(arguments | change))  # type: ignore[arg-type]
+
+
+@settings(max_examples=30, deadline=None)
+@given(sizes, st.integers(0, 50))
+def test_an_estimate_lies_inside_its_interval_and_more_labels_raise_it(size: tuple[int, ...], more: int) -> None:
+    n_pool, k, n_labelled, seed = size
+    p = pool(n_pool, k, seed)[1]
+    now, later = expected_accuracy(p, n_labelled), expected_accuracy(p, n_labelled, more)
+    assert 0 < now.low < now.mean < now.high < 100
+    assert later.low >= now.low
+    assert later.mean >= now.mean
+    assert later.high - later.low > 0
+
+
+def test_an_estimate_follows_the_confidence_and_the_factor_by_which_labels_grow() -> None:
+    sure, unsure = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.6, 0.4]])
+    assert expected_accuracy(sure, 5).mean > expected_accuracy(unsure, 5).mean
+    assert expected_accuracy(sure, 5, 10) == expected_accuracy(sure, 10, 20)
+    assert str(expected_accuracy(sure, 5)) == "89 % (79 to 95)"
+    assert expected_accuracy(torch.tensor([[1.0, 0.0]]), 5).high < 100
+
+
+def test_an_estimate_of_nothing_is_refused() -> None:
+    with pytest.raises(DataError, match="no image"):
+        expected_accuracy(torch.zeros(0, 3), 5)
+    with pytest.raises(SettingsError, match="n_labelled"):
+        expected_accuracy(torch.ones(1, 1), 0)

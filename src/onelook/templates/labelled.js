@@ -69,7 +69,9 @@ function open(button) {
     return item;
   }));
   last = button;
-  if (!panel.open) panel.show();
+  if (panel.open) return;
+  panel.show();
+  button.focus();  // which `show` took away: the next image is one Tab further
 }
 function close() {
   panel.close();

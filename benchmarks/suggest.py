@@ -29,7 +29,7 @@ from onelook.data.sources import open_split
 from onelook.events import finish
 from onelook.files import cache_home
 from onelook.provenance import commit, machine
-from onelook.scoring import interval, paired
+from onelook.scoring import Interval, harm, interval, paired
 from onelook.suggest import suggest
 from onelook.tasks import Tasks
 from onelook.train.recipes import shipped
@@ -182,24 +182,21 @@ def _posterior(
     return torch.cat(parts)
 
 
-def records_of(about: dict[str, Any], found: Course, reference: Course, n_way: int) -> list[dict[str, Any]]:
-    """One record for each round; the last, without a round, is of the mean over the rounds."""
-    records = []
-    for r in range(found.held_out.shape[1]):
-        ahead, folder = (
-            paired(found.held_out[:, r], reference.held_out[:, r]),
-            paired(found.folder[:, r], reference.folder[:, r]),
-        )
-        records.append(about | {
-            "round": r, "labels": n_way * (r + 1), "accuracy": round(found.held_out[:, r].mean().item(), 2),
-            "ci95": round(interval(found.held_out[:, r]).ci95, 2), "difference": _of(ahead), "folder": _of(folder),
-        })  # fmt: skip
+def record_of(about: dict[str, Any], found: Course, reference: Course) -> dict[str, Any]:
+    """Accuracies in the order of the rounds, beginning with one example of each class; differences to random choice."""
     mean = paired(found.held_out[:, 1:].mean(1), reference.held_out[:, 1:].mean(1))
-    return [*records, about | {"round": "mean", "difference": _of(mean)}]
+    rounds = range(found.held_out.shape[1])
+    return about | {
+        "held_out": [str(interval(found.held_out[:, r])) for r in rounds],
+        "held_out_against_random": [_signed(paired(found.held_out[:, r], reference.held_out[:, r])) for r in rounds],
+        "whole_folder_against_random": [_signed(paired(found.folder[:, r], reference.folder[:, r])) for r in rounds],
+        "mean_against_random": _signed(mean),
+        "users_worse_than_random": f"{harm(found.held_out[:, 1:].mean(1), reference.held_out[:, 1:].mean(1))} %",
+    }
 
 
-def _of(value: Any) -> list[float]:
-    return [round(value.mean, 2), round(value.ci95, 2)]
+def _signed(value: Interval) -> str:
+    return f"{value.mean:+.2f} ± {value.ci95:.2f}"
 
 
 def points(curves: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
@@ -236,13 +233,16 @@ def fit(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for left_out in [None, *names] if len(names) > 1 else [None]:
         x, y = points([c for c in wanted if c["set"] != left_out])
         low, middle, high = (quantile_line(x, y, q) for q in (0.025, 0.5, 0.975))
-        record = {"estimate": "all" if left_out is None else f"without {left_out}"}
+        record: dict[str, Any] = {
+            "experiment": "suggest: expected_accuracy, "
+            + (f"fitted without {left_out}" if left_out else "fitted to all sets")
+        }
         record |= {name: [round(v, 2) for v in line.tolist()] for name, line in
                    (("low", low), ("mean", middle), ("high", high))}  # fmt: skip
         if left_out:
             x, y = points([c for c in wanted if c["set"] == left_out])
             inside = (y >= low[0] + low[1] * x) & (y <= high[0] + high[1] * x)
-            record["inside"] = round(100 * inside.float().mean().item(), 1)
+            record[f"percent_inside_on_{left_out}"] = round(100 * inside.float().mean().item(), 1)
         records.append(record)
         print(record, flush=True)
     return records
@@ -263,20 +263,17 @@ def main() -> None:
         for unequal in (False, True):
             users = [draw(data, unequal, 1_000_000 * options.seed + u) for u in range(options.users)]
             for name, classify in classifiers().items():
-                about = {"set": data.name, "unequal": unequal, "classifier": name, "users": len(users),
-                         "seed": options.seed, "commit": commit(), "machine": machine()}  # fmt: skip
                 found = {
                     rule: course(data, users, RULES[rule], classify, options.rounds, options.seed) for rule in RULES
                 }
                 for rule, one in found.items():
-                    records += records_of(about | {"rule": rule}, one, found["random"], data.n_way)
-                    last = records[-1]["difference"]
-                    shown = " ".join(f"{a:5.1f}" for a in one.held_out.mean(0).tolist())
                     sizes = "unequal" if unequal else "equal"
-                    print(
-                        f"{data.name:9} {sizes:8} {name:24} {rule:8} {shown} | {last[0]:+.2f} ± {last[1]:.2f}",
-                        flush=True,
-                    )
+                    about = {"experiment": f"suggest: {data.name}, classes of {sizes} size, {name}, {rule}",
+                             "n_way": data.n_way, "users": len(users), "seed": options.seed, "commit": commit(),
+                             "machine": machine()}  # fmt: skip
+                    records.append(record_of(about, one, found["random"]))
+                    shown = " ".join(f"{a:5.1f}" for a in one.held_out.mean(0).tolist())
+                    print(f"{records[-1]['experiment']:68} {shown} | {records[-1]['mean_against_random']}", flush=True)
                     curves.append({"set": data.name, "unequal": unequal, "classifier": name, "rule": rule,
                                    "n_way": data.n_way, "accuracy": one.open_accuracy.tolist(),
                                    "confidence": one.confidence.tolist()})  # fmt: skip

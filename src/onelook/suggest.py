@@ -15,7 +15,7 @@ and Fisher 1978).
   images are far from all that is labelled, come first (Sener and Savarese, ICLR 2018, arXiv:1708.00489).
 * Doubt about something that no other image resembles (an outlier) gains little: its s is small for all but itself.
 * The 1 is the guard. Without it the labelled images become ever more those at the borders, their means are no longer
-  those of the classes, and the choice does worse than chance from the fourth batch on.
+  those of the classes, and with Glance on CIFAR-FS the choice did worse than chance from the fourth batch on.
 
 The rule was chosen on validation data (benchmarks/suggest.py, docs/log.md).
 """

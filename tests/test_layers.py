@@ -20,9 +20,9 @@ LAYERS: list[tuple[str, ...]] = [
     ("backbones",),
     ("methods",),
     ("data",),
-    ("artifacts", "confidence", "scoring", "provenance"),
+    ("artifacts", "confidence", "pages", "provenance", "scoring", "suggest"),
     ("train", "benchmark", "audit"),
-    ("doctor", "estimator", "outputs", "report"),
+    ("doctor", "estimator", "labelled_page", "outputs", "report"),
     ("workflows",),
     ("experiments",),
     ("onelook",),  # __init__.py: the public names

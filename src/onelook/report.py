@@ -5,17 +5,14 @@ The page asks for nothing from outside: styles and plots are inside it, images a
 Content-Security-Policy forbids the rest.
 """
 
-import base64
 import io
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import matplotlib.style
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -27,6 +24,7 @@ from torch import Tensor
 
 from onelook.errors import DataError
 from onelook.files import write_atomically
+from onelook.pages import data_uri, number, short, template
 
 LARGEST_PICTURE = 48
 """Pixels on the longer side; three tasks of 80 photographs then stay below 3 MB."""
@@ -105,7 +103,7 @@ class Report:
 def render(report: Report) -> str:
     n_steps = max((int(curve.x[-1]) for curve in report.steps), default=None)
     comparisons = [_comparison(pair, report.steps) for pair in report.paired]
-    return _page().render(
+    return template("report.html").render(
         report=report,
         n_steps=n_steps,
         comparisons=comparisons,
@@ -121,14 +119,6 @@ def render(report: Report) -> str:
 def write(report: Report, path: Path) -> None:
     """Write the page; `path` is either the whole new page or what it was. Raises StorageError."""
     write_atomically(path, render(report).encode("utf-8"))
-
-
-def _page() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=_number, signed=_signed, short=_short)
-    return environment.from_string(files("onelook").joinpath("templates/report.html").read_text("utf-8"))
 
 
 # ---------------------------------------------------------------------------------------------- the headline
@@ -152,7 +142,7 @@ def _headline(comparisons: Sequence[dict[str, Any]]) -> str:
     if not comparisons:
         return "What the unlabelled images were worth was not measured."
     comparison = comparisons[0]
-    amount = _number(abs(comparison["difference"]))
+    amount = number(abs(comparison["difference"]))
     if comparison["verdict"] == "better":
         return f"The unlabelled images were worth {amount} points of accuracy."
     if comparison["verdict"] == "worse":
@@ -167,18 +157,6 @@ def _interval_scale(paired: Sequence[dict[str, Any]]) -> tuple[float, float]:
     low, high = min(low, 0.0), max(high, 0.0)
     air = 0.08 * (high - low) or 1.0
     return low - air, high + air
-
-
-def _number(value: float | int) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _signed(value: float | int) -> str:
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _short(value: float | int) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
 # ------------------------------------------------------------------------------------------------- the plots
@@ -213,7 +191,7 @@ def _plot(curves: Sequence[Curve], name: str) -> Markup:
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     label = "; ".join(
-        f"{c.title}: {c.y_label} from {_short(c.y[0])} to {_short(c.y[-1])} over {c.x_label} {c.x[0]:g} to {c.x[-1]:g}"
+        f"{c.title}: {c.y_label} from {short(c.y[0])} to {short(c.y[-1])} over {c.x_label} {c.x[0]:g} to {c.x[-1]:g}"
         for c in curves
     )
     return _inline_svg(stream.getvalue(), label)
@@ -313,5 +291,5 @@ def _sprite(images: UInt8[np.ndarray, "B C H W"]) -> tuple[str, str, list[str]]:
         places.append(f"{100 * x:.3f}% {100 * y:.3f}%")
     stream = io.BytesIO()
     Image.fromarray(sheet).save(stream, "PNG", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    uri = data_uri(stream.getvalue(), "image/png")
     return uri, f"{100 * across * cell_w / width:.3f}% {100 * down * cell_h / height:.3f}%", places

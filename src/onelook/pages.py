@@ -1,0 +1,33 @@
+"""What the pages of Onelook share: templates with one style sheet, numbers as they are written, pictures as text."""
+
+import base64
+from importlib.resources import files
+
+import jinja2
+
+
+def template(name: str) -> jinja2.Template:
+    """A page of the package, with what it includes and the filters for numbers; all that is put in is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda part: files("onelook").joinpath("templates", part).read_text("utf-8")),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(number=number, signed=signed, short=short)
+    return environment.get_template(name)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """kind: the media type, such as image/jpeg."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def number(value: float | int) -> str:
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float | int) -> str:
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def short(value: float | int) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")

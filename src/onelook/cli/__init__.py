@@ -11,7 +11,9 @@ from rich.table import Table
 
 from onelook import artifacts, console, workflows
 from onelook.backbones import BACKBONES
+from onelook.cli import practice as practice
 from onelook.cli.benchmark import benchmark_app
+from onelook.cli.labelling import doctor, label, suggest, undo_sorting
 from onelook.cli.options import (
     AVERAGE_FROM,
     END_TO_END,
@@ -55,6 +57,10 @@ app = typer.Typer(
 data_app = typer.Typer(help="Standard image sets: which there are, getting them, checking them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(benchmark_app, name="benchmark")
+app.command()(label)
+app.command()(suggest)
+app.command()(doctor)
+app.command("undo")(undo_sorting)
 
 
 @app.command()

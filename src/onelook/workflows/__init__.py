@@ -11,10 +11,17 @@ from onelook.workflows.embedding import N_VIEWS as N_VIEWS
 from onelook.workflows.embedding import features as features
 from onelook.workflows.embedding import load_features as load_features
 from onelook.workflows.embedding import save_features as save_features
+from onelook.workflows.labelling import LabelConfig as LabelConfig
+from onelook.workflows.labelling import Labelled as Labelled
+from onelook.workflows.labelling import label_folder as label_folder
+from onelook.workflows.labelling import suggest_next as suggest_next
+from onelook.workflows.labelling import write_report as write_report
 from onelook.workflows.meta_training import end_to_end as end_to_end
 from onelook.workflows.meta_training import meta_train as meta_train
 from onelook.workflows.meta_training import meta_train_images as meta_train_images
 from onelook.workflows.meta_training import meta_train_mixed as meta_train_mixed
+from onelook.workflows.networks import SHIPPED_NETWORK as SHIPPED_NETWORK
+from onelook.workflows.networks import network_of as network_of
 from onelook.workflows.place import Place as Place
 from onelook.workflows.place import best_precision as best_precision
 from onelook.workflows.pretraining import new_backbone as new_backbone

@@ -1,0 +1,40 @@
+"""`onelook benchmark practice`: what a person gets who has a few labels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onelook import artifacts
+from onelook.cli.benchmark import benchmark_app
+from onelook.cli.options import Cache, Home, JsonFile, Precision, Seed, Tasks, numbers, place_of, writable
+from onelook.console import run
+from onelook.experiments.practice import PracticeConfig, practice
+from onelook.workflows.networks import SHIPPED_NETWORK
+
+SETS = "NAME, PATH or NAME:SPLIT, divided by commas; digits are those of scikit-learn."
+
+
+@benchmark_app.command("practice")
+def benchmark_practice(
+    data: Annotated[str, typer.Option(help=SETS)] = "cifar-fs,omniglot,digits",
+    backbone: Annotated[Path, typer.Option(help="Default: the feature network that comes along.")] = SHIPPED_NETWORK,
+    shot: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "1,3,5",
+    users: Tasks = 200, seed: Seed = 0, json: JsonFile = None,
+    precision: Precision = "auto", home: Home = None, cache: Cache = None,
+) -> None:  # fmt: skip
+    """FewShotClassifier beside the classifiers of scikit-learn, for simulated users with a few labels.
+
+    Example: onelook benchmark practice --data cifar-fs,digits --shot 1,5 --users 100
+    """
+    if json is not None:
+        writable(json.parent, json)
+    config = PracticeConfig(backbone, tuple(data.split(",")), tuple(numbers(shot)), n_users=users, seed=seed)
+    records = run(practice(config, place_of(cache, home, precision)), "practice")
+    if json is not None:
+        artifacts.save_results(records, json)
+    for r in records:
+        print(f"{r['dataset']}, {r['n_shot']} a class, {r['method']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}, "
+              f"{r['versus']['difference']:+.1f} ± {r['versus']['ci95']:.1f}")  # fmt: skip
+        for name, value in r.get("said", {}).items():
+            print(f"    {name.replace('_', ' ')}: {value:.3f}")

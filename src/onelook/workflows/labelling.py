@@ -1,0 +1,197 @@
+"""From a folder of images to labels: what `onelook label` and `onelook suggest` do."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onelook.backbones import Backbone
+from onelook.data.embed import EmbedConfig, embed_files, parse_averaging
+from onelook.data.folders import FolderListing, list_folder
+from onelook.data.images import Rejected
+from onelook.errors import DataError, SettingsError
+from onelook.estimator import FewShotClassifier
+from onelook.events import Notice, Progress
+from onelook.labelled_page import LabelReport, plane, thumbnail, write
+from onelook.ops import normalise
+from onelook.outputs import Prediction
+from onelook.suggest import Estimate, Suggestion, suggest
+from onelook.tasks import Embeddings
+from onelook.workflows.networks import network_of
+from onelook.workflows.place import Place
+
+N_NEIGHBOURS = 3
+"""Labelled examples that are shown for an image."""
+N_SUGGESTIONS = 12
+"""On the page."""
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """What to label, and by what."""
+
+    folder: Path
+    labels: Path | None = None
+    """A table of labels; None: they are the names of sub-folders."""
+    pattern: str | None = None
+    """Of file names, with the label in it."""
+    also_classes: tuple[str, ...] = ()
+    """Folders that are classes though they are named like images to label."""
+    network: str = "onelook"
+    """Where features come from (`network_of`)."""
+    offline: bool = False
+    """Nothing is downloaded."""
+    proportions: str = "unknown"
+    """How frequent the classes are among the images to label: unknown, balanced, or numbers, as for `glance`."""
+    unknown_rate: float = 0.0
+    """Share of images of the known classes that may be set aside as unknown; 0: nothing is."""
+    average: str = "mirror"
+    """What else of an image goes into its feature."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """All that is known when the images are labelled. Rows are those of `embeddings`: N, of which U were to label."""
+
+    config: LabelConfig
+    found: FolderListing
+    network: Backbone
+    embeddings: Embeddings
+    rejected: tuple[Rejected, ...]
+    classifier: FewShotClassifier
+    labelled: np.ndarray
+    """Rows of the labelled examples."""
+    to_label: np.ndarray
+    """U rows."""
+    probabilities: np.ndarray
+    """U × K"""
+    alone: np.ndarray
+    """U labels, as they would be if each image were judged by the labelled examples alone."""
+    neighbours: np.ndarray
+    """U × N_NEIGHBOURS or fewer rows of the labelled examples that are nearest to each image."""
+    predictions: tuple[Prediction, ...]
+
+
+def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labelled]:
+    """Labels for all images of a folder that have none. Raises DataError where there is nothing to go by."""
+    found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
+    for words in found.words():
+        yield Notice(words)
+    network, embeddings, rejected = yield from _features(config, found, place)
+    labels = embeddings.labels.numpy()
+    labelled, to_label = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    names = np.array(embeddings.class_names, dtype=object)
+    y = names[labels[labelled]]
+    if not len(labelled) or len(set(y)) < 2:
+        raise DataError(f"{config.folder} has labelled examples of {len(set(y))} classes that can be read, but two are "
+                        f"needed at least; label one image of another class.")  # fmt: skip
+    if not len(to_label):
+        raise DataError(f"Every image of {config.folder} has a label already; put those to label beside the class "
+                        f"folders.")  # fmt: skip
+    features = normalise(embeddings.features).numpy()
+    classifier = FewShotClassifier(proportions=_proportions(config.proportions), features="network")
+    classifier.fit(features[labelled], y, unlabeled=features[to_label])
+    alone = FewShotClassifier(features="network").fit(features[labelled], y).predict(features[to_label])
+    p = classifier.transduction_proba_
+    aside = classifier.reject(features[to_label], rate=config.unknown_rate) if config.unknown_rate else None
+    items = [embeddings.items[i] for i in to_label]
+    predictions = _predictions(items, classifier.classes_, p, aside)
+    near = np.argsort(-(features[to_label] @ features[labelled].T), axis=1, kind="stable")[:, :N_NEIGHBOURS]
+    return Labelled(config, found, network, embeddings, rejected, classifier, labelled, to_label, p, alone,
+                    labelled[near], predictions)  # fmt: skip
+
+
+def suggest_next(done: Labelled, n: int) -> tuple[tuple[str, str], ...]:
+    """Names of the images to label next, the most useful first, and why."""
+    return tuple((done.predictions[one.index].path, one.why) for one in _suggestions(done, n))
+
+
+def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
+    """The page about the labelled images. Raises StorageError."""
+    features = normalise(done.embeddings.features)
+    positions = plane(features)
+    place = {name: k for k, name in enumerate(done.classifier.classes_)}
+    labels = done.embeddings.labels.numpy()
+    names = np.array(done.embeddings.class_names, dtype=object)
+    items = np.array(done.embeddings.items, dtype=object)
+    expected = done.classifier.estimate_accuracy()
+    report = LabelReport(
+        class_names=tuple(map(str, done.classifier.classes_)), items=tuple(items[done.to_label]),
+        labels=torch.from_numpy(done.probabilities.argmax(1)),
+        probabilities=torch.from_numpy(done.probabilities).float(),
+        labelled=tuple(items[done.labelled]),
+        labelled_classes=torch.tensor([place[names[k]] for k in labels[done.labelled]]),
+        thumbnail=_Thumbnails(done.found), unknown=torch.tensor([p.unknown for p in done.predictions]),
+        inductive=torch.tensor([place[name] for name in done.alone]),
+        neighbours=torch.from_numpy(np.searchsorted(done.labelled, done.neighbours)),
+        positions=positions[done.to_label], labelled_positions=positions[done.labelled],
+        title=f"Labels of {done.config.folder.resolve().name}", guard=done.classifier.guard_,
+        estimate=Estimate(100 * expected.accuracy, 100 * expected.low, 100 * expected.high),
+        facts={"images to label": f"{len(done.to_label):,}", "labelled examples": f"{len(done.labelled):,}",
+               "feature network": done.config.network, "unreadable": f"{len(done.rejected):,}"},
+        suggestions=_suggestions(done, N_SUGGESTIONS), rejected=(*done.rejected, *done.found.skipped),
+    )  # fmt: skip
+    yield Progress("writing the report", 0, 1)
+    write(report, path)
+    yield Progress("writing the report", 1, 1)
+
+
+def _suggestions(done: Labelled, n: int) -> tuple[Suggestion, ...]:
+    features = normalise(done.embeddings.features)
+    posterior = torch.from_numpy(done.probabilities).float()
+    names = tuple(map(str, done.classifier.classes_))
+    return suggest(features[done.to_label], posterior, min(n, len(posterior)), features[done.labelled], names)
+
+
+@dataclass(frozen=True)
+class _Thumbnails:
+    found: FolderListing
+
+    def __call__(self, name: str) -> bytes | None:
+        try:
+            return thumbnail(self.found.listing.read(name))
+        except (OSError, ValueError):  # it left since its features were computed
+            return None
+
+
+def _features(
+    config: LabelConfig, found: FolderListing, place: Place
+) -> Generator[Any, None, tuple[Backbone, Embeddings, tuple[Rejected, ...]]]:
+    network, _ = yield from network_of(config.network, config.offline)
+    averaging = parse_averaging(config.average)
+    work = embed_files(found.listing, network, EmbedConfig(precision=place.precision, average=averaging), place.cache)
+    rejected: list[Rejected] = []
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as end:
+            return network, end.value, tuple(rejected)
+        if isinstance(event, Rejected):
+            rejected.append(event)
+        yield event
+
+
+def _proportions(text: str) -> str | list[float]:
+    if text in ("unknown", "balanced"):
+        return text
+    try:
+        return [float(part) for part in text.split("/")]
+    except ValueError as error:
+        raise SettingsError(f"Proportions are unknown, balanced, or numbers divided by slashes (0.5/0.3/0.2), but got "
+                            f"{text!r}.") from error  # fmt: skip
+
+
+def _predictions(
+    items: list[str], classes: np.ndarray, p: np.ndarray, aside: np.ndarray | None
+) -> tuple[Prediction, ...]:
+    order = np.argsort(-p, axis=1, kind="stable")[:, :2]
+    rows = []
+    for i, (item, (first, second)) in enumerate(zip(items, order, strict=True)):
+        rows.append(Prediction(
+            path=item, label=str(classes[first]), probability=float(p[i, first]), runner_up=str(classes[second]),
+            margin=float(p[i, first] - p[i, second]), unknown=bool(aside is not None and aside[i]),
+        ))  # fmt: skip
+    return tuple(rows)

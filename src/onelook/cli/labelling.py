@@ -53,9 +53,9 @@ def label(
     watch: Annotated[bool, typer.Option("--watch", help="Go on labelling files as they arrive, until Ctrl-C.")] = False,
     precision: Precision = "auto", cache: Cache = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Label the images of a folder, from a few labelled examples in it.
+    """Label the images of a folder, from a few labelled examples in sub-folders that are named like the classes.
 
-    Example: onelook label photographs --out labels, where photographs/cat and photographs/dog hold a few examples each
+    Example: onelook label photographs --out labels
     """
     place = place_of(cache, None, precision)
     writable(out)

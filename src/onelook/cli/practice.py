@@ -7,7 +7,7 @@ import typer
 
 from onelook import artifacts
 from onelook.cli.benchmark import benchmark_app
-from onelook.cli.options import Cache, Home, JsonFile, Precision, Seed, Tasks, numbers, place_of, writable
+from onelook.cli.options import Cache, Home, JsonFile, Precision, Seed, numbers, place_of, writable
 from onelook.console import run
 from onelook.experiments.practice import PracticeConfig, practice
 from onelook.workflows.networks import SHIPPED_NETWORK
@@ -20,7 +20,8 @@ def benchmark_practice(
     data: Annotated[str, typer.Option(help=SETS)] = "cifar-fs,omniglot,digits",
     backbone: Annotated[Path, typer.Option(help="Default: the feature network that comes along.")] = SHIPPED_NETWORK,
     shot: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "1,3,5",
-    users: Tasks = 200, seed: Seed = 0, json: JsonFile = None,
+    users: Annotated[int, typer.Option(min=2, help="Simulated, for each set and number of labels.")] = 200,
+    seed: Seed = 0, json: JsonFile = None,
     precision: Precision = "auto", home: Home = None, cache: Cache = None,
 ) -> None:  # fmt: skip
     """FewShotClassifier beside the classifiers of scikit-learn, for simulated users with a few labels.

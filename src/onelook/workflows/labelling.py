@@ -130,8 +130,7 @@ def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
         positions=positions[done.to_label], labelled_positions=positions[done.labelled],
         title=f"Labels of {done.config.folder.resolve().name}", guard=done.classifier.guard_,
         estimate=Estimate(100 * expected.accuracy, 100 * expected.low, 100 * expected.high),
-        facts={"images to label": f"{len(done.to_label):,}", "labelled examples": f"{len(done.labelled):,}",
-               "feature network": done.config.network, "unreadable": f"{len(done.rejected):,}"},
+        facts={"feature network": done.config.network},
         suggestions=_suggestions(done, N_SUGGESTIONS), rejected=(*done.rejected, *done.found.skipped),
     )  # fmt: skip
     yield Progress("writing the report", 0, 1)

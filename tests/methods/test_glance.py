@@ -15,6 +15,7 @@ from making import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import Glance
 from onelook.tasks import Tasks
+from onelook.train.recipes import shipped
 from reference import glance as reference
 
 SMALL: dict[str, Any] = {"width": 8, "n_steps": 3, "guard": False}
@@ -157,7 +158,9 @@ def test_impossible_settings_are_refused_with_what_was_found(wrong: dict[str, in
 
 def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float) -> list[np.ndarray]:
     """Posteriors (Q, K) of task i by expectation maximisation: each expectation is scikit-learn's, of round clusters
-    whose variance is a sixteenth of the mean squared distance between the class means (e^-8d is the density)."""
+    whose variance is a sixteenth of the mean squared distance between the class means (e^-8d is the density). At first
+    a class of fewer labelled examples than the others has a larger weight for it: e^8x, where x is by how much its
+    distances are too large."""
     support, query = (x[i].numpy() / np.linalg.norm(x[i].numpy(), axis=1, keepdims=True)
                       for x in (tasks.support, tasks.query))  # fmt: skip
     own = [support[tasks.support_labels[i].numpy() == k] for k in range(tasks.n_way)]
@@ -166,11 +169,16 @@ def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float)
     pairs = [np.square(a - b).sum() for j, a in enumerate(means) for b in means[:j]]
     mixture = GaussianMixture(tasks.n_way, covariance_type="spherical")
     mixture.precisions_cholesky_ = np.full(tasks.n_way, math.sqrt(16 / np.mean(pairs)))
-    mixture.weights_ = np.full(tasks.n_way, 1 / tasks.n_way)
+    scatter = sum(np.square(rows - mean).sum() for rows, mean in zip(own, means, strict=True))
+    excess = scatter / max(len(support) - len(own), 1) / np.mean(pairs) * (1 / shots - np.mean(1 / shots))
+    even = np.full(tasks.n_way, 1 / tasks.n_way)
+    mixture.weights_ = even * np.exp(8 * excess) / (even * np.exp(8 * excess)).sum()
     found = []
     for _ in range(n_steps + 1):
         mixture.means_ = centres
         found.append(mixture.predict_proba(query))
+        if len(found) == 1:
+            mixture.weights_ = even
         size = found[-1].sum(axis=0)
         maximum = (shots[:, None] * means + found[-1].T @ query) / (shots + size)[:, None]
         centres = centres + rate * (maximum - centres)
@@ -337,3 +345,43 @@ def test_thousands_of_queries_need_no_table_of_all_pairs_of_them() -> None:
     with torch.no_grad(), Largest() as largest:
         assert method(tasks).isfinite().all()
     assert largest.n <= 1024 * (tasks.support.shape[1] + 3000)
+
+
+def right(logits: Tensor, tasks: Tasks) -> float:
+    return (logits.argmax(-1) == tasks.query_labels).double().mean().item()
+
+
+def test_a_class_of_few_labelled_examples_is_at_first_answered_as_often_as_those_of_many() -> None:
+    tasks = random_tasks(200, (1, 1, 10, 10), n_query=40, feature_size=32, noise=2.0, balanced=True)
+    new = glance_for(tasks, seed=None)
+    few = torch.tensor([0, 1])
+    assert (new.inductive(tasks).argmax(-1).unsqueeze(-1) == few).double().sum(-1).mean() < 0.1
+    at_first = (new.trajectory(tasks)[0].argmax(-1).unsqueeze(-1) == few).double().sum(-1).mean()
+    assert 0.4 < at_first < 0.6
+
+
+@given(st.integers(1, 9), st.integers(2, 12), seeds)
+@some_examples
+def test_equal_numbers_of_labelled_examples_are_told_as_they_are_and_nothing_is_subtracted(
+    shot: int, way: int, seed: int
+) -> None:
+    tasks = random_tasks(1, (shot,) * way, seed=seed)
+    scene = glance_for(tasks, seed)._scene(tasks, None)
+    torch.testing.assert_close(scene.typical, torch.full((1, 1), float(shot), dtype=torch.float64), rtol=1e-14, atol=0)
+    assert scene.excess.abs().amax() < 1e-12
+
+
+@pytest.mark.parametrize("n_query", [(6, 11, 20, 31, 45), (22,) * 5, (45, 31, 20, 11, 6)])
+def test_the_shipped_method_is_not_led_astray_by_unequal_numbers_of_labelled_examples(n_query: tuple[int, ...]) -> None:
+    shots = (2, 4, 7, 11, 16)
+    draw = torch.Generator().manual_seed(0)
+    rows = {
+        k: [(0.75 * centre + torch.randn(12, n, 48, generator=draw)).relu() for n in (shots[k], n_query[k])]
+        for k, centre in enumerate(torch.randn(5, 12, 1, 48, generator=draw))
+    }
+    support, query = (torch.cat(part, 1) for part in zip(*rows.values(), strict=True))
+    labels, true = (torch.arange(5).repeat_interleave(torch.tensor(n)).expand(12, -1) for n in (shots, n_query))
+    tasks = Tasks(support, labels, query, 5, true)
+    glance = shipped("glance")
+    with torch.inference_mode():
+        assert right(glance(tasks), tasks) > right(glance.inductive(tasks), tasks) - 0.005

@@ -27,6 +27,7 @@ class Scene:
         self.means = [sum(rows) / len(rows) for rows in self.own]
         pairs = [square(a - b) for i, a in enumerate(self.means) for b in self.means[:i]]
         self.unit = max(sum(pairs) / len(pairs), 1e-3)
+        self.typical = self.n_way / sum(1 / n for n in self.shots)
         self.first_distance = self.distances(self.means)
         self.neighbours = [self.nearest(i) for i in range(self.n_query)]
         self.is_told, self.expected = self.proportions()
@@ -36,6 +37,11 @@ class Scene:
 
     def distances(self, weights: list[np.ndarray]) -> list[list[float]]:
         return [[square(row - weight) / self.unit for weight in weights] for row in self.query]
+
+    def at_step(self, step: int, weights: list[np.ndarray]) -> list[list[float]]:
+        """In the first step as though every class had as many labelled examples."""
+        less = [self.pooled() * (1 / n - 1 / self.typical) if step == 0 else 0.0 for n in self.shots]
+        return [[d - x for d, x in zip(row, less, strict=True)] for row in self.distances(weights)]
 
     def nearest(self, i: int) -> list[tuple[float, int]]:
         """The rows most similar to query i, with their similarities; queries are counted after the support."""
@@ -58,18 +64,24 @@ class Scene:
         numbers = [float(part) for part in self.method.proportions.split("/")]
         return True, [max(x / sum(numbers), 1e-4) for x in numbers]
 
+    def scatter(self, k: int) -> float:
+        return sum(square(row - self.means[k]) for row in self.own[k]) / self.unit
+
+    def pooled(self) -> float:
+        return sum(self.scatter(k) for k in self.classes) / max(self.n_support - self.n_way, 1)
+
     def spread(self, k: int) -> float:
-        scatter = sum(square(row - self.means[k]) for row in self.own[k])
-        return scatter / max(self.shots[k] - 1, 1) / self.unit
+        return self.pooled() if self.shots[k] == 1 else self.scatter(k) / (self.shots[k] - 1)
 
     def density(self, i: int) -> float:
         similarity = [s for s, _ in self.neighbours[i]]
         return log(2 * (1 - mean(similarity)) / self.unit)
 
     def about(self) -> list[float]:
-        least = [min(row) for row in self.first_distance]
-        beyond = [mean(row) - min(row) for row in self.first_distance]
-        sizes = [math.log(self.n_query) / 4, math.log(self.n_way) / 2, math.log(mean(self.shots))]
+        first = self.at_step(0, self.means)
+        least = [min(row) for row in first]
+        beyond = [mean(row) - min(row) for row in first]
+        sizes = [math.log(self.n_query) / 4, math.log(self.n_way) / 2, math.log(self.typical)]
         return [*sizes, log(mean(least)), log(mean(beyond))]
 
 
@@ -81,7 +93,7 @@ class View:
     ) -> None:
         self.scene, self.step, self.z, self.log_share = scene, step, z, log_share
         self.queries = range(scene.n_query)
-        self.distance = scene.distances(weights)
+        self.distance = scene.at_step(step, weights)
         self.log_p = np.array([log_softmax(row) for row in z])
         self.p = np.exp(self.log_p)
         self.entropy = [-sum(p * log_p) for p, log_p in zip(self.p, self.log_p, strict=True)]
@@ -165,7 +177,7 @@ class View:
                 log(compactness),
                 self.scene.spread(k),
                 log(min(distance)),
-                math.log(self.scene.shots[k]),
+                math.log(self.scene.typical),
             ]
         )
 
@@ -226,7 +238,7 @@ def moved(scene: Scene, step: int, weight: np.ndarray, k: int, g: np.ndarray) ->
 def scores(scene: Scene, step: int, weights: list[np.ndarray], log_share: list[float]) -> np.ndarray:
     scale = math.exp(scene.method.log_scale[step].item() + scene.log_scale)
     return np.array(
-        [[log_share[k] - scale * (row[k] - min(row)) for k in scene.classes] for row in scene.distances(weights)]
+        [[log_share[k] - scale * (row[k] - min(row)) for k in scene.classes] for row in scene.at_step(step, weights)]
     )
 
 

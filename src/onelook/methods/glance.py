@@ -17,6 +17,13 @@ network judges from the spread of the estimated proportions how far to believe i
 those that one is told), and this belief moves v, and the masses of a Sinkhorn plan that the gradient network reads,
 from the estimated proportions (0) to the expected ones (1). Told proportions are believed.
 
+Classes with unequal numbers of labelled examples. With s^2 the spread of a class, a query of it stands s^2 + s^2 / n_k
+from the mean of its n_k examples on average: who has fewer is farther from its own queries, and loses them. So the
+first distances are less by s^2 (1 / n_k - 1 / n), and the gradient network is told of n examples for every class, the
+harmonic mean, which is what n_k becomes in the mean of these distances and in the unit. It was trained on few tasks of
+unequal classes; told the numbers themselves, it took the queries from the classes with most (docs/log.md). In the
+weighted means the true numbers stand.
+
 All is differentiable and in closed form. Meta-training descends the cross-entropy of the queries after every step, the
 last counting most, and that of their proportions.
 """
@@ -132,9 +139,10 @@ class Glance(Method):
         hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
         means = ops.class_means(support, tasks.support_labels, tasks.n_way)
         shots = hot.sum(1)
+        typical = 1 / (1 / shots).mean(1, keepdim=True)
         unit = _apart(means)
-        scatter = hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True)
-        spread = scatter.squeeze(-1) / (shots - 1).clamp_min(1) / unit.squeeze(-1)
+        spread, pooled = _spread(support, means, hot, unit)
+        excess = pooled * (1 / shots - 1 / typical)
         n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
         similarity, neighbours = ops.nearest_rows(query, torch.cat([support, query], 1), n)
         # The farthest neighbour weighs nothing, so that no answer jumps where two rows change places.
@@ -142,15 +150,15 @@ class Glance(Method):
         reach = torch.expm1((self.log_reach.exp().unsqueeze(-1) * nearness).clamp_max(10.0))
         reach = reach / (reach.sum(-1, keepdim=True) + 1e-3)
         density = _log(2 * (1 - similarity.mean(-1)) / unit.squeeze(-1))
-        distance = ops.squared_distance(query, means) / unit
+        distance = ops.squared_distance(query, means) / unit - excess.unsqueeze(1)
         least = distance.amin(-1)
         sizes = (math.log(query.shape[1]) / 4, math.log(tasks.n_way) / 2)
         ease = (_log(least.mean(1)), _log((distance.mean(-1) - least).mean(1)))
-        about = torch.stack([*(shots.new_full(shots.shape[:1], x) for x in sizes), shots.mean(1).log(), *ease], -1)
+        about = torch.stack([*(shots.new_full(shots.shape[:1], x) for x in sizes), typical.squeeze(1).log(), *ease], -1)
         log_scale = self.log_scale_of_task(torch.cat([about, unit.view(-1, 1).log() / 4], -1)).unsqueeze(-1)
         expected, is_told = self._expected(tasks, told)
-        return _Scene(query, means, shots, hot, unit, spread, density, neighbours, reach, about, log_scale, expected,
-                      is_told)  # fmt: skip
+        return _Scene(query, means, shots, typical, excess, hot, unit, spread, density, neighbours, reach, about,
+                      log_scale, expected, is_told)  # fmt: skip
 
     def _expected(self, tasks: Tasks, told: Float[Tensor, "T K"] | None) -> tuple[Tensor, Tensor]:
         """The proportions (T, K) to begin with, and whether (T, 1) they are told."""
@@ -168,9 +176,14 @@ class Glance(Method):
     def _scores(
         self, step: int, weights: Float[Tensor, "T K D"], log_share: Float[Tensor, "T K"], scene: "_Scene"
     ) -> Float[Tensor, "T Q K"]:
-        distance = ops.squared_distance(scene.query, weights) / scene.unit
+        distance = self._distance(step, weights, scene)
         scale = (self.log_scale[step] + scene.log_scale).exp()
         return log_share.unsqueeze(1) - scale * (distance - distance.amin(-1, keepdim=True))
+
+    def _distance(self, step: int, weights: Float[Tensor, "T K D"], scene: "_Scene") -> Float[Tensor, "T Q K"]:
+        distance = ops.squared_distance(scene.query, weights) / scene.unit
+        # Later means are mostly of queries, whose own part in them outweighs what is left of the excess (docs/log.md).
+        return distance if step else distance - scene.excess.unsqueeze(1)
 
     def _estimated(self, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
         """Proportions with a learned number of queries that each class is believed to have had before."""
@@ -186,7 +199,7 @@ class Glance(Method):
         log_p = logits.log_softmax(-1)
         p = log_p.exp()
         entropy = -(p * log_p).sum(-1)
-        distance = ops.squared_distance(scene.query, weights) / scene.unit
+        distance = self._distance(step, weights, scene)
         least = distance.amin(-1)
         estimated = self._estimated(p)
         belief = self._belief(step, logits, p, entropy, scene)
@@ -209,7 +222,7 @@ class Glance(Method):
         compactness = _log((p * distance).sum(1) / (p.sum(1) + 1e-3))
         classes = torch.stack(
             [log_share, estimated * n_way, _relative(mass / n_query), compactness, scene.spread,
-             _log(distance.amin(1)), scene.shots.log()], -1,
+             _log(distance.amin(1)), scene.typical.log().expand_as(log_share)], -1,
         )  # fmt: skip
         progress = torch.full_like(belief, step / self.n_steps)
         task = torch.cat([scene.about, belief, progress], -1)
@@ -253,6 +266,10 @@ class _Scene(NamedTuple):
     query: Float[Tensor, "T Q D"]
     means: Float[Tensor, "T K D"]
     shots: Float[Tensor, "T K"]
+    typical: Float[Tensor, "T 1"]
+    """The harmonic mean of the shots."""
+    excess: Float[Tensor, "T K"]
+    """How much farther than from others the queries stand from this mean, for being of fewer examples."""
     support_hot: Float[Tensor, "T S K"]
     unit: Float[Tensor, "T 1 1"]
     """Of all squared distances: their mean between the class means."""
@@ -278,6 +295,17 @@ def _apart(means: Float[Tensor, "T K D"]) -> Float[Tensor, "T 1 1"]:
     apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (means.shape[1] - 1)
     # Means nearer than this would make rounding look like evidence, and gradients overflow.
     return apart.clamp_min(1e-3).view(-1, 1, 1)
+
+
+def _spread(
+    support: Float[Tensor, "T S D"], means: Float[Tensor, "T K D"], hot: Float[Tensor, "T S K"],
+    unit: Float[Tensor, "T 1 1"],
+) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T 1"]]:  # fmt: skip
+    """The variance of each class and that of all, 0 where nothing tells; a class of one example has that of all."""
+    shots = hot.sum(1)
+    scatter = (hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True) / unit).squeeze(-1)
+    pooled = scatter.sum(1, keepdim=True) / (shots - 1).sum(1, keepdim=True).clamp_min(1)
+    return torch.where(shots > 1, scatter / (shots - 1).clamp_min(1), pooled), pooled
 
 
 def _parsed(proportions: str) -> tuple[float, ...]:

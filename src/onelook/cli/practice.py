@@ -13,6 +13,7 @@ from onelook.experiments.practice import PracticeConfig, practice
 from onelook.workflows.networks import SHIPPED_NETWORK
 
 SETS = "NAME, PATH or NAME:SPLIT, divided by commas; digits are those of scikit-learn."
+CELLS = "Folder of what was measured, by set and number of labels. What is there is not measured again."
 
 
 @benchmark_app.command("practice")
@@ -20,17 +21,22 @@ def benchmark_practice(
     data: Annotated[str, typer.Option(help=SETS)] = "cifar-fs,omniglot,digits",
     backbone: Annotated[Path, typer.Option(help="Default: the feature network that comes along.")] = SHIPPED_NETWORK,
     shot: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "1,3,5",
-    users: Tasks = 200, seed: Seed = 0, json: JsonFile = None,
+    users: Tasks = 200,
+    out: Annotated[Path, typer.Option(help=CELLS)] = Path("runs/practice"),
+    seed: Seed = 0, json: JsonFile = None,
     precision: Precision = "auto", home: Home = None, cache: Cache = None,
 ) -> None:  # fmt: skip
     """FewShotClassifier beside the classifiers of scikit-learn, for simulated users with a few labels.
 
     Example: onelook benchmark practice --data cifar-fs,digits --shot 1,5 --users 100
     """
+    sets = tuple(text.strip() for text in data.split(","))
+    config = PracticeConfig(backbone, sets, tuple(numbers(shot)), n_users=users, seed=seed)
+    place = place_of(cache, home, precision)
+    writable(out)
     if json is not None:
         writable(json.parent, json)
-    config = PracticeConfig(backbone, tuple(data.split(",")), tuple(numbers(shot)), n_users=users, seed=seed)
-    records = run(practice(config, place_of(cache, home, precision)), "practice")
+    records = run(practice(config, out, place), "practice")
     if json is not None:
         artifacts.save_results(records, json)
     for r in records:

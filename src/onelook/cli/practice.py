@@ -13,6 +13,7 @@ from onelook.experiments.practice import PracticeConfig, practice
 from onelook.workflows.networks import SHIPPED_NETWORK
 
 SETS = "NAME, PATH or NAME:SPLIT, divided by commas; digits are those of scikit-learn."
+CELLS = "Folder of what was measured, by set and number of labels. What is there is not measured again."
 
 
 @benchmark_app.command("practice")
@@ -21,6 +22,7 @@ def benchmark_practice(
     backbone: Annotated[Path, typer.Option(help="Default: the feature network that comes along.")] = SHIPPED_NETWORK,
     shot: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "1,3,5",
     users: Annotated[int, typer.Option(min=2, help="Simulated, for each set and number of labels.")] = 200,
+    out: Annotated[Path, typer.Option(help=CELLS)] = Path("runs/practice"),
     seed: Seed = 0, json: JsonFile = None,
     precision: Precision = "auto", home: Home = None, cache: Cache = None,
 ) -> None:  # fmt: skip
@@ -28,10 +30,13 @@ def benchmark_practice(
 
     Example: onelook benchmark practice --data cifar-fs,digits --shot 1,5 --users 100
     """
+    sets = tuple(text.strip() for text in data.split(","))
+    config = PracticeConfig(backbone, sets, tuple(numbers(shot)), n_users=users, seed=seed)
+    place = place_of(cache, home, precision)
+    writable(out)
     if json is not None:
         writable(json.parent, json)
-    config = PracticeConfig(backbone, tuple(data.split(",")), tuple(numbers(shot)), n_users=users, seed=seed)
-    records = run(practice(config, place_of(cache, home, precision)), "practice")
+    records = run(practice(config, out, place), "practice")
     if json is not None:
         artifacts.save_results(records, json)
     for r in records:

@@ -2,52 +2,50 @@
 
 A simulated user draws some classes of a set, labels a few examples of each, and has the others, in Dirichlet(2)
 proportions, to label. All classifiers meet the same users on the same features of unit length. Beside the accuracy it
-is asked whether what the classifier says of itself is true: its probabilities, the accuracy that it expects, its
-prediction sets, and what it sets aside as of no known class, for which there are users with strangers in their pool.
+is asked whether what the classifier says of itself is true, for which there are also users with strangers in their
+pool. A cell is a set with a number of labels; what was measured in it is kept in a file, and not measured again.
 """
 
 import importlib
-import time
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+import inspect
+import json
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from onelook import confidence, estimator, labelling, ops
 from onelook.artifacts import load_backbone
 from onelook.backbones import Backbone
+from onelook.data import sampler
+from onelook.data.benchmarks import BENCHMARKS
 from onelook.data.embed import EmbedConfig, embed
 from onelook.data.images import ImageSet
-from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.estimator import FewShotClassifier
-from onelook.events import Progress
-from onelook.files import digest
-from onelook.ops import normalise
-from onelook.provenance import commit, machine
-from onelook.scoring import interval, paired
+from onelook.errors import DataError
+from onelook.events import Notice
+from onelook.experiments import practice_cell, practice_said
+from onelook.experiments.practice_cell import compared
+from onelook.experiments.practice_said import with_strangers
+from onelook.files import digest, write_atomically
+from onelook.methods import exchangeable, glance, guard
 from onelook.tasks import Embeddings
+from onelook.train.recipes import SHIPPED, features_digest
 from onelook.workflows import Place, features
 
-OWN = "onelook"
-ALPHA = 0.1
-"""Prediction sets may miss the truth so often."""
-RATE = 0.05
-"""Images of known classes may be set aside so often."""
-N_BINS = 15
-"""Of the calibration error."""
-
-Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""From labelled rows, their labels and the pool to the labels of the pool."""
+DIGITS = "digits"
+"""Those of scikit-learn."""
+CODE = (confidence, estimator, exchangeable, glance, guard, labelling, ops, practice_cell, practice_said, sampler)
+"""What the figures depend on: where it was mended, they are made again."""
 
 
 @dataclass(frozen=True)
 class PracticeConfig:
     backbone: Path
     sets: tuple[str, ...]
-    """NAME, PATH or NAME:SPLIT; `digits` are those of scikit-learn. A path is taken whole."""
+    """NAME, PATH or NAME:SPLIT; a path without a split is taken whole, and so are DIGITS."""
     shots: tuple[int, ...] = (1, 3, 5)
     n_way: int = 5
     n_query: int = 15
@@ -55,32 +53,115 @@ class PracticeConfig:
     n_users: int = 200
     seed: int = 0
 
+    @property
+    def specs(self) -> tuple[TaskSpec, ...]:
+        return tuple(TaskSpec(self.n_way, shot, self.n_query, self.protocol, self.seed)
+                     for shot in dict.fromkeys(self.shots))  # fmt: skip
 
-def practice(config: PracticeConfig, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
-    """A record for each classifier, set and number of labels; ours first in each, with what it said of itself."""
+
+def practice(config: PracticeConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
+    """A record for each classifier, set and number of labels; ours first in each, with what it said of itself.
+
+    A set with too few images for a number of labels is left out there, with a Notice. Raises DataError where nothing
+    is left, or a set cannot be read. What is done is kept under `out`.
+    """
     backbone, named = load_backbone(config.backbone)
+    specs = config.specs  # refuses what cannot be
+    network = {"backbone": f"{named['name']}@{backbone.digest().hex()[:12]}", "precision": place.precision}
+    cells: list[_Cell] = []
+    for text in dict.fromkeys(config.sets):  # all, so that a wrong name is refused now and not after hours
+        name, split = _name_and_split(text)
+        data = yield from _features(name, split, backbone, place)
+        about = {"dataset": Path(name).name.removesuffix(".zip"), "split": split, **network}
+        cells += yield from _cells(about, data, specs, config.n_users)
+    if not cells:
+        raise DataError("No set has images enough for any of these numbers of labels; give larger sets or fewer "
+                        "labels a class.")  # fmt: skip
+    n_kept = sum(cell.kept(out) is not None for cell in cells)
+    if n_kept:
+        yield Notice(f"{n_kept} of {len(cells)} cells are there already.")
     records = []
-    for text in config.sets:
-        data = yield from _features(text, backbone, place)
-        about = {
-            "dataset": Path(text).stem.split(":")[0],
-            "source": data.source.split("/")[-1],
-            "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}",
-            "precision": place.precision,
-        }
-        for shot in config.shots:
-            spec = TaskSpec(config.n_way, shot, config.n_query, config.protocol, config.seed)
-            records += yield from _compared(about, data, spec, config.n_users)
+    for cell in cells:
+        records += yield from cell.records(out)
     return records
 
 
-def _features(text: str, backbone: Backbone, place: Place) -> Generator[Any, None, Embeddings]:
-    if text == "digits":
-        return (yield from embed(digits(backbone.image_size, backbone.channels), backbone,
-                                 EmbedConfig(precision=place.precision), place.cache))  # fmt: skip
-    name, _, split = text.partition(":")
-    known = split or ("all" if Path(name).exists() else "test")
-    return (yield from features(name, known, backbone, place))
+@dataclass(frozen=True)
+class _Cell:
+    """A set with a number of labels."""
+
+    about: dict[str, Any]
+    data: Embeddings
+    spec: TaskSpec
+    n_users: int
+    asked: dict[str, Any]
+    """All that the figures depend on."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.about['dataset']}, {self.spec.n_shot} a class"
+
+    def file(self, out: Path) -> Path:
+        identity = digest(json.dumps(self.asked, sort_keys=True).encode()).hex()[:16]
+        return out / f"{self.about['dataset']}-{self.spec.n_shot}-{identity}.json"
+
+    def kept(self, out: Path) -> list[dict[str, Any]] | None:
+        try:
+            found = json.loads(self.file(out).read_text())
+            return list(found["measured"]) if found["asked"] == self.asked else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None  # made again
+
+    def records(self, out: Path) -> Generator[Any, None, list[dict[str, Any]]]:
+        """From the file, or measured and kept."""
+        measured = self.kept(out)
+        if measured is None:
+            measured = yield from compared(self.data, self.spec, self.n_users, self.title)
+            write_atomically(self.file(out), json.dumps({"asked": self.asked, "measured": measured}).encode())
+        spec = self.spec
+        facts = {
+            **self.about, "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query,
+            "protocol": spec.protocol, "n_total": spec.total, "n_tasks": self.n_users, "seed": spec.seed,
+            "tasks": self.asked["tasks"],
+        }  # fmt: skip
+        return [facts | record for record in measured]
+
+
+def _cells(
+    about: dict[str, Any], data: Embeddings, specs: tuple[TaskSpec, ...], n_users: int
+) -> Generator[Notice, None, list[_Cell]]:
+    cells = []
+    features_of = features_digest(data)
+    for spec in specs:
+        try:
+            tasks, strange = (TaskSampler(data, one).digest(n_users) for one in (spec, with_strangers(spec)))
+        except DataError as error:
+            yield Notice(f"{about['dataset']} is left out with {spec.n_shot} labels a class: {error}")
+            continue
+        asked = {
+            "features": features_of, "tasks": tasks, "strange": strange, "n_users": n_users, "seed": spec.seed,
+            "code": _code(),
+        }  # fmt: skip
+        cells.append(_Cell(about, data, spec, n_users, asked))
+    return cells
+
+
+def _code() -> str:
+    files = [*(Path(inspect.getsourcefile(module) or "") for module in CODE), SHIPPED["glance"]]
+    version = importlib.import_module("sklearn").__version__
+    return digest(version.encode(), *(file.read_bytes() for file in files)).hex()[:16]
+
+
+def _name_and_split(text: str) -> tuple[str, str]:
+    name, _, split = (text, "", "") if Path(text).exists() else text.partition(":")
+    return name, split or ("test" if name in (*BENCHMARKS, "glyphs") else "all")
+
+
+def _features(name: str, split: str, backbone: Backbone, place: Place) -> Generator[Any, None, Embeddings]:
+    if (name, split) == (DIGITS, "all"):
+        images = digits(backbone.image_size, backbone.channels)
+        return (yield from embed(images, backbone, EmbedConfig(precision=place.precision), place.cache))
+    return (yield from features(name, split, backbone, place))
 
 
 def digits(size: int, channels: int) -> ImageSet:
@@ -93,164 +174,3 @@ def digits(size: int, channels: int) -> ImageSet:
     digests = tuple(digest(image.numpy().tobytes()) for image in pixels)
     return ImageSet(pixels.unsqueeze(0), torch.from_numpy(bunch.target).long(), tuple(map(str, range(10))), names,
                     digests, "scikit-learn's digits")  # fmt: skip
-
-
-def rivals() -> dict[str, Answer]:
-    """scikit-learn's classifiers as a person would take them."""
-    names = {
-        "nearest centroid": ("sklearn.neighbors", "NearestCentroid", {}),
-        "logistic regression": ("sklearn.linear_model", "LogisticRegression", {"max_iter": 1000}),
-        "random forest": ("sklearn.ensemble", "RandomForestClassifier", {"n_estimators": 100, "random_state": 0}),
-        "SVM": ("sklearn.svm", "SVC", {}),
-    }
-
-    def fitted(module: str, name: str, settings: dict[str, Any]) -> Answer:
-        kind = getattr(importlib.import_module(module), name)
-        return lambda x, y, pool: kind(**settings).fit(x, y).predict(pool)
-
-    answers = {label: fitted(*words) for label, words in names.items()}
-    semi = importlib.import_module("sklearn.semi_supervised")
-    logistic = importlib.import_module("sklearn.linear_model").LogisticRegression
-
-    def transductive(make: Callable[[], Any]) -> Answer:
-        def answer(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-            model = make().fit(np.concatenate([x, pool]), np.concatenate([y, np.full(len(pool), -1)]))
-            return np.asarray(model.transduction_[len(x) :])
-
-        return answer
-
-    return answers | {
-        "label spreading": transductive(lambda: semi.LabelSpreading(kernel="knn", n_neighbors=7)),
-        "self-training": transductive(lambda: semi.SelfTrainingClassifier(logistic(max_iter=1000), threshold=0.6)),
-    }
-
-
-@dataclass(frozen=True)
-class _User:
-    """A task as arrays; rows of unit length."""
-
-    x: np.ndarray
-    y: np.ndarray
-    pool: np.ndarray
-    truth: np.ndarray
-
-
-def _user(sampler: TaskSampler, number: int) -> _User:
-    tasks = sampler.sample([number])
-    assert tasks.query_labels is not None
-    return _User(normalise(tasks.support[0]).numpy(), tasks.support_labels[0].numpy(),
-                 normalise(tasks.query[0]).numpy(), tasks.query_labels[0].numpy())  # fmt: skip
-
-
-def _compared(
-    about: dict[str, Any], data: Embeddings, spec: TaskSpec, n_users: int
-) -> Generator[Any, None, list[dict[str, Any]]]:
-    sampler = TaskSampler(data, spec)
-    stage = f"{about['dataset']}, {spec.n_shot} labels a class"
-    others = rivals()
-    right: dict[str, list[float]] = {label: [] for label in (OWN, *others)}
-    seconds = dict.fromkeys(right, 0.0)
-    said = _Said()
-    for number in range(n_users):
-        user = _user(sampler, number)
-        started = time.perf_counter()
-        own = FewShotClassifier().fit(user.x, user.y, unlabeled=user.pool)
-        answers = own.transduction_
-        seconds[OWN] += time.perf_counter() - started
-        right[OWN].append(100 * float((answers == user.truth).mean()))
-        said.note(own, user)
-        for label, answer in others.items():
-            started = time.perf_counter()
-            found = answer(user.x, user.y, user.pool)
-            seconds[label] += time.perf_counter() - started
-            right[label].append(100 * float((found == user.truth).mean()))
-        yield Progress(stage, number + 1, n_users)
-    strange = yield from _strangers(data, spec, n_users)
-    facts = {
-        **about, "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query, "protocol": spec.protocol,
-        "n_total": spec.total, "n_tasks": n_users, "seed": spec.seed, "tasks": sampler.digest(n_users),
-    }  # fmt: skip
-    records = []
-    for label, values in right.items():
-        one, to = interval(torch.tensor(values)), paired(torch.tensor(values), torch.tensor(right[OWN]))
-        record = {
-            **facts, "method": label, "accuracy": round(one.mean, 3), "ci95": round(one.ci95, 3),
-            "versus": {"method": OWN, "difference": round(to.mean, 3), "ci95": round(to.ci95, 3)},
-            "milliseconds": round(1000 * seconds[label] / n_users, 2), "commit": commit(), "machine": machine(),
-        }  # fmt: skip
-        records.append(record | ({"said": said.summary() | strange} if label == OWN else {}))
-    return records
-
-
-class _Said:
-    """What our classifier said of itself, and whether it was so."""
-
-    def __init__(self) -> None:
-        self.confidence: list[np.ndarray] = []
-        self.right: list[np.ndarray] = []
-        self.in_set: list[np.ndarray] = []
-        self.set_size: list[np.ndarray] = []
-        self.covered: list[bool] = []
-        self.width: list[float] = []
-
-    def note(self, own: FewShotClassifier, user: _User) -> None:
-        self.confidence.append(own.transduction_proba_.max(1))
-        self.right.append(own.transduction_ == user.truth)
-        sets = own.predict_set(user.pool, alpha=ALPHA)
-        self.in_set.append(sets[np.arange(len(sets)), user.truth])
-        self.set_size.append(sets.sum(1))
-        expected = own.estimate_accuracy()
-        self.covered.append(expected.low <= self.right[-1].mean() <= expected.high)
-        self.width.append(expected.high - expected.low)
-
-    def summary(self) -> dict[str, float]:
-        confidence, right = np.concatenate(self.confidence), np.concatenate(self.right)
-        return {
-            "calibration_error": round(calibration_error(confidence, right), 4),
-            "set_coverage": round(float(np.concatenate(self.in_set).mean()), 4),
-            "set_size": round(float(np.concatenate(self.set_size).mean()), 3),
-            "estimate_covers": round(float(np.mean(self.covered)), 4),
-            "estimate_width": round(float(np.mean(self.width)), 4),
-        }
-
-
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Expected calibration error over bins of equal width (Guo et al., ICML 2017, arXiv:1706.04599)."""
-    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
-    gaps = [abs((confidence[bins == b] - right[bins == b]).sum()) for b in np.unique(bins)]
-    return float(sum(gaps) / len(confidence))
-
-
-def _strangers(data: Embeddings, spec: TaskSpec, n_users: int) -> Generator[Any, None, dict[str, float]]:
-    """Users a fifth of whose pool is of no class that they have labelled."""
-    sampler = TaskSampler(data, replace(spec, protocol=f"{spec.protocol}+unknown:0.2"))
-    false: list[float] = []
-    found: list[float] = []
-    curves: dict[str, list[float]] = {"auroc": [], "auroc_energy": [], "auroc_distance": []}
-    for number in range(n_users):
-        user = _user(sampler, number)
-        own = FewShotClassifier().fit(user.x, user.y, unlabeled=user.pool)
-        strange = user.truth == UNKNOWN
-        aside = own.reject(user.pool, rate=RATE)
-        false.append(float(aside[~strange].mean()))
-        found.append(float(aside[strange].mean()))
-        nearest = 1 - (user.pool @ user.x.T).max(1)
-        energy = -torch.from_numpy(10 * user.pool @ _means(user).T).logsumexp(1).numpy()
-        for name, score in zip(curves, (own.unknown_score(user.pool), energy, nearest), strict=True):
-            curves[name].append(area(score, strange))
-        yield Progress("with strangers", number + 1, n_users)
-    rate = interval(100 * torch.tensor(false))
-    return {"false_rejections": round(rate.mean / 100, 4), "false_rejections_ci95": round(rate.ci95 / 100, 4),
-            "strangers_found": round(float(np.mean(found)), 4),
-            **{name: round(float(np.mean(values)), 4) for name, values in curves.items()}}  # fmt: skip
-
-
-def _means(user: _User) -> np.ndarray:
-    means = np.stack([user.x[user.y == k].mean(0) for k in np.unique(user.y)])
-    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
-
-
-def area(score: np.ndarray, positive: np.ndarray) -> float:
-    """Under the ROC curve: how often a positive has the larger score; half where equal."""
-    difference = score[positive][:, None] - score[~positive][None]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())

@@ -3,79 +3,111 @@
 from collections.abc import Sequence
 from typing import Any
 
-from onelook.experiments.practice import ALPHA, OWN, RATE
+from onelook.experiments.practice_cell import LABELLED_ONLY, OWN
+from onelook.experiments.practice_said import ALPHA, RATE, UNKNOWN_SHARE
 
 Records = Sequence[dict[str, Any]]
 
 HEAD = f"""# A few labels, many images
 
-Simulated users label a few examples of each of five classes and have the other images to label, in Dirichlet(2)
+Simulated users label a few examples of each of some classes and have the other images to label, in Dirichlet(2)
 proportions. `FewShotClassifier` (row `{OWN}`) meets the same users, on the same features of unit length, as the
-classifiers of scikit-learn with their usual settings. `make docs` makes this page from `benchmarks/practice.json`;
-[benchmarks/README.md](../benchmarks/README.md) has the command. Accuracies are means over users in percent, ± 95 %;
-differences are paired, user by user. The classes of no set were used to train or to choose anything.
+classifiers of scikit-learn with their usual settings; `{LABELLED_ONLY}` is ours without the images to label, and what
+it lacks is what they are worth. Label spreading and self-training look at them too. `make docs` makes this page from
+`benchmarks/practice*.json`; [benchmarks/README.md](../benchmarks/README.md) has the command. Accuracies are means over
+users in percent, ± 95 %; differences to `{OWN}` are paired, user by user. Nothing was trained on test classes.
 """
 
 SAID = f"""## What it says of itself
 
-The calibration error is the expected one over 15 bins. "Estimate covers": how often the interval of 95 % that
-`estimate_accuracy` gives holds the true accuracy on the images to label. Sets are prediction sets that may miss the
-truth in {100 * ALPHA:.0f} %. The last columns are of users a fifth of whose images are of no class that they labelled:
-how many others were set aside where {100 * RATE:.0f} % were allowed, how many of the strangers were found, and the
-area under the ROC curve of our score, the energy score and the distance to the nearest labelled example.
+The calibration error is the expected one over 15 bins, ± 95 % by drawing users again. *Estimate covers*: how often the
+interval of 95 % that `estimate_accuracy` gives holds the true accuracy on the images to label, with Clopper and
+Pearson's interval over users, and how wide it is in percentage points. *Sets cover*: how often the truth is in the
+prediction sets, which may miss it in {100 * ALPHA:.0f} %, and how many classes they have. *Commonest class*: its share
+of the images to label; that of sets with few images a class is smaller than Dirichlet(2) has it, because these run out.
+"""
+
+STRANGE = f"""## Strangers
+
+Users {100 * UNKNOWN_SHARE:.0f} % of whose images are of no class that they labelled: how many of the others were set
+aside, where {100 * RATE:.0f} % were allowed, how many of the strangers were, and the area under the ROC curve of our
+score, of the energy score, and of the distance to the nearest labelled example.
 """
 
 
 def page(records: Records) -> str:
+    if not records:
+        return HEAD
     made = sorted({f"commit {r['commit']}, {r['machine']}" for r in records})
-    networks = sorted({r["backbone"] for r in records})
-    users = sorted({r["n_tasks"] for r in records})
-    about = f"{users[0]:,} users a column; features of {', '.join(networks)}. Made at {'; '.join(made)}.\n"
-    return "\n".join(
-        [HEAD, about, *(_section(records, name) for name in _different(records, "dataset")), _said(records)]
-    )
+    networks = sorted({f"{r['backbone']} ({r['precision']})" for r in records})
+    facts = sorted({f"{r['n_tasks']:,} users, {r['n_way']} classes, {r['n_total']} images to label, seed {r['seed']}"
+                    for r in records})  # fmt: skip
+    about = f"In each column: {'; or '.join(facts)}. Features of {', '.join(networks)}. Made at {'; '.join(made)}.\n"
+    own = [r for r in records if "said" in r]
+    sections = [_section(records, name) for name in _different(records)]
+    return "\n".join([HEAD, about, *sections, _said(own), _strangers(own)])
 
 
-def _different(records: Records, key: str) -> list[Any]:
-    return list(dict.fromkeys(r[key] for r in records))
+def _name(record: dict[str, Any]) -> str:
+    return f"{record['dataset']}, {record['split']} classes"
+
+
+def _different(records: Records) -> list[str]:
+    return list(dict.fromkeys(map(_name, records)))
 
 
 def _section(records: Records, name: str) -> str:
-    own = [r for r in records if r["dataset"] == name]
-    shots = _different(own, "n_shot")
+    own = [r for r in records if _name(r) == name]
+    shots = list(dict.fromkeys(r["n_shot"] for r in own))
     head = ["classifier"]
     for shot in shots:
-        head += [f"{shot} a class", "difference"]
-    lines = [head, ["---"] * len(head)]
-    for method in _different(own, "method"):
+        head += [f"{shot} a class", "difference", "ms a user"]
+    lines = [head]
+    for method in dict.fromkeys(r["method"] for r in own):
         by = {r["n_shot"]: r for r in own if r["method"] == method}
         cells = [method]
         for shot in shots:
             r = by[shot]
             to = r["versus"]
             cells += [f"{r['accuracy']:.1f} ± {r['ci95']:.1f}",
-                      "–" if method == OWN else f"{to['difference']:+.1f} ± {to['ci95']:.1f}"]  # fmt: skip
+                      "–" if method == OWN else f"{to['difference']:+.1f} ± {to['ci95']:.1f}",
+                      f"{r['milliseconds']:.1f}"]  # fmt: skip
         lines.append(cells)
-    return f"## {name}\n\n{_rows(lines)}\n"
+    return f"## {name}\n\n{_table(lines)}\n"
 
 
-def _said(records: Records) -> str:
-    head = ["set", "labels a class", "calibration error", "estimate covers", "sets cover", "classes in a set",
-            "falsely set aside", "strangers found", "AUROC", "energy", "nearest"]  # fmt: skip
-    lines = [head, ["---"] * len(head)]
-    for r in records:
-        if "said" not in r:
-            continue
+def _said(own: Records) -> str:
+    lines = [["set", "labels a class", "calibration error", "estimate covers", "width", "sets cover",
+              "classes in a set", "commonest class"]]  # fmt: skip
+    for r in own:
         s = r["said"]
         lines.append([
-            r["dataset"], str(r["n_shot"]), f"{s['calibration_error']:.3f}", f"{100 * s['estimate_covers']:.1f} %",
-            f"{100 * s['set_coverage']:.1f} %", f"{s['set_size']:.2f}",
-            f"{100 * s['false_rejections']:.1f} ± {100 * s['false_rejections_ci95']:.1f} %",
-            f"{100 * s['strangers_found']:.1f} %", f"{s['auroc']:.3f}", f"{s['auroc_energy']:.3f}",
-            f"{s['auroc_distance']:.3f}",
+            *_cell(r), f"{s['calibration_error']:.3f} ± {s['calibration_error_ci95']:.3f}",
+            f"{100 * s['estimate_covers']:.1f} % "
+            f"({100 * s['estimate_covers_low']:.1f} to {100 * s['estimate_covers_high']:.1f})",
+            f"{100 * s['estimate_width']:.1f}", _percent(s, "set_coverage"), f"{s['set_size']:.2f}",
+            f"{100 * s['largest_share']:.1f} %",
         ])  # fmt: skip
-    return f"{SAID}\n{_rows(lines)}\n"
+    return f"{SAID}\n{_table(lines)}\n"
 
 
-def _rows(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _strangers(own: Records) -> str:
+    lines = [["set", "labels a class", "falsely set aside", "strangers found", "AUROC", "energy", "nearest"]]
+    for r in own:
+        s = r["said"]
+        areas = [f"{s[name]:.3f} ± {s[name + '_ci95']:.3f}" for name in ("auroc", "auroc_energy", "auroc_nearest")]
+        lines.append([*_cell(r), _percent(s, "false_rejections"), _percent(s, "strangers_found"), *areas])
+    return f"{STRANGE}\n{_table(lines)}\n"
+
+
+def _cell(record: dict[str, Any]) -> list[str]:
+    return [_name(record).removesuffix(" classes"), str(record["n_shot"])]
+
+
+def _percent(said: dict[str, float], name: str) -> str:
+    return f"{100 * said[name]:.1f} ± {100 * said[name + '_ci95']:.1f} %"
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    head, *rest = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rest))

@@ -1,0 +1,112 @@
+"""All classifiers on the same simulated users: `FewShotClassifier`, and scikit-learn's as a person would take them."""
+
+import importlib
+import time
+import warnings
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import torch
+
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.estimator import FewShotClassifier
+from onelook.events import Progress
+from onelook.experiments.practice_said import Said, User, classifier, strangers, user_of
+from onelook.provenance import commit, machine
+from onelook.scoring import interval, paired
+from onelook.tasks import Embeddings
+
+OWN = "onelook"
+LABELLED_ONLY = "onelook, labelled only"
+"""The same without the pool: what the others add to this is what unlabelled images are worth."""
+
+Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""From labelled rows, their labels and the pool to the labels of the pool."""
+
+
+def rivals() -> dict[str, Answer]:
+    """scikit-learn's classifiers with their usual settings; two of them look at the pool."""
+    names = {
+        "nearest centroid": ("sklearn.neighbors", "NearestCentroid", {}),
+        "logistic regression": ("sklearn.linear_model", "LogisticRegression", {"max_iter": 1000}),
+        "random forest": ("sklearn.ensemble", "RandomForestClassifier", {"n_estimators": 100, "random_state": 0}),
+        "SVM": ("sklearn.svm", "SVC", {}),
+    }
+
+    def fitted(module: str, name: str, settings: dict[str, Any]) -> Answer:
+        kind = getattr(importlib.import_module(module), name)
+        return lambda x, y, pool: np.asarray(kind(**settings).fit(x, y).predict(pool))
+
+    answers = {label: fitted(*words) for label, words in names.items()}
+    semi = importlib.import_module("sklearn.semi_supervised")
+    logistic = importlib.import_module("sklearn.linear_model").LogisticRegression
+
+    def with_pool(model: Any, x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> Any:
+        return model.fit(np.concatenate([x, pool]), np.concatenate([y, np.full(len(pool), -1)]))
+
+    def spread(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        model = with_pool(semi.LabelSpreading(kernel="knn", n_neighbors=7), x, y, pool)
+        return np.asarray(model.transduction_[len(x) :])
+
+    def self_trained(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        model = semi.SelfTrainingClassifier(logistic(max_iter=1000), threshold=0.6)
+        # Its transduction_ is without an answer where it was never sure.
+        return np.asarray(with_pool(model, x, y, pool).predict(pool))
+
+    return answers | {"label spreading": spread, "self-training": self_trained}
+
+
+def _quiet(answer: Answer) -> Answer:
+    """What they warn of (no convergence, nothing added) is their answer all the same, and no news to a reader."""
+
+    def quiet(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return answer(x, y, pool)
+
+    return quiet
+
+
+def compared(
+    data: Embeddings, spec: TaskSpec, n_users: int, stage: str
+) -> Generator[Progress, None, list[dict[str, Any]]]:
+    """What was measured of each classifier; ours first, with what it said of itself. stage: the name of the cell."""
+    sampler = TaskSampler(data, spec)
+    own: list[FewShotClassifier] = []
+
+    def ours(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        own[:] = [classifier().fit(x, y, unlabeled=pool)]
+        return np.asarray(own[0].transduction_)
+
+    answers: dict[str, Answer] = {OWN: ours, LABELLED_ONLY: lambda x, y, pool: classifier().fit(x, y).predict(pool)}
+    answers |= {label: _quiet(answer) for label, answer in rivals().items()}
+    right: dict[str, list[float]] = {label: [] for label in answers}
+    seconds = dict.fromkeys(answers, 0.0)
+    said = Said()
+    for number in range(n_users):
+        user = user_of(sampler, number)
+        for label, answer in answers.items():
+            started = time.perf_counter()
+            found = answer(user.x, user.y, user.pool)
+            seconds[label] += time.perf_counter() - started
+            right[label].append(percent(found, user))
+        said.note(own[0], user)
+        yield Progress(stage, number + 1, n_users)
+    about = said.summary(spec.seed) | (yield from strangers(data, spec, n_users, stage))
+    made = {"commit": commit(), "machine": machine()}
+    return [
+        {"method": label, **_figures(values, right[OWN]), "milliseconds": round(1000 * seconds[label] / n_users, 2),
+         **made, **({"said": about} if label == OWN else {})}
+        for label, values in right.items()
+    ]  # fmt: skip
+
+
+def percent(answers: np.ndarray, user: User) -> float:
+    return 100 * float((answers == user.truth).mean())
+
+
+def _figures(values: list[float], own: list[float]) -> dict[str, Any]:
+    one, to = interval(torch.tensor(values)), paired(torch.tensor(values), torch.tensor(own))
+    return {"accuracy": round(one.mean, 3), "ci95": round(one.ci95, 3),
+            "versus": {"method": OWN, "difference": round(to.mean, 3), "ci95": round(to.ci95, 3)}}  # fmt: skip

@@ -1,0 +1,168 @@
+"""What `FewShotClassifier` says of itself to a simulated user, and whether it is so.
+
+Its probabilities (calibration), the accuracy that it expects, its sets of classes, and what it sets aside as of no
+known class. Each figure has an interval, over users.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from onelook.confidence import interval_of_share
+from onelook.data.protocols import UNKNOWN
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.estimator import FewShotClassifier
+from onelook.events import Progress
+from onelook.ops import normalise
+from onelook.scoring import interval
+from onelook.tasks import Embeddings
+
+ALPHA = 0.1
+"""Prediction sets may miss the truth so often."""
+RATE = 0.05
+"""Images of known classes may be set aside so often."""
+UNKNOWN_SHARE = 0.2
+"""Of the pools in which there are strangers."""
+N_BINS = 15
+"""Of the calibration error."""
+N_RESAMPLES = 1000
+ENERGY_SCALE = 10.0
+"""Of the cosines of the energy score."""
+
+
+@dataclass(frozen=True)
+class User:
+    """A task as arrays: labelled rows x (S, D) with labels y, and the pool (Q, D) with its truth; rows of length 1."""
+
+    x: np.ndarray
+    y: np.ndarray
+    pool: np.ndarray
+    truth: np.ndarray
+
+
+def user_of(sampler: TaskSampler, number: int) -> User:
+    tasks = sampler.sample([number])
+    assert tasks.query_labels is not None
+    return User(normalise(tasks.support[0]).numpy(), tasks.support_labels[0].numpy(),
+                normalise(tasks.query[0]).numpy(), tasks.query_labels[0].numpy())  # fmt: skip
+
+
+def classifier() -> FewShotClassifier:
+    """All rows are features of a network; "auto" would take those of 32 columns or more for such, which these are."""
+    return FewShotClassifier(features="network")
+
+
+class Said:
+    """Takes notes of one user after the other."""
+
+    def __init__(self) -> None:
+        self.confidence: list[np.ndarray] = []
+        self.right: list[np.ndarray] = []
+        self.in_set: list[float] = []
+        self.set_size: list[float] = []
+        self.covered: list[bool] = []
+        self.width: list[float] = []
+        self.largest: list[float] = []
+
+    def note(self, own: FewShotClassifier, user: User) -> None:
+        """own: fitted to that user."""
+        self.confidence.append(own.transduction_proba_.max(1))
+        self.right.append(own.transduction_ == user.truth)
+        sets = own.predict_set(user.pool, alpha=ALPHA)
+        self.in_set.append(float(sets[np.arange(len(sets)), user.truth].mean()))
+        self.set_size.append(float(sets.sum(1).mean()))
+        expected = own.estimate_accuracy()
+        self.covered.append(bool(expected.low <= self.right[-1].mean() <= expected.high))
+        self.width.append(expected.high - expected.low)
+        self.largest.append(float(np.bincount(user.truth).max() / len(user.truth)))
+
+    def summary(self, seed: int) -> dict[str, float]:
+        """Shares from 0 to 1. seed: of the resampling."""
+        confidence, right = np.stack(self.confidence), np.stack(self.right)
+        n_covered = sum(self.covered)
+        low, high = interval_of_share(n_covered, len(self.covered) - n_covered, 0.95)
+        in_set = interval(torch.tensor(self.in_set))
+        return _rounded({
+            "calibration_error": calibration_error(confidence.ravel(), right.ravel()),
+            "calibration_error_ci95": calibration_ci95(confidence, right, seed),
+            "estimate_covers": n_covered / len(self.covered),
+            "estimate_covers_low": low,
+            "estimate_covers_high": high,
+            "estimate_width": float(np.mean(self.width)),
+            "set_coverage": in_set.mean,
+            "set_coverage_ci95": in_set.ci95,
+            "set_size": float(np.mean(self.set_size)),
+            "largest_share": float(np.mean(self.largest)),
+        })  # fmt: skip
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Expected calibration error over bins of equal width (Guo et al., ICML 2017, arXiv:1706.04599)."""
+    gaps = _gaps(confidence[None], right[None])
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def calibration_ci95(confidence: np.ndarray, right: np.ndarray, seed: int) -> float:
+    """1.96 standard deviations of the error over users drawn with replacement; both (users, queries).
+
+    A quantile of the redrawn errors would not do: with their noise they all lie above the error itself.
+    """
+    gaps = _gaps(confidence, right)
+    n = len(gaps)
+    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), N_RESAMPLES)
+    return float(1.96 * (np.abs(times @ gaps).sum(1) / confidence.size).std())
+
+
+def _gaps(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(users, queries) -> (users, bins): by how much the confidence in a bin adds up to more than the right answers."""
+    bins = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    return np.stack([((confidence - right) * (bins == b)).sum(1) for b in range(N_BINS)], 1)
+
+
+def with_strangers(spec: TaskSpec) -> TaskSpec:
+    """The same users, but a part of the pool is of no class that they have labelled."""
+    return replace(spec, protocol=f"{spec.protocol}+unknown:{UNKNOWN_SHARE}")
+
+
+def strangers(
+    data: Embeddings, spec: TaskSpec, n_users: int, stage: str
+) -> Generator[Progress, None, dict[str, float]]:
+    """What is set aside of pools with strangers. spec: of the users without."""
+    sampler = TaskSampler(data, with_strangers(spec))
+    values: dict[str, list[float]] = {}
+    for number in range(n_users):
+        user = user_of(sampler, number)
+        own = classifier().fit(user.x, user.y, unlabeled=user.pool)
+        strange = user.truth == UNKNOWN
+        aside = own.reject(user.pool, rate=RATE)
+        found = {
+            "false_rejections": aside[~strange].mean(),
+            "strangers_found": aside[strange].mean(),
+            "auroc": area(own.unknown_score(user.pool), strange),
+            "auroc_energy": area(_energy(user), strange),
+            "auroc_nearest": area(1 - (user.pool @ user.x.T).max(1), strange),
+        }
+        for name, value in found.items():
+            values.setdefault(name, []).append(float(value))
+        yield Progress(f"{stage}, with strangers", number + 1, n_users)
+    means = {name: interval(torch.tensor(of_users)) for name, of_users in values.items()}
+    return _rounded({key: x for name, m in means.items() for key, x in ((name, m.mean), (f"{name}_ci95", m.ci95))})
+
+
+def _energy(user: User) -> np.ndarray:
+    """The energy score (Liu et al., NeurIPS 2020, arXiv:2010.03759) of the cosines to the class means."""
+    means = np.stack([user.x[user.y == k].mean(0) for k in np.unique(user.y)])
+    cosines = user.pool @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+    return np.asarray(-torch.from_numpy(ENERGY_SCALE * cosines).logsumexp(1).numpy())
+
+
+def area(score: np.ndarray, positive: np.ndarray) -> float:
+    """Under the ROC curve: how often a positive has the larger score; half where equal."""
+    difference = score[positive][:, None] - score[~positive][None]
+    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}

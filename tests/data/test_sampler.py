@@ -53,7 +53,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], TaskSpec]:
     """What `data_of` and TaskSampler take. Classes are so small that they run out of images now and then."""
     n_way, n_shot, n_query = draw(st.integers(2, 5)), draw(st.integers(1, 3)), draw(st.integers(1, 4))
     protocol = draw(st.sampled_from(["balanced", "dirichlet:2", "dirichlet:0.2", "dirichlet:50", "long-tail:5"]))
-    protocol += draw(st.sampled_from(["", "", "+unequal-shots"]))
+    protocol += draw(st.sampled_from(["", "", "+unequal-shots", "+proportional-shots"]))
     least = n_shot + n_query
     sizes = st.lists(st.integers(least, least + 3 * n_query), min_size=n_way, max_size=n_way + 3)
     data = {
@@ -115,7 +115,7 @@ def test_no_row_is_seen_twice_in_a_task_and_the_labels_are_those_of_the_classes(
     assert np.array_equal(labels[rows.query], rows.classes[rows.query_labels])
     shots = np.bincount(rows.support_labels, minlength=spec.n_way)
     assert shots.min() >= 1
-    if not spec.spread.unequal_shots:
+    if not spec.spread.unequal_shots and not spec.spread.proportional_shots:
         assert shots.tolist() == [spec.n_shot] * spec.n_way
     if spec.spread.is_balanced:
         assert np.bincount(rows.query_labels, minlength=spec.n_way).tolist() == [spec.n_query] * spec.n_way
@@ -295,6 +295,21 @@ def test_unequal_shots_add_up_and_leave_no_class_without_one() -> None:
     assert shots.max() <= 10  # 2 of the 12 images are left for the queries
 
 
+def test_proportional_shots_add_up_follow_the_queries_and_leave_no_class_without_one() -> None:
+    spec = TaskSpec(n_shot=8, n_query=30, protocol="dirichlet:1+proportional-shots")
+    sampler = TaskSampler(data_of((400,) * 6), spec)
+    drawn = [sampler.rows(i) for i in range(100)]
+    shots, queries = (
+        np.stack([np.bincount(labels, minlength=5) for labels in of])
+        for of in ([rows.support_labels for rows in drawn], [rows.query_labels for rows in drawn])
+    )
+    assert (shots.sum(1) == 40).all()
+    assert shots.min() == 1
+    expected = 1 + 35 * queries / 150
+    assert np.abs((shots - expected).mean(0)).max() < 1.5
+    assert np.square(shots - expected).mean() < 1.5 * (35 * queries / 150 * (1 - queries / 150)).mean()
+
+
 @few
 @given(part=st.floats(0.05, 0.95), n_query=st.integers(1, 6), task=numbers)
 def test_queries_of_unknown_classes_are_of_no_class_of_the_task_and_so_labelled(
@@ -369,7 +384,8 @@ def test_an_impossible_specification_is_refused_with_what_was_found(wrong: dict[
     "protocol",
     ["", "dirichlet", "dirichlet:0", "dirichlet:-1", "dirichlet:two", "uniform", "balanced:1", "present:1.5",
      "present:0", "long-tail:0.5", "single:2", "balanced+unknown:1", "balanced+unknown",
-     "balanced+unequal-shots+unequal-shots", "balanced+unknown:0.1+unknown:0.2", "+unequal-shots"],
+     "balanced+unequal-shots+unequal-shots", "balanced+unequal-shots+proportional-shots",
+     "balanced+unknown:0.1+unknown:0.2", "+unequal-shots"],
 )  # fmt: skip
 def test_an_unknown_protocol_is_refused_with_the_known_ones(protocol: str) -> None:
     with pytest.raises(SettingsError, match="known: balanced, dirichlet:A"):

@@ -302,10 +302,12 @@ def test_tasks_of_one_query_are_not_drawn_again_for_other_numbers_of_queries() -
 
 
 def test_one_shot_is_not_drawn_again_as_unequal_shots_unless_nothing_else_is_asked() -> None:
-    config = replace(CONFIG, protocols=("balanced", "balanced+unequal-shots", "present:2+unequal-shots"))
+    config = replace(CONFIG, protocols=("balanced", "balanced+unequal-shots", "balanced+proportional-shots",
+                                         "present:2+unequal-shots"))  # fmt: skip
     assert [(s.n_shot, s.protocol) for s in config.specs] == [
         (1, "balanced"), (1, "present:2+unequal-shots"),
-        (2, "balanced"), (2, "balanced+unequal-shots"), (2, "present:2+unequal-shots"),
+        (2, "balanced"), (2, "balanced+unequal-shots"), (2, "balanced+proportional-shots"),
+        (2, "present:2+unequal-shots"),
     ]  # fmt: skip
     one, other = (TaskSampler(source().test, TaskSpec(3, 1, 4, p)).digest(9) for p in config.protocols[:2])
     assert one == other

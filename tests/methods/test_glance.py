@@ -156,11 +156,11 @@ def test_impossible_settings_are_refused_with_what_was_found(wrong: dict[str, in
         Glance(**wrong)  # type: ignore[arg-type]
 
 
-def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float) -> list[np.ndarray]:
+def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float, tell: float) -> list[np.ndarray]:
     """Posteriors (Q, K) of task i by expectation maximisation: each expectation is scikit-learn's, of round clusters
     whose variance is a sixteenth of the mean squared distance between the class means (e^-8d is the density). At first
     a class of fewer labelled examples than the others has a larger weight for it: e^8x, where x is by how much its
-    distances are too large."""
+    distances are too large. tell: the power of the numbers of labelled examples that is expected of the proportions."""
     support, query = (x[i].numpy() / np.linalg.norm(x[i].numpy(), axis=1, keepdims=True)
                       for x in (tasks.support, tasks.query))  # fmt: skip
     own = [support[tasks.support_labels[i].numpy() == k] for k in range(tasks.n_way)]
@@ -171,16 +171,17 @@ def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float)
     mixture.precisions_cholesky_ = np.full(tasks.n_way, math.sqrt(16 / np.mean(pairs)))
     scatter = sum(np.square(rows - mean).sum() for rows, mean in zip(own, means, strict=True))
     excess = scatter / max(len(support) - len(own), 1) / np.mean(pairs) * (1 / shots - np.mean(1 / shots))
-    even = np.full(tasks.n_way, 1 / tasks.n_way)
-    mixture.weights_ = even * np.exp(8 * excess) / (even * np.exp(8 * excess)).sum()
+    expected = shots**tell / (shots**tell).sum()
+    mixture.weights_ = expected * np.exp(8 * excess) / (expected * np.exp(8 * excess)).sum()
+    anchor = np.minimum(shots, 1 / np.mean(1 / shots))
     found = []
     for _ in range(n_steps + 1):
         mixture.means_ = centres
         found.append(mixture.predict_proba(query))
         if len(found) == 1:
-            mixture.weights_ = even
+            mixture.weights_ = expected
         size = found[-1].sum(axis=0)
-        maximum = (shots[:, None] * means + found[-1].T @ query) / (shots + size)[:, None]
+        maximum = (anchor[:, None] * means + found[-1].T @ query) / (anchor + size)[:, None]
         centres = centres + rate * (maximum - centres)
         mixture.weights_ = (size + prior) / (size + prior).sum() if prior < math.inf else mixture.weights_
     return found
@@ -201,17 +202,18 @@ def test_a_new_network_that_disbelieves_takes_steps_of_expectation_maximisation(
         method.rate.fill_(rate)
     found = method.trajectory(tasks).softmax(-1).detach().numpy()
     for i in range(len(tasks)):
-        expected = mixture_steps(tasks, i, method.n_steps, prior, 1 / (1 + math.exp(-rate)))
+        expected = mixture_steps(tasks, i, method.n_steps, prior, 1 / (1 + math.exp(-rate)), 0.2)
         np.testing.assert_allclose(found[:, i], expected, rtol=1e-6, atol=1e-8)
 
 
 @given(tasks_of_any_shape(n_query=st.integers(1, 20), feature_size=st.integers(3, 20)))
 @some_examples
 def test_a_new_network_that_believes_leaves_the_proportions_of_the_mixture_as_expected(tasks: Tasks) -> None:
-    for method in (believing(glance_for(tasks, seed=None), 1e3), glance_for(tasks, None, proportions="balanced")):
+    balanced = glance_for(tasks, None, proportions="balanced")
+    for method, tell in ((believing(glance_for(tasks, seed=None), 1e3), 0.2), (balanced, 0.0)):
         found = method.trajectory(tasks).softmax(-1).detach().numpy()
         for i in range(len(tasks)):
-            expected = mixture_steps(tasks, i, method.n_steps, math.inf, 0.5)
+            expected = mixture_steps(tasks, i, method.n_steps, math.inf, 0.5, tell)
             np.testing.assert_allclose(found[:, i], expected, rtol=1e-6, atol=1e-8)
 
 

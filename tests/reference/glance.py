@@ -58,7 +58,7 @@ class Scene:
 
     def proportions(self) -> tuple[bool, list[float]]:
         if self.method.proportions == "unknown":
-            return False, [1 / self.n_way] * self.n_way
+            return False, [n**0.2 / sum(m**0.2 for m in self.shots) for n in self.shots]
         if self.method.proportions == "balanced":
             return True, [1 / self.n_way] * self.n_way
         numbers = [float(part) for part in self.method.proportions.split("/")]
@@ -228,11 +228,12 @@ def trajectory(method: Glance, task: Tasks) -> list[np.ndarray]:
 
 
 def moved(scene: Scene, step: int, weight: np.ndarray, k: int, g: np.ndarray) -> np.ndarray:
-    """w <- w + rate (n (m - w) + sum_i g_i (q_i - w)) / (n + sum_i g_i)"""
-    force = scene.shots[k] * (scene.means[k] - weight)
+    """w <- w + rate (n (m - w) + sum_i g_i (q_i - w)) / (n + sum_i g_i), n at most the typical number"""
+    n = min(scene.shots[k], scene.typical)
+    force = n * (scene.means[k] - weight)
     for share, row in zip(g, scene.query, strict=True):
         force = force + share * (row - weight)
-    return weight + sigmoid(scene.method.rate[step].item()) * force / (scene.shots[k] + sum(g))
+    return weight + sigmoid(scene.method.rate[step].item()) * force / (n + sum(g))
 
 
 def scores(scene: Scene, step: int, weights: list[np.ndarray], log_share: list[float]) -> np.ndarray:

@@ -13,6 +13,8 @@ arXiv:2204.11181). A name is one of
 and may be followed by
 
     +unequal-shots   as many labelled examples in all, each class at least one, the others by lot
+    +proportional-shots
+                     the same, but the lot falls in proportion to the queries, as where images are labelled at random
     +unknown:F       the part F of the queries is of classes that the task does not have; their label is UNKNOWN
 """
 
@@ -26,7 +28,8 @@ from onelook.errors import SettingsError
 UNKNOWN = -1
 """The label of a query whose class is none of the task's."""
 
-KNOWN = "balanced, dirichlet:A, present:J, long-tail:R, single; then +unequal-shots, +unknown:F"
+KNOWN = "balanced, dirichlet:A, present:J, long-tail:R, single; then +unequal-shots or +proportional-shots, +unknown:F"
+_OF_SHOTS = ("unequal-shots", "proportional-shots")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Protocol:
     unequal_shots: bool = False
     unknown: float = 0.0
     """F."""
+    proportional_shots: bool = False
 
     @property
     def is_balanced(self) -> bool:
@@ -58,13 +62,20 @@ class Protocol:
                 return rng.permutation(share / share.sum())
         return np.full(n_way, 1 / n_way)
 
-    def shots(self, rng: np.random.Generator, n_way: int, n_shot: int, most: np.ndarray) -> np.ndarray:
-        """Labelled examples of each class, K numbers that add up to n_way × n_shot; none above `most`."""
-        if not self.unequal_shots:
+    def shots(
+        self, rng: np.random.Generator, n_way: int, n_shot: int, most: np.ndarray, queries: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Labelled examples of each class, K numbers that add up to n_way × n_shot; none above `most`.
+
+        queries: those of each class, where the lot falls in proportion to them.
+        """
+        if not self.unequal_shots and not self.proportional_shots:
             return np.full(n_way, n_shot)
         shots = np.ones(n_way, dtype=int)
         for _ in range(n_way * (n_shot - 1)):
-            shots[rng.choice(np.flatnonzero(shots < most))] += 1
+            free = np.flatnonzero(shots < most)
+            share = None if queries is None or not queries[free].any() else queries[free] / queries[free].sum()
+            shots[rng.choice(free, p=share)] += 1
         return shots
 
 
@@ -82,11 +93,12 @@ def parse_protocol(name: str) -> Protocol:
     unknown = [_number(part.removeprefix("unknown:")) for part in parts if part.startswith("unknown:")]
     others = [part for part in parts if not part.startswith("unknown:")]
     if (
-        not fits.get(kind, False) or others not in ([], ["unequal-shots"]) or len(unknown) > 1
+        not fits.get(kind, False) or len(others) > 1 or not set(others) <= set(_OF_SHOTS) or len(unknown) > 1
         or not all(f is not None and 0 < f < 1 for f in unknown)
     ):  # fmt: skip
         raise SettingsError(f"There is no protocol {name!r}; known: {KNOWN} (such as dirichlet:2+unknown:0.2).")
-    return Protocol(kind, number or 0.0, bool(others), next((f for f in unknown if f is not None), 0.0))
+    share = next((f for f in unknown if f is not None), 0.0)
+    return Protocol(kind, number or 0.0, _OF_SHOTS[0] in others, share, _OF_SHOTS[1] in others)
 
 
 def _number(text: str) -> float | None:

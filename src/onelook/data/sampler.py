@@ -140,8 +140,12 @@ class TaskSampler:
         spec = self.spec
         classes = rng.choice(self.classes, spec.n_way, replace=False)
         size = np.array([len(self.rows_of_class[c]) for c in classes])
-        shots = spec.spread.shots(rng, spec.n_way, spec.n_shot, size - self._reserve)
-        counts = self._query_counts(rng, size - shots)
+        if spec.spread.proportional_shots:
+            counts = self._query_counts(rng, size - spec.n_shot)
+            shots = spec.spread.shots(rng, spec.n_way, spec.n_shot, size - counts, counts)
+        else:
+            shots = spec.spread.shots(rng, spec.n_way, spec.n_shot, size - self._reserve)
+            counts = self._query_counts(rng, size - shots)
         chosen = [
             self.rows_of_class[c][rng.choice(len(self.rows_of_class[c]), n + q, replace=False)]
             for c, n, q in zip(classes, shots, counts, strict=True)

@@ -89,7 +89,7 @@ class ProtocolsConfig:
         """Whether its tasks are those of another cell: of one query, or of one shot, which cannot be unequal."""
         if spec.spread.kind == "single" and spec.n_total != self.totals[0]:
             return True
-        equal = spec.protocol.replace("+unequal-shots", "")
+        equal = spec.protocol.replace("+unequal-shots", "").replace("+proportional-shots", "")
         return spec.n_shot == 1 and equal != spec.protocol and equal in self.protocols
 
 

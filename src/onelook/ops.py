@@ -125,6 +125,24 @@ def sinkhorn(
     return log_plan
 
 
+def relaxed_sinkhorn(
+    log_kernel: Float[Tensor, "T Q K"], mass: Float[Tensor, "T K"], n_iterations: int, stiffness: float
+) -> Float[Tensor, "T Q K"]:
+    """As `sinkhorn`, but columns may differ from their `mass`: stiffness 0 leaves the kernel, 1 keeps to the mass.
+
+    Lénaïc Chizat et al. Scaling Algorithms for Unbalanced Optimal Transport Problems. Math. Comp. 2018,
+    arXiv:1607.05816: a divergence of weight w in the place of the constraint raises the scaling of the columns to the
+    power w / (w + 1), the stiffness, for a kernel whose entropy has the weight 1.
+    """
+    potential_T1K = torch.zeros_like(mass).unsqueeze(1)
+    log_mass_T1K = mass.log().unsqueeze(1)
+    for _ in range(n_iterations):
+        log_plan = (log_kernel + potential_T1K).log_softmax(-1)
+        missing = log_mass_T1K - log_plan.logsumexp(1, keepdim=True)
+        potential_T1K = stiffness * (potential_T1K + missing)
+    return (log_kernel + potential_T1K).log_softmax(-1)
+
+
 def balanced_mass(like: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
     """Q / K for every class."""
     return like.new_full((like.shape[0], like.shape[2]), like.shape[1] / like.shape[2])

@@ -224,7 +224,19 @@ def trajectory(method: Glance, task: Tasks) -> list[np.ndarray]:
         logs = [[math.log(share) for share in shares] for shares in (scene.expected, estimated(scene, g))]
         log_share = [share + math.log(scene.n_way) for share in mixed(view.belief, *logs)]
         answers.append(scores(scene, step + 1, weights, log_share) + delta)
+    if scene.is_told:
+        answers[-1] = held_to_what_is_told(scene, answers[-1])
     return answers
+
+
+def held_to_what_is_told(scene: Scene, z: np.ndarray) -> np.ndarray:
+    """b_k <- (Q pi_k / sum_i a_i exp z_ik)^(Q / (Q + K)), a_i = 1 / sum_k b_k exp z_ik; log a_i b_k exp z_ik"""
+    kernel, b, n = np.exp(z - z.max(1, keepdims=True)), np.ones(scene.n_way), len(z)
+    for _ in range(20):
+        a = [1 / sum(b * row) for row in kernel]
+        column = [sum(a[i] * kernel[i, k] for i in range(n)) for k in scene.classes]
+        b = np.array([(n * scene.expected[k] / column[k]) ** (n / (n + scene.n_way)) for k in scene.classes])
+    return np.array([np.log(b * row / sum(b * row)) for row in kernel])
 
 
 def moved(scene: Scene, step: int, weight: np.ndarray, k: int, g: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ The gradient network makes Delta and the gate in g = gate softmax(z). Where it s
 k-means with estimated proportions v (expectation maximisation). The other end is optimal transport: a small second
 network judges from the spread of the estimated proportions how far to believe in the expected ones (equal ones, or
 those that one is told), and this belief moves v, and the masses of a Sinkhorn plan that the gradient network reads,
-from the estimated proportions (0) to the expected ones (1). Told proportions are believed.
+from the estimated proportions (0) to the expected ones (1). Told proportions are believed, and the last answer is
+transported to them.
 
 Classes with unequal numbers of labelled examples. With s^2 the spread of a class, a query of it stands s^2 + s^2 / n_k
 from the mean of its n_k examples on average: who has fewer is farther from its own queries, and loses them. So the
@@ -116,6 +117,7 @@ class Glance(Method):
             log_share = view.belief * _relative(scene.expected) + (1 - view.belief) * _relative(estimated)
             logits = self._scores(step + 1, weights, log_share, scene) + 4 * delta
             answers.append(logits)
+        answers[-1] = self._held_to_what_is_told(logits, scene)
         return torch.stack(answers)
 
     def loss(self, tasks: Tasks, told: Float[Tensor, "T K"] | None = None) -> Float[Tensor, ""]:
@@ -191,6 +193,12 @@ class Glance(Method):
         distance = ops.squared_distance(scene.query, weights) / scene.unit
         # Later means are mostly of queries, whose own part in them outweighs what is left of the excess (docs/log.md).
         return distance if step else distance - scene.excess.unsqueeze(1)
+
+    def _held_to_what_is_told(self, logits: Float[Tensor, "T Q K"], scene: "_Scene") -> Float[Tensor, "T Q K"]:
+        """The answer whose proportions are nearly those that one was told; of many queries more nearly than of few."""
+        n_query, n_way = logits.shape[1:]
+        plan = ops.relaxed_sinkhorn(logits, n_query * scene.expected, 20, stiffness=n_query / (n_query + n_way))
+        return torch.where(scene.is_told.unsqueeze(-1), plan, logits)
 
     def _estimated(self, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
         """Proportions with a learned number of queries that each class is believed to have had before."""

@@ -19,6 +19,7 @@ from rich.text import Text
 from onelook import audit, events
 from onelook.artifacts import Artifact
 from onelook.benchmark import table
+from onelook.data.folders import counted
 from onelook.data.images import Rejected
 from onelook.errors import ArtifactError, UserError
 from onelook.train import Resumed, Stepped, Validated
@@ -100,11 +101,12 @@ class _Display:
         """The images that could not be read, or the first of them."""
         if not self._left_out:
             return
-        _say(f"{self.title}: {len(self._left_out):,} images cannot be read and were left out")
+        n = len(self._left_out)
+        say(f"{self.title}: {counted(n, 'image')} cannot be read and {'was' if n == 1 else 'were'} left out")
         for one in self._left_out[:SOME]:
-            _say(f"  {one.name}: {one.reason}")
+            say(f"  {one.name}: {one.reason}")
         if len(self._left_out) > SOME:
-            _say(f"  and {len(self._left_out) - SOME:,} more")
+            say(f"  and {len(self._left_out) - SOME:,} more")
 
     def _advance(self, stage: str, done: int, total: int, note: str) -> None:
         if stage != self._stage or done < self._done:  # another stage, or the same once more
@@ -150,7 +152,7 @@ def exit_code(call: Any) -> int:
     try:
         call()
     except UserError as error:
-        _say(str(error), head="[bold red]onelook:[/] ")
+        say(str(error), head="[bold red]onelook:[/] ")
         return 2
     except Interrupted as stop:
         error_console.print(f"Stopped{f' at {stop}' if str(stop) else ''}; the same command goes on from here.")
@@ -166,7 +168,7 @@ def exit_code(call: Any) -> int:
     return 0
 
 
-def _say(text: str, head: str = "") -> None:
+def say(text: str, head: str = "") -> None:
     """One line on standard error; names of files may hold brackets, line ends and the like."""
     error_console.print(head + escape("\\n".join(text.splitlines())), soft_wrap=True, emoji=False)
 
@@ -233,7 +235,8 @@ def print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
     history = about.pop("history", [])
     best = max(history, key=lambda h: h["accuracy"], default=None)
     n_weights = sum(x.numel() for x in artifact.tensors.values())
-    print(f"{path}: {artifact.kind} {about.get('name', 'of an unfinished run')}, {n_weights:,} numbers")
+    of = f"of {len(about['classes'])} classes" if artifact.kind == "classifier" else "of an unfinished run"
+    print(f"{path}: {artifact.kind} {about.get('name', of)}, {n_weights:,} numbers")
     if best:
         print(f"best on validation: {best['accuracy']:.2f} ± {best['ci95']:.2f} % at step {best['step']:,}")
     for key, value in about.get("config", {}).items():

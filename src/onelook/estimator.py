@@ -151,9 +151,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         )  # fmt: skip
         return confidence.estimate(left_out, self.classes_.tolist(), believed, gain, len(p), level)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, network: dict[str, str] | None = None) -> None:
         """One safetensors file with the rows, labels, settings and answers.
 
+        network: words about what made the features, kept with it; `load` has them as `network_`.
         Raises StorageError, and SettingsError for labels that are neither words nor numbers.
         """
         check_is_fitted(self)
@@ -164,6 +165,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             "settings": {name: labelling.as_json(value) for name, value in self.get_params().items()},
             "classes": labelling.as_json(self.classes_), "dtype": self._labels.dtype.str, "trust": self._trust,
             "words": self.guard_, "columns": list(getattr(self, "feature_names_in_", [])),
+            "network": network,
         }  # fmt: skip
         try:
             artifacts.save(Artifact("classifier", tensors, about), Path(path))
@@ -186,6 +188,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             verdict = {name[8:]: x for name, x in tensors.items() if name.startswith("verdict.")}
             made.verdict_ = Verdict(**verdict) if verdict else None
             made.guard_ = about["words"]
+            made.network_ = about.get("network")
             made._settle(tensors["proba"], about["trust"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{path} describes no classifier that this Onelook knows; update Onelook, or make the "

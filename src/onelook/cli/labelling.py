@@ -1,23 +1,25 @@
 """`onelook label`, `suggest`, `doctor` and `undo`: from a folder of images to labels."""
 
-import time
+import shlex
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from onelook import console, workflows
 from onelook.cli.options import Cache, Json, Precision, place_of, writable
+from onelook.cli.watching import watched
 from onelook.console import run
-from onelook.data.folders import list_folder
+from onelook.data.folders import SORTED_FOLDER, counted, list_folder, require_folder, shown
 from onelook.doctor import examine
-from onelook.errors import SettingsError
+from onelook.errors import SettingsError, unknown_name
 from onelook.outputs import carry_out, plan_folders, undo, write_coco, write_csv, write_label_studio
+from onelook.outputs.plan import MODES
 from onelook.suggest import expected_accuracy
-from onelook.workflows import LabelConfig, Labelled, Place
+from onelook.workflows import LabelConfig, Labelled
 
 FOLDER = "Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."
 LABELS = "A CSV or Parquet file with the columns path and label, instead of sub-folders."
@@ -27,8 +29,7 @@ PROPORTIONS = "How frequent the classes are among the images to label: unknown, 
 ALSO = "A folder that is a class although its name says otherwise, such as test. May be given again."
 RATE = "The share of images of the known classes that may be set aside as unknown. 0: no image is."
 SORT = "Also put the images into a folder for each label: copy, move or link. Shows what it would do, without --yes."
-POLL = 2.0
-"""Seconds between two looks at a folder that is watched."""
+SAVE = "Also keep the classifier in this file, for `FewShotClassifier.load`."
 
 Folder = Annotated[Path, typer.Argument(help=FOLDER)]
 Labels = Annotated[Path | None, typer.Option(help=LABELS)]
@@ -50,6 +51,7 @@ def label(
     coco: Annotated[bool, typer.Option("--coco", help="Also write labels.coco.json.")] = False,
     label_studio: Annotated[bool, typer.Option("--label-studio", help="Also write label-studio.json.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
+    save: Annotated[Path | None, typer.Option(help=SAVE)] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on labelling files as they arrive, until Ctrl-C.")] = False,
     precision: Precision = "auto", cache: Cache = None, as_json: Json = False,
 ) -> None:  # fmt: skip
@@ -57,67 +59,83 @@ def label(
 
     Example: onelook label photographs --out labels
     """
+    if sort is not None and sort not in MODES:
+        raise unknown_name("mode", sort, MODES)
+    if yes and sort is None:
+        raise SettingsError("--yes says that the images may be sorted, so it goes with --sort copy, move or link.")
     place = place_of(cache, None, precision)
+    require_folder(folder)
     writable(out)
+    if save is not None:
+        writable(save.parent, save)
     config = LabelConfig(folder, labels, pattern, tuple(also_class or ()), network, offline, proportions, unknown_rate)
-    for done in _watched(config, place) if watch else [run(workflows.label_folder(config, place), "label")]:
+    for done in watched(config, place) if watch else [run(workflows.label_folder(config, place), "label")]:
         write_csv(out / "labels.csv", done.predictions)
         if coco:
-            write_coco(out / "labels.coco.json", done.predictions, done.embeddings.class_names, folder)
+            _write_coco(done, out / "labels.coco.json")
         if label_studio:
             write_label_studio(out / "label-studio.json", done.predictions)
         if report:
             run(workflows.write_report(done, out / "report.html"), "report")
-        _tell(done, out, as_json)
-        if sort is not None:
-            _sort(done, out / "images", sort, yes)
+        if save is not None:
+            workflows.save_classifier(done, save)
+        sorting = None if sort is None else _sort(done, out / SORTED_FOLDER, sort, yes)
+        _tell(done, out, as_json, sorting)
 
 
-def _watched(config: LabelConfig, place: Place) -> Iterator[Labelled]:
-    """What there is, and all of it again whenever a file came, left or changed; features are kept."""
-    before: object = None
-    while True:
-        found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
-        state = [(name, _stamp(config.folder / name)) for name in found.listing.names]
-        if state != before:
-            before = state
-            yield run(workflows.label_folder(config, place), "label")
-        time.sleep(POLL)
+def _write_coco(done: Labelled, path: Path) -> None:
+    left_out = write_coco(path, done.predictions, done.embeddings.class_names, done.config.folder)
+    for one in left_out:  # it left or was damaged since its features were computed
+        console.say(f"label: {shown(one.name)} is not in {path.name}: {one.reason}")
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:  # it left between the two looks
-        return (0, 0)
-    return (status.st_mtime_ns, status.st_size)
-
-
-def _tell(done: Labelled, out: Path, as_json: bool) -> None:
+def _tell(done: Labelled, out: Path, as_json: bool, sorting: "_Sorting | None") -> None:
     expected = done.classifier.estimate_accuracy()
     if as_json:
         console.print_json({
             "out": str(out), "n_labelled_examples": len(done.labelled), "n_images": len(done.to_label),
             "guard": done.classifier.guard_, "unreadable": [vars(one) for one in done.rejected],
             "expected_accuracy": expected.accuracy, "low": expected.low, "high": expected.high,
-            "labels": [vars(one) for one in done.predictions],
+            "labels": [vars(one) for one in done.predictions], "sorting": sorting and sorting.record,
         })  # fmt: skip
         return
     for name, n in Counter("unknown" if p.unknown else p.label for p in done.predictions).most_common():
-        print(f"{n:>7,}  {name}")
+        print(f"{n:>7,}  {shown(name)}")
     print(f"{done.classifier.guard_}\nExpected accuracy {100 * expected.accuracy:.0f} %, between "
-          f"{100 * expected.low:.0f} and {100 * expected.high:.0f}.\nWritten: {out / 'labels.csv'}")  # fmt: skip
+          f"{100 * expected.low:.0f} and {100 * expected.high:.0f}.\n"
+          f"Written: {shown(str(out / 'labels.csv'))}")  # fmt: skip
+    if sorting is not None:
+        print("\n".join(sorting.words))
 
 
-def _sort(done: Labelled, target: Path, mode: str, yes: bool) -> None:
+@dataclass(frozen=True)
+class _Sorting:
+    """What was sorted, or would be."""
+
+    words: tuple[str, ...]
+    record: dict[str, Any]
+
+
+def _sort(done: Labelled, target: Path, mode: str, yes: bool) -> _Sorting:
     plan = plan_folders(done.predictions, target, mode, done.config.folder)
-    if not yes:
-        print("\n".join([*plan.words(), "Nothing was done; --yes does it, and `onelook undo` takes it back."]))
-        return
+    record = {"mode": mode, "target": str(target), "steps": [vars(step) for step in plan.steps],
+              "skipped": [vars(one) for one in plan.skipped], "done": 0, "failed": [], "journal": None}  # fmt: skip
+    if not yes or not plan.steps:
+        hint = "Nothing was done; --yes does it, and `onelook undo` takes it back."
+        return _Sorting((*plan.words(), *([] if yes else [hint])), record)
     filed = run(carry_out(plan), "sorting")
-    print(f"{filed.n_done:,} images sorted into {target}; onelook undo {filed.journal} takes it back.")
-    for one in filed.failed:
-        print(f"  {one.name}: {one.reason}")
+    record |= {"done": filed.n_done, "failed": [vars(one) for one in filed.failed], "journal": str(filed.journal)}
+    words = (
+        f"{_images_are(filed.n_done)} sorted into {shown(str(target))}; "
+        f"onelook undo {shlex.quote(str(filed.journal))} takes it back.",
+        *(f"  {shown(one.name)} was not: {one.reason}" for one in filed.failed),
+        *(f"  {shown(one.name)} was passed over: {one.reason}" for one in plan.skipped),
+    )  # fmt: skip
+    return _Sorting(words, record)
+
+
+def _images_are(n: int) -> str:
+    return f"{counted(n, 'image')} {'is' if n == 1 else 'are'}"
 
 
 def undo_sorting(journal: Annotated[Path, typer.Argument(help="Named by `onelook label --sort`.")]) -> None:
@@ -126,9 +144,9 @@ def undo_sorting(journal: Annotated[Path, typer.Argument(help="Named by `onelook
     Example: onelook undo .onelook-0123456789abcdef.jsonl
     """
     undone = run(undo(journal), "undo")
-    print(f"{undone.n_undone:,} images are where they were.")
+    print(f"{_images_are(undone.n_undone)} as before.")
     for one in undone.kept:
-        print(f"  {one.name} was left as it is: {one.reason}")
+        print(f"  {shown(one.name)} was left as it is: {one.reason}")
 
 
 def suggest(
@@ -152,7 +170,7 @@ def suggest(
                             "expected_accuracy": vars(now), "expected_accuracy_then": vars(then)})  # fmt: skip
         return
     for path, why in advice:
-        print(f"{path}: {why}")
+        print(f"{shown(path)}: {why}")
     print(f"Expected accuracy now {now}; with these labelled {then}.")
 
 
@@ -163,8 +181,6 @@ def doctor(
 
     Example: onelook doctor photographs
     """
-    if not folder.is_dir():
-        raise SettingsError(f"There is no folder {folder}; give the one that holds the images.")
     found = list_folder(folder, labels, pattern, also_classes=tuple(also_class or ()))
     diagnosis = run(examine(found.listing), "doctor")
     if as_json:

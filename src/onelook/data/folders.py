@@ -63,11 +63,15 @@ class FolderListing:
         return tuple(said)
 
 
+SORTED_FOLDER = "onelook-sorted"
+"""What Onelook sorted by labels of its own lies in a folder of this name, which is no source of labels anywhere."""
+
+
 def list_folder(
     folder: Path, labels: Path | None = None, pattern: str | None = None,
     unlabelled_folders: Collection[str] = UNLABELLED_FOLDERS, also_classes: Collection[str] = (),
 ) -> FolderListing:  # fmt: skip
-    """The images of `folder`; hidden ones and other files are passed over.
+    """The images of `folder`; hidden ones, those in a SORTED_FOLDER and other files are passed over.
 
     labels: a CSV or Parquet file with the columns path (or filename) and label; paths are relative to `folder` or to
         the table. An image that it does not name, or names without a label, is to be labelled.
@@ -103,6 +107,11 @@ def shown(name: str) -> str:
     return name if name.isprintable() else ascii(name)
 
 
+def counted(n: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def is_unlabelled(folder_name: str, unlabelled_folders: Collection[str] = UNLABELLED_FOLDERS) -> bool:
     """Whether a folder of that name, by its name, holds images to label."""
     return _squeezed(folder_name) in {_squeezed(name) for name in unlabelled_folders}
@@ -116,21 +125,36 @@ def _read(folder: Path, name: str) -> bytes:
     return (folder / name).read_bytes()
 
 
-def _images(folder: Path) -> tuple[list[str], list[Rejected]]:
-    """The names of the images in order, and the folders that cannot be read."""
+def require_folder(folder: Path) -> None:
+    """Raises DataError."""
     if not folder.exists():
         raise DataError(f"There is no folder {folder}; give the folder that your images are in.")
     if not folder.is_dir():
         raise DataError(f"{folder} is a file; give the folder that your images are in.")
+
+
+def _images(folder: Path) -> tuple[list[str], list[Rejected]]:
+    """The names of the images in order, and the folders that are passed over."""
+    require_folder(folder)
     refused: list[OSError] = []
     files = [name for name in files_below(folder, refused.append) if not hidden(PurePosixPath(name))]
     names = [name for name in files if PurePosixPath(name).suffix.lower() in SUFFIXES]
     skipped = [Rejected(_below(folder, error), f"the folder cannot be read ({reason_of(error)})") for error in refused]
+    own = {name: _sorted_folder(name) for name in names}
+    names = [name for name in names if not own[name]]
     if not names:
         first = f" and cannot be read whole, {shown(skipped[0].name)} first ({skipped[0].reason})" if skipped else ""
-        raise DataError(f"{folder} holds {len(files)} files but no image{first}; "
+        raise DataError(f"{folder} holds {counted(len(files), 'file')} but no image{first}; "
                         f"put images ({', '.join(s[1:] for s in SUFFIXES)}) there.")  # fmt: skip
+    skipped += [Rejected(place, "it holds what Onelook sorted; rename it if its labels are right")
+                for place in sorted(set(own.values()) - {""})]  # fmt: skip
     return sorted(names, key=lambda name: PurePosixPath(name).parts), skipped
+
+
+def _sorted_folder(name: str) -> str:
+    """The SORTED_FOLDER that an image lies in, or nothing."""
+    parts = PurePosixPath(name).parts[:-1]
+    return "/".join(parts[: parts.index(SORTED_FOLDER) + 1]) if SORTED_FOLDER in parts else ""
 
 
 def _below(folder: Path, error: OSError) -> str:
@@ -211,7 +235,7 @@ def _finder(pattern: str) -> Callable[[str], str]:
 
 
 def _no_labels(folder: Path, names: list[str], labels: Path | None, pattern: str | None) -> str:
-    found = f"{folder} holds {len(names)} images, {shown(names[0])} first, but none is labelled"
+    found = f"{folder} holds {counted(len(names), 'image')}, {shown(names[0])} first, but none is labelled"
     if labels is not None:
         return f"{found} by {labels}; fill its column label for at least one image of each class."
     if pattern is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from onelook.data.folders import shown
+from onelook.data.folders import counted, shown
 from onelook.data.images import Rejected
 from onelook.errors import unknown_name
 from onelook.outputs.formats import Prediction
@@ -41,7 +41,8 @@ class Plan:
     def words(self) -> tuple[str, ...]:
         done = {"copy": "copied to", "move": "moved to", "link": "linked from"}[self.mode]
         folders = Counter(Path(step.target).parent for step in self.steps)
-        said = [f"{len(self.steps)} images would be {done} {len(folders)} folders in {self.target}."]
+        n_images, n_folders = counted(len(self.steps), "image"), counted(len(folders), "folder")
+        said = [f"{n_images} would be {done} {n_folders} in {shown(self.target)}."]
         said += [f"{shown(str(folder.relative_to(self.target)))}: {n}." for folder, n in sorted(folders.items())]
         return (*said, *(f"{shown(one.name)} is passed over: {one.reason}." for one in self.skipped))
 

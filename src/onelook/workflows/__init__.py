@@ -14,6 +14,7 @@ from onelook.workflows.embedding import save_features as save_features
 from onelook.workflows.labelling import LabelConfig as LabelConfig
 from onelook.workflows.labelling import Labelled as Labelled
 from onelook.workflows.labelling import label_folder as label_folder
+from onelook.workflows.labelling import save_classifier as save_classifier
 from onelook.workflows.labelling import suggest_next as suggest_next
 from onelook.workflows.labelling import write_report as write_report
 from onelook.workflows.meta_training import end_to_end as end_to_end

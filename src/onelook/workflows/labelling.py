@@ -1,5 +1,6 @@
 """From a folder of images to labels: what `onelook label` and `onelook suggest` do."""
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 
 from onelook.backbones import Backbone
 from onelook.data.embed import EmbedConfig, embed_files, parse_averaging
-from onelook.data.folders import FolderListing, list_folder
+from onelook.data.folders import FolderListing, list_folder, shown
 from onelook.data.images import Rejected
 from onelook.errors import DataError, SettingsError
 from onelook.estimator import FewShotClassifier
@@ -27,6 +28,8 @@ N_NEIGHBOURS = 3
 """Labelled examples that are shown for an image."""
 N_SUGGESTIONS = 12
 """On the page."""
+DIGITS = 6
+"""Of probabilities that are told; those behind differ between machines."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,13 @@ class Labelled:
 
 
 def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labelled]:
-    """Labels for all images of a folder that have none. Raises DataError where there is nothing to go by."""
+    """Labels for all images of a folder that have none.
+
+    Raises DataError where there is nothing to go by, SettingsError, and what `network_of` and `embed_files` raise.
+    """
     found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
+    _require_work(found)
+    told = _proportions(config.proportions, found.listing.class_names)
     for words in found.words():
         yield Notice(words)
     network, embeddings, rejected = yield from _features(config, found, place)
@@ -85,14 +93,11 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     labelled, to_label = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     names = np.array(embeddings.class_names, dtype=object)
     y = names[labels[labelled]]
-    if not len(labelled) or len(set(y)) < 2:
-        raise DataError(f"{config.folder} has labelled examples of {len(set(y))} classes that can be read, but two are "
-                        f"needed at least; label one image of another class.")  # fmt: skip
-    if not len(to_label):
-        raise DataError(f"Every image of {config.folder} has a label already; put those to label beside the class "
-                        f"folders.")  # fmt: skip
+    _require_readable(config.folder, len(set(y)), len(to_label), rejected)
     features = normalise(embeddings.features).numpy()
-    classifier = FewShotClassifier(proportions=_proportions(config.proportions), features="network")
+    if not isinstance(told, str):
+        told = {name: share for name, share in told.items() if name in set(y)}
+    classifier = FewShotClassifier(proportions=told, features="network")
     classifier.fit(features[labelled], y, unlabeled=features[to_label])
     alone = FewShotClassifier(features="network").fit(features[labelled], y).predict(features[to_label])
     p = classifier.transduction_proba_
@@ -138,10 +143,17 @@ def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
     yield Progress("writing the report", 1, 1)
 
 
+def save_classifier(done: Labelled, path: Path) -> None:
+    """The classifier, with what its features are of: rows of length 1. Raises StorageError."""
+    done.classifier.save(path, network={
+        "name": done.config.network, "digest": done.network.digest().hex(), "average": done.config.average
+    })  # fmt: skip
+
+
 def _suggestions(done: Labelled, n: int) -> tuple[Suggestion, ...]:
     features = normalise(done.embeddings.features)
     posterior = torch.from_numpy(done.probabilities).float()
-    names = tuple(map(str, done.classifier.classes_))
+    names = tuple(shown(str(name)) for name in done.classifier.classes_)
     return suggest(features[done.to_label], posterior, min(n, len(posterior)), features[done.labelled], names)
 
 
@@ -173,24 +185,48 @@ def _features(
         yield event
 
 
-def _proportions(text: str) -> str | list[float]:
+def _require_work(found: FolderListing) -> None:
+    """Raises DataError before anything is read or downloaded."""
+    source, names = found.listing.source, found.listing.class_names
+    if len(names) < 2:
+        raise DataError(f"All labelled examples of {source} are {shown(names[0])}; label one of another class as well.")
+    if not found.to_label:
+        raise DataError(f"Every image of {source} is labelled already; put those to label beside the class folders.")
+
+
+def _require_readable(folder: Path, n_classes: int, n_to_label: int, rejected: tuple[Rejected, ...]) -> None:
+    first = f"; {shown(rejected[0].name)} cannot be, for example: {rejected[0].reason}" if rejected else ""
+    if n_classes < 2:
+        of = "one class" if n_classes else "no class"
+        raise DataError(f"{folder} has labelled examples that can be read of {of}, but two classes are needed at least"
+                        f"{first}.")  # fmt: skip
+    if not n_to_label:
+        raise DataError(f"{folder} has no image to label that can be read{first}.")
+
+
+def _proportions(text: str, names: tuple[str, ...]) -> str | dict[str, float]:
     if text in ("unknown", "balanced"):
         return text
     try:
-        return [float(part) for part in text.split("/")]
-    except ValueError as error:
-        raise SettingsError(f"Proportions are unknown, balanced, or numbers divided by slashes (0.5/0.3/0.2), but got "
-                            f"{text!r}.") from error  # fmt: skip
+        numbers = [float(part) for part in text.split("/")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != len(names) or not (all(n >= 0 for n in numbers) and 0 < sum(numbers) < math.inf):
+        order = ", ".join(shown(name) for name in names[:10]) + (", ..." if len(names) > 10 else "")
+        raise SettingsError(f"Proportions are unknown, balanced, or {len(names)} numbers divided by slashes, one for "
+                            f"each class ({order}), but got {text!r}.")  # fmt: skip
+    return dict(zip(names, numbers, strict=True))
 
 
 def _predictions(
     items: list[str], classes: np.ndarray, p: np.ndarray, aside: np.ndarray | None
 ) -> tuple[Prediction, ...]:
     order = np.argsort(-p, axis=1, kind="stable")[:, :2]
+    p = p.round(DIGITS)
     rows = []
     for i, (item, (first, second)) in enumerate(zip(items, order, strict=True)):
         rows.append(Prediction(
             path=item, label=str(classes[first]), probability=float(p[i, first]), runner_up=str(classes[second]),
-            margin=float(p[i, first] - p[i, second]), unknown=bool(aside is not None and aside[i]),
+            margin=round(float(p[i, first] - p[i, second]), DIGITS), unknown=bool(aside is not None and aside[i]),
         ))  # fmt: skip
     return tuple(rows)

@@ -1,0 +1,58 @@
+"""`onelook label --watch`: label again whenever files came, left or changed."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from onelook import workflows
+from onelook.console import run, say
+from onelook.data.folders import list_folder
+from onelook.errors import DataError
+from onelook.workflows import LabelConfig, Labelled, Place
+
+POLL = 2.0
+"""Seconds between two looks at the folder."""
+
+
+def watched(config: LabelConfig, place: Place) -> Iterator[Labelled]:
+    """What there is, and all of it again whenever something changed; features are kept.
+
+    A folder that cannot be labelled yet is waited for, after one sentence that says why. Ctrl-C while it waits is the
+    end; while it labels, it is an interruption as everywhere.
+    """
+    state = _look(config)
+    while True:
+        why = state if isinstance(state, str) else ""
+        if not why:
+            try:
+                yield run(workflows.label_folder(config, place), "label")
+            except DataError as error:
+                why = str(error)
+        say(f"label: {why} Waiting for that; Ctrl-C ends it." if why
+            else f"label: watching {config.folder} for changes; Ctrl-C ends it.")  # fmt: skip
+        before = state
+        try:
+            while state == before:
+                time.sleep(POLL)
+                state = _look(config)
+        except KeyboardInterrupt:
+            say("label: watching has ended; what was written is whole.")
+            return
+
+
+def _look(config: LabelConfig) -> object:
+    """All that the labels depend on and that can be told without reading images; or a sentence why there are none."""
+    try:
+        found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
+    except DataError as error:
+        return str(error)
+    listing = found.listing
+    return listing.labels, listing.class_names, [(name, _stamp(config.folder / name)) for name in listing.names]
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # it left between the two looks
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)

@@ -1,4 +1,7 @@
-"""Write the pages of results (benchmarks, paper, transductive) from the files under benchmarks/: no figure by hand."""
+"""Write the pages of results (benchmarks, paper, transductive, practice) from the files under benchmarks/.
+
+No figure is written by hand.
+"""
 
 import json
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 from onelook.artifacts import load_results
 from onelook.benchmark import table
 from onelook.experiments import page as paper
+from onelook.experiments import practice_page as practice
 from onelook.experiments import protocols_page as transductive
 from onelook.experiments.plots import plots
 from onelook.files import write_atomically
@@ -26,6 +30,8 @@ ones, hence the higher level.
 
 PAPER = ("paper", "curves", "bottleneck", "lines", "domains")
 """Results that have a page of their own."""
+SEVERAL = ("protocols", "practice")
+"""Those whose files begin so have too."""
 
 
 def paper_results() -> dict[str, list[dict[str, object]]]:
@@ -35,13 +41,22 @@ def paper_results() -> dict[str, list[dict[str, object]]]:
 
 def transductive_results() -> list[dict[str, object]]:
     """Of `onelook benchmark protocols`, all together."""
-    return [record for path in sorted((ROOT / "benchmarks").glob("protocols*.json")) for record in load_results(path)]
+    return _all_of("protocols")
+
+
+def practice_results() -> list[dict[str, object]]:
+    """Of `onelook benchmark practice`, all together."""
+    return _all_of("practice")
+
+
+def _all_of(stem: str) -> list[dict[str, object]]:
+    return [record for path in sorted((ROOT / "benchmarks").glob(f"{stem}*.json")) for record in load_results(path)]
 
 
 def page() -> str:
     sections = [HEAD]
     for path in sorted((ROOT / "benchmarks").glob("*.json")):
-        if path.stem in PAPER or path.stem.startswith("protocols"):
+        if path.stem in PAPER or path.stem.startswith(SEVERAL):
             continue
         records = json.loads(path.read_text())
         title = path.stem
@@ -76,5 +91,7 @@ if __name__ == "__main__":
     if records := transductive_results():
         write_atomically(ROOT / "docs" / "transductive.md", transductive.page(records).encode())
         pictures |= transductive.plots(records)
+    if records := practice_results():
+        write_atomically(ROOT / "docs" / "practice.md", practice.page(records).encode())
     for name, svg in pictures.items():
         write_atomically(ROOT / "docs" / "plots" / f"{name}.svg", svg)

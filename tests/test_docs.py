@@ -14,6 +14,7 @@ from typer.main import get_command
 import onelook
 from onelook import cli, demo
 from onelook.experiments import page as paper
+from onelook.experiments import practice_page as practice
 from onelook.experiments import protocols_page as transductive
 from onelook.experiments.plots import plots
 
@@ -165,3 +166,13 @@ def test_the_page_of_transductive_methods_and_its_plots_are_what_the_result_file
     assert written.read_text() == transductive.page(results), "run `make docs`"
     for name, svg in transductive.plots(results).items():
         assert (ROOT / "docs" / "plots" / f"{name}.svg").read_bytes() == svg, "run `make docs`"
+
+
+def test_the_page_of_practice_is_what_the_result_files_give() -> None:
+    namespace = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    results = namespace["practice_results"]()
+    written = ROOT / "docs" / "practice.md"
+    if not results:
+        assert not written.exists()
+        return
+    assert written.read_text() == practice.page(results), "run `make docs`"

@@ -54,7 +54,8 @@ def rivals() -> dict[str, Answer]:
         # Its transduction_ is without an answer where it was never sure.
         return np.asarray(with_pool(model, x, y, pool).predict(pool))
 
-    return answers | {"label spreading": spread, "self-training": self_trained}
+    answers |= {"label spreading": spread, "self-training": self_trained}
+    return {label: _quiet(answer) for label, answer in answers.items()}
 
 
 def _quiet(answer: Answer) -> Answer:
@@ -80,7 +81,7 @@ def compared(
         return np.asarray(own[0].transduction_)
 
     answers: dict[str, Answer] = {OWN: ours, LABELLED_ONLY: lambda x, y, pool: classifier().fit(x, y).predict(pool)}
-    answers |= {label: _quiet(answer) for label, answer in rivals().items()}
+    answers |= rivals()
     right: dict[str, list[float]] = {label: [] for label in answers}
     seconds = dict.fromkeys(answers, 0.0)
     said = Said()

@@ -8,12 +8,17 @@ from onelook.experiments.practice_said import ALPHA, RATE, UNKNOWN_SHARE
 
 Records = Sequence[dict[str, Any]]
 
+ALIKE = ("dataset", "split", "backbone", "precision", "n_way", "n_total", "protocol", "n_tasks", "seed")
+"""What the columns of one table have in common."""
+
 HEAD = f"""# A few labels, many images
 
 Simulated users label a few examples of each of some classes and have the other images to label, in Dirichlet(2)
 proportions. `FewShotClassifier` (row `{OWN}`) meets the same users, on the same features of unit length, as the
 classifiers of scikit-learn with their usual settings; `{LABELLED_ONLY}` is ours without the images to label, and what
-it lacks is what they are worth. Label spreading and self-training look at them too. `make docs` makes this page from
+it lacks is what they are worth: it answers by the nearest class mean, as the nearest centroid does. Label spreading and
+self-training look at them too; where logistic regression is never sure by 0.6, as it is with few labels on such
+features, self-training adds nothing and is logistic regression. `make docs` makes this page from
 `benchmarks/practice*.json`; [benchmarks/README.md](../benchmarks/README.md) has the command. Accuracies are means over
 users in percent, ± 95 %; differences to `{OWN}` are paired, user by user. Nothing was trained on test classes.
 """
@@ -44,20 +49,17 @@ def page(records: Records) -> str:
                     for r in records})  # fmt: skip
     about = f"In each column: {'; or '.join(facts)}. Features of {', '.join(networks)}. Made at {'; '.join(made)}.\n"
     own = [r for r in records if "said" in r]
-    sections = [_section(records, name) for name in _different(records)]
-    return "\n".join([HEAD, about, *sections, _said(own), _strangers(own)])
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for r in records:
+        groups.setdefault(tuple(r[key] for key in ALIKE), []).append(r)
+    return "\n".join([HEAD, about, *map(_section, groups.values()), _said(own), _strangers(own)])
 
 
 def _name(record: dict[str, Any]) -> str:
-    return f"{record['dataset']}, {record['split']} classes"
+    return f"{record['dataset']}, {record['split']} classes, {record['backbone'].split('@')[0]}"
 
 
-def _different(records: Records) -> list[str]:
-    return list(dict.fromkeys(map(_name, records)))
-
-
-def _section(records: Records, name: str) -> str:
-    own = [r for r in records if _name(r) == name]
+def _section(own: Records) -> str:
     shots = list(dict.fromkeys(r["n_shot"] for r in own))
     head = ["classifier"]
     for shot in shots:
@@ -67,13 +69,16 @@ def _section(records: Records, name: str) -> str:
         by = {r["n_shot"]: r for r in own if r["method"] == method}
         cells = [method]
         for shot in shots:
+            if shot not in by:
+                cells += 3 * ["–"]
+                continue
             r = by[shot]
             to = r["versus"]
             cells += [f"{r['accuracy']:.1f} ± {r['ci95']:.1f}",
                       "–" if method == OWN else f"{to['difference']:+.1f} ± {to['ci95']:.1f}",
                       f"{r['milliseconds']:.1f}"]  # fmt: skip
         lines.append(cells)
-    return f"## {name}\n\n{_table(lines)}\n"
+    return f"## {_name(own[0])}\n\n{_table(lines)}\n"
 
 
 def _said(own: Records) -> str:
@@ -101,7 +106,7 @@ def _strangers(own: Records) -> str:
 
 
 def _cell(record: dict[str, Any]) -> list[str]:
-    return [_name(record).removesuffix(" classes"), str(record["n_shot"])]
+    return [_name(record), str(record["n_shot"])]
 
 
 def _percent(said: dict[str, float], name: str) -> str:

@@ -82,7 +82,7 @@ class Said:
         """Shares from 0 to 1. seed: of the resampling."""
         confidence, right = np.stack(self.confidence), np.stack(self.right)
         n_covered = sum(self.covered)
-        low, high = interval_of_share(n_covered, len(self.covered) - n_covered, 0.95)
+        low, high = interval_of_share(float(n_covered), float(len(self.covered) - n_covered), 0.95)
         in_set = interval(torch.tensor(self.in_set))
         return _rounded({
             "calibration_error": calibration_error(confidence.ravel(), right.ravel()),

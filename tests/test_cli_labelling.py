@@ -1,0 +1,410 @@
+"""`onelook label | suggest | doctor | undo` as at the terminal, and what a clumsy person gets to read."""
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from onelook.cli import watching
+from onelook.data.folders import SORTED_FOLDER
+from onelook.estimator import FewShotClassifier
+from onelook.events import Notice
+from onelook.outputs import read_csv
+from terminal import done, onelook, refused
+from tiny_images import class_image, classes, encoded, picture, write_files
+
+OTHERS = {f"{k:02d}-{i}.png": class_image(k, 50 + i) for k in range(2) for i in range(4)}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests: most label the same pictures."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def images(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of images, in a working folder of its own, with the cache as the default one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ONELOOK_CACHE", str(cache))
+    return write_files(tmp_path / "images", classes(2, 2) | OTHERS)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*") if path.is_file()
+    }  # fmt: skip
+
+
+def labels(out: Path) -> dict[str, str]:
+    return {p.path: p.label for p in read_csv(out / "labels.csv")}
+
+
+EXPECTED = {name: f"class {name[:2]}" for name in OTHERS}
+
+
+# -------------------------------------------------------------------------------------------------------------- label
+
+
+def test_labels_are_written_and_the_images_stay_as_they_are(images: Path) -> None:
+    before = contents(images)
+    out = done("label", images, "--out", "labels")
+    assert labels(Path("labels")) == EXPECTED
+    assert contents(images) == before
+    assert sorted(p.name for p in Path("labels").iterdir()) == ["labels.csv", "report.html"]
+    lines = out.splitlines()
+    assert [line.split() for line in lines[:2]] == [["4", "class", "00"], ["4", "class", "01"]]
+    assert lines[-2].startswith("Expected accuracy ")
+    assert lines[-1] == "Written: labels/labels.csv"
+    with Path("labels/labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(len(row["probability"]) <= len("0.123456") for row in rows)
+
+
+def test_a_second_run_writes_the_same_bytes(images: Path) -> None:
+    done("label", images)
+    first = contents(Path("onelook-labels"))
+    done("label", images)
+    assert contents(Path("onelook-labels")) == first
+
+
+def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
+    write_files(images, {"bad.png": b"words"})
+    outcome = onelook("label", images, "--json", "--sort", "copy")
+    told = json.loads(outcome.out)
+    assert {one["path"]: one["label"] for one in told["labels"]} == EXPECTED
+    assert told["unreadable"] == [{"name": "bad.png", "reason": "it is not an image"}]
+    assert 0 <= told["low"] <= told["expected_accuracy"] <= told["high"] <= 1
+    assert (told["n_images"], told["n_labelled_examples"]) == (8, 4)
+    assert (told["sorting"]["done"], len(told["sorting"]["steps"])) == (0, 8)
+    assert outcome.err.splitlines()[1:] == [
+        "label: 1 image cannot be read and was left out", "  bad.png: it is not an image"
+    ]  # fmt: skip
+    told = json.loads(done("label", images, "--json", "--sort", "copy", "--yes"))
+    assert told["sorting"]["done"] == 8
+    assert json.loads(done("label", images, "--json", "--no-report"))["sorting"] is None
+
+
+def test_files_for_other_programs_are_written_when_asked_for(images: Path) -> None:
+    done("label", images, "--coco", "--label-studio", "--no-report", "--out", "labels")
+    coco = json.loads(Path("labels/labels.coco.json").read_text())
+    names = {c["id"]: c["name"] for c in coco["categories"]}
+    paths = {i["id"]: i["file_name"] for i in coco["images"]}
+    assert {paths[a["image_id"]]: names[a["category_id"]] for a in coco["annotations"]} == EXPECTED
+    tasks = json.loads(Path("labels/label-studio.json").read_text())
+    assert [t["predictions"][0]["result"][0]["value"]["choices"][0] for t in tasks] == list(EXPECTED.values())
+    assert not Path("labels/report.html").exists()
+
+
+def test_a_saved_classifier_can_be_loaded_and_shown(images: Path) -> None:
+    done("label", images, "--save", "deep/model.safetensors")
+    classifier = FewShotClassifier.load("deep/model.safetensors")
+    assert classifier.transduction_.tolist() == list(EXPECTED.values())
+    assert classifier.network_["name"] == "onelook"
+    assert "classifier of 2 classes" in done("show", "deep/model.safetensors")
+
+
+def test_labels_come_from_a_table_or_from_names_when_these_are_given(images: Path) -> None:
+    Path("table.csv").write_text("path,label\n00-0.png,red\n01-0.png,it's blue\n00-1.png,\n")
+    done("label", images, "--labels", "table.csv", "--out", "a")
+    found = labels(Path("a"))
+    assert {found[name] for name in OTHERS if name.startswith("00") and name != "00-0.png"} == {"red"}
+    assert found["class 01/00.png"] == "it's blue"
+    assert "00-0.png" not in found
+    for k in range(2):
+        (images / f"class {k:02d}" / "00.png").rename(images / f"kind{k}_x.png")
+    done("label", images, "--pattern", "{label}_*", "--out", "b")
+    assert labels(Path("b"))["00-3.png"] == "kind0"
+
+
+def test_a_folder_named_like_images_to_label_is_a_class_when_it_is_said_to_be(images: Path) -> None:
+    write_files(images, classes(1, 2, "test/", 7, 16))
+    (images / "test" / "class 07").rename(images / "new")
+    (images / "test").rmdir()
+    done("label", images, "--out", "a")
+    assert labels(Path("a")) | EXPECTED == labels(Path("a"))
+    assert {"new/00.png", "new/01.png"} <= set(labels(Path("a")))
+    done("label", images, "--also-class", "new", "--out", "b", "--json")
+    assert labels(Path("b")) == EXPECTED
+
+
+def test_the_network_that_comes_along_needs_no_connection(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    done("label", images, "--offline")
+    outcome = onelook("label", images, "--offline", "--network", "hf:nobody/nothing")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[-1].startswith("onelook: ")
+
+
+def test_names_that_would_break_a_line_are_told_in_one(images: Path) -> None:
+    odd = ['it\'s "quoted".png', "new\nline.png", "\N{GRINNING FACE}.png", "\udcff.png", "[bold].png"]
+    write_files(images, {name: class_image(1, 70 + i) for i, name in enumerate(odd)} | {"bad\n.png": b""})
+    write_files(images, {"[red]\n/1.png": class_image(8, 1)})
+    outcome = onelook("label", images, "--sort", "copy", "--yes", "--coco", "--label-studio")
+    assert outcome.code == 0
+    assert "  bad\\n.png: it is not an image" in outcome.err.splitlines()
+    found = labels(Path("onelook-labels"))
+    assert {found[name] for name in odd} == {"class 01"}
+    lines = done("suggest", images, "-n", 100).splitlines()
+    assert len(lines) == len(OTHERS) + len(odd) + 1
+    assert any(line.startswith("'new\\nline.png': ") for line in lines)
+
+
+# ------------------------------------------------------------------------------------------------------------ sorting
+
+
+@pytest.mark.parametrize("mode", ["copy", "move", "link"])
+def test_sorting_is_shown_first_done_with_a_yes_and_taken_back(mode: str, images: Path) -> None:
+    before = contents(images)
+    out = done("label", images, "--sort", mode)
+    assert "8 images would be" in out
+    assert "Nothing was done; --yes does it" in out
+    assert not (Path("onelook-labels") / SORTED_FOLDER).exists()
+    out = done("label", images, "--sort", mode, "--yes")
+    target = Path("onelook-labels") / SORTED_FOLDER
+    assert {p.name: p.parent.name for p in target.rglob("*.png")} == EXPECTED
+    assert all(p.is_symlink() == (mode == "link") for p in target.rglob("*.png"))
+    assert set(contents(images)) == set(before) - (set(OTHERS) if mode == "move" else set())
+    (line,) = (line for line in out.splitlines() if "onelook undo" in line)
+    assert line.startswith("8 images are sorted into ")
+    assert done("undo", line.split("onelook undo ")[1].split(" takes")[0].strip("'")) == "8 images are as before.\n"
+    assert contents(images) == before
+    assert not target.exists()
+    assert [p.name for p in Path("onelook-labels").glob(".onelook-*")] == []
+
+
+def test_what_was_sorted_into_the_folder_itself_is_not_listed_by_the_next_run(images: Path) -> None:
+    for _ in range(2):
+        done("label", images, "--out", images, "--sort", "copy", "--yes", "--coco")
+        assert labels(images) == EXPECTED
+        done("label", images, "--out", images / "below", "--sort", "link", "--yes")
+        assert labels(images / "below") == EXPECTED
+    assert len(list(images.glob(".onelook-*"))) == 1  # the second run had nothing to copy
+    told = json.loads(done("doctor", images, "--json"))
+    assert told["n_images"] == 12
+    assert len(json.loads(done("suggest", images, "-n", 100, "--json"))["suggestions"]) == 8
+
+
+def test_the_default_output_is_not_listed_where_the_folder_is_the_one_at_hand(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images)
+    for _ in range(2):
+        done("label", ".", "--sort", "copy", "--yes")
+        assert labels(Path("onelook-labels")) == EXPECTED
+
+
+# --------------------------------------------------------------------------------------------------- suggest and doctor
+
+
+def test_suggestions_are_as_many_as_asked_for_or_all(images: Path) -> None:
+    before = contents(images.parent)
+    lines = done("suggest", images, "-n", "3").splitlines()
+    assert len(lines) == 4
+    assert all(line.split(": ")[0] in OTHERS for line in lines[:3])
+    assert lines[3].startswith("Expected accuracy now ")
+    told = json.loads(done("suggest", images, "-n", 1000, "--json"))
+    assert sorted(one["path"] for one in told["suggestions"]) == sorted(OTHERS)
+    assert set(told["expected_accuracy"]) == {"mean", "low", "high"}
+    assert contents(images.parent) == before
+
+
+def test_the_doctor_names_what_is_wrong_and_says_so_where_nothing_is(images: Path) -> None:
+    write_files(images, {"bad.png": b"words", "class 01/copy.png": (images / "class 00" / "00.png").read_bytes()})
+    out = done("doctor", images)
+    assert "1 image cannot be read, bad.png first: it is not an image." in out
+    told = json.loads(done("doctor", images, "--json"))
+    assert told["unreadable"] == [{"name": "bad.png", "reason": "it is not an image"}]
+    assert len(told["conflicts"]) == 1
+    names = ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "x.png")
+    good = write_files(Path("good"), {name: encoded(picture(i, 64, 64)) for i, name in enumerate(names)})
+    assert done("doctor", good).splitlines()[-1] == "Nothing is wrong with it."
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
+
+
+MISTAKES = {
+    "no folder": (("label", "none"), "There is no folder none"),
+    "a file": (("label", "file.png"), "file.png is a file"),
+    "an empty folder": (("label", "empty"), "empty holds 0 files but no image"),
+    "no labels": (("label", "bare"), "bare holds 1 image, a.png first, but none is labelled"),
+    "one class": (("label", "one"), "All labelled examples of one are a; label one of another class"),
+    "nothing to label": (("label", "all"), "Every image of all is labelled already"),
+    "out is a file": (("label", "images", "--out", "file.png"), "file.png could not be written"),
+    "save to a folder": (("label", "images", "--save", "empty"), "empty is a folder; give the name of a file"),
+    "proportions": (("label", "images", "--proportions", "0.5"), "2 numbers divided by slashes, one for each class"),
+    "words of proportions": (("label", "images", "--proportions", "even"), "but got 'even'"),
+    "mode": (("label", "images", "--sort", "cpoy"), "no mode named 'cpoy'; did you mean 'copy'"),
+    "yes to nothing": (("label", "images", "--yes"), "it goes with --sort"),
+    "two sources": (("label", "images", "--labels", "t.csv", "--pattern", "{label}_*"), "drop one"),
+    "no table": (("label", "images", "--labels", "t.csv"), "t.csv cannot be read as a CSV"),
+    "pattern": (("label", "images", "--pattern", "*"), "does not say where the label is"),
+    "pattern of none": (("label", "images", "--pattern", "x_{label}_*"), "none is labelled by the pattern"),
+    "precision": (("label", "images", "--precision", "half"), "--precision is auto"),
+    "watching nothing": (("label", "none", "--watch"), "There is no folder none"),
+    "suggest": (("suggest", "none"), "There is no folder none"),
+    "suggest from one class": (("suggest", "one"), "All labelled examples"),
+    "doctor": (("doctor", "none"), "There is no folder none"),
+    "doctor of a file": (("doctor", "file.png"), "file.png is a file"),
+    "doctor of an empty folder": (("doctor", "empty"), "but no image"),
+    "undo": (("undo", "none.jsonl"), "There is no journal none.jsonl"),
+    "undo of a picture": (("undo", "file.png"), "is not a journal"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_answered_by_one_sentence_and_nothing_is_written(name: str, images: Path) -> None:
+    words, sentence = MISTAKES[name]
+    write_files(Path(), {"file.png": b"words\n", "bare/a.png": b"", "one/a/1.png": b"", "one/b.png": b"",
+                         "all/a/1.png": b"", "all/b/1.png": b""})  # fmt: skip
+    Path("empty").mkdir()
+    before = contents(images.parent)
+    assert sentence in refused(*words)
+    assert contents(images.parent) == before
+
+
+def test_a_network_that_is_none_is_named_in_the_sentence(images: Path) -> None:
+    outcome = onelook("label", images, "--network", "onelok")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "onelok" in outcome.err.splitlines()[-1]
+
+
+def test_examples_that_all_cannot_be_read_are_named(images: Path) -> None:
+    for path in images.glob("class*/*.png"):
+        path.write_bytes(b"words")
+    outcome = onelook("label", images)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "class 00/00.png cannot be, for example: it is not an image." in outcome.err.splitlines()[-1]
+
+
+# ----------------------------------------------------------------------------------------------------------- watching
+
+
+class Visitor:
+    """What happens to a folder while `--watch` sleeps: one thing after the other, and then Ctrl-C."""
+
+    def __init__(self, *visits: Any) -> None:
+        self.visits = list(visits)
+
+    def __call__(self, seconds: float) -> None:
+        assert seconds >= 1, "the folder is looked at without rest"
+        if not self.visits:
+            raise KeyboardInterrupt
+        self.visits.pop(0)()
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, folder: Path, *visits: Any, more: tuple[str, ...] = ()) -> Any:
+    monkeypatch.setattr(watching.time, "sleep", Visitor(*visits))
+    outcome = onelook("label", folder, "--watch", "--no-report", *more)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.splitlines()[-1] == "label: watching has ended; what was written is whole."
+    return outcome
+
+
+def test_a_watched_folder_is_labelled_again_only_when_something_changed(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arrive() -> None:
+        assert labels(Path("onelook-labels")) == EXPECTED
+        write_files(images, {"new.png": class_image(1, 90)})
+
+    def leave() -> None:
+        assert labels(Path("onelook-labels")) == EXPECTED | {"new.png": "class 01"}
+        (images / "new.png").unlink()
+
+    outcome = watch(monkeypatch, images, lambda: None, arrive, lambda: None, leave, more=("--json",))
+    decoder, rounds, rest = json.JSONDecoder(), [], outcome.out
+    while rest.strip():
+        told, end = decoder.raw_decode(rest)
+        rounds.append(len(told["labels"]))
+        rest = rest[end:].lstrip()
+    assert rounds == [8, 9, 8]
+
+
+def test_a_table_that_changes_is_a_change(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Path("table.csv")
+    table.write_text("path,label\n00-0.png,red\n01-0.png,blue\n")
+    watch(monkeypatch, images, lambda: table.write_text("path,label\n00-0.png,red\n01-0.png,sky\n"),
+          more=("--labels", "table.csv"))  # fmt: skip
+    assert set(labels(Path("onelook-labels")).values()) == {"red", "sky"}
+
+
+def test_a_folder_without_labels_is_waited_for_with_one_notice_for_each_reason(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = images.parent / "later"
+    folder.mkdir()
+
+    def example(k: int) -> Any:
+        return lambda: write_files(folder, {f"class {k:02d}/1.png": class_image(k, 1)})
+
+    outcome = watch(
+        monkeypatch, folder, lambda: None, lambda: write_files(folder, OTHERS), lambda: None, example(0), example(1)
+    )
+    said = [line for line in outcome.err.splitlines() if "Waiting for that; Ctrl-C ends it." in line]
+    reasons = ("but no image", "but none is labelled", "All labelled examples")
+    assert [reason in line for reason, line in zip(reasons, said, strict=True)] == [True] * 3
+    assert labels(Path("onelook-labels")) == EXPECTED
+
+
+def test_images_that_are_moved_away_by_watching_are_the_last_change(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = watch(monkeypatch, images, lambda: None, lambda: None, more=("--sort", "move", "--yes"))
+    assert outcome.out.count("8 images are sorted into") == 1
+    assert outcome.err.count("is labelled already") == 1
+
+
+def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images: Path, cache: Path) -> None:
+    del cache
+    code = "from onelook.cli import main, watching; watching.POLL = 0.1; main()"
+    command = [sys.executable, "-c", code, "label", str(images), "--watch", "--out", "labels", "--no-report"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+
+        def until(said: str) -> None:
+            while said not in (line := process.stderr.readline()):  # type: ignore[union-attr]
+                assert line, f"it ended before it said {said!r}"
+
+        until(" for changes; ")
+        assert labels(Path("labels")) == EXPECTED
+        write_files(images, {"new.png": class_image(1, 90)})
+        until(" for changes; ")
+        assert labels(Path("labels")) == EXPECTED | {"new.png": "class 01"}
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == "label: watching has ended; what was written is whole.\n"
+
+
+def test_ctrl_c_while_it_labels_is_an_interruption_and_leaves_what_was_written(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done("label", images)
+    before = contents(Path("onelook-labels"))
+
+    def interrupted(*_: Any) -> Iterator[Notice]:
+        os.kill(os.getpid(), signal.SIGINT)
+        yield Notice("Under way.")
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(watching.workflows, "label_folder", interrupted)
+    outcome = onelook("label", images, "--watch")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert "the same command goes on from here" in outcome.err
+    assert contents(Path("onelook-labels")) == before

@@ -4,16 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# A process for each core, with one thread each; the variable lets scikit-learn's checks of its array interface run.
+PYTEST := OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest --numprocesses auto
+
 .PHONY: demo test test-all lint bench docs clean
 
 demo: $(VENV)/.demo  ## learn to learn on the built-in glyphs, and show what unlabelled images are worth
 	$(BIN)/onelook demo --out runs/demo
 
 test: lint $(VENV)/.dev  ## offline, without a GPU, in a few minutes
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: lint $(VENV)/.dev  ## with the slow tests and, where the image sets are, the real-data tests
-	$(BIN)/python -m pytest -m "slow or realdata or not slow"
+	$(PYTEST) -m "slow or realdata or not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks docs

@@ -1,15 +1,18 @@
 """Whether the images that Onelook suggests to label are worth more than images at random.
 
     python benchmarks/suggest.py --json benchmarks/suggest.json [--backbone runs/cifar-fs-rotation/model.safetensors]
+    python benchmarks/suggest.py --split test --sets omniglot,cifar-fs,clothing10,digits,wine --json FILE
 
 A user has a folder of images of K classes and one labelled example of each, labels K more, has the folder labelled
 again, and so on, five times. What is counted is the accuracy on images of the same classes that could not be chosen
 (the held-out ones, which are among the images to label, so that their number is the same for every rule), and that of
 the whole folder, where what was labelled by hand is right. Every rule begins with the same folders and first examples,
-so that differences are paired, user by user. Validation classes only.
+so that differences are paired, user by user. The rule was chosen, and `expected_accuracy` is fitted, on validation
+classes of the first three sets; test classes are there to report.
 
-Sets: handwritten digits of scikit-learn (pixels), Omniglot (pixels), and CIFAR-FS where a feature network is given;
-each with classes of equal size and of unequal size.
+Sets: handwritten digits of scikit-learn (pixels), Omniglot (pixels), CIFAR-FS and clothing10 (features of the network
+that is given, or of the one that ships), the wines of scikit-learn (columns in units of their deviation); each with
+classes of equal size and of unequal size. Digits, clothing10 and wine have no split.
 """
 
 import argparse
@@ -20,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_wine
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from onelook.artifacts import load_backbone, save_results
+from onelook.data.benchmarks import data_home
 from onelook.data.embed import EmbedConfig, embed
 from onelook.data.sources import open_split
 from onelook.events import finish
@@ -33,6 +38,7 @@ from onelook.scoring import Interval, harm, interval, paired
 from onelook.suggest import suggest
 from onelook.tasks import Tasks
 from onelook.train.recipes import shipped
+from onelook.workflows import SHIPPED_NETWORK
 
 Rule = Callable[[Tensor, Tensor, int, Tensor, int], list[int]]
 """Features and posterior of the pool, how many, features of what is labelled, a seed: rows of the pool."""
@@ -58,17 +64,28 @@ class User:
     held_out_labels: Tensor
 
 
-def sets(names: list[str], backbone: Path | None) -> Iterator[Set]:
+def sets(names: list[str], backbone: Path, split: str) -> Iterator[Set]:
     if "digits" in names:
         digits = load_digits()
         yield Set("digits", torch.tensor(digits.data, dtype=torch.float32), torch.tensor(digits.target), 10, 40, 25)
     if "omniglot" in names:
-        images = finish(open_split("omniglot", "val"))
+        images = finish(open_split("omniglot", split))
         yield Set("omniglot", images.pixels[0].flatten(1) / 255, images.labels, 10, 12, 8)
-    if "cifar-fs" in names and backbone is not None:
-        images = finish(open_split("cifar-fs", "val"))
-        embedded = finish(embed(images, load_backbone(backbone)[0], EmbedConfig(), cache_home()))
-        yield Set("cifar-fs", embedded.features, embedded.labels, 5, 60, 40)
+    if "cifar-fs" in names:
+        yield Set("cifar-fs", *_embedded("cifar-fs", split, backbone), 5, 60, 40)
+    if "clothing10" in names:
+        yield Set("clothing10", *_embedded(str(data_home() / "clothing10.zip"), "all", backbone), 10, 30, 20)
+    if "wine" in names:
+        wine = load_wine()
+        columns = StandardScaler().fit_transform(wine.data)
+        yield Set("wine", torch.tensor(columns, dtype=torch.float32), torch.tensor(wine.target), 3, 30, 18)
+
+
+def _embedded(data: str, split: str, backbone: Path) -> tuple[Tensor, Tensor]:
+    network = load_backbone(backbone)[0]
+    images = finish(open_split(data, split, network.image_size, network.channels))
+    embedded = finish(embed(images, network, EmbedConfig(), cache_home()))
+    return embedded.features, embedded.labels
 
 
 def draw(data: Set, unequal: bool, seed: int) -> User:
@@ -251,7 +268,8 @@ def fit(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default="digits,omniglot,cifar-fs")
-    parser.add_argument("--backbone", type=Path, help="of the features of CIFAR-FS, which is left out without one")
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--backbone", type=Path, default=SHIPPED_NETWORK)
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
@@ -259,7 +277,7 @@ def main() -> None:
     options = parser.parse_args()
     records: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
-    for data in sets(options.sets.split(","), options.backbone):
+    for data in sets(options.sets.split(","), options.backbone, options.split):
         for unequal in (False, True):
             users = [draw(data, unequal, 1_000_000 * options.seed + u) for u in range(options.users)]
             for name, classify in classifiers().items():
@@ -269,15 +287,15 @@ def main() -> None:
                 for rule, one in found.items():
                     sizes = "unequal" if unequal else "equal"
                     about = {"experiment": f"suggest: {data.name}, classes of {sizes} size, {name}, {rule}",
-                             "n_way": data.n_way, "users": len(users), "seed": options.seed, "commit": commit(),
-                             "machine": machine()}  # fmt: skip
+                             "split": options.split, "n_way": data.n_way, "users": len(users), "seed": options.seed,
+                             "commit": commit(), "machine": machine()}  # fmt: skip
                     records.append(record_of(about, one, found["random"]))
                     shown = " ".join(f"{a:5.1f}" for a in one.held_out.mean(0).tolist())
                     print(f"{records[-1]['experiment']:68} {shown} | {records[-1]['mean_against_random']}", flush=True)
                     curves.append({"set": data.name, "unequal": unequal, "classifier": name, "rule": rule,
                                    "n_way": data.n_way, "accuracy": one.open_accuracy.tolist(),
                                    "confidence": one.confidence.tolist()})  # fmt: skip
-    fitted = fit(curves)
+    fitted = fit(curves) if options.split == "val" else []
     if options.json:
         save_results(records + fitted, options.json)
 

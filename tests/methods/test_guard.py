@@ -127,6 +127,16 @@ def test_trust_grows_with_what_stays_when_half_of_the_queries_are_left_out(
     assert all(f"{said} {100 * part:.0f} %" in words for words in verdict.words())
 
 
+@pytest.mark.parametrize(("part", "trust"), [(0.6 - 1e-9, 1), (0.4 + 1e-9, 0)])
+def test_rounding_does_not_decide_about_a_stability_at_a_threshold(part: float, trust: float) -> None:
+    """As of certain answers, of which 3 in 5 stay."""
+    tasks = random_tasks(shots=(1, 1, 1), n_query=5)
+    method = of_which_stays(part, 5)
+    logits, verdict = guarded(method, nearest, tasks)
+    assert (verdict.trust == trust).all()
+    assert torch.equal(logits, method(tasks) if trust else nearest(tasks))
+
+
 @pytest.mark.parametrize("shots", [(5, 5, 5), (2, 4, 6)])
 @pytest.mark.parametrize("seed", range(3))
 def test_classes_that_forget_their_labelled_examples_are_not_believed(shots: tuple[int, ...], seed: int) -> None:

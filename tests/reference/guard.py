@@ -34,6 +34,7 @@ def judged(transductive: Answer, inductive: Answer, task: Tasks) -> Judged:
     # A count of n coins varies by n / 4, the difference of two such counts by n / 2.
     led_astray = before - after > 2 * math.sqrt(n / 2)
     trust = 0.0 if led_astray else min(max((stability - 0.4) / 0.2, 0.0), 1.0)
+    trust = round(trust) if min(trust, 1 - trust) < 1e-6 else trust
     recognition = (after - before) / n if n else math.nan
     if trust in (0, 1):
         return Judged(together if trust else alone, trust, stability, agreement, recognition)

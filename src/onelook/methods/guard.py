@@ -23,6 +23,8 @@ from onelook.tasks import Tasks
 
 UNSTABLE, STABLE = 0.4, 0.6
 """Below the one nothing is believed, above the other everything; in between a part."""
+NEAR = 1e-6
+"""A part this near to nothing or to everything is that."""
 
 Answer = Callable[[Tasks], Float[Tensor, "T Q K"]]
 
@@ -60,7 +62,9 @@ def guarded(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Floa
     n = several.sum(1)
     lost = (_recognised(tasks, torch.zeros_like(p)) & several).sum(1) - (_recognised(tasks, p) & several).sum(1)
     recognition = (-lost).to(p.dtype) / n  # 0 / 0 is NaN, as documented
-    trust = ((stability - UNSTABLE) / (STABLE - UNSTABLE)).clamp(0, 1)
+    trust = (stability - UNSTABLE) / (STABLE - UNSTABLE)
+    # The stability of certain answers is a ratio of counts and can be a threshold itself: rounding decides nothing.
+    trust = torch.where(trust < NEAR, 0.0, torch.where(trust > 1 - NEAR, 1.0, trust))
     # More than two standard errors of a difference of counts, were each of the n examples a coin of its own:
     # 2 (n / 4 + n / 4)^1/2. In whole numbers, so that rounding decides nothing.
     led_astray = (lost > 0) & (lost.square() > 2 * n)

@@ -89,6 +89,13 @@ def test_a_file_gives_the_same_classifier_again(tmp_path: Path, kind: str, with_
     assert str(made.get_params()) == str(again.get_params())
 
 
+def test_a_classifier_with_one_image_to_label_is_kept_too(tmp_path: Path) -> None:
+    x, y = rows(3)
+    made = FewShotClassifier().fit(x, y, rows(5, seed=1)[0][:1])
+    made.save(tmp_path / "one")
+    assert_same(made, FewShotClassifier.load(tmp_path / "one"))
+
+
 @pytest.mark.parametrize("told", ["balanced", {5: 0.2, 6: 0.3, 7: 0.5}, (1, 2, 2), np.array([1, 2, 3])])
 def test_a_file_keeps_the_settings(tmp_path: Path, told: Any) -> None:
     x, y = rows(3)

@@ -6,10 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tiny_images import class_image, classes, write_files
 
 SOURCE = Path(__file__).parents[1] / "src" / "onelook"
 
@@ -24,7 +27,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("train", "benchmark", "audit"),
     ("doctor", "estimator", "labelled_page", "outputs", "report"),
     ("workflows",),
-    ("experiments",),
+    ("experiments", "image_features"),
     ("onelook",),  # __init__.py: the public names
     ("demo", "console"),
     ("cli",),
@@ -36,6 +39,14 @@ HEAVY = {
     "matplotlib", "pooch", "typer", "click", "rich", "jinja2", "sklearn", "scipy", "pandas", "torchvision",
     "transformers", "onnxruntime", "fastapi", "uvicorn", "starlette", "pytest", "onnx", "huggingface_hub",
 }  # fmt: skip
+
+PROJECT = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""Of modules that are not called like what pip installs."""
+ABOUT_EXTRAS = {"onelook.report", "onelook.experiments.plots", "onelook.experiments.protocols_page"}
+"""Modules that are of no use without the packages of an extra; nothing else may import one at its top."""
+WITHOUT = ("huggingface_hub", "jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "pandas", "pyarrow",
+           "torchvision", "transformers")  # fmt: skip
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
@@ -108,6 +119,24 @@ def relative_imports(tree: ast.AST) -> list[int]:
     return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
 
 
+def distributions(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=! ]", one)[0].lower() for one in requirements}
+
+
+def third_party(tree: ast.AST, at_the_top: bool = True) -> set[str]:
+    """What pip has to install for the imports of a module; those by name, which come late, only if not at_the_top."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module" and not at_the_top:
+            found |= {word.value for word in node.args if isinstance(word, ast.Constant)}
+    roots = {name.split(".")[0] for name in found} - sys.stdlib_module_names - {"onelook", ""}
+    return {DISTRIBUTIONS.get(root, root) for root in roots}
+
+
 def unsafe_lines(tree: ast.AST) -> list[str]:
     """What runs code that a file or a string holds."""
     found = []
@@ -166,6 +195,35 @@ def test_importing_onelook_loads_nothing_heavy_but_torch_and_numpy() -> None:
     assert not loaded & HEAVY
 
 
+@each_module
+def test_what_a_module_imports_is_declared(module: str) -> None:
+    core = distributions(PROJECT["dependencies"])
+    extras = set().union(
+        *(distributions(own) for name, own in PROJECT["optional-dependencies"].items() if name not in ("all", "dev"))
+    )
+    assert third_party(MODULES[module], at_the_top=False) <= core | extras
+    if module not in ABOUT_EXTRAS:
+        assert third_party(MODULES[module]) <= core
+
+
+def test_all_commands_are_there_and_folders_are_labelled_without_the_packages_of_any_extra(tmp_path: Path) -> None:
+    write_files(tmp_path, classes(2, 2) | {"a.png": class_image(0, 50)})
+    program = f"""
+import sys
+sys.modules |= dict.fromkeys({WITHOUT})
+from onelook.cli import app
+app(["--help"], standalone_mode=False)
+app(["label", ".", "--out", "labels", "--save", "model.safetensors", "--cache", "cache"], standalone_mode=False)
+app(["predict", "model.safetensors", "a.png", "--cache", "cache"], standalone_mode=False)
+"""
+    environment = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert [p.name for p in (tmp_path / "labels").iterdir()] == ["labels.csv"]
+    assert run.stdout.splitlines()[-1].startswith('"a.png","class 00",')
+    assert run.stderr.splitlines()[-1].endswith('needs the package jinja2; pip install "onelook[report]".')
+
+
 def test_the_table_of_the_architecture_page_is_the_one_enforced_here() -> None:
     page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = [line.split("|")[2] for line in page.splitlines() if re.match(r"\| \d+ \|", line)]
@@ -177,6 +235,13 @@ def test_the_table_of_the_architecture_page_is_the_one_enforced_here() -> None:
 
 
 # The laws above can only fail on a defect in the source, so that their own sight is tested on defects made up here.
+
+
+def test_the_law_of_declared_packages_sees_every_form_of_import() -> None:
+    tree = ast.parse("import os, PIL.Image\nfrom a.b import c\ndef f():\n    import d\nimportlib.import_module('e.f')")
+    assert third_party(tree) == {"pillow", "a", "d"}
+    assert third_party(tree, at_the_top=False) == {"pillow", "a", "d", "e"}
+    assert distributions(["a>=1", "b[c]", "D_e==2"]) == {"a", "b", "d_e"}
 
 
 def test_an_unknown_module_fails_with_a_sentence_telling_where_to_add_it() -> None:

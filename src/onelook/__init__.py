@@ -16,12 +16,19 @@ from onelook.tasks import Tasks as Tasks
 if typing.TYPE_CHECKING:
     from onelook.estimator import AccuracyEstimate as AccuracyEstimate
     from onelook.estimator import FewShotClassifier as FewShotClassifier
+    from onelook.image_features import ImageFeatures as ImageFeatures
 
 __version__ = "0.1.0"
 
 
+_LATER = {
+    "AccuracyEstimate": "onelook.estimator", "FewShotClassifier": "onelook.estimator",
+    "ImageFeatures": "onelook.image_features",
+}  # fmt: skip
+
+
 def __getattr__(name: str) -> typing.Any:
-    """The estimator is loaded when it is asked for, because scikit-learn takes its time."""
-    if name in ("AccuracyEstimate", "FewShotClassifier"):
-        return getattr(importlib.import_module("onelook.estimator"), name)
+    """The faces of scikit-learn are loaded when they are asked for, because it takes its time."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

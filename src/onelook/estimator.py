@@ -160,7 +160,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         check_is_fitted(self)
         tensors = {name: torch.from_numpy(getattr(self, "_" + name)) for name in ("rows", "marked", "pool")}
         tensors |= {"codes": self._codes, "proba": torch.from_numpy(self.transduction_proba_)}
-        tensors |= {f"verdict.{name}": x for name, x in vars(self.verdict_).items()} if self.verdict_ else {}
+        # Copies, as two of them may be one and the same.
+        tensors |= {f"verdict.{name}": x.clone() for name, x in vars(self.verdict_).items()} if self.verdict_ else {}
         about = {
             "settings": {name: labelling.as_json(value) for name, value in self.get_params().items()},
             "classes": labelling.as_json(self.classes_), "dtype": self._labels.dtype.str, "trust": self._trust,

@@ -21,7 +21,7 @@ from torch import Tensor
 from onelook.data.images import Rejected, decode
 from onelook.errors import DataError
 from onelook.files import write_atomically
-from onelook.pages import data_uri, template
+from onelook.pages import data_uri, filled
 from onelook.suggest import Estimate, Suggestion
 
 MOST_PICTURES = 2_000
@@ -100,7 +100,8 @@ def write(report: LabelReport, path: Path) -> None:
 def render(report: LabelReport) -> str:
     shots = _shots(report)
     unknown = [shot for shot in shots if shot["unknown"]]
-    return template("labelled.html").render(
+    return filled(
+        "labelled.html",
         report=report,
         tile=TILE,
         sections=_sections(report, shots),

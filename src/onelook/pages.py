@@ -1,19 +1,35 @@
 """What the pages of Onelook share: templates with one style sheet, numbers as they are written, pictures as text."""
 
 import base64
+import importlib
 from importlib.resources import files
+from typing import Any
 
-import jinja2
+from onelook.errors import SettingsError
 
 
-def template(name: str) -> jinja2.Template:
-    """A page of the package, with what it includes and the filters for numbers; all that is put in is escaped."""
+def engine() -> Any:
+    """jinja2, which nothing but a page needs. Raises SettingsError where it is not installed."""
+    try:
+        return importlib.import_module("jinja2")
+    except ImportError as error:
+        raise SettingsError(
+            'A page, such as a report, needs the package jinja2; pip install "onelook[report]".'
+        ) from error
+
+
+def filled(template: str, **content: Any) -> str:
+    """A page of the package, with what it includes and the filters for numbers; all that is put in is escaped.
+
+    Raises SettingsError without `engine`.
+    """
+    jinja2 = engine()
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda part: files("onelook").joinpath("templates", part).read_text("utf-8")),
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(number=number, signed=signed, short=short)
-    return environment.get_template(name)
+    return str(environment.get_template(template).render(**content))
 
 
 def data_uri(content: bytes, kind: str) -> str:

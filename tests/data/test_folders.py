@@ -2,7 +2,6 @@
 
 import os
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -206,20 +205,26 @@ def test_a_table_that_will_not_do_is_one_sentence(text: str, expected: str, tmp_
     assert expected in one_sentence(error.value)
 
 
-def test_parquet_is_read_through_pyarrow_or_one_sentence_asks_for_it(
+def test_parquet_is_read_and_what_is_none_is_one_sentence(tmp_path: Path) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.table({"path": ["1.jpg", "4.jpg", "7.jpg"], "label": ["cat", None, " dog"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    expected = (LabelRow(1, "1.jpg", "cat"), LabelRow(2, "4.jpg", ""), LabelRow(3, "7.jpg", "dog"))
+    assert read_labels(tmp_path / "a.parquet") == expected
+    (tmp_path / "b.pq").write_bytes(b"words")
+    for name in ("b.pq", "none.parquet"):
+        with pytest.raises(DataError, match="cannot be read as Parquet") as error:
+            read_labels(tmp_path / name)
+        one_sentence(error.value)
+
+
+def test_without_its_package_parquet_is_refused_in_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [{"path": "1.jpg", "label": "cat"}, {"path": "4.jpg", "label": None}]
-    table = types.SimpleNamespace(column_names=["path", "label"], to_pylist=lambda: rows)
-    module = types.ModuleType("pyarrow.parquet")
-    module.read_table = lambda _: table  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pyarrow", types.ModuleType("pyarrow"))
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", module)
-    assert read_labels(tmp_path / "a.parquet") == (LabelRow(1, "1.jpg", "cat"), LabelRow(2, "4.jpg", ""))
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(DataError) as error:
         read_labels(tmp_path / "a.parquet")
-    assert "needs pyarrow" in one_sentence(error.value)
+    assert 'pip install "onelook[parquet]", or give a CSV.' in one_sentence(error.value)
 
 
 @given(NAMES, st.sampled_from(["", "=", "-", "'", "./", "file:", "\udcff"]))

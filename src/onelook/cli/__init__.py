@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from onelook import artifacts, console, workflows
+from onelook import artifacts, console, pages, workflows
 from onelook.backbones import BACKBONES
 from onelook.cli import practice as practice
 from onelook.cli.benchmark import benchmark_app
@@ -38,6 +38,7 @@ from onelook.cli.options import (
     place_of,
     writable,
 )  # fmt: skip
+from onelook.cli.predicting import predict
 from onelook.console import run
 from onelook.data.benchmarks import BENCHMARKS, status
 from onelook.data.fetch import fetch
@@ -58,6 +59,7 @@ data_app = typer.Typer(help="Standard image sets: which there are, getting them,
 app.add_typer(data_app, name="data")
 app.add_typer(benchmark_app, name="benchmark")
 app.command()(label)
+app.command()(predict)
 app.command()(suggest)
 app.command()(doctor)
 app.command("undo")(undo_sorting)
@@ -80,6 +82,7 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, precision: Precision = "a
 
 def _demo_module() -> Any:
     # By name and not at the top: it needs the packages of the extra `demo`, and the other commands do not.
+    pages.engine()
     try:
         return importlib.import_module("onelook.demo")
     except ModuleNotFoundError as error:
@@ -231,7 +234,7 @@ def train(
 @app.command()
 def embed(
     backbone: Annotated[Path, typer.Option(help=FINISHED)],
-    out: Annotated[Path, typer.Option(help="The .npz file to write: features, labels, class_names.")],
+    out: Annotated[Path, typer.Option(help="The .npz file to write: features, labels, class_names, path.")],
     data: Data = "glyphs",
     split: Split = "test",
     average: Average = "none",

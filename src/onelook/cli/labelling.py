@@ -2,7 +2,8 @@
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from onelook.console import run
 from onelook.data.folders import SORTED_FOLDER, counted, list_folder, require_folder, shown
 from onelook.doctor import examine
 from onelook.errors import SettingsError, unknown_name
-from onelook.outputs import carry_out, plan_folders, undo, write_coco, write_csv, write_label_studio
+from onelook.outputs import Prediction, carry_out, plan_folders, undo, write_coco, write_csv, write_label_studio
 from onelook.outputs.plan import MODES
 from onelook.suggest import expected_accuracy
 from onelook.workflows import LabelConfig, Labelled
@@ -24,17 +25,23 @@ from onelook.workflows import LabelConfig, Labelled
 FOLDER = "Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."
 LABELS = "A CSV or Parquet file with the columns path and label, instead of sub-folders."
 PATTERN = "Of file names with their label in them, such as '{label}_*', instead of sub-folders."
-NETWORK = "Where features come from: onelook (comes along), a file of `onelook pretrain`, hf:NAME, or FILE.onnx."
+NETWORK = (
+    "Where features come from: onelook (comes along; the default), a file of `onelook pretrain`, hf:NAME, or FILE.onnx."
+)
 PROPORTIONS = "How frequent the classes are among the images to label: unknown, balanced, or numbers (0.5/0.3/0.2)."
 ALSO = "A folder that is a class although its name says otherwise, such as test. May be given again."
 RATE = "The share of images of the known classes that may be set aside as unknown. 0: no image is."
 SORT = "Also put the images into a folder for each label: copy, move or link. Shows what it would do, without --yes."
-SAVE = "Also keep the classifier in this file, for `FewShotClassifier.load`."
+SAVE = "Also keep the classifier in this file, for `onelook predict` and `FewShotClassifier.load`."
+FEATURES = (
+    "A file of features that are there already, of any network: .npz, .safetensors, .csv or .parquet, with names."
+)
 
 Folder = Annotated[Path, typer.Argument(help=FOLDER)]
 Labels = Annotated[Path | None, typer.Option(help=LABELS)]
 Pattern = Annotated[str | None, typer.Option(help=PATTERN)]
-Network = Annotated[str, typer.Option(help=NETWORK)]
+Network = Annotated[str | None, typer.Option(help=NETWORK)]
+Features = Annotated[Path | None, typer.Option(help=FEATURES)]
 Also = Annotated[list[str] | None, typer.Option("--also-class", help=ALSO)]
 Offline = Annotated[bool, typer.Option("--offline", help="Download nothing.")]
 
@@ -43,7 +50,7 @@ def label(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder of what is written.")] = Path("onelook-labels"),
     labels: Labels = None, pattern: Pattern = None, also_class: Also = None,
-    network: Network = "onelook", offline: Offline = False,
+    network: Network = None, features: Features = None, offline: Offline = False,
     proportions: Annotated[str, typer.Option(help=PROPORTIONS)] = "unknown",
     unknown_rate: Annotated[float, typer.Option(min=0, max=0.5, help=RATE)] = 0.0,
     sort: Annotated[str | None, typer.Option(help=SORT)] = None,
@@ -68,7 +75,10 @@ def label(
     writable(out)
     if save is not None:
         writable(save.parent, save)
-    config = LabelConfig(folder, labels, pattern, tuple(also_class or ()), network, offline, proportions, unknown_rate)
+    if watch and features is not None:
+        raise SettingsError("--watch is for files that arrive, of which --features knows nothing; drop one of the two.")
+    config = replace(_config(folder, labels, pattern, also_class, network, features, offline),
+                     proportions=proportions, unknown_rate=unknown_rate)  # fmt: skip
     for done in watched(config, place) if watch else [run(workflows.label_folder(config, place), "label")]:
         write_csv(out / "labels.csv", done.predictions)
         if coco:
@@ -81,6 +91,16 @@ def label(
             workflows.save_classifier(done, save)
         sorting = None if sort is None else _sort(done, out / SORTED_FOLDER, sort, yes)
         _tell(done, out, as_json, sorting)
+
+
+def _config(
+    folder: Path, labels: Path | None, pattern: str | None, also_class: list[str] | None, network: str | None,
+    features: Path | None, offline: bool,
+) -> LabelConfig:  # fmt: skip
+    if network is not None and features is not None:
+        raise SettingsError("Features come from --network or from the file of --features, but both were given; "
+                            "drop one.")  # fmt: skip
+    return LabelConfig(folder, labels, pattern, tuple(also_class or ()), network or "onelook", features, offline)
 
 
 def _write_coco(done: Labelled, path: Path) -> None:
@@ -99,13 +119,18 @@ def _tell(done: Labelled, out: Path, as_json: bool, sorting: "_Sorting | None") 
             "labels": [vars(one) for one in done.predictions], "sorting": sorting and sorting.record,
         })  # fmt: skip
         return
-    for name, n in Counter("unknown" if p.unknown else p.label for p in done.predictions).most_common():
-        print(f"{n:>7,}  {shown(name)}")
+    print_counts(done.predictions)
     print(f"{done.classifier.guard_}\nExpected accuracy {100 * expected.accuracy:.0f} %, between "
           f"{100 * expected.low:.0f} and {100 * expected.high:.0f}.\n"
           f"Written: {shown(str(out / 'labels.csv'))}")  # fmt: skip
     if sorting is not None:
         print("\n".join(sorting.words))
+
+
+def print_counts(predictions: Iterable[Prediction]) -> None:
+    """How many images got each label."""
+    for name, n in Counter("unknown" if p.unknown else p.label for p in predictions).most_common():
+        print(f"{n:>7,}  {shown(name)}")
 
 
 @dataclass(frozen=True)
@@ -153,14 +178,14 @@ def suggest(
     folder: Folder,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Of images.")] = 10,
     labels: Labels = None, pattern: Pattern = None, also_class: Also = None,
-    network: Network = "onelook", offline: Offline = False,
+    network: Network = None, features: Features = None, offline: Offline = False,
     precision: Precision = "auto", cache: Cache = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Which images to label next, and what accuracy to expect from them.
 
     Example: onelook suggest photographs -n 20
     """
-    config = LabelConfig(folder, labels, pattern, tuple(also_class or ()), network, offline)
+    config = _config(folder, labels, pattern, also_class, network, features, offline)
     done = run(workflows.label_folder(config, place_of(cache, None, precision)), "suggest")
     advice = workflows.suggest_next(done, number)
     now, then = (expected_accuracy(torch.from_numpy(done.probabilities).float(), len(done.labelled), n)

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -70,6 +70,7 @@ SORTED_FOLDER = "onelook-sorted"
 def list_folder(
     folder: Path, labels: Path | None = None, pattern: str | None = None,
     unlabelled_folders: Collection[str] = UNLABELLED_FOLDERS, also_classes: Collection[str] = (),
+    suffixes: Collection[str] = SUFFIXES,
 ) -> FolderListing:  # fmt: skip
     """The images of `folder`; hidden ones, those in a SORTED_FOLDER and other files are passed over.
 
@@ -80,12 +81,19 @@ def list_folder(
     unlabelled_folders: without `labels` and `pattern` every sub-folder with images is a class, but for these. Train
         and val, and one folder around all classes, are no part of the name of a class.
     also_classes: names of such folders that are classes nevertheless.
+    suffixes: of what counts as an image, in small letters.
     Raises DataError, SettingsError.
     """
     if labels is not None and pattern is not None:
         raise SettingsError("Labels come from a table or from a pattern of file names, but both were given; drop one.")
     finder = None if pattern is None else _finder(pattern)
-    names, skipped = _images(folder)
+    names, skipped = images_below(folder, suffixes)
+    own = {name: _sorted_folder(name) for name in names}
+    names = [name for name in names if not own[name]]
+    if not names:
+        raise DataError(f"All images of {folder} were sorted by Onelook; rename the folder if its labels are right.")
+    skipped += [Rejected(place, "it holds what Onelook sorted; rename it if its labels are right")
+                for place in sorted(set(own.values()) - {""})]  # fmt: skip
     if labels is not None:
         found, unmatched = _from_table(folder, names, labels)
         skipped += unmatched
@@ -98,7 +106,7 @@ def list_folder(
     class_names = tuple(sorted(set(found.values())))
     number = {name: k for k, name in enumerate(class_names)}
     numbers = tuple(number[found[name]] if name in found else TO_LABEL for name in names)
-    read = functools.partial(_read, folder)
+    read = functools.partial(read_below, folder)
     return FolderListing(Listing(tuple(names), numbers, class_names, str(folder), read), tuple(skipped))
 
 
@@ -121,7 +129,7 @@ def _squeezed(name: str) -> str:
     return re.sub(r"[\s_.-]", "", name).casefold() or name
 
 
-def _read(folder: Path, name: str) -> bytes:
+def read_below(folder: Path, name: str) -> bytes:
     return (folder / name).read_bytes()
 
 
@@ -133,21 +141,17 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"{folder} is a file; give the folder that your images are in.")
 
 
-def _images(folder: Path) -> tuple[list[str], list[Rejected]]:
-    """The names of the images in order, and the folders that are passed over."""
+def images_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[list[str], list[Rejected]]:
+    """The names of all images in order, and the folders that cannot be read. Raises DataError where there is none."""
     require_folder(folder)
     refused: list[OSError] = []
     files = [name for name in files_below(folder, refused.append) if not hidden(PurePosixPath(name))]
-    names = [name for name in files if PurePosixPath(name).suffix.lower() in SUFFIXES]
+    names = [name for name in files if PurePosixPath(name).suffix.lower() in suffixes]
     skipped = [Rejected(_below(folder, error), f"the folder cannot be read ({reason_of(error)})") for error in refused]
-    own = {name: _sorted_folder(name) for name in names}
-    names = [name for name in names if not own[name]]
     if not names:
         first = f" and cannot be read whole, {shown(skipped[0].name)} first ({skipped[0].reason})" if skipped else ""
         raise DataError(f"{folder} holds {counted(len(files), 'file')} but no image{first}; "
                         f"put images ({', '.join(s[1:] for s in SUFFIXES)}) there.")  # fmt: skip
-    skipped += [Rejected(place, "it holds what Onelook sorted; rename it if its labels are right")
-                for place in sorted(set(own.values()) - {""})]  # fmt: skip
     return sorted(names, key=lambda name: PurePosixPath(name).parts), skipped
 
 
@@ -179,27 +183,31 @@ def _from_folders(names: Iterable[str], unlabelled: Collection[str], also: Colle
 
 
 def _from_table(folder: Path, names: list[str], table: Path) -> tuple[dict[str, str], list[Rejected]]:
-    known = set(names)
-    short: dict[str, list[str]] = {}
-    for name in names:
-        short.setdefault(PurePosixPath(name).name, []).append(name)
+    rows = read_labels(table)
     named: dict[str, LabelRow] = {}
     skipped = []
-    for row in read_labels(table):
-        matches = _matches(folder, table, row.name, known, short)
-        if len(matches) != 1:
-            why = f"there are {len(matches)} images of that name" if matches else "there is no such image in the folder"
+    for row, meant in zip(rows, named_by(folder, names, table, [row.name for row in rows]), strict=True):
+        if len(meant) != 1:
+            why = f"there are {len(meant)} images of that name" if meant else "there is no such image in the folder"
             skipped.append(Rejected(row.name, f"line {row.line} of {table.name} names it, but {why}"))
             continue
-        before = named.setdefault(matches[0], row)
+        before = named.setdefault(meant[0], row)
         if before.label != row.label:
-            raise DataError(f"{table} calls {shown(matches[0])} {before.label!r} in line {before.line} and "
+            raise DataError(f"{table} calls {shown(meant[0])} {before.label!r} in line {before.line} and "
                             f"{row.label!r} in line {row.line}; keep one of them.")  # fmt: skip
     return {name: row.label for name, row in named.items() if row.label}, skipped
 
 
+def named_by(folder: Path, names: Sequence[str], table: Path, paths: Iterable[str]) -> list[list[str]]:
+    """The images of the folder that a table may mean by each of its paths: one, but for mistakes."""
+    known = set(names)
+    short: dict[str, list[str]] = {}
+    for name in names:
+        short.setdefault(PurePosixPath(name).name, []).append(name)
+    return [_matches(folder, table, path, known, short) for path in paths]
+
+
 def _matches(folder: Path, table: Path, path: str, known: set[str], short: Mapping[str, list[str]]) -> list[str]:
-    """The images that a table may mean by `path`: one, but for mistakes."""
     root = folder.absolute()
     for spelling in dict.fromkeys((path, path.replace("\\", "/"))):
         for base in (root, table.parent.absolute()):

@@ -156,14 +156,19 @@ def decode(content: bytes, size: int, channels: int, framing: Framing | None = N
     enough = 2 * framing.resize if framing else size
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.draft("RGB" if channels == 3 else "L", (enough, enough))
-        upright = ImageOps.exif_transpose(image)
-        plain = _without_alpha(_eight_bit(upright)).convert("RGB" if channels == 3 else "L")
-        if framing is not None:
-            box = framing.box(*plain.size, size)
-            plain = plain.resize((size, size), Image.Resampling[framing.resample.upper()], box)
-        elif plain.size != (size, size):
-            plain = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)
-        array = np.asarray(plain)
+        return squared(image, size, channels, framing)
+
+
+def squared(image: Image.Image, size: int, channels: int, framing: Framing | None = None) -> np.ndarray:
+    """`decode` of an image that is open already."""
+    upright = ImageOps.exif_transpose(image)
+    plain = _without_alpha(_eight_bit(upright)).convert("RGB" if channels == 3 else "L")
+    if framing is not None:
+        box = framing.box(*plain.size, size)
+        plain = plain.resize((size, size), Image.Resampling[framing.resample.upper()], box)
+    elif plain.size != (size, size):
+        plain = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)
+    array = np.asarray(plain)
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 

@@ -1,4 +1,4 @@
-"""Tables of labels: CSV or Parquet with a column `path` (or `filename`) and a column `label`.
+"""Tables about images: CSV or Parquet with a column `path` (or `filename`), and for labels a column `label`.
 
 A cell that a spreadsheet would take for a formula is written with a guard before it, and read without.
 """
@@ -6,6 +6,7 @@ A cell that a spreadsheet would take for a formula is written with a guard befor
 import csv
 import importlib
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 from onelook.errors import DataError
 
 NAME_COLUMNS = ("path", "filename")
+PARQUET = (".parquet", ".pq")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that a spreadsheet would compute (OWASP, CSV injection)."""
 LABEL_GUARD, PATH_GUARD = "'", "./"
@@ -59,8 +61,8 @@ def path_of(cell: str) -> str:
 
 def read_labels(table: Path) -> tuple[LabelRow, ...]:
     """The rows of a CSV or Parquet file, in their order. Raises DataError."""
-    columns, rows = _parquet(table) if table.suffix.lower() in (".parquet", ".pq") else _csv(table)
-    name = next((column for column in NAME_COLUMNS if column in columns), None)
+    columns, rows = read_rows(table)
+    name = name_column(columns)
     if name is None or "label" not in columns:
         raise DataError(f"{table} needs a column path (or filename) and a column label, but has "
                         f"{', '.join(columns) or 'none'}; rename its columns.")  # fmt: skip
@@ -75,7 +77,21 @@ def read_labels(table: Path) -> tuple[LabelRow, ...]:
     return tuple(found)
 
 
-def _csv(table: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+Row = tuple[int, dict[str, Any]]
+"""Where it stands in the file, and its cells by their columns."""
+
+
+def read_rows(table: Path) -> tuple[list[str], list[Row]]:
+    """The columns and the rows of a CSV or Parquet file. Raises DataError."""
+    return _parquet(table) if table.suffix.lower() in PARQUET else _csv(table)
+
+
+def name_column(columns: Collection[str]) -> str | None:
+    """The one that names images."""
+    return next((column for column in NAME_COLUMNS if column in columns), None)
+
+
+def _csv(table: Path) -> tuple[list[str], list[Row]]:
     """Also with semicolons, which spreadsheets write where the comma is the decimal mark."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
@@ -89,11 +105,12 @@ def _csv(table: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
         raise DataError(f"{table} cannot be read as a CSV ({error}); give another file.") from error
 
 
-def _parquet(table: Path) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+def _parquet(table: Path) -> tuple[list[str], list[Row]]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise DataError(f"{table} is a Parquet file, which needs pyarrow: install pyarrow, or give a CSV.") from error
+        raise DataError(f"{table} is a Parquet file, which needs the package pyarrow; pip install "
+                        f'"onelook[parquet]", or give a CSV.') from error  # fmt: skip
     try:
         content = parquet.read_table(table)
     except (OSError, ValueError) as error:  # what pyarrow raises is one or the other

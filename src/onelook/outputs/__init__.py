@@ -3,6 +3,7 @@
 from onelook.outputs.filing import Filed, Undone, carry_out, undo
 from onelook.outputs.formats import (
     Prediction,
+    csv_text,
     label_studio_config,
     read_csv,
     write_coco,
@@ -19,6 +20,7 @@ __all__ = [
     "Step",
     "Undone",
     "carry_out",
+    "csv_text",
     "label_studio_config",
     "plan_folders",
     "read_csv",

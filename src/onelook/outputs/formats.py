@@ -44,6 +44,11 @@ def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
     path). A path that is not UTF-8 is written as a `file:` address; in a label what is not UTF-8 becomes �. Line
     breaks are kept, in quotes.
     """
+    write_atomically(path, csv_text(predictions).encode())
+
+
+def csv_text(predictions: Iterable[Prediction]) -> str:
+    """What `write_csv` writes."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(COLUMNS)
@@ -51,7 +56,7 @@ def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
         numbers = float(one.probability), float(one.margin)
         label, runner_up = (_utf8(guarded(name)) for name in (one.label, one.runner_up))
         writer.writerow([path_cell(one.path), label, numbers[0], runner_up, numbers[1], str(one.unknown).lower()])
-    write_atomically(path, text.getvalue().encode())
+    return text.getvalue()
 
 
 COLUMNS = [field.name for field in dataclasses.fields(Prediction)]

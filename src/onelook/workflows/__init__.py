@@ -25,6 +25,9 @@ from onelook.workflows.networks import SHIPPED_NETWORK as SHIPPED_NETWORK
 from onelook.workflows.networks import network_of as network_of
 from onelook.workflows.place import Place as Place
 from onelook.workflows.place import best_precision as best_precision
+from onelook.workflows.predicting import PredictConfig as PredictConfig
+from onelook.workflows.predicting import Predicted as Predicted
+from onelook.workflows.predicting import predict_images as predict_images
 from onelook.workflows.pretraining import new_backbone as new_backbone
 from onelook.workflows.pretraining import pretrain as pretrain
 from onelook.workflows.pretraining import pretrain_by_episodes as pretrain_by_episodes

@@ -1,7 +1,5 @@
-"""Features: of a data set, each image embedded once, and in files."""
+"""Features: of a data set or of files, each image embedded once; and those that files hold."""
 
-import zipfile
-import zlib
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,13 @@ import torch
 
 from onelook.backbones import Backbone
 from onelook.data.embed import EmbedConfig, embed, embed_files, parse_averaging
+from onelook.data.folders import counted, named_by, shown
+from onelook.data.images import Rejected
+from onelook.data.listing import Listing
 from onelook.data.sources import augmentation_of, is_rotated, list_split, open_split
+from onelook.data.vectors import as_numbers, npz_arrays, require_finite
 from onelook.errors import DataError
+from onelook.events import Notice
 from onelook.files import replacing
 from onelook.tasks import Embeddings
 from onelook.workflows.place import Place
@@ -39,35 +42,63 @@ def features(
     return (yield from embed_files(list_split(data, split, place.home), backbone, config, place.cache))
 
 
+def features_of_files(
+    listing: Listing, network: Backbone, average: str, place: Place
+) -> Generator[Any, None, tuple[Embeddings, tuple[Rejected, ...]]]:
+    """Features of the images that can be read, and the others."""
+    config = EmbedConfig(precision=place.precision, average=parse_averaging(average))
+    work = embed_files(listing, network, config, place.cache)
+    rejected: list[Rejected] = []
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as end:
+            return end.value, tuple(rejected)
+        if isinstance(event, Rejected):
+            rejected.append(event)
+        yield event
+
+
+def features_of_rows(
+    listing: Listing, folder: Path, vectors: Embeddings, file: Path
+) -> Generator[Notice, None, tuple[Embeddings, tuple[Rejected, ...]]]:
+    """The vectors of a file (`read_vectors`) as features of the images that they name, and the images without any.
+
+    Raises DataError where an image has two, or none has one.
+    """
+    rows: dict[str, int] = {}
+    strays = []
+    for i, meant in enumerate(named_by(folder, listing.names, file, vectors.items)):
+        if len(meant) != 1:
+            strays.append(vectors.items[i])
+        elif rows.setdefault(meant[0], i) != i:
+            raise DataError(f"{file} has two rows for {shown(meant[0])}; keep one of them.")
+    if not rows:
+        raise DataError(f"{file} has no row for any of the {counted(len(listing.names), 'image')} of {folder}, but "
+                        f"{shown(vectors.items[0])}, for example; name images as they lie in that folder.")  # fmt: skip
+    without = [name for name in listing.names if name not in rows]
+    told = {"rows without an image": strays, "images without a row, which are left out": without}
+    parts = [f"{words} {len(names)} ({shown(names[0])} first)" for words, names in told.items() if names]
+    yield Notice(", ".join([f"{file}: rows {len(vectors.items)} of {vectors.feature_size} numbers", *parts]) + ".")
+    kept = listing.take([i for i, name in enumerate(listing.names) if name in rows])
+    views = vectors.views[:, [rows[name] for name in kept.names]]
+    labels = torch.tensor(kept.labels, dtype=torch.long)
+    found = Embeddings(views, labels, listing.class_names, kept.names, str(file))
+    return found, tuple(Rejected(name, f"{file.name} has no row for it") for name in without)
+
+
 def load_features(file: Path) -> Embeddings:
     """`features` (N, D) and `labels` (N, numbers or words) of an .npz file; `class_names` if it has them."""
-    try:
-        with file.open("rb") as stream:  # np.load itself would leave a damaged file open
-            content = np.load(stream, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                raise ValueError("it holds a single array")
-            arrays = {name: content[name] for name in content.files}
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("its members are not arrays")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
-        # numpy would advise to load what is pickled all the same.
-        reason = "it is none, or holds pickled objects, which are never loaded" if "pickle" in str(error) else error
-        raise DataError(f"{file} cannot be read as an .npz file of plain arrays ({reason}).") from error
+    arrays = npz_arrays(file)
     missing = {"features", "labels"} - set(arrays)
     if missing:
         raise DataError(
             f"{file} needs the arrays features (N, D) and labels (N), but holds {', '.join(arrays) or 'none'}."
         )
-    x, labels = arrays["features"], arrays["labels"]
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"{file}: features must be numbers, but they are of type {x.dtype}.")
-    with np.errstate(over="ignore"):  # what is too large for float32 is infinite then, and refused below
-        x = np.asarray(x, dtype=np.float32)
+    x, labels = as_numbers(file, arrays["features"]), arrays["labels"]
     if x.ndim != 2 or labels.shape != (len(x),) or not len(x):
         raise DataError(f"{file}: features must be (N, D) and labels (N), but they are {x.shape} and {labels.shape}.")
-    if not np.isfinite(x).all():
-        row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
-        raise DataError(f"{file}: the features of row {row} are not finite; repair or remove them.")
+    require_finite(file, x)
     classes, index = np.unique(labels, return_inverse=True)
     names = np.atleast_1d(arrays.get("class_names", classes))
     if labels.dtype.kind in "iu" and classes[0] >= 0 and classes[-1] < len(names):
@@ -79,6 +110,8 @@ def load_features(file: Path) -> Embeddings:
 
 
 def save_features(embeddings: Embeddings, file: Path) -> None:
+    """What `load_features` reads, and `read_vectors` where the items have names."""
+    named: dict[str, Any] = {"path": np.array(embeddings.items)} if embeddings.items else {}
     with replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, features=embeddings.features.numpy(), labels=embeddings.labels.numpy(),
-                 class_names=np.array(embeddings.class_names))  # fmt: skip
+                 class_names=np.array(embeddings.class_names), **named)  # fmt: skip

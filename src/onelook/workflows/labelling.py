@@ -3,33 +3,35 @@
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
 from onelook.backbones import Backbone
-from onelook.data.embed import EmbedConfig, embed_files, parse_averaging
 from onelook.data.folders import FolderListing, list_folder, shown
 from onelook.data.images import Rejected
+from onelook.data.listing import SUFFIXES
+from onelook.data.vectors import read_vectors
 from onelook.errors import DataError, SettingsError
 from onelook.estimator import FewShotClassifier
 from onelook.events import Notice, Progress
 from onelook.labelled_page import LabelReport, plane, thumbnail, write
 from onelook.ops import normalise
 from onelook.outputs import Prediction
+from onelook.pages import engine
 from onelook.suggest import Estimate, Suggestion, suggest
 from onelook.tasks import Embeddings
+from onelook.workflows.embedding import features_of_files, features_of_rows
 from onelook.workflows.networks import network_of
 from onelook.workflows.place import Place
+from onelook.workflows.predicting import predictions_of
 
 N_NEIGHBOURS = 3
 """Labelled examples that are shown for an image."""
 N_SUGGESTIONS = 12
 """On the page."""
-DIGITS = 6
-"""Of probabilities that are told; those behind differ between machines."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class LabelConfig:
     """Folders that are classes though they are named like images to label."""
     network: str = "onelook"
     """Where features come from (`network_of`)."""
+    features: Path | None = None
+    """A file that holds them (`read_vectors`), instead of a network; images may be of any format then."""
     offline: bool = False
     """Nothing is downloaded."""
     proportions: str = "unknown"
@@ -61,7 +65,8 @@ class Labelled:
 
     config: LabelConfig
     found: FolderListing
-    network: Backbone
+    network: Backbone | None
+    """None: the features were given."""
     embeddings: Embeddings
     rejected: tuple[Rejected, ...]
     classifier: FewShotClassifier
@@ -83,12 +88,15 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
 
     Raises DataError where there is nothing to go by, SettingsError, and what `network_of` and `embed_files` raise.
     """
-    found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
+    given = None if config.features is None else read_vectors(config.features)
+    suffixes = {*SUFFIXES, *(PurePosixPath(name).suffix.lower() for name in (given.items if given else ()))}
+    found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes,
+                        suffixes=suffixes)  # fmt: skip
     _require_work(found)
     told = _proportions(config.proportions, found.listing.class_names)
     for words in found.words():
         yield Notice(words)
-    network, embeddings, rejected = yield from _features(config, found, place)
+    network, embeddings, rejected = yield from _features(config, found, given, place)
     labels = embeddings.labels.numpy()
     labelled, to_label = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     names = np.array(embeddings.class_names, dtype=object)
@@ -102,8 +110,8 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     alone = FewShotClassifier(features="network").fit(features[labelled], y).predict(features[to_label])
     p = classifier.transduction_proba_
     aside = classifier.reject(features[to_label], rate=config.unknown_rate) if config.unknown_rate else None
-    items = [embeddings.items[i] for i in to_label]
-    predictions = _predictions(items, classifier.classes_, p, aside)
+    items = tuple(embeddings.items[i] for i in to_label)
+    predictions = predictions_of(items, classifier.classes_, p, aside)
     near = np.argsort(-(features[to_label] @ features[labelled].T), axis=1, kind="stable")[:, :N_NEIGHBOURS]
     return Labelled(config, found, network, embeddings, rejected, classifier, labelled, to_label, p, alone,
                     labelled[near], predictions)  # fmt: skip
@@ -115,7 +123,12 @@ def suggest_next(done: Labelled, n: int) -> tuple[tuple[str, str], ...]:
 
 
 def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
-    """The page about the labelled images. Raises StorageError."""
+    """The page about the labelled images; without the package that it needs, a notice. Raises StorageError."""
+    try:
+        engine()
+    except SettingsError as error:
+        yield Notice(str(error))
+        return
     features = normalise(done.embeddings.features)
     positions = plane(features)
     place = {name: k for k, name in enumerate(done.classifier.classes_)}
@@ -135,7 +148,8 @@ def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
         positions=positions[done.to_label], labelled_positions=positions[done.labelled],
         title=f"Labels of {done.config.folder.resolve().name}", guard=done.classifier.guard_,
         estimate=Estimate(100 * expected.accuracy, 100 * expected.low, 100 * expected.high),
-        facts={"feature network": done.config.network},
+        facts={"features": str(done.config.features)} if done.network is None
+        else {"feature network": done.config.network},
         suggestions=_suggestions(done, N_SUGGESTIONS), rejected=(*done.rejected, *done.found.skipped),
     )  # fmt: skip
     yield Progress("writing the report", 0, 1)
@@ -145,8 +159,9 @@ def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
 
 def save_classifier(done: Labelled, path: Path) -> None:
     """The classifier, with what its features are of: rows of length 1. Raises StorageError."""
-    done.classifier.save(path, network={
-        "name": done.config.network, "digest": done.network.digest().hex(), "average": done.config.average
+    network = done.network
+    done.classifier.save(path, network=None if network is None else {
+        "name": done.config.network, "digest": network.digest().hex(), "average": done.config.average
     })  # fmt: skip
 
 
@@ -164,25 +179,19 @@ class _Thumbnails:
     def __call__(self, name: str) -> bytes | None:
         try:
             return thumbnail(self.found.listing.read(name))
-        except (OSError, ValueError):  # it left since its features were computed
+        except (OSError, ValueError, DataError):  # it left since its features were computed, or they were given
             return None
 
 
 def _features(
-    config: LabelConfig, found: FolderListing, place: Place
-) -> Generator[Any, None, tuple[Backbone, Embeddings, tuple[Rejected, ...]]]:
+    config: LabelConfig, found: FolderListing, given: Embeddings | None, place: Place
+) -> Generator[Any, None, tuple[Backbone | None, Embeddings, tuple[Rejected, ...]]]:
+    if given is not None and config.features is not None:
+        embeddings, rejected = yield from features_of_rows(found.listing, config.folder, given, config.features)
+        return None, embeddings, rejected
     network, _ = yield from network_of(config.network, config.offline)
-    averaging = parse_averaging(config.average)
-    work = embed_files(found.listing, network, EmbedConfig(precision=place.precision, average=averaging), place.cache)
-    rejected: list[Rejected] = []
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            return network, end.value, tuple(rejected)
-        if isinstance(event, Rejected):
-            rejected.append(event)
-        yield event
+    embeddings, rejected = yield from features_of_files(found.listing, network, config.average, place)
+    return network, embeddings, rejected
 
 
 def _require_work(found: FolderListing) -> None:
@@ -216,17 +225,3 @@ def _proportions(text: str, names: tuple[str, ...]) -> str | dict[str, float]:
         raise SettingsError(f"Proportions are unknown, balanced, or {len(names)} numbers divided by slashes, one for "
                             f"each class ({order}), but got {text!r}.")  # fmt: skip
     return dict(zip(names, numbers, strict=True))
-
-
-def _predictions(
-    items: list[str], classes: np.ndarray, p: np.ndarray, aside: np.ndarray | None
-) -> tuple[Prediction, ...]:
-    order = np.argsort(-p, axis=1, kind="stable")[:, :2]
-    p = p.round(DIGITS)
-    rows = []
-    for i, (item, (first, second)) in enumerate(zip(items, order, strict=True)):
-        rows.append(Prediction(
-            path=item, label=str(classes[first]), probability=float(p[i, first]), runner_up=str(classes[second]),
-            margin=round(float(p[i, first] - p[i, second]), DIGITS), unknown=bool(aside is not None and aside[i]),
-        ))  # fmt: skip
-    return tuple(rows)

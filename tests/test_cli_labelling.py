@@ -1,29 +1,18 @@
 """`onelook label | suggest | doctor | undo` as at the terminal, and what a clumsy person gets to read."""
 
 import csv
-import hashlib
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from onelook.cli import watching
+from labelled_folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
 from onelook.data.folders import SORTED_FOLDER
 from onelook.estimator import FewShotClassifier
-from onelook.events import Notice
-from onelook.outputs import read_csv
 from terminal import done, onelook, refused
 from tiny_images import class_image, classes, encoded, picture, write_files
-
-OTHERS = {f"{k:02d}-{i}.png": class_image(k, 50 + i) for k in range(2) for i in range(4)}
 
 
 @pytest.fixture(scope="module")
@@ -34,24 +23,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of images, in a working folder of its own, with the cache as the default one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ONELOOK_CACHE", str(cache))
-    return write_files(tmp_path / "images", classes(2, 2) | OTHERS)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*") if path.is_file()
-    }  # fmt: skip
-
-
-def labels(out: Path) -> dict[str, str]:
-    return {p.path: p.label for p in read_csv(out / "labels.csv")}
-
-
-EXPECTED = {name: f"class {name[:2]}" for name in OTHERS}
+    return folder_at_hand(tmp_path, cache, monkeypatch)
 
 
 # -------------------------------------------------------------------------------------------------------------- label
@@ -65,7 +37,9 @@ def test_labels_are_written_and_the_images_stay_as_they_are(images: Path) -> Non
     assert sorted(p.name for p in Path("labels").iterdir()) == ["labels.csv", "report.html"]
     lines = out.splitlines()
     assert [line.split() for line in lines[:2]] == [["4", "class", "00"], ["4", "class", "01"]]
-    assert lines[-2].startswith("Expected accuracy ")
+    assert lines[-3].startswith("Expected accuracy ")
+    assert lines[-3].endswith("(0 of 8 answers changed).")
+    assert lines[-2] == "Labelled examples, each left out: 4 of 4 right."
     assert lines[-1] == "Written: labels/labels.csv"
     with Path("labels/labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -87,6 +61,13 @@ def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
     assert told["unreadable"] == [{"name": "bad.png", "reason": "it is not an image"}]
     assert 0 <= told["low"] <= told["expected_accuracy"] <= told["high"] <= 1
     assert (told["n_images"], told["n_labelled_examples"]) == (8, 4)
+    assert [(one["name"], one["n"], one["n_right"]) for one in told["classes"]] == [
+        ("class 00", 2, 2),
+        ("class 01", 2, 2),
+    ]
+    assert told["confusion"] == [[2, 0], [0, 2]]
+    assert [one["n_labels"] for one in told["learning_curve"]] == [2]
+    assert [one["n_labels"] for one in told["with_more_labels"]] == [8]
     assert (told["sorting"]["done"], len(told["sorting"]["steps"])) == (0, 8)
     assert outcome.err.splitlines()[1:] == [
         "label: 1 image cannot be read and was left out", "  bad.png: it is not an image"
@@ -223,6 +204,18 @@ def test_suggestions_are_as_many_as_asked_for_or_all(images: Path) -> None:
     assert contents(images.parent) == before
 
 
+def test_the_accuracy_now_is_the_one_that_labelling_tells_and_more_labels_raise_it(images: Path) -> None:
+    label, suggest = (json.loads(done(command, images, "--json")) for command in ("label", "suggest"))
+    now, then = suggest["expected_accuracy"], suggest["expected_accuracy_then"]
+    told = {"mean": label["expected_accuracy"], "low": label["low"], "high": label["high"]}
+    assert now == pytest.approx({name: 100 * share for name, share in told.items()})
+    assert all(now[name] < then[name] for name in now if 0 < now[name] < 100)
+    assert now["mean"] < then["mean"]
+    rounded = f"{now['mean']:.0f} %, between {now['low']:.0f} and {now['high']:.0f};"
+    assert rounded in done("label", images)
+    assert f"now {now['mean']:.0f} % ({now['low']:.0f} to {now['high']:.0f});" in done("suggest", images)
+
+
 def test_the_doctor_names_what_is_wrong_and_says_so_where_nothing_is(images: Path) -> None:
     write_files(images, {"bad.png": b"words", "class 01/copy.png": (images / "class 00" / "00.png").read_bytes()})
     out = done("doctor", images)
@@ -290,121 +283,3 @@ def test_examples_that_all_cannot_be_read_are_named(images: Path) -> None:
     outcome = onelook("label", images)
     assert (outcome.code, outcome.out) == (2, "")
     assert "class 00/00.png cannot be, for example: it is not an image." in outcome.err.splitlines()[-1]
-
-
-# ----------------------------------------------------------------------------------------------------------- watching
-
-
-class Visitor:
-    """What happens to a folder while `--watch` sleeps: one thing after the other, and then Ctrl-C."""
-
-    def __init__(self, *visits: Any) -> None:
-        self.visits = list(visits)
-
-    def __call__(self, seconds: float) -> None:
-        assert seconds >= 1, "the folder is looked at without rest"
-        if not self.visits:
-            raise KeyboardInterrupt
-        self.visits.pop(0)()
-
-
-def watch(monkeypatch: pytest.MonkeyPatch, folder: Path, *visits: Any, more: tuple[str, ...] = ()) -> Any:
-    monkeypatch.setattr(watching.time, "sleep", Visitor(*visits))
-    outcome = onelook("label", folder, "--watch", "--no-report", *more)
-    assert outcome.code == 0, outcome.err
-    assert outcome.err.splitlines()[-1] == "label: watching has ended; what was written is whole."
-    return outcome
-
-
-def test_a_watched_folder_is_labelled_again_only_when_something_changed(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def arrive() -> None:
-        assert labels(Path("onelook-labels")) == EXPECTED
-        write_files(images, {"new.png": class_image(1, 90)})
-
-    def leave() -> None:
-        assert labels(Path("onelook-labels")) == EXPECTED | {"new.png": "class 01"}
-        (images / "new.png").unlink()
-
-    outcome = watch(monkeypatch, images, lambda: None, arrive, lambda: None, leave, more=("--json",))
-    decoder, rounds, rest = json.JSONDecoder(), [], outcome.out
-    while rest.strip():
-        told, end = decoder.raw_decode(rest)
-        rounds.append(len(told["labels"]))
-        rest = rest[end:].lstrip()
-    assert rounds == [8, 9, 8]
-
-
-def test_a_table_that_changes_is_a_change(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Path("table.csv")
-    table.write_text("path,label\n00-0.png,red\n01-0.png,blue\n")
-    watch(monkeypatch, images, lambda: table.write_text("path,label\n00-0.png,red\n01-0.png,sky\n"),
-          more=("--labels", "table.csv"))  # fmt: skip
-    assert set(labels(Path("onelook-labels")).values()) == {"red", "sky"}
-
-
-def test_a_folder_without_labels_is_waited_for_with_one_notice_for_each_reason(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = images.parent / "later"
-    folder.mkdir()
-
-    def example(k: int) -> Any:
-        return lambda: write_files(folder, {f"class {k:02d}/1.png": class_image(k, 1)})
-
-    outcome = watch(
-        monkeypatch, folder, lambda: None, lambda: write_files(folder, OTHERS), lambda: None, example(0), example(1)
-    )
-    said = [line for line in outcome.err.splitlines() if "Waiting for that; Ctrl-C ends it." in line]
-    reasons = ("but no image", "but none is labelled", "All labelled examples")
-    assert [reason in line for reason, line in zip(reasons, said, strict=True)] == [True] * 3
-    assert labels(Path("onelook-labels")) == EXPECTED
-
-
-def test_images_that_are_moved_away_by_watching_are_the_last_change(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outcome = watch(monkeypatch, images, lambda: None, lambda: None, more=("--sort", "move", "--yes"))
-    assert outcome.out.count("8 images are sorted into") == 1
-    assert outcome.err.count("is labelled already") == 1
-
-
-def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images: Path, cache: Path) -> None:
-    del cache
-    code = "from onelook.cli import main, watching; watching.POLL = 0.1; main()"
-    command = [sys.executable, "-c", code, "label", str(images), "--watch", "--out", "labels", "--no-report"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        assert process.stderr is not None
-
-        def until(said: str) -> None:
-            while said not in (line := process.stderr.readline()):  # type: ignore[union-attr]
-                assert line, f"it ended before it said {said!r}"
-
-        until(" for changes; ")
-        assert labels(Path("labels")) == EXPECTED
-        write_files(images, {"new.png": class_image(1, 90)})
-        until(" for changes; ")
-        assert labels(Path("labels")) == EXPECTED | {"new.png": "class 01"}
-        time.sleep(0.2)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(timeout=30) == 0
-        assert process.stderr.read() == "label: watching has ended; what was written is whole.\n"
-
-
-def test_ctrl_c_while_it_labels_is_an_interruption_and_leaves_what_was_written(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done("label", images)
-    before = contents(Path("onelook-labels"))
-
-    def interrupted(*_: Any) -> Iterator[Notice]:
-        os.kill(os.getpid(), signal.SIGINT)
-        yield Notice("Under way.")
-        raise AssertionError("it went on")
-
-    monkeypatch.setattr(watching.workflows, "label_folder", interrupted)
-    outcome = onelook("label", images, "--watch")
-    assert (outcome.code, outcome.out) == (130, "")
-    assert "the same command goes on from here" in outcome.err
-    assert contents(Path("onelook-labels")) == before

@@ -19,6 +19,7 @@ import onelook
 from onelook import confidence
 from onelook.errors import ArtifactError, SettingsError
 from onelook.estimator import FewShotClassifier
+from onelook.learning_curve import learning_curve
 
 
 @parametrize_with_checks([FewShotClassifier()])
@@ -257,6 +258,17 @@ def test_the_interval_of_the_accuracy_covers_it(shots: int) -> None:
         assert estimate.confusion.sum() == len(x)
         assert estimate.low < estimate.accuracy < estimate.high
     assert np.mean(covered) >= 0.85
+
+
+def test_the_learning_curve_is_that_of_the_labelled_rows_in_the_proportions_that_are_told() -> None:
+    x, y = rows(4, noise=2.5)
+    made = FewShotClassifier(proportions=[6, 1, 1]).fit(x, y, rows(9, seed=1)[0])
+    unit = torch.nn.functional.normalize(torch.from_numpy(x), dim=1).float()
+    codes = torch.from_numpy(np.unique(y, return_inverse=True)[1])
+    share = torch.tensor([6.0, 1.0, 1.0], dtype=torch.float64)
+    told, even = learning_curve(unit, codes, 3, share, 20, 3), learning_curve(unit, codes, 3, None, 20, 3)
+    assert [vars(point) for point in made.learning_curve(20, 3)] == [pytest.approx(vars(point)) for point in told]
+    assert [point.accuracy for point in told] != pytest.approx([point.accuracy for point in even])
 
 
 @pytest.mark.parametrize("told", [{"cat": 0.8, "dog": 0.1, "emu": 0.1}, [8, 1, 1]])

@@ -4,9 +4,7 @@ import base64
 import io
 import itertools
 import re
-from collections.abc import Iterable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,93 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
+from label_reports import Page, assessed, jpeg, report
 from onelook import labelled_page
 from onelook.data.images import Rejected
 from onelook.errors import DataError
 from onelook.labelled_page import LabelReport, plane, render, thumbnail, write
-from onelook.suggest import Estimate, Suggestion
+from onelook.suggest import Suggestion
 
-VOID = {"meta", "br", "img", "hr", "input", "link"}
 HOSTILE = ("<script>alert(1)</script>.png", "a & \"b\" 'c'.jpg", "two\nlines.png", "🦊 ألف.png",
            "</style></script><b>.png", "{{ 7 * 7 }}{% raw %}.png", "javascript:alert(1)")  # fmt: skip
-
-
-class Page(HTMLParser):
-    """Checks that tags balance, and collects attributes and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        # An interactive element inside another cannot be reached, and a list in a paragraph is not one.
-        assert tag != "button" or not {"button", "a"} & set(self.open)
-        assert tag not in {"ul", "div", "section", "table"} or "p" not in self.open
-        assert tag != "li" or self.open[-1] in {"ul", "ol"}
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert [tag] == self.open[-1:], f"</{tag}> closes nothing"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", "".join(self.words))
-
-    def with_class(self, *names: str) -> list[dict[str, str]]:
-        return [a for _, a in self.elements if set(names) <= set(a.get("class", "").split())]
-
-    def buttons(self) -> list[dict[str, str]]:
-        return [a for tag, a in self.elements if tag == "button" and "data-i" in a]
-
-
-def jpeg(name: str) -> bytes:
-    colour = tuple(np.random.default_rng(list(name.encode("utf-8", "replace"))).integers(0, 256, 3).tolist())
-    stream = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(stream, "JPEG")
-    return stream.getvalue()
-
-
-def report(n: int = 12, k: int = 3, names: Iterable[str] = (), **changes: Any) -> LabelReport:
-    g = torch.Generator().manual_seed(0)
-    probabilities = torch.randn(n, k, generator=g).mul(2).softmax(-1)
-    labels = probabilities.argmax(1)
-    items = [*names, *(f"photos/{i}.jpg" for i in range(n))][:n]
-    whole = LabelReport(
-        class_names=tuple("abcdefghij"[:k]),
-        items=tuple(items),
-        labels=labels,
-        probabilities=probabilities,
-        labelled=tuple(f"examples/{i}.jpg" for i in range(2 * k)),
-        labelled_classes=torch.arange(2 * k) % k,
-        thumbnail=jpeg,
-        unknown=torch.arange(n) == n - 1,
-        inductive=torch.where(torch.arange(n) % 4 == 0, (labels + 1) % k, labels),
-        neighbours=torch.randint(2 * k, (n, 2), generator=g),
-        positions=torch.randn(n, 2, generator=g),
-        labelled_positions=torch.randn(2 * k, 2, generator=g),
-        truth=torch.where(torch.arange(n) % 5 == 0, (labels + 1) % k, labels),
-        guard="The unlabelled images were used.",
-        estimate=Estimate(83.2, 71.4, 90.1),
-        facts={"network": "conv4-64", "seconds": "3"},
-        suggestions=(Suggestion(min(2, n - 1), "unsure: a or b"),),
-        rejected=(Rejected("photos/broken.jpg", "it is not an image"),),
-    )
-    return replace(whole, **changes)
 
 
 def test_the_same_report_gives_the_same_bytes() -> None:
@@ -245,14 +165,14 @@ def test_the_confusion_matrix_counts_those_whose_class_is_known() -> None:
 
 def test_a_percentage_is_never_surer_than_the_number() -> None:
     p = torch.tensor([[0.9999, 0.0001]])
-    html = render(report(n=1, k=2, probabilities=p, labels=torch.tensor([0]), suggestions=()))
+    html = render(report(n=1, k=2, probabilities=p, labels=torch.tensor([0]), suggestions=(), assessment=None))
     assert "&gt; 99" in html
     assert "&lt; 1" in html
     assert "100&nbsp;%" not in html
 
 
 def test_every_point_of_the_map_has_a_name_and_lies_inside() -> None:
-    whole = report(n=25)
+    whole = report(n=25, assessment=None)
     page = Page(render(whole))
     circles = [a for tag, a in page.elements if tag == "circle"]
     assert len(circles) == 25 + 6
@@ -318,6 +238,7 @@ def test_the_plane_keeps_the_two_directions_that_matter_whatever_way_the_feature
         ({"labelled": ("a",)}, "Each of the 1 labelled examples"),
         ({"suggestions": (Suggestion(12, ""),)}, "none of the 12"),
         ({"neighbours": torch.full((12, 2), 6)}, "row 6, but there are 6"),
+        ({"assessment": assessed(("a", "b"))}, "other classes"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_in_words(change: dict[str, Any], words: str) -> None:

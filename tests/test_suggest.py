@@ -1,6 +1,7 @@
 """Which images to label next: laws of the choice, and what is said of it."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onelook.errors import DataError, SettingsError
-from onelook.suggest import expected_accuracy, suggest
+from onelook.suggest import LOGIT, Estimate, after_more, expected_accuracy, suggest
 
 
 def pool(n: int, k: int, seed: int, d: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -155,3 +156,42 @@ def test_an_estimate_of_nothing_is_refused() -> None:
         expected_accuracy(torch.zeros(0, 3), 5)
     with pytest.raises(SettingsError, match="n_labelled"):
         expected_accuracy(torch.ones(1, 1), 0)
+
+
+estimates = st.lists(st.floats(0, 100), min_size=3, max_size=3).map(sorted).map(lambda p: Estimate(p[1], p[0], p[2]))
+
+
+@settings(max_examples=50, deadline=None)
+@given(estimates, st.integers(1, 50), st.integers(0, 50), st.integers(0, 50))
+def test_any_estimate_grows_with_labels_and_in_two_steps_as_in_one(now: Estimate, n: int, a: int, b: int) -> None:
+    assert vars(after_more(now, n, 0)) == pytest.approx(vars(now))
+    then = after_more(now, n, a + b)
+    assert vars(after_more(after_more(now, n, a), n + a, b)) == pytest.approx(vars(then))
+    assert then.low <= then.mean <= then.high
+    assert all(getattr(then, end) >= getattr(now, end) - 1e-9 for end in ("low", "mean", "high"))
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes, st.integers(0, 50))
+def test_what_is_expected_of_more_labels_is_what_is_expected_now_grown(size: tuple[int, ...], m: int) -> None:
+    n_pool, k, n, seed = size
+    p = pool(n_pool, k, seed)[1]
+    assert vars(after_more(expected_accuracy(p, n), n, m)) == pytest.approx(vars(expected_accuracy(p, n, m)))
+
+
+def test_twice_the_labels_move_the_ends_by_what_was_fitted_and_the_interval_grows_in_logits() -> None:
+    then = after_more(Estimate(50.0, 30.0, 70.0), 8, 8)
+
+    def logit(percent: float) -> float:
+        return math.log(percent / (100 - percent))
+
+    moved = {name: logit(getattr(then, name)) - logit(getattr(Estimate(50.0, 30.0, 70.0), name)) for name in LOGIT}
+    assert moved == pytest.approx({name: slope * math.log(2) for name, (_, slope) in LOGIT.items()})
+    assert moved["low"] < moved["mean"] < moved["high"]
+    assert after_more(Estimate(100.0, 0.0, 100.0), 1, 9) == Estimate(100.0, 0.0, 100.0)
+
+
+@pytest.mark.parametrize("counts", [(0, 1), (1, -1)])
+def test_growth_from_nothing_is_refused(counts: tuple[int, int]) -> None:
+    with pytest.raises(SettingsError, match="n_labelled >= 1 and n_more >= 0"):
+        after_more(Estimate(50.0, 30.0, 70.0), *counts)

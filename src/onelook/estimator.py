@@ -16,6 +16,7 @@ from onelook import artifacts, confidence, labelling, ops
 from onelook.artifacts import Artifact
 from onelook.confidence import AccuracyEstimate as AccuracyEstimate
 from onelook.errors import ArtifactError, SettingsError
+from onelook.learning_curve import REPEATS, CurvePoint, learning_curve
 from onelook.methods import Glance
 from onelook.methods.guard import Verdict
 from onelook.tasks import Tasks
@@ -150,6 +151,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             self._codes[self._several], self._alone[self._several].argmin(1), self._shots, self._log_share.exp()
         )  # fmt: skip
         return confidence.estimate(left_out, self.classes_.tolist(), believed, gain, len(p), level)
+
+    def learning_curve(self, repeats: int = REPEATS, seed: int = 0) -> tuple[CurvePoint, ...]:
+        """How accurate fewer of the labelled examples are at telling the others, without unlabelled rows.
+
+        See `onelook.learning_curve`.
+        """
+        check_is_fitted(self)
+        x, share = self._support.float(), self._log_share.exp()
+        return learning_curve(x, self._codes, len(self.classes_), share, repeats, seed)
 
     def save(self, path: str | Path, network: dict[str, str] | None = None) -> None:
         """One safetensors file with the rows, labels, settings and answers.

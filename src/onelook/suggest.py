@@ -99,16 +99,26 @@ def expected_accuracy(posterior: Float[Tensor, "N K"], n_labelled: int, n_more: 
     another kind it may be too narrow. It is about images whose class is among those that have labels.
     Raises DataError for an empty pool, SettingsError for counts that are none.
     """
-    if n_labelled < 1 or n_more < 0:
-        raise SettingsError(f"An estimate needs n_labelled >= 1 and n_more >= 0, but got {n_labelled} and {n_more}.")
     if not len(posterior):
         raise DataError("There is no image without a label, so there is no accuracy to estimate.")
     word = torch.logit(posterior.amax(1).double().mean().clamp(0.02, 0.98)).item()
+    now = {name: 100 / (1 + math.exp(-(word + constant))) for name, (constant, _) in LOGIT.items()}
+    return after_more(Estimate(**now), n_labelled, n_more)
+
+
+def after_more(now: Estimate, n_labelled: int, n_more: int) -> Estimate:
+    """What an estimate becomes with `n_more` suggested labels more: each end moves as it did for the simulated users.
+
+    The upper end moves furthest and the lower one least, in logits, so that the interval there grows; an end at 0 or
+    100 stays.
+    """
+    if n_labelled < 1 or n_more < 0:
+        raise SettingsError(f"An estimate needs n_labelled >= 1 and n_more >= 0, but got {n_labelled} and {n_more}.")
     growth = math.log((n_labelled + n_more) / n_labelled)
-    ends = {
-        name: 100 / (1 + math.exp(-(word + constant + slope * growth))) for name, (constant, slope) in LOGIT.items()
-    }
-    return Estimate(**ends)
+    before = torch.tensor([vars(now)[name] for name in LOGIT], dtype=torch.float64) / 100
+    slopes = torch.tensor([slope for _, slope in LOGIT.values()], dtype=torch.float64)
+    after = 100 * (before.logit() + slopes * growth).sigmoid()
+    return Estimate(**dict(zip(LOGIT, after.tolist(), strict=True)))
 
 
 def _check(

@@ -1,5 +1,6 @@
 """From a folder to labels: what is right, what is kept, and what stops before any work."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,15 @@ def test_one_image_to_label_and_one_example_of_each_class_are_enough(tmp_path: P
     finish(write_report(done, tmp_path / "report.html"))
     assert "one.png" in (tmp_path / "report.html").read_text()
     assert [path for path, _ in suggest_next(done, 5)] == ["one.png"]
+
+
+def test_what_the_unlabelled_images_changed_is_counted_without_what_is_set_aside(easy: Easy) -> None:
+    done, _ = easy
+    others = np.where(np.arange(18) < 5, "class 99", done.alone.astype(str)).astype(object)
+    told = tuple(replace(p, unknown=i in (4, 17)) for i, p in enumerate(done.predictions))
+    one = replace(done, alone=others, predictions=told).assessment
+    assert (done.assessment.n_changed, one.n_changed, one.n_images) == (0, 4, 18)
+    assert (one.class_names, one.n_examples) == (("class 00", "class 01", "class 02"), (2, 2, 2))
 
 
 def test_all_images_are_suggested_once_where_more_are_asked_for(easy: Easy) -> None:

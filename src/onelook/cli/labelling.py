@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from onelook import console, workflows
@@ -19,7 +18,6 @@ from onelook.doctor import examine
 from onelook.errors import SettingsError, unknown_name
 from onelook.outputs import Prediction, carry_out, plan_folders, undo, write_coco, write_csv, write_label_studio
 from onelook.outputs.plan import MODES
-from onelook.suggest import expected_accuracy
 from onelook.workflows import LabelConfig, Labelled
 
 FOLDER = "Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."
@@ -110,19 +108,15 @@ def _write_coco(done: Labelled, path: Path) -> None:
 
 
 def _tell(done: Labelled, out: Path, as_json: bool, sorting: "_Sorting | None") -> None:
-    expected = done.classifier.estimate_accuracy()
     if as_json:
         console.print_json({
             "out": str(out), "n_labelled_examples": len(done.labelled), "n_images": len(done.to_label),
             "guard": done.classifier.guard_, "unreadable": [vars(one) for one in done.rejected],
-            "expected_accuracy": expected.accuracy, "low": expected.low, "high": expected.high,
             "labels": [vars(one) for one in done.predictions], "sorting": sorting and sorting.record,
-        })  # fmt: skip
+        } | done.assessment.record())  # fmt: skip
         return
     print_counts(done.predictions)
-    print(f"{done.classifier.guard_}\nExpected accuracy {100 * expected.accuracy:.0f} %, between "
-          f"{100 * expected.low:.0f} and {100 * expected.high:.0f}.\n"
-          f"Written: {shown(str(out / 'labels.csv'))}")  # fmt: skip
+    print("\n".join([done.classifier.guard_, *done.assessment.words(), f"Written: {shown(str(out / 'labels.csv'))}"]))
     if sorting is not None:
         print("\n".join(sorting.words))
 
@@ -188,8 +182,7 @@ def suggest(
     config = _config(folder, labels, pattern, also_class, network, features, offline)
     done = run(workflows.label_folder(config, place_of(cache, None, precision)), "suggest")
     advice = workflows.suggest_next(done, number)
-    now, then = (expected_accuracy(torch.from_numpy(done.probabilities).float(), len(done.labelled), n)
-                 for n in (0, len(advice)))  # fmt: skip
+    now, then = done.assessment.now, done.assessment.after(len(advice))
     if as_json:
         console.print_json({"suggestions": [{"path": path, "why": why} for path, why in advice],
                             "expected_accuracy": vars(now), "expected_accuracy_then": vars(then)})  # fmt: skip

@@ -1,14 +1,17 @@
 """From a folder of images to labels: what `onelook label` and `onelook suggest` do."""
 
 import math
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import torch
 
+from onelook.assessment import Assessment
 from onelook.backbones import Backbone
 from onelook.data.folders import FolderListing, list_folder, shown
 from onelook.data.images import Rejected
@@ -21,7 +24,7 @@ from onelook.labelled_page import LabelReport, plane, thumbnail, write
 from onelook.ops import normalise
 from onelook.outputs import Prediction
 from onelook.pages import engine
-from onelook.suggest import Estimate, Suggestion, suggest
+from onelook.suggest import Suggestion, suggest
 from onelook.tasks import Embeddings
 from onelook.workflows.embedding import features_of_files, features_of_rows
 from onelook.workflows.networks import network_of
@@ -82,6 +85,18 @@ class Labelled:
     """U × N_NEIGHBOURS or fewer rows of the labelled examples that are nearest to each image."""
     predictions: tuple[Prediction, ...]
 
+    @cached_property
+    def assessment(self) -> Assessment:
+        """Whether the labels are good enough, and what more labels would bring."""
+        of_classes = self.embeddings.labels[self.labelled]
+        names = [str(name) for name in self.classifier.classes_]
+        counts = Counter(self.embeddings.class_names[k] for k in of_classes.tolist())
+        changed = [p.label != before and not p.unknown for p, before in zip(self.predictions, self.alone, strict=True)]
+        return Assessment(
+            tuple(names), tuple(counts[name] for name in names), self.classifier.estimate_accuracy(),
+            self.classifier.learning_curve(), len(self.to_label), sum(changed),
+        )  # fmt: skip
+
 
 def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labelled]:
     """Labels for all images of a folder that have none.
@@ -135,7 +150,6 @@ def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
     labels = done.embeddings.labels.numpy()
     names = np.array(done.embeddings.class_names, dtype=object)
     items = np.array(done.embeddings.items, dtype=object)
-    expected = done.classifier.estimate_accuracy()
     report = LabelReport(
         class_names=tuple(map(str, done.classifier.classes_)), items=tuple(items[done.to_label]),
         labels=torch.from_numpy(done.probabilities.argmax(1)),
@@ -147,7 +161,7 @@ def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
         neighbours=torch.from_numpy(np.searchsorted(done.labelled, done.neighbours)),
         positions=positions[done.to_label], labelled_positions=positions[done.labelled],
         title=f"Labels of {done.config.folder.resolve().name}", guard=done.classifier.guard_,
-        estimate=Estimate(100 * expected.accuracy, 100 * expected.low, 100 * expected.high),
+        assessment=done.assessment,
         facts={"features": str(done.config.features)} if done.network is None
         else {"feature network": done.config.network},
         suggestions=_suggestions(done, N_SUGGESTIONS), rejected=(*done.rejected, *done.found.skipped),

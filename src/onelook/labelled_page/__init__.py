@@ -18,17 +18,17 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from onelook.assessment import Assessment
 from onelook.data.images import Rejected, decode
 from onelook.errors import DataError
 from onelook.files import write_atomically
+from onelook.labelled_page import accuracy
 from onelook.pages import data_uri, filled
-from onelook.suggest import Estimate, Suggestion
+from onelook.suggest import Suggestion
 
 MOST_PICTURES = 2_000
 """Of images to label, on one page: about 7 MB. The least sure ones of each class have theirs first."""
 MOST_CHANGES = 200
-LARGEST_MATRIX = 30
-"""Classes; a confusion matrix of more is a list of what is confused most."""
 TILE = 96
 """Pixels of a side of a picture."""
 
@@ -62,7 +62,8 @@ class LabelReport:
     title: str = "Labelled images"
     guard: str = ""
     """What the guard says of the unlabelled images, in a sentence."""
-    estimate: Estimate | None = None
+    assessment: Assessment | None = None
+    """Whether the labels are good enough, and what more labels would bring."""
     facts: dict[str, str] = field(default_factory=dict)
     suggestions: tuple[Suggestion, ...] = ()
     """Of rows of the images to label."""
@@ -87,6 +88,8 @@ class LabelReport:
                             f"{int(self.labels.max())}.")  # fmt: skip
         if any(not 0 <= one.index < n for one in self.suggestions):
             raise DataError(f"A suggestion is about a row that is none of the {n} images to label.")
+        if self.assessment is not None and self.assessment.class_names != self.class_names:
+            raise DataError("The assessment is about other classes than the page; give that of the same classifier.")
         if self.neighbours is not None and self.neighbours.numel() and int(self.neighbours.max()) >= s:
             raise DataError(f"A neighbour is row {int(self.neighbours.max())}, but there are {s} labelled examples.")
 
@@ -112,6 +115,7 @@ def render(report: LabelReport) -> str:
         most_changes=MOST_CHANGES,
         suggestions=[(shots[one.index], one.why) for one in report.suggestions],
         map=_map(report, shots),
+        good=None if report.assessment is None else accuracy.assessed(report.assessment, len(report.suggestions)),
         score=_score(report),
     )
 
@@ -274,17 +278,4 @@ def _score(report: LabelReport) -> dict[str, Any] | None:
     known = report.truth >= 0
     k = len(report.class_names)
     pairs = report.truth[known] * k + report.labels[known]
-    matrix = torch.bincount(pairs, minlength=k * k).view(k, k).tolist()
-    rows = [
-        {"name": name, "counts": matrix[i], "n": sum(matrix[i]), "right": matrix[i][i],
-         "percent": f"{100 * matrix[i][i] / sum(matrix[i]):.0f} %" if sum(matrix[i]) else "none"}
-        for i, name in enumerate(report.class_names)
-    ]  # fmt: skip
-    confused = sorted(
-        ((matrix[i][j], report.class_names[i], report.class_names[j]) for i in range(k) for j in range(k)
-         if i != j and matrix[i][j]), key=lambda c: (-c[0], c[1], c[2]),
-    )  # fmt: skip
-    right = sum(row["right"] for row in rows)
-    n = sum(row["n"] for row in rows)
-    return {"rows": rows, "n": n, "right": right, "percent": f"{100 * right / n:.1f}", "confused": confused[:20],
-            "whole": k <= LARGEST_MATRIX}  # fmt: skip
+    return accuracy.confusion(torch.bincount(pairs, minlength=k * k).view(k, k).numpy(), report.class_names)

@@ -1,0 +1,30 @@
+"""A small folder of two classes that tests of the command line have labelled."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from onelook.outputs import read_csv
+from tiny_images import class_image, classes, write_files
+
+OTHERS = {f"{k:02d}-{i}.png": class_image(k, 50 + i) for k in range(2) for i in range(4)}
+EXPECTED = {name: f"class {name[:2]}" for name in OTHERS}
+
+
+def folder_at_hand(place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of images, in a working folder of its own, with the cache as the default one."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("ONELOOK_CACHE", str(cache))
+    return write_files(place / "images", classes(2, 2) | OTHERS)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*") if path.is_file()
+    }  # fmt: skip
+
+
+def labels(out: Path) -> dict[str, str]:
+    return {p.path: p.label for p in read_csv(out / "labels.csv")}

@@ -204,6 +204,19 @@ def p_values_by_hand(x: np.ndarray, rows: np.ndarray, labels: np.ndarray, n_way:
     return p
 
 
+def test_labelled_examples_that_contradict_the_answers_make_them_doubtful() -> None:
+    """Rows in clusters that have nothing to do with the classes: what looks certain is right by chance only."""
+    sure, doubtful = [], []
+    for seed in range(10):
+        x, y = rows(8, seed=seed, noise=0.5)
+        pool, _ = rows(15, seed=seed + 500, noise=0.5)
+        sure.append(FewShotClassifier().fit(x, y, pool).transduction_proba_.max(1).mean())
+        mixed = np.random.default_rng(seed).permutation(y)
+        doubtful.append(FewShotClassifier(guard=False).fit(x, mixed, pool).transduction_proba_.max(1).mean())
+    assert np.mean(sure) > 0.95
+    assert np.mean(doubtful) < 0.6
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 999), shots=st.lists(st.integers(1, 4), min_size=2, max_size=4))
 def test_p_values_are_those_of_leaving_out_each_row_in_turn(seed: int, shots: list[int]) -> None:
@@ -214,8 +227,8 @@ def test_p_values_are_those_of_leaving_out_each_row_in_turn(seed: int, shots: li
     np.testing.assert_allclose(found, [p_values_by_hand(row, some, labels, len(shots)) for row in x])
 
 
-# At one shot nothing tells how far these round classes are from those of networks, and they are believed too little.
-@pytest.mark.parametrize(("shots", "most"), [(1, 0.12), (4, 0.06)])
+# Unlabelled rows are worth more in these round classes than in those of networks, so they are believed too little.
+@pytest.mark.parametrize(("shots", "most"), [(1, 0.15), (4, 0.11)])
 def test_answers_are_right_as_often_as_their_probabilities_say(shots: int, most: float) -> None:
     gaps = []
     for seed in range(40):

@@ -11,6 +11,7 @@ distance of left-out rows stands for n shots and not for n - 1.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,8 +27,9 @@ LOG_SCALE = (1.945, -0.017, 0.098, 0.140)
 """Of the usual b: 1, the logarithms of the mean shots, of the number of classes and of u."""
 LOG_SCALE_SPREAD = 0.4
 """Standard deviation of b about what is usual."""
-TEMPERATURE = (-0.79, 0.85)
-"""Log of the factor that calibrates the scores of Glance: 1, its mean confidence."""
+ACCURACY = (-0.5, 1.1)
+"""Logit of how many answers of Glance are right, before the labelled examples have been asked: 1, the logit of its mean
+confidence."""
 PRIOR_COUNT = 6.0
 """How many left-out examples the mean confidence is worth in an estimate of the accuracy."""
 
@@ -75,7 +77,7 @@ def estimate(
     n = 1 / weight.square().sum().item() if len(weight) else 0.0
     alone = (weight * right).sum().item()
     # With more labelled examples there is less to gain, and what seems so is the error of the calibration.
-    gain = gain / math.sqrt(shots.mean().item())
+    gain = gain / shots.mean().item() ** 0.25
     hits = n * min(max(alone + gain, 0.0), 1.0) + PRIOR_COUNT * believed
     total = n + PRIOR_COUNT
     # Of few rows the share itself varies as much as that of as many examples.
@@ -122,19 +124,20 @@ def fitted_log_scale(usual: float, distance: Float[Tensor, "S K"], labels: Int[T
 
 
 def matching_log_scale(distance: Float[Tensor, "Q K"], log_share: Float[Tensor, "K"], confidence: float) -> float:
-    """b with which the mean of the largest posteriors is `confidence`, by bisection."""
-    low, high = -4.0, 10.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        mean = (log_share - math.exp(middle) * distance).softmax(1).amax(1).mean().item()
-        low, high = (middle, high) if mean < confidence else (low, middle)
-    return (low + high) / 2
+    """b with which the mean of the largest posteriors is `confidence`."""
+    return _log_scale(lambda scale: log_share - scale * distance, confidence)
 
 
-def tempered(logits: Float[Tensor, "Q K"]) -> Float[Tensor, "Q K"]:
-    """Calibrated posteriors of Glance's scores."""
-    constant, slope = TEMPERATURE
-    return (logits * math.exp(constant + slope * logits.softmax(1).amax(1).mean().item())).softmax(1)
+def usual_accuracy(logits: Float[Tensor, "Q K"]) -> float:
+    """How many answers of Glance are right where they are as confident as these."""
+    constant, slope = ACCURACY
+    confident = logits.softmax(1).amax(1).mean().clamp(1e-3, 1 - 1e-3)
+    return torch.sigmoid(constant + slope * confident.logit()).item()
+
+
+def calibrated(logits: Float[Tensor, "Q K"], accuracy: float) -> Float[Tensor, "Q K"]:
+    """Posteriors whose largest are `accuracy` in the mean, as they are where they are calibrated."""
+    return (logits * math.exp(_log_scale(lambda scale: scale * logits, accuracy))).softmax(1)
 
 
 def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[Tensor, "N K"]:
@@ -192,6 +195,16 @@ def interval_of_share(hits: float, misses: float, level: float) -> tuple[float, 
     tail = (1 - level) / 2
     low = float(betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
     return low, float(betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
+
+
+def _log_scale(logits_of: Callable[[float], Float[Tensor, "Q K"]], confidence: float) -> float:
+    """Of the scale with which the mean of the largest posteriors is `confidence`, by bisection."""
+    low, high = -10.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        mean = logits_of(math.exp(middle)).softmax(1).amax(1).mean().item()
+        low, high = (middle, high) if mean < confidence else (low, middle)
+    return (low + high) / 2
 
 
 def _loss(logits: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:

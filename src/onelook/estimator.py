@@ -144,13 +144,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         check_is_fitted(self)
         _require_share("level", level)
-        p = torch.from_numpy(self.transduction_proba_)
-        believed = p.amax(1).mean().item() if len(p) else (1 + 1 / len(self.classes_)) / 2
-        gain = believed - self._alone_believed if len(p) else 0.0
-        left_out = confidence.LeftOut(
-            self._codes[self._several], self._alone[self._several].argmin(1), self._shots, self._log_share.exp()
-        )  # fmt: skip
-        return confidence.estimate(left_out, self.classes_.tolist(), believed, gain, len(p), level)
+        n_rows, share = len(self.transduction_proba_), self._log_share.exp()
+        return self._estimate(self._believed, self._alone_believed, share, n_rows, level)
 
     def learning_curve(self, repeats: int = REPEATS, seed: int = 0) -> tuple[CurvePoint, ...]:
         """How accurate fewer of the labelled examples are at telling the others, without unlabelled rows.
@@ -174,8 +169,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         tensors |= {f"verdict.{name}": x.clone() for name, x in vars(self.verdict_).items()} if self.verdict_ else {}
         about = {
             "settings": {name: labelling.as_json(value) for name, value in self.get_params().items()},
-            "classes": labelling.as_json(self.classes_), "dtype": self._labels.dtype.str, "trust": self._trust,
-            "words": self.guard_, "columns": list(getattr(self, "feature_names_in_", [])),
+            "classes": labelling.as_json(self.classes_), "dtype": self._labels.dtype.str, "words": self.guard_,
+            "trust": self._trust, "believed": self._believed, "columns": list(getattr(self, "feature_names_in_", [])),
             "network": network,
         }  # fmt: skip
         try:
@@ -200,7 +195,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             made.verdict_ = Verdict(**verdict) if verdict else None
             made.guard_ = about["words"]
             made.network_ = about.get("network")
-            made._settle(tensors["proba"], about["trust"])
+            made._settle(tensors["proba"], about["trust"], about["believed"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{path} describes no classifier that this Onelook knows; update Onelook, or make the "
                                 f"file again.") from error  # fmt: skip
@@ -231,13 +226,28 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self._prepare(rows, marked, pool, labels)
         query = self._unlabelled()
         if not len(query):
-            self.verdict_, self.guard_ = None, "There are no unlabelled images: the labelled examples alone decide."
-            self._settle(query.new_zeros(0, len(self.classes_)), 0.0)
+            self.verdict_: Verdict | None = None
+            self.guard_ = "There are no unlabelled images: the labelled examples alone decide."
+            self._settle(query.new_zeros(0, len(self.classes_)), 0.0, (1 + 1 / len(self.classes_)) / 2)
             return self
+        alone = self._logits(query).softmax(1)
+        proba, believed = alone, alone.amax(1).mean().item()
+        logits, trust = self._answered(query)
+        if trust:
+            usual = confidence.usual_accuracy(logits)
+            # As sure as they are right, by what is usual and by the labelled examples.
+            share = self._log_shares(logits.softmax(1), trust).exp()
+            accuracy = self._estimate(usual, believed, share, len(query), 0.95).accuracy
+            proba = trust * confidence.calibrated(logits, accuracy) + (1 - trust) * alone
+            believed = trust * usual + (1 - trust) * believed
+        self._settle(proba, trust, believed)
+        return self
+
+    def _answered(self, query: Float[Tensor, "Q D"]) -> tuple[Float[Tensor, "Q K"], float]:
+        """What Glance says of the unlabelled rows, and how far that is to be trusted."""
         tasks = Tasks(self._support.float()[None], self._codes[None], query.float()[None], len(self.classes_))
         method = shipped("glance", proportions=self._proportions_in_words())
         assert isinstance(method, Glance)
-        alone = self._logits(query).softmax(1)
         trust = 1.0
         with torch.inference_mode():
             if self.guard:
@@ -248,9 +258,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 self.verdict_, self.guard_ = None, "The guard is off: the unlabelled images were used."
             if not self.guard or 0 < trust < 1:  # the guarded logits are those of a mixture
                 logits = method.trajectory(tasks)[-1]
-            together = confidence.tempered(logits[0].double()) if trust else alone
-        self._settle(trust * together + (1 - trust) * alone, trust)
-        return self
+        return logits[0].double(), trust
+
+    def _estimate(
+        self, believed: float, alone: float, share: Float[Tensor, "K"], n_rows: int, level: float
+    ) -> AccuracyEstimate:
+        """believed, alone: the accuracy with and without the unlabelled rows, as far as these themselves tell."""
+        some = self._several
+        left_out = confidence.LeftOut(self._codes[some], self._alone[some].argmin(1), self._shots, share)
+        return confidence.estimate(left_out, self.classes_.tolist(), believed, believed - alone, n_rows, level)
 
     def _prepare(self, rows: np.ndarray, marked: np.ndarray, pool: np.ndarray, labels: np.ndarray) -> None:
         """All that the labelled examples alone say."""
@@ -276,25 +292,33 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         several = self._several
         self._log_scale = confidence.fitted_log_scale(usual, self._alone[several], self._codes[several])
 
-    def _settle(self, proba: Float[Tensor, "Q K"], trust: float) -> None:
-        """What new rows are told, by the posteriors of the unlabelled ones as far as they are trusted."""
-        self._trust = trust
+    def _settle(self, proba: Float[Tensor, "Q K"], trust: float, believed: float) -> None:
+        """What new rows are told, by the posteriors of the unlabelled ones as far as they are trusted.
+
+        believed: the accuracy among these, as far as they themselves tell.
+        """
+        self._trust, self._believed = trust, believed
         self.transduction_proba_ = proba.numpy()
         self.transduction_ = self.classes_[proba.argmax(1).numpy()]
         query = self._unlabelled()
-        self._alone_believed = self._logits(query).softmax(1).amax(1).mean().item()
+        self._alone_believed = self._logits(query).softmax(1).amax(1).mean().item() if len(query) else believed
         share = trust * proba
         mass = self._shots + share.sum(0)
         if trust:
             self._weights = ops.soft_class_means(self._support[None], self._codes[None], query[None], share[None])[0]
-            if self._told.isnan().any():
-                estimated = (proba.sum(0) + 1) / (len(proba) + len(self.classes_))
-                self._log_share = (trust * estimated + (1 - trust) / len(self.classes_)).log()
+            self._log_share = self._log_shares(proba, trust)
         self._left_out = confidence.as_if_new(self._distances(self._support), self._hot, mass)
         self._pool_distances = confidence.as_if_new(self._distances(query), share, mass)
         if trust:
             believed = proba.amax(1).mean().item()
             self._log_scale = confidence.matching_log_scale(self._pool_distances, self._log_share, believed)
+
+    def _log_shares(self, proba: Float[Tensor, "Q K"], trust: float) -> Float[Tensor, "K"]:
+        """Of the proportions that one is told, or that the posteriors have as far as they are trusted."""
+        if not self._told.isnan().any():
+            return self._log_share
+        estimated = (proba.sum(0) + 1) / (len(proba) + len(self.classes_))
+        return (trust * estimated + (1 - trust) / len(self.classes_)).log()
 
     def _proportions_in_words(self) -> str:
         told = self.proportions

@@ -30,7 +30,7 @@ ones, hence the higher level.
 
 PAPER = ("paper", "curves", "bottleneck", "lines", "domains")
 """Results that have a page of their own."""
-SEVERAL = ("protocols", "practice")
+SEVERAL = ("protocols", "practice", "sizes")
 """Those whose files begin so have too."""
 
 
@@ -42,6 +42,11 @@ def paper_results() -> dict[str, list[dict[str, object]]]:
 def transductive_results() -> list[dict[str, object]]:
     """Of `onelook benchmark protocols`, all together."""
     return _all_of("protocols")
+
+
+def sizes_results() -> list[dict[str, object]]:
+    """Of the same, on tasks of many sizes."""
+    return _all_of("sizes")
 
 
 def practice_results() -> list[dict[str, object]]:
@@ -89,7 +94,7 @@ if __name__ == "__main__":
     write_atomically(ROOT / "docs" / "paper.md", paper.page(results).encode())
     pictures = plots(results)
     if records := transductive_results():
-        write_atomically(ROOT / "docs" / "transductive.md", transductive.page(records).encode())
+        write_atomically(ROOT / "docs" / "transductive.md", transductive.page(records, sizes_results()).encode())
         pictures |= transductive.plots(records)
     if records := practice_results():
         write_atomically(ROOT / "docs" / "practice.md", practice.page(records).encode())

@@ -108,3 +108,17 @@ def test_the_methods_of_the_plot_exist_and_each_has_a_colour() -> None:
 def test_nothing_measured_is_a_page_of_no_section() -> None:
     assert "\n## " not in page([])
     assert plots([]) == {}
+
+
+def test_sizes_have_a_row_for_each_cell_with_the_best_other_method() -> None:
+    cells = [*some(), *(record(method, accuracy=accuracy, n_way=20, n_total=1000, n_tasks=50)
+                        for method, accuracy in (("pt-map", 70.0), (INDUCTIVE, 80.0), ("bms", 69.5)))]  # fmt: skip
+    found = tables(page(some(), cells))["Tasks of other sizes"]
+    assert found[1:] == [
+        ["made-up, test classes, conv4-64", "5", "1", "75", "balanced", "2,000", "60.00 ± 0.50", "**+1.00 ± 0.50**",
+         "`tim`", "**+1.10 ± 1.00**"],
+        ["made-up, test classes, conv4-64", "5", "1", "75", "dirichlet:2", "2,000", "60.00 ± 0.50", "**+1.00 ± 0.50**",
+         "`tim`", "**-2.00 ± 1.00**"],
+        ["made-up, test classes, conv4-64", "20", "1", "1,000", "balanced", "50", "70.00 ± 0.50", "**+1.00 ± 0.50**",
+         "`bms`", "**+9.50 ± 1.00**"],
+    ]  # fmt: skip

@@ -37,12 +37,21 @@ features, for a task of the first column.
 Cell = Callable[[dict[str, Any], float], str]
 
 
-def page(records: Records) -> str:
-    """Markdown. records: those of `onelook benchmark protocols`, of one run or of several."""
+SIZES = f"""## Tasks of other sizes
+
+The same weights on other numbers of classes, labelled examples and queries. Each row is one cell: the difference of
+the reference to the inductive classifier (`{INDUCTIVE}`), and of the best other method to the reference; a
+difference whose interval excludes zero is bold.
+"""
+
+
+def page(records: Records, sizes: Records = ()) -> str:
+    """Markdown. records: those of `onelook benchmark protocols`, of one run or of several; sizes: those of many cells,
+    which have a row each."""
     sections = [HEAD]
     for i, own in enumerate(_groups(records), 1):
         sections.append(_section(own, f"plots/protocols-{i}.svg"))
-    return "\n".join(sections)
+    return "\n".join([*sections, *([_sizes(sizes)] if sizes else [])])
 
 
 def plots(records: Records) -> dict[str, bytes]:
@@ -91,6 +100,32 @@ def _section(records: Records, plot: str) -> str:
         parts += [f"### {shot}-shot\n", _table(own, _accuracy, cost=True) + "\n"]
         parts += [f"### {shot}-shot, harm\n", _table(own, _harm) + "\n"]
     return "\n".join(parts)
+
+
+def _sizes(records: Records) -> str:
+    cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for r in records:
+        key = (f"{r['dataset']}, {r['split']} classes, {r['backbone'].split('@')[0]}", r["n_way"], r["n_shot"],
+               r["n_total"], r["protocol"], r["n_tasks"])  # fmt: skip
+        cells.setdefault(key, []).append(r)
+    head = ["features", "ways", "shots", "queries", "protocol", "tasks", f"`{records[0]['versus']['method']}`",
+            "less the inductive", "best other", "its difference"]  # fmt: skip
+    lines = [head, ["---"] * len(head)]
+    for key, own in sorted(cells.items(), key=lambda cell: cell[0]):
+        reference = next(r for r in own if r["method"] == r["versus"]["method"])
+        gain = next(other for other in reference["against"] if other["method"] == INDUCTIVE)
+        best = max((r for r in own if r["method"] not in (INDUCTIVE, reference["method"])), key=lambda r: r["accuracy"])
+        lines.append([*(f"{part:,}" if isinstance(part, int) else part for part in key),
+                      f"{reference['accuracy']:.2f} ± {reference['ci95']:.2f}", _signed(gain),
+                      f"`{best['method']}`", _signed(best["versus"])])  # fmt: skip
+    others = ", ".join(f"`{name}`" for name in _different(r["method"] for r in records)[1:])
+    about = f"Beside it: {others}. {_made(records)}\n"
+    return "\n".join([SIZES, about, *("| " + " | ".join(line) + " |" for line in lines), ""])
+
+
+def _signed(versus: dict[str, Any]) -> str:
+    text = f"{versus['difference']:+.2f} ± {versus['ci95']:.2f}"
+    return f"**{text}**" if Interval(versus["difference"], versus["ci95"]).excludes_zero else text
 
 
 def _made(records: Records) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onelook.data.folders import SORTED_FOLDER
+from onelook.data.folders import SORTED_FOLDER, list_folder
 from onelook.data.images import Rejected
 from onelook.errors import DataError, SettingsError, UserError
 from onelook.estimator import FewShotClassifier
@@ -236,6 +236,16 @@ def test_a_folder_with_nothing_to_go_by_is_refused_before_anything_is_read(tmp_p
     good = write_files(tmp_path / "good", files)
     for text in ("half", "", "0.5", "0.2/0.3/0.5", "1/-1", "nan/1", "0/0", "inf/1"):
         assert f"one for each class (a, b), but got {text!r}" in refused(good, SettingsError, proportions=text)
+
+
+def test_a_folder_that_cannot_be_read_is_named_where_it_may_be_why_there_is_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = list_folder(write_files(tmp_path / "one", dict.fromkeys(("a/1.png", "c.png"), b"")))
+    locked = replace(found, skipped=(Rejected("b", "the folder cannot be read (permission denied)"),))
+    monkeypatch.setattr("onelook.workflows.labelling.list_folder", lambda *_, **__: locked)
+    with pytest.raises(DataError, match=r"are a \(b: the folder cannot be read \(permission denied\)\); label one"):
+        labelled(tmp_path / "one")
 
 
 def test_examples_that_all_cannot_be_read_are_said_to_be_the_reason(tmp_path: Path) -> None:

@@ -211,10 +211,13 @@ def _features(
 def _require_work(found: FolderListing) -> None:
     """Raises DataError before anything is read or downloaded."""
     source, names = found.listing.source, found.listing.class_names
+    first = f" ({shown(found.skipped[0].name)}: {found.skipped[0].reason})" if found.skipped else ""
     if len(names) < 2:
-        raise DataError(f"All labelled examples of {source} are {shown(names[0])}; label one of another class as well.")
+        raise DataError(f"All labelled examples of {source} are {shown(names[0])}{first}; label one of another class "
+                        f"as well.")  # fmt: skip
     if not found.to_label:
-        raise DataError(f"Every image of {source} is labelled already; put those to label beside the class folders.")
+        raise DataError(f"Every image of {source} is labelled already{first}; put those to label beside the class "
+                        f"folders.")  # fmt: skip
 
 
 def _require_readable(folder: Path, n_classes: int, n_to_label: int, rejected: tuple[Rejected, ...]) -> None:

@@ -1,0 +1,75 @@
+"""What raises the features: training and averaging, one option at a time.
+
+    python benchmarks/features.py --networks runs/features --json benchmarks/features.json
+
+The networks are those that the commands in benchmarks/README.md make, all in 20 epochs. Validation classes of CIFAR-FS,
+since the recipe is chosen by them, queries in Dirichlet(2) proportions. All rows meet the same tasks; in brackets the
+paired difference to the first row.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onelook.artifacts import load_backbone, save_results
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.events import finish
+from onelook.methods import Method
+from onelook.provenance import commit, machine
+from onelook.scoring import interval, paired, percent_right
+from onelook.tasks import Embeddings
+from onelook.train.recipes import build, parse_request, shipped
+from onelook.workflows import Place, features
+
+ROWS = (
+    ("plain", "none"), ("plain", "mirror"), ("plain", "crops:4"), ("plain", "mirror+crops:4"), ("rotation", "none"),
+    ("mixup", "none"), ("distilled", "none"), ("averaged", "none"), ("rotation-distilled", "none"),
+    ("rotation-distilled", "mirror"),
+)  # fmt: skip
+PROTOCOL = "dirichlet:2"
+PLACE = Place()
+
+
+def methods() -> dict[str, Method]:
+    nearest = build(parse_request("prototypical:transform=l2n"), TaskSpec())
+    return {"nearest class mean": nearest, "Glance": shipped("glance")}
+
+
+def percentages(method: Method, data: Embeddings, spec: TaskSpec, n_tasks: int) -> Tensor:
+    sampler, parts = TaskSampler(data, spec), []
+    for start in range(0, n_tasks, 50):
+        tasks = sampler.sample(range(start, start + 50))
+        with torch.inference_mode():
+            parts.append(percent_right(method(tasks.without_query_labels()).argmax(-1), tasks))
+    return torch.cat(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=Path, required=True)
+    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    first: dict[tuple[str, int], Tensor] = {}
+    records: list[dict[str, Any]] = []
+    for name, average in ROWS:
+        network, _ = load_backbone(options.networks / name / "model.safetensors")
+        data = finish(features("cifar-fs", "val", network, PLACE, average=average))
+        record: dict[str, Any] = {"experiment": f"features: {name}, averaged: {average}"}
+        for label, method in methods().items():
+            for shot in (1, 5):
+                found = percentages(method, data, TaskSpec(n_shot=shot, protocol=PROTOCOL), options.tasks)
+                to = paired(found, first.setdefault((label, shot), found))
+                record[f"{label}, {shot}-shot"] = f"{interval(found)} ({to.mean:+.2f} ± {to.ci95:.2f})"
+        records.append(record | {"split": "val", "protocol": PROTOCOL, "n_tasks": options.tasks, "seed": 0,
+                                 "commit": commit(), "machine": machine()})  # fmt: skip
+        print(record, flush=True)
+    if options.json:
+        save_results(records, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ from onelook.experiments import page as paper
 from onelook.experiments import practice_page as practice
 from onelook.experiments import protocols_page as transductive
 from onelook.experiments.plots import plots
+from tiny_images import class_image, write_files
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,13 +93,25 @@ def test_every_command_of_the_page_that_the_demo_writes_parses(line: str) -> Non
     command.make_context("demo", words)
 
 
-@pytest.mark.parametrize("code", blocks(README, "python"))
-def test_the_python_of_the_readme_runs_and_makes_what_it_says(code: str) -> None:
+def python_of_the_readme(word: str) -> str:
+    return next(code for code in blocks(README, "python") if word in code)
+
+
+def test_the_tasks_of_the_readme_have_the_answers_that_it_says() -> None:
+    code = python_of_the_readme("logits")
     names: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), names)
     said = re.search(r"logits = .*# \((\d+), (\d+), (\d+)\)", code)
     assert said
     assert tuple(names["logits"].shape) == tuple(map(int, said.groups()))
+
+
+def test_the_classifier_of_the_readme_labels_images(tmp_path: Path) -> None:
+    files = write_files(tmp_path, {f"{k}-{i}.png": class_image(k, i) for k in range(2) for i in range(4)})
+    paths, others = ([files / f"{k}-{i}.png" for k in range(2) for i in some] for some in ((0,), (1, 2, 3)))
+    known: dict[str, Any] = {"paths": paths, "names": ["left", "right"], "other_paths": others}
+    exec(compile(python_of_the_readme("ImageFeatures"), "README.md", "exec"), known)
+    assert known["classifier"].transduction_.tolist() == ["left"] * 3 + ["right"] * 3
 
 
 def leaves(group: Any, path: str = "onelook") -> list[str]:

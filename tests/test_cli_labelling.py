@@ -208,12 +208,12 @@ def test_the_accuracy_now_is_the_one_that_labelling_tells_and_more_labels_raise_
     label, suggest = (json.loads(done(command, images, "--json")) for command in ("label", "suggest"))
     now, then = suggest["expected_accuracy"], suggest["expected_accuracy_then"]
     told = {"mean": label["expected_accuracy"], "low": label["low"], "high": label["high"]}
-    assert now == pytest.approx({name: 100 * share for name, share in told.items()})
-    assert all(now[name] < then[name] for name in now if 0 < now[name] < 100)
+    assert now == pytest.approx(told)
+    assert all(now[name] < then[name] for name in now if 0 < now[name] < 1)
     assert now["mean"] < then["mean"]
-    rounded = f"{now['mean']:.0f} %, between {now['low']:.0f} and {now['high']:.0f};"
-    assert rounded in done("label", images)
-    assert f"now {now['mean']:.0f} % ({now['low']:.0f} to {now['high']:.0f});" in done("suggest", images)
+    mean, low, high = (f"{100 * now[name]:.0f}" for name in ("mean", "low", "high"))
+    assert f"{mean} %, between {low} and {high};" in done("label", images)
+    assert f"now {mean} % ({low} to {high});" in done("suggest", images)
 
 
 def test_the_doctor_names_what_is_wrong_and_says_so_where_nothing_is(images: Path) -> None:

@@ -115,9 +115,7 @@ class Assessment:
             "expected_accuracy_of_labelled_alone": one.inductive_accuracy, "n_changed": self.n_changed,
             "classes": [vars(of_class) for of_class in self.classes()], "confusion": self.confusion.tolist(),
             "learning_curve": [vars(point) for point in self.curve],
-            "with_more_labels": [
-                {"n_labels": n} | {name: value / 100 for name, value in vars(then).items()} for n, then in self.later()
-            ],
+            "with_more_labels": [{"n_labels": n} | then.shares() for n, then in self.later()],
         }  # fmt: skip
 
 

@@ -65,6 +65,10 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.mean:.0f} % ({self.low:.0f} to {self.high:.0f})"
 
+    def shares(self) -> dict[str, float]:
+        """The same from 0 to 1, as JSON has them."""
+        return {name: value / 100 for name, value in vars(self).items()}
+
 
 def suggest(
     features: Float[Tensor, "N D"], posterior: Float[Tensor, "rows K"], n: int,

@@ -185,7 +185,7 @@ def suggest(
     now, then = done.assessment.now, done.assessment.after(len(advice))
     if as_json:
         console.print_json({"suggestions": [{"path": path, "why": why} for path, why in advice],
-                            "expected_accuracy": vars(now), "expected_accuracy_then": vars(then)})  # fmt: skip
+                            "expected_accuracy": now.shares(), "expected_accuracy_then": then.shares()})  # fmt: skip
         return
     for path, why in advice:
         print(f"{shown(path)}: {why}")

@@ -186,6 +186,17 @@ def test_sets_of_classes_hold_the_true_one_as_often_as_promised(shots: int, alph
     assert np.mean(sizes) < 0.9  # or the promise were empty
 
 
+def test_sets_by_one_label_a_class_are_larger_than_the_probabilities_ask_for() -> None:
+    """Nothing has tested these there."""
+    x, y = rows(1, seed=1, noise=2.5)
+    pool, _ = rows(15, seed=2, noise=2.5)
+    made = FewShotClassifier().fit(x, y, pool)
+    sets = made.predict_set(pool, 0.2)
+    plain = confidence.cumulative_sets(torch.from_numpy(made.predict_proba(pool)), 0.8).numpy()
+    assert sets[plain].all()
+    assert plain.sum() < sets.sum() < sets.size
+
+
 def p_values_by_hand(x: np.ndarray, rows: np.ndarray, labels: np.ndarray, n_way: int) -> list[float]:
     """Of one row, by leaving out each row of the labelled ones and it in turn."""
     p = []

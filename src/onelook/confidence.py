@@ -30,6 +30,9 @@ LOG_SCALE_SPREAD = 0.4
 ACCURACY = (-0.5, 1.1)
 """Logit of how many answers of Glance are right, before the labelled examples have been asked: 1, the logit of its mean
 confidence."""
+CAUTION = 1.5
+"""Divides the scores behind sets of classes where nothing has tested the calibration: features that hardly tell the
+classes are believed too much there, and others pay with larger sets."""
 PRIOR_COUNT = 6.0
 """How many left-out examples the mean confidence is worth in an estimate of the accuracy."""
 

@@ -109,15 +109,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Full conformal prediction by the labelled examples left out; the most probable class always belongs. Where
         these are fewer than 1 / alpha - 1, which could rule out nothing, the most probable classes until their
-        probabilities add up to 1 - alpha: there the promise rests on the calibration.
+        probabilities add up to 1 - alpha: there the promise rests on the calibration, which is taken with caution.
         """
         _require_share("alpha", alpha)
         x = self._embedded(X)
-        p = self._logits(x).softmax(1)
+        logits = self._logits(x)
         if self._several.sum() + 1 < 1 / alpha:
-            return confidence.cumulative_sets(p, 1 - alpha).numpy()
+            return confidence.cumulative_sets((logits / confidence.CAUTION).softmax(1), 1 - alpha).numpy()
         p_values = confidence.conformal_p_values(x, self._support, self._codes, len(self.classes_))
-        best = torch.zeros_like(p, dtype=torch.bool).scatter(1, p.argmax(1, keepdim=True), True)
+        best = torch.zeros_like(logits, dtype=torch.bool).scatter(1, logits.argmax(1, keepdim=True), True)
         return ((p_values > alpha) | best).numpy()
 
     def unknown_score(self, X: Any) -> np.ndarray:

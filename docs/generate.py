@@ -32,6 +32,8 @@ PAPER = ("paper", "curves", "bottleneck", "lines", "domains")
 """Results that have a page of their own."""
 SEVERAL = ("protocols", "practice", "sizes")
 """Those whose files begin so have too."""
+ABLATION = ROOT / "benchmarks" / "ablation.json"
+"""On the page of transductive methods."""
 
 
 def paper_results() -> dict[str, list[dict[str, object]]]:
@@ -44,9 +46,9 @@ def transductive_results() -> list[dict[str, object]]:
     return _all_of("protocols")
 
 
-def sizes_results() -> list[dict[str, object]]:
-    """Of the same, on tasks of many sizes."""
-    return _all_of("sizes")
+def transductive_page(records: list[dict[str, object]]) -> str:
+    """With the same methods on tasks of many sizes, and what the parts of Glance are worth."""
+    return transductive.page(records, _all_of("sizes"), load_results(ABLATION) if ABLATION.exists() else [])
 
 
 def practice_results() -> list[dict[str, object]]:
@@ -61,7 +63,7 @@ def _all_of(stem: str) -> list[dict[str, object]]:
 def page() -> str:
     sections = [HEAD]
     for path in sorted((ROOT / "benchmarks").glob("*.json")):
-        if path.stem in PAPER or path.stem.startswith(SEVERAL):
+        if path.stem in PAPER or path.stem.startswith(SEVERAL) or path == ABLATION:
             continue
         records = json.loads(path.read_text())
         title = path.stem
@@ -94,7 +96,7 @@ if __name__ == "__main__":
     write_atomically(ROOT / "docs" / "paper.md", paper.page(results).encode())
     pictures = plots(results)
     if records := transductive_results():
-        write_atomically(ROOT / "docs" / "transductive.md", transductive.page(records, sizes_results()).encode())
+        write_atomically(ROOT / "docs" / "transductive.md", transductive_page(records).encode())
         pictures |= transductive.plots(records)
     if records := practice_results():
         write_atomically(ROOT / "docs" / "practice.md", practice.page(records).encode())

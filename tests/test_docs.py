@@ -176,7 +176,7 @@ def test_the_page_of_transductive_methods_and_its_plots_are_what_the_result_file
     if not results:
         assert not written.exists()
         return
-    assert written.read_text() == transductive.page(results, namespace["sizes_results"]()), "run `make docs`"
+    assert written.read_text() == namespace["transductive_page"](results), "run `make docs`"
     for name, svg in transductive.plots(results).items():
         assert (ROOT / "docs" / "plots" / f"{name}.svg").read_bytes() == svg, "run `make docs`"
 

@@ -122,3 +122,14 @@ def test_sizes_have_a_row_for_each_cell_with_the_best_other_method() -> None:
         ["made-up, test classes, conv4-64", "20", "1", "1,000", "balanced", "50", "70.00 ± 0.50", "**+1.00 ± 0.50**",
          "`bms`", "**+9.50 ± 1.00**"],
     ]  # fmt: skip
+
+
+def test_the_parts_of_a_method_are_told_by_their_differences_to_the_row_that_they_are_compared_with() -> None:
+    parts = [record("pt-map"), record("less", accuracy=58.0), record("as much", accuracy=60.5)]
+    trained = [record(name, accuracy=accuracy, versus={"method": "first", "difference": accuracy - 50, "ci95": 1.0})
+               for name, accuracy in (("first", 50.0), ("second", 49.5))]  # fmt: skip
+    found = tables(page(some(), ablation=[*parts, *trained]))
+    assert found["What each part of Glance is worth / 1-shot, part by part"] == [
+        ["method", "balanced"], ["`pt-map`", "60.00 ± 0.50"], ["`less`", "**-2.00 ± 1.00**"],
+        ["`as much`", "+0.50 ± 1.00"], ["`first`", "50.00 ± 0.50"], ["`second`", "-0.50 ± 1.00"],
+    ]  # fmt: skip

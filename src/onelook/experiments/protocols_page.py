@@ -45,13 +45,23 @@ difference whose interval excludes zero is bold.
 """
 
 
-def page(records: Records, sizes: Records = ()) -> str:
+ABLATION = """## What each part of Glance is worth
+
+The first row, and the first of those that were trained for this table, are accuracies; the others are paired
+differences to the one above them, bold where the interval excludes zero. The rows of the weights that ship lack
+something or are told something; the trained ones are short trainings on the training classes alone, which differ in the
+tasks that they meet.
+"""
+
+
+def page(records: Records, sizes: Records = (), ablation: Records = ()) -> str:
     """Markdown. records: those of `onelook benchmark protocols`, of one run or of several; sizes: those of many cells,
-    which have a row each."""
+    which have a row each; ablation: those of benchmarks/ablation.py."""
     sections = [HEAD]
     for i, own in enumerate(_groups(records), 1):
         sections.append(_section(own, f"plots/protocols-{i}.svg"))
-    return "\n".join([*sections, *([_sizes(sizes)] if sizes else [])])
+    sections += [_sizes(sizes)] if sizes else []
+    return "\n".join([*sections, *([_ablation(ablation)] if ablation else [])])
 
 
 def plots(records: Records) -> dict[str, bytes]:
@@ -121,6 +131,23 @@ def _sizes(records: Records) -> str:
     others = ", ".join(f"`{name}`" for name in _different(r["method"] for r in records)[1:])
     about = f"Beside it: {others}. {_made(records)}\n"
     return "\n".join([SIZES, about, *("| " + " | ".join(line) + " |" for line in lines), ""])
+
+
+def _ablation(records: Records) -> str:
+    one = records[0]
+    about = f"{one['dataset']}, {one['split']} classes, features of {one['backbone']}, {one['n_tasks']:,} tasks a column."
+    parts = [ABLATION, f"{about} {_made(records)}\n"]
+    for shot in sorted({r["n_shot"] for r in records}):
+        own = [r for r in records if r["n_shot"] == shot]
+        parts += [f"### {shot}-shot, part by part\n", _table(own, _worth) + "\n"]
+    return "\n".join(parts)
+
+
+def _worth(record: dict[str, Any], best: float) -> str:
+    del best
+    if record["method"] == record["versus"]["method"]:
+        return f"{record['accuracy']:.2f} ± {record['ci95']:.2f}"
+    return _signed(record["versus"])
 
 
 def _signed(versus: dict[str, Any]) -> str:

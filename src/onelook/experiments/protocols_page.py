@@ -135,8 +135,10 @@ def _sizes(records: Records) -> str:
 
 def _ablation(records: Records) -> str:
     one = records[0]
-    about = f"{one['dataset']}, {one['split']} classes, features of {one['backbone']}, {one['n_tasks']:,} tasks a column."
-    parts = [ABLATION, f"{about} {_made(records)}\n"]
+    about = (
+        f"{one['dataset']}, {one['split']} classes, features of {one['backbone']}, {one['n_tasks']:,} tasks a column"
+    )
+    parts = [ABLATION, f"{about}. {_made(records)}\n"]
     for shot in sorted({r["n_shot"] for r in records}):
         own = [r for r in records if r["n_shot"] == shot]
         parts += [f"### {shot}-shot, part by part\n", _table(own, _worth) + "\n"]

@@ -79,6 +79,15 @@ def test_of_two_groups_alike_the_one_in_doubt_comes_first() -> None:
         assert int(of[chosen(x, p, 1)[0]]) == doubtful
 
 
+def test_with_more_labels_doubt_outweighs_numbers() -> None:
+    """By one label a class the larger group comes first, by four the one in doubt."""
+    x, of = clusters((20, 12))
+    p = torch.where((of == 1).unsqueeze(1), torch.tensor([0.6, 0.4]), torch.tensor([0.99, 0.01]))
+    elsewhere = torch.eye(16)[10:].repeat(2, 1)
+    assert int(of[chosen(x, p, 1, labelled=elsewhere[:2])[0]]) == 0
+    assert int(of[chosen(x, p, 1, labelled=elsewhere[:8])[0]]) == 1
+
+
 def test_a_single_odd_image_in_doubt_does_not_come_before_a_group() -> None:
     x, of = clusters((15, 1))
     p = torch.where((of == 1).unsqueeze(1), torch.tensor([0.5, 0.5]), torch.tensor([0.9, 0.1]))

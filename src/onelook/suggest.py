@@ -2,11 +2,11 @@
 
 A batch covers the pool, and most of all the doubt in it. An image that is labelled is taken to settle those that look
 like it, so that the worth of the set B of labelled images is
-    f(B) = sum_j (1 + h_j / 2) max_{i in B} s_ij,   s_ij = exp(-|x_i - x_j|^2 / r),
-h_j being the entropy of the posterior of image j (0 … 1), x features of length 1 and r the middle squared distance
-from an image to its tenth neighbour. f is facility location, weighted by doubt: monotone and submodular, so that
-choosing the image of the largest gain, one after the other, comes within 1 - 1/e of the best batch (Nemhauser, Wolsey
-and Fisher 1978).
+    f(B) = sum_j (1 + n^2 d_j / 2) max_{i in B} s_ij,   s_ij = exp(-|x_i - x_j|^2 / r),
+d_j being the doubt about image j, 1 less the margin between its two most probable classes, n the labelled images a
+class, x features of length 1 and r the middle squared distance from an image to its tenth neighbour. f is facility
+location, weighted by doubt: monotone and submodular, so that choosing the image of the largest gain, one after the
+other, comes within 1 - 1/e of the best batch (Nemhauser, Wolsey and Fisher 1978).
 
 * Density: an image that looks like many doubtful ones gains most. With few labels nearly all images are doubtful and
   the choice is of typical ones, as is right then (Hacohen et al., ICML 2022, arXiv:2202.02794, who also show that
@@ -14,8 +14,8 @@ and Fisher 1978).
 * Diversity: what a chosen or labelled image covers gains nothing a second time. So classes with one example, whose
   images are far from all that is labelled, come first (Sener and Savarese, ICLR 2018, arXiv:1708.00489).
 * Doubt about something that no other image resembles (an outlier) gains little: its s is small for all but itself.
-* The 1 is the guard. Without it the labelled images become ever more those at the borders, their means are no longer
-  those of the classes, and with Glance on CIFAR-FS the choice did worse than chance from the fourth batch on.
+* The 1 is the guard. Doubt by few labels says little, and images at the borders have other means than the classes; so
+  it begins as half of what an image counts for, and grows as labels come in.
 
 The rule was chosen on validation data (benchmarks/suggest.py, docs/log.md).
 """
@@ -32,7 +32,7 @@ from onelook import ops
 from onelook.errors import DataError, SettingsError
 
 DOUBT = 0.5
-"""How much more an image counts of which nothing is known than one that is certain."""
+"""How much more an image counts between two classes than one that is certain, by one labelled image a class."""
 NEIGHBOURS = 10
 """The distance to this neighbour says how far a label reaches."""
 LARGEST_POOL = 10_000
@@ -87,7 +87,8 @@ def suggest(
     with torch.no_grad():
         x, p = ops.normalise(features[rows].float()).cpu(), posterior[rows].float().cpu()
         known = x[:0] if labelled is None else ops.normalise(labelled.float()).cpu()
-        chosen, n_covered = _cover(x, known, 1 + DOUBT * _doubt(p), n)
+        a_class = max(len(known) / p.shape[1], 1)
+        chosen, n_covered = _cover(x, known, 1 + DOUBT * a_class**2 * _doubt(p), n)
     names = class_names or [f"class {k}" for k in range(posterior.shape[1])]
     return tuple(
         Suggestion(int(rows[i]), _why(p[i], resembling, names)) for i, resembling in zip(chosen, n_covered, strict=True)
@@ -144,9 +145,9 @@ def _check(
 
 
 def _doubt(posterior: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
-    """Entropy in units of not knowing anything, 0 … 1."""
-    entropy: Tensor = -torch.special.xlogy(posterior, posterior).sum(1)
-    return entropy / math.log(max(posterior.shape[1], 2))
+    """1 less the margin between the two most probable classes, 0 … 1."""
+    best = posterior.topk(min(2, posterior.shape[1]), 1).values
+    return 1 - best[:, 0] + best[:, 1:].sum(1)
 
 
 def _cover(

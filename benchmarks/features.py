@@ -26,8 +26,7 @@ from onelook.workflows import Place, features
 
 ROWS = (
     ("plain", "none"), ("plain", "mirror"), ("plain", "crops:4"), ("plain", "mirror+crops:4"), ("rotation", "none"),
-    ("mixup", "none"), ("distilled", "none"), ("averaged", "none"), ("rotation-distilled", "none"),
-    ("rotation-distilled", "mirror"),
+    ("rotation", "mirror"), ("mixup", "none"), ("distilled", "none"), ("averaged", "none"),
 )  # fmt: skip
 PROTOCOL = "dirichlet:2"
 PLACE = Place()

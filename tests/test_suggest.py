@@ -156,7 +156,7 @@ def test_an_estimate_follows_the_confidence_and_the_factor_by_which_labels_grow(
     sure, unsure = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.6, 0.4]])
     assert expected_accuracy(sure, 5).mean > expected_accuracy(unsure, 5).mean
     assert expected_accuracy(sure, 5, 10) == expected_accuracy(sure, 10, 20)
-    assert str(expected_accuracy(sure, 5)) == "89 % (79 to 95)"
+    assert str(expected_accuracy(sure, 5)) == "90 % (80 to 97)"
     assert expected_accuracy(torch.tensor([[1.0, 0.0]]), 5).high < 100
 
 

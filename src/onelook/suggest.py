@@ -37,7 +37,7 @@ NEIGHBOURS = 10
 """The distance to this neighbour says how far a label reaches."""
 LARGEST_POOL = 10_000
 """Images that are looked at; of a larger pool a random part, drawn by the seed. Their similarities take 400 MB."""
-LOGIT = {"low": (-0.89, 0.36), "mean": (-0.08, 0.48), "high": (0.83, 0.92)}
+LOGIT = {"low": (-0.81, 0.48), "mean": (0.05, 0.67), "high": (1.31, 1.49)}
 """The 2.5 %, 50 % and 97.5 % quantiles of logit(accuracy) - logit(mean confidence): a constant, and a slope by the
 logarithm of the factor by which the labels grow. Fitted by benchmarks/suggest.py."""
 NEARLY_SURE, UNSURE = 0.9, 0.6
@@ -100,7 +100,7 @@ def expected_accuracy(posterior: Float[Tensor, "N K"], n_labelled: int, n_more: 
 
     No label is checked for it. It takes Glance at its word, the mean of its largest probabilities, and corrects that by
     what became of such words for simulated users on validation data: the median, and an interval that held 95 of 100
-    of them. Of users of a data set that had no part in the fit it held 78 to 95 (docs/log.md), so that with images of
+    of them. Of users of a data set that had no part in the fit it held 83 to 97 (docs/log.md), so that with images of
     another kind it may be too narrow. It is about images whose class is among those that have labels.
     Raises DataError for an empty pool, SettingsError for counts that are none.
     """

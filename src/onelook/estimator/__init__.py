@@ -13,17 +13,15 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor
 
 from onelook import artifacts, confidence, labelling, ops
-from onelook.artifacts import Artifact
 from onelook.confidence import AccuracyEstimate as AccuracyEstimate
 from onelook.errors import ArtifactError, SettingsError
+from onelook.estimator import kept
+from onelook.estimator.sphere import sphere_of
 from onelook.learning_curve import REPEATS, CurvePoint, learning_curve
 from onelook.methods import Glance
 from onelook.methods.guard import Verdict
 from onelook.tasks import Tasks
 from onelook.train.recipes import shipped
-
-FEW_DIMENSIONS = 32
-"""Rows shorter than this are a table, in which lengths and the origin mean something else than in features."""
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -163,18 +161,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         Raises StorageError, and SettingsError for labels that are neither words nor numbers.
         """
         check_is_fitted(self)
-        tensors = {name: torch.from_numpy(getattr(self, "_" + name)) for name in ("rows", "marked", "pool")}
-        tensors |= {"codes": self._codes, "proba": torch.from_numpy(self.transduction_proba_)}
-        # Copies, as two of them may be one and the same.
-        tensors |= {f"verdict.{name}": x.clone() for name, x in vars(self.verdict_).items()} if self.verdict_ else {}
-        about = {
-            "settings": {name: labelling.as_json(value) for name, value in self.get_params().items()},
-            "classes": labelling.as_json(self.classes_), "dtype": self._labels.dtype.str, "words": self.guard_,
-            "trust": self._trust, "believed": self._believed, "columns": list(getattr(self, "feature_names_in_", [])),
-            "network": network,
-        }  # fmt: skip
         try:
-            artifacts.save(Artifact("classifier", tensors, about), Path(path))
+            artifacts.save(kept.artifact(self, network), Path(path))
         except TypeError as error:  # of JSON
             raise SettingsError(f"A file holds labels and settings that are words or numbers, but {error}.") from error
 
@@ -183,23 +171,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """What `save` wrote. Raises ArtifactError."""
         file = artifacts.load(Path(path), "classifier")
         try:
-            about, tensors = file.about, file.tensors
-            made = cls(**{name: labelling.from_json(value) for name, value in about["settings"].items()})
-            made.n_features_in_ = tensors["rows"].shape[1]
-            if about["columns"]:
-                made.feature_names_in_ = np.array(about["columns"], dtype=object)
-            labels = np.array(labelling.from_json(about["classes"]), dtype=about["dtype"])[tensors["codes"].numpy()]
-            rows, marked, pool = (tensors[name].numpy() for name in ("rows", "marked", "pool"))
-            made._prepare(rows, marked, pool, labels)
-            verdict = {name[8:]: x for name, x in tensors.items() if name.startswith("verdict.")}
-            made.verdict_ = Verdict(**verdict) if verdict else None
-            made.guard_ = about["words"]
-            made.network_ = about.get("network")
-            made._settle(tensors["proba"], about["trust"], about["believed"])
+            return kept.restored(cls, file)  # type: ignore[no-any-return]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ArtifactError(f"{path} describes no classifier that this Onelook knows; update Onelook, or make the "
                                 f"file again.") from error  # fmt: skip
-        return made
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "transduction_proba_")
@@ -279,8 +254,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                                 f"{len(self.classes_)} class{'' if len(self.classes_) == 1 else 'es'}.")  # fmt: skip
         self._rows, self._marked, self._pool, self._labels = rows, marked, pool, labels
         self._codes = torch.from_numpy(codes.astype(np.int64))
-        self._place()
-        self._support = self._mapped(rows)
+        self._sphere = sphere_of(rows, self.features)
+        self._support = self._sphere(rows)
         self._weights = ops.class_means(self._support[None], self._codes[None], len(self.classes_))[0]
         self._shots = self._codes.bincount().double()
         self._several = self._shots[self._codes] > 1
@@ -324,27 +299,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         told = self.proportions
         return told if isinstance(told, str) else "/".join(map(repr, self._told.tolist()))
 
-    def _place(self) -> None:
-        """What a table is measured from and by, by its labelled rows alone, so that it does not change with others."""
-        if self.features not in ("auto", "network", "table"):
-            raise SettingsError(f"features is auto, network or table, but got {self.features!r}.")
-        few = self._rows.shape[1] < FEW_DIMENSIONS
-        self._is_table = self.features == "table" or (self.features == "auto" and few)
-        self._centre = self._rows.mean(0)
-        self._spread = math.sqrt(np.square(self._rows - self._centre).sum(1).mean()) or 1.0
-
-    def _mapped(self, rows: np.ndarray) -> Float[Tensor, "N D"]:
-        """Rows of length 1. Those of a table are laid on a sphere that is wide enough to be nearly flat there."""
-        if self._is_table:
-            rows = np.hstack([(rows - self._centre) / self._spread, np.full((len(rows), 1), 2.0)])
-        return ops.normalise(torch.tensor(rows))
-
     def _unlabelled(self) -> Float[Tensor, "Q D"]:
-        return self._mapped(np.concatenate([self._marked, self._pool]))
+        return self._sphere(np.concatenate([self._marked, self._pool]))
 
     def _embedded(self, X: Any) -> Float[Tensor, "N D"]:
         check_is_fitted(self)
-        return self._mapped(validate_data(self, X, reset=False, dtype=np.float64))
+        return self._sphere(validate_data(self, X, reset=False, dtype=np.float64))
 
     def _logits(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
         return self._log_share - math.exp(self._log_scale) * self._distances(x)

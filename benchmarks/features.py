@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from onelook.artifacts import load_backbone, save_results
@@ -19,8 +18,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
 from onelook.methods import Method
 from onelook.provenance import commit, machine
-from onelook.scoring import interval, paired, percent_right
-from onelook.tasks import Embeddings
+from onelook.scoring import interval, paired, task_accuracies
 from onelook.train.recipes import build, parse_request, shipped
 from onelook.workflows import Place, features
 
@@ -37,15 +35,6 @@ def methods() -> dict[str, Method]:
     return {"nearest class mean": nearest, "Glance": shipped("glance")}
 
 
-def percentages(method: Method, data: Embeddings, spec: TaskSpec, n_tasks: int) -> Tensor:
-    sampler, parts = TaskSampler(data, spec), []
-    for start in range(0, n_tasks, 50):
-        tasks = sampler.sample(range(start, start + 50))
-        with torch.inference_mode():
-            parts.append(percent_right(method(tasks.without_query_labels()).argmax(-1), tasks))
-    return torch.cat(parts)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=Path, required=True)
@@ -60,7 +49,8 @@ def main() -> None:
         record: dict[str, Any] = {"experiment": f"features: {name}, averaged: {average}"}
         for label, method in methods().items():
             for shot in (1, 5):
-                found = percentages(method, data, TaskSpec(n_shot=shot, protocol=PROTOCOL), options.tasks)
+                sampler = TaskSampler(data, TaskSpec(n_shot=shot, protocol=PROTOCOL))
+                found = finish(task_accuracies(method, sampler, options.tasks))
                 to = paired(found, first.setdefault((label, shot), found))
                 record[f"{label}, {shot}-shot"] = f"{interval(found)} ({to.mean:+.2f} ± {to.ci95:.2f})"
         records.append(record | {"split": "val", "protocol": PROTOCOL, "n_tasks": options.tasks, "seed": 0,

@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from label_reports import Page, assessed, jpeg, report
+from label_reports import assessed, jpeg, report
 from onelook import labelled_page
 from onelook.data.images import Rejected
 from onelook.errors import DataError
 from onelook.labelled_page import LabelReport, plane, render, thumbnail, write
 from onelook.suggest import Suggestion
+from read_page import Page
 
 HOSTILE = ("<script>alert(1)</script>.png", "a & \"b\" 'c'.jpg", "two\nlines.png", "🦊 ألف.png",
            "</style></script><b>.png", "{{ 7 * 7 }}{% raw %}.png", "javascript:alert(1)")  # fmt: skip

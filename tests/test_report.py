@@ -5,7 +5,6 @@ import io
 import itertools
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +16,10 @@ from PIL import Image
 
 from onelook.errors import DataError
 from onelook.report import Curve, Report, TaskPicture, render, write
+from read_page import Page
 
-VOID = {"meta", "br", "img", "hr", "input", "link"}
 X = tuple(range(20))
 HOSTILE = ("<script>alert(1)</script>", "A & B", "\"quoted\" 'names'", "ألف", "</style><b>")
-
-
-class Page(HTMLParser):
-    """Checks that tags balance, and collects attributes and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {key: value or "" for key, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert [tag] == self.open[-1:], f"</{tag}> closes nothing"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open and "script" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", "".join(self.words))
-
-    def with_class(self, *names: str) -> list[dict[str, str]]:
-        return [a for _, a in self.elements if set(names) <= set(a.get("class", "").split())]
 
 
 def record(**changes: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ few lines share their hash by chance, by the colours of a thumbnail as well.
 import hashlib
 import io
 import json
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageOps
 
 from onelook.data.folders import TO_LABEL, is_unlabelled, shown
-from onelook.data.images import FORMATS, Reading, Rejected, decode, in_parallel, reason_of
+from onelook.data.images import FORMATS, Reading, Rejected, decode, each_image
 from onelook.data.listing import Listing
 
 BITS = 128
@@ -165,18 +164,7 @@ class _Look:
 
 def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
     """Read every image once and say what is wrong. Labels are as in Embeddings: TO_LABEL where there is none."""
-
-    def read(name: str) -> _Look | Rejected:
-        try:
-            return _look(listing.read(name))
-        except Exception as error:  # what Pillow raises on damaged bytes has no common base
-            return Rejected(name, reason_of(error))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # A warning about a bomb must not pass as a picture.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = yield from in_parallel(read, listing.names, "examining images")
+    results = yield from each_image(listing, _look, "examining images")
     unreadable = tuple(r for r in results if isinstance(r, Rejected))
     yield from unreadable
     found = [(i, r) for i, r in enumerate(results) if not isinstance(r, Rejected)]

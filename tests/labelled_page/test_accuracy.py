@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from label_reports import Page, assessed, report
+from label_reports import assessed, report
 from onelook.assessment import Assessment
 from onelook.confidence import AccuracyEstimate
 from onelook.labelled_page import render
 from onelook.labelled_page.accuracy import BOTTOM, LEFT, MOST_OPEN, NARROWEST, RIGHT, TOP, WIDTH, curve
 from onelook.learning_curve import CurvePoint
+from read_page import Page
 
 MIXED = [[2, 1, 0], [0, 0, 0], [3, 0, 1]]
 

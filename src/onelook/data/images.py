@@ -88,18 +88,10 @@ def load_any(
 ) -> Generator[Reading, None, ImageSet]:
     """`load`, content with no image at all."""
 
-    def read(name: str) -> tuple[bytes, np.ndarray] | Rejected:
-        try:
-            content = listing.read(name)
-            return hashlib.sha256(content).digest(), decode(content, size, channels, framing)
-        except Exception as error:  # what Pillow raises on damaged bytes has no common base
-            return Rejected(name, reason_of(error))
+    def read(content: bytes) -> tuple[bytes, np.ndarray]:
+        return hashlib.sha256(content).digest(), decode(content, size, channels, framing)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # A warning about a bomb must not pass as a picture.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        results = yield from in_parallel(read, listing.names, "reading images")
+    results = yield from each_image(listing, read, "reading images")
     good = [(i, r) for i, r in enumerate(results) if not isinstance(r, Rejected)]
     rejected = tuple(r for r in results if isinstance(r, Rejected))
     yield from rejected
@@ -115,6 +107,24 @@ def load_any(
         rejected=rejected,
         framing=framing,
     )
+
+
+def each_image(
+    listing: Listing, look: Callable[[bytes], Result], words: str
+) -> Generator[Progress, None, list[Result | Rejected]]:
+    """What `look` makes of the content of each image, in parallel, or why it makes nothing of it."""
+
+    def read(name: str) -> Result | Rejected:
+        try:
+            return look(listing.read(name))
+        except Exception as error:  # what Pillow raises on damaged bytes has no common base
+            return Rejected(name, reason_of(error))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # A warning about a bomb must not pass as a picture.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return (yield from in_parallel(read, listing.names, words))
 
 
 def fingerprint(listing: Listing) -> Generator[Progress, None, list[bytes | None]]:

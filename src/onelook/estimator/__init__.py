@@ -203,19 +203,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if not len(query):
             self.verdict_: Verdict | None = None
             self.guard_ = "There are no unlabelled images: the labelled examples alone decide."
-            self._settle(query.new_zeros(0, len(self.classes_)), 0.0, (1 + 1 / len(self.classes_)) / 2)
+            unknown = (1 + 1 / len(self.classes_)) / 2
+            self._settle(query.new_zeros(0, len(self.classes_)), 0.0, unknown, unknown)
             return self
         alone = self._logits(query).softmax(1)
-        proba, believed = alone, alone.amax(1).mean().item()
+        proba, believed = alone, (alone_believed := alone.amax(1).mean().item())
         logits, trust = self._answered(query)
         if trust:
             usual = confidence.usual_accuracy(logits)
             # As sure as they are right, by what is usual and by the labelled examples.
             share = self._log_shares(logits.softmax(1), trust).exp()
-            accuracy = self._estimate(usual, believed, share, len(query), 0.95).accuracy
+            accuracy = self._estimate(usual, alone_believed, share, len(query), 0.95).accuracy
             proba = trust * confidence.calibrated(logits, accuracy) + (1 - trust) * alone
-            believed = trust * usual + (1 - trust) * believed
-        self._settle(proba, trust, believed)
+            believed = trust * usual + (1 - trust) * alone_believed
+        self._settle(proba, trust, believed, alone_believed)
         return self
 
     def _answered(self, query: Float[Tensor, "Q D"]) -> tuple[Float[Tensor, "Q K"], float]:
@@ -267,16 +268,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         several = self._several
         self._log_scale = confidence.fitted_log_scale(usual, self._alone[several], self._codes[several])
 
-    def _settle(self, proba: Float[Tensor, "Q K"], trust: float, believed: float) -> None:
+    def _settle(self, proba: Float[Tensor, "Q K"], trust: float, believed: float, alone_believed: float) -> None:
         """What new rows are told, by the posteriors of the unlabelled ones as far as they are trusted.
 
-        believed: the accuracy among these, as far as they themselves tell.
+        believed: the accuracy among these, as far as they themselves tell; alone_believed: without them.
         """
-        self._trust, self._believed = trust, believed
+        self._trust, self._believed, self._alone_believed = trust, believed, alone_believed
         self.transduction_proba_ = proba.numpy()
         self.transduction_ = self.classes_[proba.argmax(1).numpy()]
         query = self._unlabelled()
-        self._alone_believed = self._logits(query).softmax(1).amax(1).mean().item() if len(query) else believed
         share = trust * proba
         mass = self._shots + share.sum(0)
         if trust:

@@ -20,8 +20,8 @@ def artifact(made: Any, network: dict[str, str] | None) -> Artifact:
     about = {
         "settings": {name: labelling.as_json(value) for name, value in made.get_params().items()},
         "classes": labelling.as_json(made.classes_), "dtype": made._labels.dtype.str, "words": made.guard_,
-        "trust": made._trust, "believed": made._believed, "columns": list(getattr(made, "feature_names_in_", [])),
-        "network": network,
+        "trust": made._trust, "believed": made._believed, "alone_believed": made._alone_believed,
+        "columns": list(getattr(made, "feature_names_in_", [])), "network": network,
     }  # fmt: skip
     return Artifact("classifier", tensors, about)
 
@@ -40,5 +40,5 @@ def restored(kind: Any, file: Artifact) -> Any:
     made.verdict_ = Verdict(**verdict) if verdict else None
     made.guard_ = about["words"]
     made.network_ = about.get("network")
-    made._settle(tensors["proba"], about["trust"], about["believed"])
+    made._settle(tensors["proba"], about["trust"], about["believed"], about["alone_believed"])
     return made

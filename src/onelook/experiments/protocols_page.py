@@ -126,11 +126,11 @@ def _sizes(records: Records) -> str:
         gain = next(other for other in reference["against"] if other["method"] == INDUCTIVE)
         best = max((r for r in own if r["method"] not in (INDUCTIVE, reference["method"])), key=lambda r: r["accuracy"])
         lines.append([*(f"{part:,}" if isinstance(part, int) else part for part in key),
-                      f"{reference['accuracy']:.2f} ± {reference['ci95']:.2f}", _signed(gain),
+                      _plain(reference), _signed(gain),
                       f"`{best['method']}`", _signed(best["versus"])])  # fmt: skip
     others = ", ".join(f"`{name}`" for name in _different(r["method"] for r in records)[1:])
     about = f"Beside it: {others}. {_made(records)}\n"
-    return "\n".join([SIZES, about, *("| " + " | ".join(line) + " |" for line in lines), ""])
+    return "\n".join([SIZES, about, _markdown(lines), ""])
 
 
 def _ablation(records: Records) -> str:
@@ -148,8 +148,12 @@ def _ablation(records: Records) -> str:
 def _worth(record: dict[str, Any], best: float) -> str:
     del best
     if record["method"] == record["versus"]["method"]:
-        return f"{record['accuracy']:.2f} ± {record['ci95']:.2f}"
+        return _plain(record)
     return _signed(record["versus"])
+
+
+def _plain(record: dict[str, Any]) -> str:
+    return f"{record['accuracy']:.2f} ± {record['ci95']:.2f}"
 
 
 def _signed(versus: dict[str, Any]) -> str:
@@ -175,11 +179,15 @@ def _table(records: Records, cell: Cell, cost: bool = False) -> str:
         if cost:
             cells.append(next(f"{r['milliseconds']:.1f}" for r in own if r is not None))
         lines.append([f"`{method}`", *cells])
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _accuracy(record: dict[str, Any], best: float) -> str:
-    text = f"{record['accuracy']:.2f} ± {record['ci95']:.2f}"
+    text = _plain(record)
     versus = Interval(record["versus"]["difference"], record["versus"]["ci95"])
     mark = "" if not versus.excludes_zero else " ▲" if versus.mean > 0 else " ▼"
     return (f"**{text}**" if record["accuracy"] == best else text) + mark

@@ -17,17 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from onelook.artifacts import load_backbone, load_method, save_results
+from onelook.artifacts import load_backbone, load_method, load_shipped, save_results
+from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
+from onelook.machine import Place, commit, machine
 from onelook.methods import Glance
-from onelook.provenance import commit, machine
 from onelook.scoring import interval, paired, percent_right
 from onelook.tasks import Embeddings, Tasks
-from onelook.train import MixedConfig, MixedTraining, train
-from onelook.train.mixed import proportions
-from onelook.train.recipes import build, parse_request, ready, shipped
-from onelook.workflows import N_VIEWS, Place, features
+from onelook.train.loop import train
+from onelook.train.mixed import MixedConfig, MixedTraining, proportions
+from onelook.train.recipes import build, parse_request, ready
 
 PROTOCOLS = ("balanced", "dirichlet:2", "dirichlet:0.5", "present:2")
 SHOTS = (1, 5)
@@ -101,13 +101,24 @@ def measured(rows: Iterator[tuple[str, Answer]], test: Embeddings, n_tasks: int,
             first = next(iter(whole))
             for name, values in whole.items():
                 one, to = interval(values), paired(values, whole[first])
-                records.append({
-                    **about, "method": name, "n_way": 5, "n_shot": shot, "n_query": 15, "protocol": protocol,
-                    "n_tasks": n_tasks, "seed": spec.seed, "tasks": sampler.digest(n_tasks),
-                    "accuracy": round(one.mean, 3), "ci95": round(one.ci95, 3),
-                    "versus": {"method": first, "difference": round(to.mean, 3), "ci95": round(to.ci95, 3)},
-                    "commit": commit(), "machine": machine(),
-                })  # fmt: skip
+                records.append(
+                    {
+                        **about,
+                        "method": name,
+                        "n_way": 5,
+                        "n_shot": shot,
+                        "n_query": 15,
+                        "protocol": protocol,
+                        "n_tasks": n_tasks,
+                        "seed": spec.seed,
+                        "tasks": sampler.digest(n_tasks),
+                        "accuracy": round(one.mean, 3),
+                        "ci95": round(one.ci95, 3),
+                        "versus": {"method": first, "difference": round(to.mean, 3), "ci95": round(to.ci95, 3)},
+                        "commit": commit(),
+                        "machine": machine(),
+                    }
+                )
             print(f"{protocol}, {shot}-shot done", flush=True)
     return records
 
@@ -125,9 +136,14 @@ def main() -> None:
     training = finish(features("cifar-fs", "train", network, place, N_VIEWS, "mirror"))
     validation = finish(features("cifar-fs", "val", network, place, average="mirror"))
     test = finish(features("cifar-fs", "test", network, place, average="mirror"))
-    about = {"dataset": "cifar-fs", "split": "test", "average": "mirror", "precision": place.precision,
-             "backbone": f"{named['name']}@{network.digest().hex()[:12]}"}  # fmt: skip
-    full = shipped("glance")
+    about = {
+        "dataset": "cifar-fs",
+        "split": "test",
+        "average": "mirror",
+        "precision": place.precision,
+        "backbone": f"{named['name']}@{network.digest().hex()[:12]}",
+    }
+    full = load_shipped("glance")
     assert isinstance(full, Glance)
     records = measured(taken_away(full), test, options.tasks, about)
     spec = TaskSpec(seed=0)

@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 
-from onelook.artifacts import save_results
+from onelook.artifacts import load_shipped, save_results
 from onelook.data.sampler import TaskSpec
-from onelook.memory import keep_freed_memory
+from onelook.machine import commit, keep_freed_memory, machine
 from onelook.methods import Method
-from onelook.provenance import commit, machine
 from onelook.tasks import Tasks
-from onelook.train.recipes import build, parse_request, shipped
+from onelook.train.recipes import build, parse_request
 
 FEATURE_SIZE = 640
 BATCH = 50
@@ -42,9 +41,11 @@ def made_up(n_tasks: int, n_way: int, n_query: int, seed: int = 0) -> Tasks:
 
 def methods() -> dict[str, Method]:
     return {
-        "Glance": shipped("glance"), "Glance without its guard": shipped("glance", guard=False),
-        "TIM": build(parse_request("tim"), TaskSpec()), "PT-MAP": build(parse_request("pt-map"), TaskSpec()),
-    }  # fmt: skip
+        "Glance": load_shipped("glance"),
+        "Glance without its guard": load_shipped("glance", guard=False),
+        "TIM": build(parse_request("tim"), TaskSpec()),
+        "PT-MAP": build(parse_request("pt-map"), TaskSpec()),
+    }
 
 
 def of_usual_tasks(rounds: int = 7) -> dict[str, Any]:
@@ -63,8 +64,10 @@ def of_usual_tasks(rounds: int = 7) -> dict[str, Any]:
 
 def of_a_large_task(rounds: int = 5) -> dict[str, Any]:
     tasks = made_up(1, 100, 5_000)
-    record: dict[str, Any] = {"experiment": "cost: seconds of a 100-way 1-shot task of 5,000 queries, median",
-                              "threads": torch.get_num_threads()}  # fmt: skip
+    record: dict[str, Any] = {
+        "experiment": "cost: seconds of a 100-way 1-shot task of 5,000 queries, median",
+        "threads": torch.get_num_threads(),
+    }
     for name in ("Glance", "Glance without its guard"):
         method, seconds = methods()[name], []
         for _ in range(rounds + 1):
@@ -78,7 +81,7 @@ def of_a_large_task(rounds: int = 5) -> dict[str, Any]:
 
 def megabytes(n_query: int) -> int:
     """What one answer for so many queries of 20 classes takes, in this process."""
-    tasks, method = made_up(1, 20, n_query), shipped("glance")
+    tasks, method = made_up(1, 20, n_query), load_shipped("glance")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew (Linux)
     before = _of_this_process("VmRSS")
     with torch.inference_mode():

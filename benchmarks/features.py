@@ -13,26 +13,33 @@ from typing import Any
 
 from torch import Tensor
 
-from onelook.artifacts import load_backbone, save_results
+from onelook.artifacts import load_backbone, load_shipped, save_results
+from onelook.data.features import features
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
+from onelook.machine import Place, commit, machine
 from onelook.methods import Method
-from onelook.provenance import commit, machine
 from onelook.scoring import interval, paired, task_accuracies
-from onelook.train.recipes import build, parse_request, shipped
-from onelook.workflows import Place, features
+from onelook.train.recipes import build, parse_request
 
 ROWS = (
-    ("plain", "none"), ("plain", "mirror"), ("plain", "crops:4"), ("plain", "mirror+crops:4"), ("rotation", "none"),
-    ("rotation", "mirror"), ("mixup", "none"), ("distilled", "none"), ("averaged", "none"),
-)  # fmt: skip
+    ("plain", "none"),
+    ("plain", "mirror"),
+    ("plain", "crops:4"),
+    ("plain", "mirror+crops:4"),
+    ("rotation", "none"),
+    ("rotation", "mirror"),
+    ("mixup", "none"),
+    ("distilled", "none"),
+    ("averaged", "none"),
+)
 PROTOCOL = "dirichlet:2"
 PLACE = Place()
 
 
 def methods() -> dict[str, Method]:
     nearest = build(parse_request("prototypical:transform=l2n"), TaskSpec())
-    return {"nearest class mean": nearest, "Glance": shipped("glance")}
+    return {"nearest class mean": nearest, "Glance": load_shipped("glance")}
 
 
 def main() -> None:
@@ -53,8 +60,17 @@ def main() -> None:
                 found = finish(task_accuracies(method, sampler, options.tasks))
                 to = paired(found, first.setdefault((label, shot), found))
                 record[f"{label}, {shot}-shot"] = f"{interval(found)} ({to.mean:+.2f} ± {to.ci95:.2f})"
-        records.append(record | {"split": "val", "protocol": PROTOCOL, "n_tasks": options.tasks, "seed": 0,
-                                 "commit": commit(), "machine": machine()})  # fmt: skip
+        records.append(
+            record
+            | {
+                "split": "val",
+                "protocol": PROTOCOL,
+                "n_tasks": options.tasks,
+                "seed": 0,
+                "commit": commit(),
+                "machine": machine(),
+            }
+        )
         print(record, flush=True)
     if options.json:
         save_results(records, options.json)

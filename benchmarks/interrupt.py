@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from onelook.artifacts import kind_of, load, load_results, save_results
-from onelook.provenance import commit, machine
+from onelook.machine import commit, machine
 
 ONELOOK = (sys.executable, "-c", "from onelook.cli import main; main()")
 TIMED = {"seconds", "memory_mb", "commit", "machine"}
@@ -45,9 +45,13 @@ class Killed:
 
 def start(arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*ONELOOK, *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [*ONELOOK, *arguments],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "ONELOOK_CACHE": str(folder / "cache")},
-    )  # fmt: skip
+    )
 
 
 def undisturbed(arguments: Sequence[str], folder: Path) -> float:
@@ -137,12 +141,43 @@ def pipeline(images: Path) -> tuple[Step, ...]:
     data = ("--data", str(images))
     backbone = ("--backbone", "backbone/model.safetensors")
     return (
-        Step(("pretrain", *data, "--image-size", "16", "--batch-size", "16", "--epochs", "12",
-              "--learning-rate", "0.05", "--out", "backbone"), "backbone", 9),
+        Step(
+            (
+                "pretrain",
+                *data,
+                "--image-size",
+                "16",
+                "--batch-size",
+                "16",
+                "--epochs",
+                "12",
+                "--learning-rate",
+                "0.05",
+                "--out",
+                "backbone",
+            ),
+            "backbone",
+            9,
+        ),
         Step(("train", *data, *backbone, "--method", "sib", "--steps", "1500", "--out", "method"), "method", 8),
-        Step(("benchmark", *data, *backbone, "--methods", "feature-averaging,method/model.safetensors",
-              "--shot", "1", "--tasks", "2000", "--json", "results.json"), "results.json", 3),
-    )  # fmt: skip
+        Step(
+            (
+                "benchmark",
+                *data,
+                *backbone,
+                "--methods",
+                "feature-averaging,method/model.safetensors",
+                "--shot",
+                "1",
+                "--tasks",
+                "2000",
+                "--json",
+                "results.json",
+            ),
+            "results.json",
+            3,
+        ),
+    )
 
 
 def experiment(folder: Path, seed: int) -> dict[str, Any]:

@@ -22,9 +22,7 @@ from onelook.artifacts import save_results
 from onelook.data.embed import EmbedConfig, embed_files
 from onelook.data.listing import list_images
 from onelook.events import finish
-from onelook.memory import keep_freed_memory
-from onelook.provenance import commit, machine
-from onelook.workflows import best_precision
+from onelook.machine import best_precision, commit, keep_freed_memory, machine
 
 SIZE = (1200, 900)
 
@@ -79,10 +77,15 @@ def record(folder: Path, rounds: int = 3) -> dict[str, Any]:
     cold, kept, slow = (statistics.median(times[name]) for name in ("cold", "kept", "plain"))
     return {
         "experiment": f"features of {len(listing.names)} photographs of {SIZE[0]} × {SIZE[1]}, Conv-4-64",
-        "onelook_seconds": round(cold, 2), "onelook_seconds_features_kept": round(kept, 3),
-        "plain_seconds": round(slow, 2), "ratio": round(slow / cold, 2), "ratio_features_kept": round(cold / kept, 1),
-        "command": "python benchmarks/photographs.py", "commit": commit(), "machine": machine(),
-    }  # fmt: skip
+        "onelook_seconds": round(cold, 2),
+        "onelook_seconds_features_kept": round(kept, 3),
+        "plain_seconds": round(slow, 2),
+        "ratio": round(slow / cold, 2),
+        "ratio_features_kept": round(cold / kept, 1),
+        "command": "python benchmarks/photographs.py",
+        "commit": commit(),
+        "machine": machine(),
+    }
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from onelook import artifacts
-from onelook.workflows.networks import SHIPPED_NETWORK
+from onelook.artifacts import SHIPPED_NETWORK
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("model", type=Path)

@@ -28,13 +28,11 @@ from onelook.data.images import ImageSet, load
 from onelook.data.listing import list_images
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
-from onelook.memory import keep_freed_memory
+from onelook.machine import best_precision, commit, keep_freed_memory, machine
 from onelook.methods import SIB
-from onelook.provenance import commit, machine
 from onelook.scoring import task_accuracies
 from onelook.tasks import Embeddings, Tasks
-from onelook.train import PretrainConfig, Pretraining
-from onelook.workflows import best_precision
+from onelook.train.pretraining import PretrainConfig, Pretraining
 
 N_TASKS = 2000
 
@@ -50,9 +48,14 @@ class OriginalHead(nn.Module):
         self.bias = nn.Parameter(torch.tensor(0.0))
         hidden = 8 * n_way
         self.xi = nn.Sequential(
-            nn.Linear(n_way, hidden), nn.ReLU(), nn.BatchNorm1d(hidden),
-            nn.Linear(hidden, hidden), nn.ReLU(), nn.BatchNorm1d(hidden), nn.Linear(hidden, n_way),
-        )  # fmt: skip
+            nn.Linear(n_way, hidden),
+            nn.ReLU(),
+            nn.BatchNorm1d(hidden),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.BatchNorm1d(hidden),
+            nn.Linear(hidden, n_way),
+        )
 
     def logits(self, query: Tensor, weights: Tensor) -> Tensor:
         query = functional.normalize(query, p=2, dim=-1, eps=1e-12)
@@ -124,9 +127,10 @@ def head_record() -> dict[str, Any]:
     fast, slow = in_turns(lambda: our_evaluation(ours, tasks), lambda: original_evaluation(original, tasks))
     return {
         "experiment": "head alone, K = 3, 5-way 1-shot, 75 queries, 640 features",
-        "onelook_tasks_per_second": round(500 / fast), "original_tasks_per_second": round(500 / slow),
+        "onelook_tasks_per_second": round(500 / fast),
+        "original_tasks_per_second": round(500 / slow),
         "ratio": round(slow / fast, 2),
-    }  # fmt: skip
+    }
 
 
 def pipeline_record() -> dict[str, Any]:
@@ -137,7 +141,7 @@ def pipeline_record() -> dict[str, Any]:
     return {
         "experiment": "sampling, gathering and head, K = 3, 5-way 1-shot, 75 queries, 640 features",
         "onelook_tasks_per_second": round(N_TASKS / seconds),
-    }  # fmt: skip
+    }
 
 
 def images_record(folder: Path, n_original: int = 60) -> dict[str, Any]:
@@ -176,10 +180,13 @@ def images_record(folder: Path, n_original: int = 60) -> dict[str, Any]:
     slow *= N_TASKS / n_original
     return {
         "experiment": f"evaluation of {N_TASKS} tasks from {len(listing.names)} image files, Conv-4-64, K = 3",
-        "onelook_seconds": round(cold, 2), "onelook_seconds_features_kept": round(warm, 2),
-        "original_seconds": round(slow, 1), "original_measured_on_tasks": n_original,
-        "ratio": round(slow / cold, 1), "ratio_features_kept": round(slow / warm, 1),
-    }  # fmt: skip
+        "onelook_seconds": round(cold, 2),
+        "onelook_seconds_features_kept": round(warm, 2),
+        "original_seconds": round(slow, 1),
+        "original_measured_on_tasks": n_original,
+        "ratio": round(slow / cold, 1),
+        "ratio_features_kept": round(slow / warm, 1),
+    }
 
 
 def plain_features(backbone: backbones.Backbone, pixels: Tensor) -> Tensor:
@@ -246,9 +253,10 @@ def pretraining_record(n_steps: int = 40, batch_size: int = 128) -> dict[str, An
     return {
         "experiment": f"pretraining Conv-4-64 on 32×32 images, batches of {batch_size}, {best_precision()}",
         "onelook_images_per_second": round(n_steps * batch_size / fast),
-        "plain_images_per_second": round(n_steps * batch_size / slow), "ratio": round(slow / fast, 2),
+        "plain_images_per_second": round(n_steps * batch_size / slow),
+        "ratio": round(slow / fast, 2),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
-    }  # fmt: skip
+    }
 
 
 def our_pretraining(pixels: Tensor, labels: Tensor, batch_size: int) -> Pretraining:

@@ -27,18 +27,16 @@ from sklearn.datasets import load_digits, load_wine
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from onelook.artifacts import load_backbone, save_results
-from onelook.data.benchmarks import data_home
+from onelook.artifacts import SHIPPED_NETWORK, load_backbone, load_shipped, save_results
+from onelook.data.datasets import data_home
 from onelook.data.embed import EmbedConfig, embed
 from onelook.data.sources import open_split
 from onelook.events import finish
 from onelook.files import cache_home
-from onelook.provenance import commit, machine
+from onelook.labelling.suggest import suggest
+from onelook.machine import commit, machine
 from onelook.scoring import Interval, harm, interval, paired
-from onelook.suggest import suggest
 from onelook.tasks import Tasks
-from onelook.train.recipes import shipped
-from onelook.workflows import SHIPPED_NETWORK
 
 Rule = Callable[[Tensor, Tensor, int, Tensor, int], list[int]]
 """Features and posterior of the pool, how many, features of what is labelled, a seed: rows of the pool."""
@@ -111,8 +109,12 @@ def draw(data: Set, unequal: bool, seed: int) -> User:
     rest, rest_labels = rest[order], rest_labels[order]
     cut = len(rest) * data.pool // each
     first = torch.stack([r[0] for r in rows])
-    return User(torch.cat([first, rest[:cut]]), torch.cat([torch.arange(data.n_way), rest_labels[:cut]]),
-                rest[cut:], rest_labels[cut:])  # fmt: skip
+    return User(
+        torch.cat([first, rest[:cut]]),
+        torch.cat([torch.arange(data.n_way), rest_labels[:cut]]),
+        rest[cut:],
+        rest_labels[cut:],
+    )
 
 
 def at_random(x: Tensor, _p: Tensor, n: int, _known: Tensor, seed: int) -> list[int]:
@@ -133,7 +135,7 @@ RULES: dict[str, Rule] = {"random": at_random, "margin": by_margin, "onelook": b
 
 
 def classifiers() -> dict[str, Callable[[Tasks], Tensor]]:
-    glance = shipped("glance")
+    glance = load_shipped("glance")
     return {"glance": lambda tasks: glance.answer(tasks)[0], "labelled examples alone": glance.inductive}
 
 
@@ -161,11 +163,16 @@ def course(
         for j, (user, rows, others) in enumerate(zip(users, labelled, open_rows, strict=True)):
             answers, n_open = posterior[j].argmax(1), len(others)
             right = (answers[:n_open] == user.pool_labels[others]).float()
-            found.append(torch.stack([
-                (answers[n_open:] == user.held_out_labels).float().mean(),
-                (right.sum() + len(rows)) / len(user.pool), right.mean(),
-                posterior[j, :n_open].amax(1).mean(),
-            ]))  # fmt: skip
+            found.append(
+                torch.stack(
+                    [
+                        (answers[n_open:] == user.held_out_labels).float().mean(),
+                        (right.sum() + len(rows)) / len(user.pool),
+                        right.mean(),
+                        posterior[j, :n_open].amax(1).mean(),
+                    ]
+                )
+            )
             if r < n_rounds:
                 pool, known = data.features[user.pool[others]], data.features[user.pool[rows]]
                 chosen = rule(pool, posterior[j, :n_open], data.n_way, known, seed + 1000 * r + j)
@@ -182,9 +189,12 @@ def _others(n: int, rows: list[int]) -> Tensor:
 
 
 def _posterior(
-    data: Set, users: list[User], labelled: list[list[int]], open_rows: list[Tensor],
+    data: Set,
+    users: list[User],
+    labelled: list[list[int]],
+    open_rows: list[Tensor],
     classify: Callable[[Tasks], Tensor],
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """Of the images without a label and then the held-out ones, for all users: they have as many of each."""
     x, parts = data.features, []
     for i in range(0, len(users), 10):
@@ -192,8 +202,9 @@ def _posterior(
         tasks = Tasks(
             torch.stack([x[user.pool[rows]] for user, rows, _ in some]),
             torch.stack([user.pool_labels[rows] for user, rows, _ in some]),
-            torch.stack([x[torch.cat([user.pool[others], user.held_out])] for user, _, others in some]), data.n_way,
-        )  # fmt: skip
+            torch.stack([x[torch.cat([user.pool[others], user.held_out])] for user, _, others in some]),
+            data.n_way,
+        )
         with torch.inference_mode():
             parts.append(classify(tasks).softmax(-1))
     return torch.cat(parts)
@@ -220,8 +231,9 @@ def points(curves: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
     """Of every user and pair of rounds i <= j: log of the factor of labels, logit of accuracy j less confidence i."""
     x, y = [], []
     for curve in curves:
-        accuracy, confidence = (torch.tensor(curve[k]).div(100).clamp(0.02, 0.98).logit() for k in
-                                ("accuracy", "confidence"))  # fmt: skip
+        accuracy, confidence = (
+            torch.tensor(curve[k]).div(100).clamp(0.02, 0.98).logit() for k in ("accuracy", "confidence")
+        )
         for i in range(accuracy.shape[1]):
             for j in range(i, accuracy.shape[1]):
                 x.append(torch.full((len(accuracy),), math.log((j + 1) / (i + 1))))
@@ -254,8 +266,10 @@ def fit(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "experiment": "suggest: expected_accuracy, "
             + (f"fitted without {left_out}" if left_out else "fitted to all sets")
         }
-        record |= {name: [round(v, 2) for v in line.tolist()] for name, line in
-                   (("low", low), ("mean", middle), ("high", high))}  # fmt: skip
+        record |= {
+            name: [round(v, 2) for v in line.tolist()]
+            for name, line in (("low", low), ("mean", middle), ("high", high))
+        }
         if left_out:
             x, y = points([c for c in wanted if c["set"] == left_out])
             inside = (y >= low[0] + low[1] * x) & (y <= high[0] + high[1] * x)
@@ -286,15 +300,29 @@ def main() -> None:
                 }
                 for rule, one in found.items():
                     sizes = "unequal" if unequal else "equal"
-                    about = {"experiment": f"suggest: {data.name}, classes of {sizes} size, {name}, {rule}",
-                             "split": options.split, "n_way": data.n_way, "users": len(users), "seed": options.seed,
-                             "commit": commit(), "machine": machine()}  # fmt: skip
+                    about = {
+                        "experiment": f"suggest: {data.name}, classes of {sizes} size, {name}, {rule}",
+                        "split": options.split,
+                        "n_way": data.n_way,
+                        "users": len(users),
+                        "seed": options.seed,
+                        "commit": commit(),
+                        "machine": machine(),
+                    }
                     records.append(record_of(about, one, found["random"]))
                     shown = " ".join(f"{a:5.1f}" for a in one.held_out.mean(0).tolist())
                     print(f"{records[-1]['experiment']:68} {shown} | {records[-1]['mean_against_random']}", flush=True)
-                    curves.append({"set": data.name, "unequal": unequal, "classifier": name, "rule": rule,
-                                   "n_way": data.n_way, "accuracy": one.open_accuracy.tolist(),
-                                   "confidence": one.confidence.tolist()})  # fmt: skip
+                    curves.append(
+                        {
+                            "set": data.name,
+                            "unequal": unequal,
+                            "classifier": name,
+                            "rule": rule,
+                            "n_way": data.n_way,
+                            "accuracy": one.open_accuracy.tolist(),
+                            "confidence": one.confidence.tolist(),
+                        }
+                    )
     fitted = fit(curves) if options.split == "val" else []
     if options.json:
         save_results(records + fitted, options.json)

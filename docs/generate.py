@@ -6,12 +6,13 @@ No figure is written by hand.
 import json
 from pathlib import Path
 
+from pages import paper as paper
+from pages import practice as practice
+from pages import transductive as transductive
+from pages.plots import plots
+
 from onelook.artifacts import load_results
-from onelook.benchmark import table
-from onelook.experiments import page as paper
-from onelook.experiments import practice_page as practice
-from onelook.experiments import protocols_page as transductive
-from onelook.experiments.plots import plots
+from onelook.benchmark.measure import table
 from onelook.files import write_atomically
 
 ROOT = Path(__file__).parent.parent

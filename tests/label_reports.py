@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from onelook.assessment import Assessment
-from onelook.confidence import AccuracyEstimate
 from onelook.data.images import Rejected
-from onelook.labelled_page import LabelReport
-from onelook.learning_curve import CurvePoint
-from onelook.suggest import Suggestion
+from onelook.estimators.calibration import AccuracyEstimate
+from onelook.estimators.learning_curve import CurvePoint
+from onelook.labelling.page import LabelReport
+from onelook.labelling.quality import Assessment
+from onelook.labelling.suggest import Suggestion
 
 
 def jpeg(name: str) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from onelook.outputs import read_csv
+from onelook.labelling.export import read_csv
 from tiny_images import class_image, classes, write_files
 
 OTHERS = {f"{k:02d}-{i}.png": class_image(k, 50 + i) for k in range(2) for i in range(4)}
@@ -22,8 +22,9 @@ def folder_at_hand(place: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 def contents(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*") if path.is_file()
-    }  # fmt: skip
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def labels(out: Path) -> dict[str, str]:

@@ -16,9 +16,13 @@ from onelook.tasks import Embeddings
 
 
 def random_embeddings(
-    n_classes: int = 5, images_per_class: int = 6, feature_size: int = 6, n_views: int = 2, seed: int = 0,
+    n_classes: int = 5,
+    images_per_class: int = 6,
+    feature_size: int = 6,
+    n_views: int = 2,
+    seed: int = 0,
     noise: float = 0.7,
-) -> Embeddings:  # fmt: skip
+) -> Embeddings:
     """Features around class centres of length near 1, every view with noise of its own."""
     draw = torch.Generator().manual_seed(seed)
     labels = torch.arange(n_classes).repeat_interleave(images_per_class)

@@ -5,7 +5,8 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from onelook import cli, console
+from onelook import cli
+from onelook.cli import console
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from onelook.artifacts import (
     require_feature_size,
     save,
     save_results,
-)  # fmt: skip
+)
 from onelook.backbones import Backbone
 from onelook.errors import ArtifactError, SettingsError, StorageError
 from onelook.methods import EndToEnd, ImageMethod, Method, name_of, settings_of
@@ -134,12 +134,14 @@ def image_method(name: str) -> ImageMethod:
 
 
 IMAGE_METHODS: dict[str, dict[str, Any]] = {
-    "maml": {"n_way": 3, "n_steps": 2, "adapt": "head"}, "tadam": {"n_classes": 7, "penalty": 0.5},
-}  # fmt: skip
+    "maml": {"n_way": 3, "n_steps": 2, "adapt": "head"},
+    "tadam": {"n_classes": 7, "penalty": 0.5},
+}
 HEADS: dict[str, dict[str, Any]] = {
-    "sib": {"feature_size": 64, "n_way": 3, "step_size": 0.01}, "r2d2": {"feature_size": 64},
+    "sib": {"feature_size": 64, "n_way": 3, "step_size": 0.01},
+    "r2d2": {"feature_size": 64},
     "prototypical": {"feature_size": 64, "transform": "cl2n"},
-}  # fmt: skip
+}
 each_image_method = pytest.mark.parametrize("name", [*IMAGE_METHODS, *HEADS])
 
 
@@ -204,10 +206,14 @@ def test_the_same_model_gives_the_same_bytes(kind: str) -> None:
 
 def test_tensors_of_any_type_shape_and_layout_come_back(tmp_path: Path) -> None:
     tensors = {
-        "scalar": torch.tensor(3), "empty": torch.zeros(0, 4), "half": torch.ones(3, dtype=torch.bfloat16),
-        "turned": torch.arange(6.0).view(2, 3).T, "last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
-        "double": torch.tensor([torch.pi], dtype=torch.float64), "trained": torch.ones(2, requires_grad=True),
-    }  # fmt: skip
+        "scalar": torch.tensor(3),
+        "empty": torch.zeros(0, 4),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "turned": torch.arange(6.0).view(2, 3).T,
+        "last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "double": torch.tensor([torch.pi], dtype=torch.float64),
+        "trained": torch.ones(2, requires_grad=True),
+    }
     save(Artifact("state", tensors, {"words": "é \n 字", "deep": {"list": [1, None, True, 1e-300]}}), tmp_path / "file")
     again = load(tmp_path / "file", "state")
     assert same_tensors(again.tensors, {k: v.detach() for k, v in tensors.items()})

@@ -9,14 +9,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pages import paper as paper
+from pages import practice as practice
+from pages import transductive as transductive
+from pages.plots import plots
 from typer.main import get_command
 
 import onelook
-from onelook import cli, demo
-from onelook.experiments import page as paper
-from onelook.experiments import practice_page as practice
-from onelook.experiments import protocols_page as transductive
-from onelook.experiments.plots import plots
+from onelook import cli
+from onelook.experiments import demo
 from tiny_images import class_image, write_files
 
 ROOT = Path(__file__).parents[1]

@@ -18,35 +18,59 @@ SOURCE = Path(__file__).parents[1] / "src" / "onelook"
 
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),  # of layer 0 of the table, but the rest of that layer raises errors
-    ("configuration", "events", "files", "labelling", "memory", "tasks"),
-    ("ops",),
-    ("backbones",),
+    ("events", "files", "tasks"),
+    ("html", "machine", "ops"),
+    ("backbones",),  # of layer 1, but some methods own their network
     ("methods",),
     ("data",),
-    ("artifacts", "confidence", "learning_curve", "pages", "provenance", "scoring", "suggest"),
-    ("train", "benchmark", "audit", "assessment"),
-    ("doctor", "estimator", "labelled_page", "outputs", "report"),
-    ("workflows",),
-    ("experiments", "image_features"),
+    ("artifacts", "scoring"),
+    ("train",),
+    ("estimators",),
+    ("benchmark", "labelling"),
+    ("experiments",),
     ("onelook",),  # __init__.py: the public names
-    ("demo", "console"),
     ("cli",),
-    ("__main__",),
 ]
 """Lowest first. A module imports modules of lower lines, and those of its own package."""
 
 HEAVY = {
-    "matplotlib", "pooch", "typer", "click", "rich", "jinja2", "sklearn", "scipy", "pandas", "torchvision",
-    "transformers", "onnxruntime", "fastapi", "uvicorn", "starlette", "pytest", "onnx", "huggingface_hub",
-}  # fmt: skip
+    "matplotlib",
+    "pooch",
+    "typer",
+    "click",
+    "rich",
+    "jinja2",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "torchvision",
+    "transformers",
+    "onnxruntime",
+    "fastapi",
+    "uvicorn",
+    "starlette",
+    "pytest",
+    "onnx",
+    "huggingface_hub",
+}
 
 PROJECT = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Of modules that are not called like what pip installs."""
-ABOUT_EXTRAS = {"onelook.report", "onelook.experiments.plots", "onelook.experiments.protocols_page"}
+ABOUT_EXTRAS = {"onelook.experiments.demo_page"}
 """Modules that are of no use without the packages of an extra; nothing else may import one at its top."""
-WITHOUT = ("huggingface_hub", "jinja2", "markupsafe", "matplotlib", "onnx", "onnxruntime", "pandas", "pyarrow",
-           "torchvision", "transformers")  # fmt: skip
+WITHOUT = (
+    "huggingface_hub",
+    "jinja2",
+    "markupsafe",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "pyarrow",
+    "torchvision",
+    "transformers",
+)
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onelook.data import benchmarks
+from onelook.data import datasets
 from onelook.data.fetch import Source
 
 CIFAR = {"train": ["apple", "bear"], "val": ["cup"], "test": ["dolphin", "elm"]}
@@ -23,9 +23,13 @@ PER_CLASS = 4
 
 
 def use_facts(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, splits: dict[str, list[str]],
-    pixels: dict[str, list[bytes]] | None, selected: dict[str, str] | None = None,
-) -> None:  # fmt: skip
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    name: str,
+    splits: dict[str, list[str]],
+    pixels: dict[str, list[bytes]] | None,
+    selected: dict[str, str] | None = None,
+) -> None:
     """Replace the facts of a benchmark by those of `pixels` (class -> 8-bit pixels of its images) or of mere counts."""
     facts: dict[str, dict[str, object]] = {}
     for split, classes in splits.items():
@@ -37,8 +41,8 @@ def use_facts(
             facts[split]["selected"] = {c: selected[c] for c in classes if c in selected}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(benchmarks, "FACTS", folder)
-    monkeypatch.setitem(benchmarks.BENCHMARKS, name, replace(benchmarks.BENCHMARKS[name], images_per_class=PER_CLASS))
+    monkeypatch.setattr(datasets, "FACTS", folder)
+    monkeypatch.setitem(datasets.BENCHMARKS, name, replace(datasets.BENCHMARKS[name], images_per_class=PER_CLASS))
 
 
 def publish_cifar(folder: Path) -> tuple[Source, dict[str, list[bytes]]]:

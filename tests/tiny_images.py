@@ -60,8 +60,9 @@ def classes(n_classes: int, n_images: int, prefix: str = "", first: int = 0, sid
     """Files of `n_classes` class folders below `prefix`."""
     return {
         f"{prefix}class {k:02d}/{i:02d}.png": class_image(k, i, side)
-        for k in range(first, first + n_classes) for i in range(n_images)
-    }  # fmt: skip
+        for k in range(first, first + n_classes)
+        for i in range(n_images)
+    }
 
 
 def divided(n_classes: int = 6, n_images: int = 20) -> dict[str, bytes]:

@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 
 from onelook.events import Notice
-from onelook.experiments.table import TableConfig, table
-from onelook.train import Stepped
-from onelook.workflows import Place
+from onelook.experiments.paper import TableConfig, table
+from onelook.machine import Place
+from onelook.train.loop import Stepped
 from tiny_images import divided, write_files
 from tiny_trainings import events_and_result, network_file
 

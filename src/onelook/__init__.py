@@ -14,17 +14,18 @@ from onelook.tasks import Embeddings as Embeddings
 from onelook.tasks import Tasks as Tasks
 
 if typing.TYPE_CHECKING:
-    from onelook.estimator import AccuracyEstimate as AccuracyEstimate
-    from onelook.estimator import FewShotClassifier as FewShotClassifier
-    from onelook.image_features import ImageFeatures as ImageFeatures
+    from onelook.estimators.classifier import AccuracyEstimate as AccuracyEstimate
+    from onelook.estimators.classifier import FewShotClassifier as FewShotClassifier
+    from onelook.estimators.image_features import ImageFeatures as ImageFeatures
 
 __version__ = "0.1.0"
 
 
 _LATER = {
-    "AccuracyEstimate": "onelook.estimator", "FewShotClassifier": "onelook.estimator",
-    "ImageFeatures": "onelook.image_features",
-}  # fmt: skip
+    "AccuracyEstimate": "onelook.estimators.classifier",
+    "FewShotClassifier": "onelook.estimators.classifier",
+    "ImageFeatures": "onelook.estimators.image_features",
+}
 
 
 def __getattr__(name: str) -> typing.Any:

@@ -4,7 +4,7 @@ A model is one safetensors file: the weights, and in its header everything else 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +15,21 @@ from torch import Tensor
 
 from onelook import backbones, methods
 from onelook.backbones import Backbone
-from onelook.errors import ArtifactError, SettingsError, UserError
+from onelook.backbones.hub import PREFIX
+from onelook.backbones.pretrained import resolve
+from onelook.errors import ArtifactError, SettingsError, UserError, unknown_name
+from onelook.events import Notice, Progress
 from onelook.files import write_atomically, write_tensors
 from onelook.methods import EndToEnd, ImageMethod, Method
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 FORMAT = 1
+SHIPPED = "onelook"
+SHIPPED_NETWORK = Path(__file__).parent / "backbones" / "weights" / "conv4-64.safetensors"
+"""Comes along, small and without any other package; docs/network.md says what it is good for."""
+SHIPPED_METHODS = {"glance": Path(__file__).parent / "methods" / "weights" / "glance.safetensors"}
+"""Methods whose trained weights come along."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +137,10 @@ def _build(create: Callable[..., Module], artifact: Artifact, path: Path, **more
         name = artifact.about["name"]
         module = create(name, **more, **artifact.about["settings"])
     except (LookupError, TypeError, UserError) as error:
-        raise ArtifactError(f"{path} describes no {artifact.kind} that this Onelook knows ({_brief(error)}); "
-                            f"update Onelook, or make the file again.") from error  # fmt: skip
+        raise ArtifactError(
+            f"{path} describes no {artifact.kind} that this Onelook knows ({_brief(error)}); "
+            f"update Onelook, or make the file again."
+        ) from error
     try:
         module.load_state_dict(artifact.tensors)
     except RuntimeError as error:
@@ -165,5 +175,49 @@ def require_feature_size(method: Method, feature_size: int, what: str) -> None:
     """Raises SettingsError where a method was made for features of another size."""
     own = getattr(method, "feature_size", feature_size)
     if own != feature_size:
-        raise SettingsError(f"{what} takes features of size {own}, but these have {feature_size}; "
-                            f"use the feature network it was trained with, or train it again.")  # fmt: skip
+        raise SettingsError(
+            f"{what} takes features of size {own}, but these have {feature_size}; "
+            f"use the feature network it was trained with, or train it again."
+        )
+
+
+def load_network(
+    text: str, offline: bool = False
+) -> Generator[Notice | Progress, None, tuple[Backbone, dict[str, Any]]]:
+    """The network in evaluation mode, and what is said of it; its `name` at least, as `load_backbone` has it.
+
+    text: SHIPPED, a file of Onelook (model.safetensors), `hf:NAME`, a folder of transformers, or a file `*.onnx`.
+    offline: take only what is on this machine.
+
+    Raises ArtifactError, SettingsError, DownloadError, StorageError.
+    """
+    if text.startswith(PREFIX) or text.endswith(".onnx") or Path(text).expanduser().is_dir():
+        backbone = yield from resolve(text, offline)
+        return backbone, {"name": backbone.name}
+    return load_backbone(SHIPPED_NETWORK if text == SHIPPED else Path(text).expanduser())
+
+
+def load_shipped(name: str, **settings: Any) -> Method:
+    """The method of that name with the weights that come with the package, ready for use.
+
+    Raises SettingsError for a name without such weights, and for settings that they do not fit.
+    """
+    if name not in SHIPPED_METHODS:
+        raise unknown_name("method with weights of its own", name, SHIPPED_METHODS)
+    return with_settings(load_method(SHIPPED_METHODS[name])[0], name, settings)
+
+
+def with_settings(method: Method, label: str, settings: dict[str, Any]) -> Method:
+    """The same weights under other settings. Raises SettingsError where they are weights of another size."""
+    if not settings:
+        return method
+    again = methods.create(methods.name_of(method), **(methods.settings_of(method) | settings))
+    try:
+        again.load_state_dict(method.state_dict())
+    except RuntimeError as error:
+        own = {key: getattr(method, key) for key in settings}
+        raise SettingsError(
+            f"The trained weights of {label} were made for {own}; leave that as it is, or "
+            f"train others (`onelook train`)."
+        ) from error
+    return again.eval()

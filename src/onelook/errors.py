@@ -50,3 +50,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
     return SettingsError(f"There is no {kind} named {name!r}; {hint}")
+
+
+def quote_name(name: str) -> str:
+    """A name as it may stand in a sentence: with escapes where it would break the line or cannot be printed."""
+    return name if name.isprintable() else ascii(name)
+
+
+def plural(n: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

@@ -99,9 +99,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     with Hub() as server:
         server.files = {
-            "config.json": b"{}", "preprocessor_config.json": b"{}", "model.safetensors": bytes(range(256)) * 4000,
-            "pytorch_model.bin": b"never", "onnx/model.onnx": b"never", "README.md": b"never",
-        }  # fmt: skip
+            "config.json": b"{}",
+            "preprocessor_config.json": b"{}",
+            "model.safetensors": bytes(range(256)) * 4000,
+            "pytorch_model.bin": b"never",
+            "onnx/model.onnx": b"never",
+            "README.md": b"never",
+        }
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
@@ -158,8 +162,10 @@ def test_what_is_on_this_machine_is_taken_without_a_request(hub: Hub, tmp_path: 
 
 
 def test_offline_says_what_is_missing_and_asks_nobody(hub: Hub, tmp_path: Path) -> None:
-    sentence = (r"^hf:someone/tiny is not on this machine as a whole \({} missing\), and offline nothing "
-                r"is downloaded; run once without --offline\.$")  # fmt: skip
+    sentence = (
+        r"^hf:someone/tiny is not on this machine as a whole \({} missing\), and offline nothing "
+        r"is downloaded; run once without --offline\.$"
+    )
     everything = sentence.format("config.json, preprocessor_config.json, model.safetensors")
     with pytest.raises(DownloadError, match=everything):
         finish(resolve(f"hf:{REPOSITORY}", offline=True, endpoint=hub.address, cache=tmp_path))

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from onelook import backbones
-from onelook.artifacts import backbone_artifact
+from onelook.artifacts import backbone_artifact, load_network
 from onelook.artifacts import save as save_artifact
 from onelook.backbones import Backbone
 from onelook.backbones.framing import Framing, read_preprocessing
@@ -25,22 +25,38 @@ from onelook.data.images import decode, load
 from onelook.data.listing import list_images
 from onelook.errors import ArtifactError, SettingsError
 from onelook.events import Notice, Progress, finish
-from onelook.workflows.networks import network_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 CROPPED = {
-    "image_processor_type": "BitImageProcessor", "do_resize": True, "size": {"shortest_edge": 36},
-    "do_center_crop": True, "crop_size": {"height": 28, "width": 28}, "resample": 3,
-    "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-    "image_mean": [0.48, 0.45, 0.40], "image_std": [0.22, 0.21, 0.25],
-}  # fmt: skip
+    "image_processor_type": "BitImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": 36},
+    "do_center_crop": True,
+    "crop_size": {"height": 28, "width": 28},
+    "resample": 3,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.48, 0.45, 0.40],
+    "image_std": [0.22, 0.21, 0.25],
+}
 STRETCHED = {
-    "image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": 28, "width": 28}, "resample": 2,
-    "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
-}  # fmt: skip
-CONVNEXT = STRETCHED | {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 28},
-                        "crop_pct": 0.875, "resample": 3}  # fmt: skip
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": True,
+    "size": {"height": 28, "width": 28},
+    "resample": 2,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+CONVNEXT = STRETCHED | {
+    "image_processor_type": "ConvNextImageProcessor",
+    "size": {"shortest_edge": 28},
+    "crop_pct": 0.875,
+    "resample": 3,
+}
 
 
 def photograph(width: int, height: int, seed: int = 0, kind: str = "PNG") -> bytes:
@@ -77,9 +93,10 @@ def dinov2(transformers: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
 def clip(transformers: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
     """With its half for texts, which is left."""
     config = transformers.CLIPConfig(
-        vision_config={**SMALL, "image_size": 28, "patch_size": 14}, projection_dim=24,
+        vision_config={**SMALL, "image_size": 28, "patch_size": 14},
+        projection_dim=24,
         text_config={**SMALL, "vocab_size": 20, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
-    )  # fmt: skip
+    )
     model = transformers.CLIPModel(config)
     return model, lambda x: model.visual_projection(model.vision_model(pixel_values=x).pooler_output)
 
@@ -96,9 +113,13 @@ def convnext(transformers: Any) -> tuple[Any, Callable[[Tensor], Tensor]]:
 
 
 FAMILIES = [
-    (vit, STRETCHED, 32), (classifier, STRETCHED, 32), (dinov2, CROPPED, 32), (clip, CROPPED, 24),
-    (siglip, STRETCHED, 32), (convnext, CONVNEXT, 16),
-]  # fmt: skip
+    (vit, STRETCHED, 32),
+    (classifier, STRETCHED, 32),
+    (dinov2, CROPPED, 32),
+    (clip, CROPPED, 24),
+    (siglip, STRETCHED, 32),
+    (convnext, CONVNEXT, 16),
+]
 
 
 @pytest.fixture
@@ -227,8 +248,14 @@ def test_code_beside_a_model_is_not_run(transformers: Any, tmp_path: Path) -> No
 
 
 def test_what_cannot_be_prepared_is_refused() -> None:
-    for wrong in ({"do_resize": False}, {"do_pad": True}, {"size": {"height": 28, "width": 30}}, {"resample": 9},
-                  {"image_mean": [0.5]}, {"size": {"longest_edge": 28}}):  # fmt: skip
+    for wrong in (
+        {"do_resize": False},
+        {"do_pad": True},
+        {"size": {"height": 28, "width": 30}},
+        {"resample": 9},
+        {"image_mean": [0.5]},
+        {"size": {"longest_edge": 28}},
+    ):
         with pytest.raises(SettingsError, match=r"It asks for a preprocessing that Onelook cannot do \(.+\)"):
             read_preprocessing(STRETCHED | wrong, 3, "It")
 
@@ -337,9 +364,12 @@ def onnx_file(path: Path, count: int | str = "N", side: int | str = 20) -> Path:
     ]
     numbers = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
-        nodes, "means", [helper.make_tensor_value_info("x", numbers, [count, 3, side, side])],
-        [helper.make_tensor_value_info("features", numbers, [count, 3])], [scale],
-    )  # fmt: skip
+        nodes,
+        "means",
+        [helper.make_tensor_value_info("x", numbers, [count, 3, side, side])],
+        [helper.make_tensor_value_info("features", numbers, [count, 3])],
+        [scale],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, str(path))
     return path
@@ -392,22 +422,24 @@ def test_a_damaged_or_missing_onnx_file_is_told(tmp_path: Path) -> None:
 
 def test_a_text_chooses_the_network(transformers: Any, tmp_path: Path) -> None:
     folder = save(vit(transformers)[0], tmp_path / "mine", STRETCHED)
-    network, about = finish(network_of(str(folder)))
+    network, about = finish(load_network(str(folder)))
     assert isinstance(network, Backbone)
     assert about == {"name": "mine"}
     own = backbones.create("conv4-64", image_size=16)
     save_artifact(backbone_artifact(own, "conv4-64", {}), tmp_path / "own.safetensors")
-    network, about = finish(network_of(str(tmp_path / "own.safetensors")))
+    network, about = finish(load_network(str(tmp_path / "own.safetensors")))
     assert network.digest() == own.digest()
     assert about["name"] == "conv4-64"
     with pytest.raises(ArtifactError, match="There is no backbone file"):
-        finish(network_of(str(tmp_path / "model.safetensors")))
+        finish(load_network(str(tmp_path / "model.safetensors")))
     with pytest.raises(SettingsError, match="expected hf:NAME, a folder"):
         finish(resolve("conv4"))
 
 
-@pytest.mark.parametrize(("library", "extra"), [("onnxruntime", "onnx"), ("transformers", "transformers"),
-                                                ("huggingface_hub", "transformers")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("library", "extra"),
+    [("onnxruntime", "onnx"), ("transformers", "transformers"), ("huggingface_hub", "transformers")],
+)
 def test_a_library_that_is_not_installed_is_named_with_its_extra(
     library: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,4 +449,4 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
     (tmp_path / "model.safetensors").touch()
     name = {"onnxruntime": "x.onnx", "transformers": str(tmp_path), "huggingface_hub": "hf:a/b"}[library]
     with pytest.raises(SettingsError, match=rf"needs? {library}; install it with pip install 'onelook\[{extra}\]'"):
-        finish(network_of(name, offline=True))
+        finish(load_network(name, offline=True))

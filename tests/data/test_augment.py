@@ -18,9 +18,15 @@ cases = st.builds(
         Augmentation(pad, flip, jitter),
         np.random.default_rng([seed, 1]).random((n, N_DRAWS)),
     ),
-    st.integers(0, 999), st.integers(1, 5), st.sampled_from([1, 3]), st.integers(5, 9), st.integers(5, 9),
-    st.integers(0, 4), st.booleans(), st.sampled_from([0.0, 0.4, 1.0]),
-)  # fmt: skip
+    st.integers(0, 999),
+    st.integers(1, 5),
+    st.sampled_from([1, 3]),
+    st.integers(5, 9),
+    st.integers(5, 9),
+    st.integers(0, 4),
+    st.booleans(),
+    st.sampled_from([0.0, 0.4, 1.0]),
+)
 few = settings(max_examples=40, deadline=None)
 
 

@@ -59,9 +59,12 @@ def conv4(channels: int = 3) -> Backbone:
 
 def taken(images: ImageSet, rows: list[int]) -> ImageSet:
     return replace(
-        images, pixels=images.pixels[:, rows], labels=images.labels[rows],
-        names=tuple(images.names[i] for i in rows), digests=tuple(images.digests[i] for i in rows),
-    )  # fmt: skip
+        images,
+        pixels=images.pixels[:, rows],
+        labels=images.labels[rows],
+        names=tuple(images.names[i] for i in rows),
+        digests=tuple(images.digests[i] for i in rows),
+    )
 
 
 def with_pixels(images: ImageSet, pixels: torch.Tensor) -> ImageSet:

@@ -13,7 +13,7 @@ import pytest
 
 import tiny_benchmarks as tiny
 from onelook.data import fetch as fetching
-from onelook.data.benchmarks import open_benchmark
+from onelook.data.datasets import open_benchmark
 from onelook.data.fetch import SOURCES, Source, download, fetch
 from onelook.data.images import load
 from onelook.data.verify import verify

@@ -68,9 +68,14 @@ PLAIN = classes(3, 2) | {
 }
 DIVIDED = classes(2, 2, "train/") | classes(2, 1, "val/", 2) | classes(3, 1, "test/", 4)
 CLUTTER = {
-    ".DS_Store": b"x", "class 00/.hidden.png": GOOD, ".thumbnails/t.png": GOOD, "__MACOSX/class 00/._00.png": b"x",
-    "class 01/notes.txt": b"x", "class 01/Thumbs.db": b"x", "readme.md": b"x",
-}  # fmt: skip
+    ".DS_Store": b"x",
+    "class 00/.hidden.png": GOOD,
+    ".thumbnails/t.png": GOOD,
+    "__MACOSX/class 00/._00.png": b"x",
+    "class 01/notes.txt": b"x",
+    "class 01/Thumbs.db": b"x",
+    "readme.md": b"x",
+}
 
 
 def table_rows(files: dict[str, bytes], own_split: bool) -> list[tuple[str, ...]]:
@@ -86,10 +91,12 @@ def in_all_shapes(files: dict[str, bytes], folder: Path, own_split: bool) -> lis
     columns = ("filename", "label", "split") if own_split else ("filename", "label")
     wrapped = {f"my data/{name}": content for name, content in files.items()}
     return [
-        write_files(folder / "plain", files), write_files(folder / "wrapped", wrapped),
-        write_zip(folder / "plain.zip", files), write_zip(folder / "wrapped.zip", wrapped),
+        write_files(folder / "plain", files),
+        write_files(folder / "wrapped", wrapped),
+        write_zip(folder / "plain.zip", files),
+        write_zip(folder / "wrapped.zip", wrapped),
         write_table(folder / "table", files, table_rows(files, own_split), columns),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("split", [None, "train", "val", "test"])
@@ -492,9 +499,17 @@ def see_through(mode: str) -> tuple[Image.Image, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("P", "GIF"), ("L", "PNG"), ("RGB", "PNG"), ("RGBA", "WEBP"),
-     ("RGBA", "TIFF")],
-)  # fmt: skip
+    [
+        ("RGBA", "PNG"),
+        ("LA", "PNG"),
+        ("P", "PNG"),
+        ("P", "GIF"),
+        ("L", "PNG"),
+        ("RGB", "PNG"),
+        ("RGBA", "WEBP"),
+        ("RGBA", "TIFF"),
+    ],
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_transparent_is_white(mode: str, kind: str, channels: int) -> None:
     image, how = see_through(mode)
@@ -515,10 +530,15 @@ def test_one_bit_is_black_and_white() -> None:
 
 
 STORED = {
-    1: lambda x: x, 2: np.fliplr, 3: lambda x: np.rot90(x, 2), 4: np.flipud,
-    5: lambda x: x.swapaxes(0, 1), 6: lambda x: np.rot90(x, 1), 7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
+    1: lambda x: x,
+    2: np.fliplr,
+    3: lambda x: np.rot90(x, 2),
+    4: np.flipud,
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, 1),
+    7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
     8: lambda x: np.rot90(x, -1),
-}  # fmt: skip
+}
 """From the upright picture to the rows that a camera stores with each orientation mark (EXIF 2.3, tag 0x0112)."""
 
 

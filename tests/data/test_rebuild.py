@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import tiny_benchmarks as tiny
-from onelook.data.benchmarks import open_benchmark
+from onelook.data.datasets import open_benchmark
 from onelook.data.fetch import fetch
 from onelook.data.images import load
 from onelook.errors import DataError, StorageError

@@ -57,9 +57,12 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, Any], TaskSpec]:
     least = n_shot + n_query
     sizes = st.lists(st.integers(least, least + 3 * n_query), min_size=n_way, max_size=n_way + 3)
     data = {
-        "sizes": tuple(draw(sizes)), "n_views": draw(st.integers(1, 3)), "environments": draw(st.booleans()),
-        "unlabelled": draw(st.integers(0, 5)), "seed": draw(st.integers(0, 9)),
-    }  # fmt: skip
+        "sizes": tuple(draw(sizes)),
+        "n_views": draw(st.integers(1, 3)),
+        "environments": draw(st.booleans()),
+        "unlabelled": draw(st.integers(0, 5)),
+        "seed": draw(st.integers(0, 9)),
+    }
     return data, TaskSpec(n_way, n_shot, n_query, protocol, draw(st.integers(0, 2**32 - 1)))
 
 
@@ -184,8 +187,9 @@ def test_other_seeds_and_other_numbers_give_other_tasks() -> None:
     data = data_of((20,) * 10)
     drawn = {
         (seed, i): TaskSampler(data, TaskSpec(seed=seed)).sample([i]).query.numpy().tobytes()
-        for seed in (0, 1, 2**31, 2**32 - 1) for i in (0, 1, 2**31, 2**32 - 1)
-    }  # fmt: skip
+        for seed in (0, 1, 2**31, 2**32 - 1)
+        for i in (0, 1, 2**31, 2**32 - 1)
+    }
     assert len(set(drawn.values())) == len(drawn)
 
 
@@ -236,9 +240,11 @@ def test_the_proportions_come_from_numpys_dirichlet_rounded_by_largest_remainder
 
 @few
 @given(
-    sizes=st.lists(st.integers(2, 12), min_size=2, max_size=5), n_query=st.integers(1, 6),
-    concentration=st.sampled_from(["0.000001", "0.3", "2"]), task=numbers,
-)  # fmt: skip
+    sizes=st.lists(st.integers(2, 12), min_size=2, max_size=5),
+    n_query=st.integers(1, 6),
+    concentration=st.sampled_from(["0.000001", "0.3", "2"]),
+    task=numbers,
+)
 def test_a_class_that_runs_out_of_images_passes_its_share_on(
     sizes: list[int], n_query: int, concentration: str, task: int
 ) -> None:
@@ -354,7 +360,7 @@ def test_the_digest_is_that_of_the_tasks_and_of_the_names_of_their_images() -> N
         ((15, 15), TaskSpec(n_way=2, n_shot=5, n_query=11), ["2-way 5-shot", "22 queries", "16 images", "only 0 of"]),
         ((5, 1), TaskSpec(n_way=2, n_shot=1, protocol="dirichlet:2"), ["2 images or more", "'class 1' has 1"]),
     ],
-)  # fmt: skip
+)
 def test_too_few_classes_or_images_are_named_with_the_remedy(
     sizes: tuple[int, ...], spec: TaskSpec, parts: list[str]
 ) -> None:
@@ -382,11 +388,26 @@ def test_an_impossible_specification_is_refused_with_what_was_found(wrong: dict[
 
 @pytest.mark.parametrize(
     "protocol",
-    ["", "dirichlet", "dirichlet:0", "dirichlet:-1", "dirichlet:two", "uniform", "balanced:1", "present:1.5",
-     "present:0", "long-tail:0.5", "single:2", "balanced+unknown:1", "balanced+unknown",
-     "balanced+unequal-shots+unequal-shots", "balanced+unequal-shots+proportional-shots",
-     "balanced+unknown:0.1+unknown:0.2", "+unequal-shots"],
-)  # fmt: skip
+    [
+        "",
+        "dirichlet",
+        "dirichlet:0",
+        "dirichlet:-1",
+        "dirichlet:two",
+        "uniform",
+        "balanced:1",
+        "present:1.5",
+        "present:0",
+        "long-tail:0.5",
+        "single:2",
+        "balanced+unknown:1",
+        "balanced+unknown",
+        "balanced+unequal-shots+unequal-shots",
+        "balanced+unequal-shots+proportional-shots",
+        "balanced+unknown:0.1+unknown:0.2",
+        "+unequal-shots",
+    ],
+)
 def test_an_unknown_protocol_is_refused_with_the_known_ones(protocol: str) -> None:
     with pytest.raises(SettingsError, match="known: balanced, dirichlet:A"):
         TaskSpec(protocol=protocol)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from onelook.data import glyphs
-from onelook.data.benchmarks import BENCHMARKS
+from onelook.data.datasets import BENCHMARKS
 from onelook.data.glyphs import GlyphsConfig
 from onelook.data.images import ImageSet
 from onelook.data.listing import SPLITS

@@ -147,10 +147,20 @@ def test_the_common_mean_is_as_large_as_asked() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [{"n_classes": 4}, {"rows_per_class": 1}, {"rank": 0}, {"freedom": 2.0}, {"low_rank": 1.1}, {"alignment": -0.1},
-     {"accuracy": 20.0}, {"accuracy": 99.0}, {"unevenness": math.nan}, {"seed": -1}],
+    [
+        {"n_classes": 4},
+        {"rows_per_class": 1},
+        {"rank": 0},
+        {"freedom": 2.0},
+        {"low_rank": 1.1},
+        {"alignment": -0.1},
+        {"accuracy": 20.0},
+        {"accuracy": 99.0},
+        {"unevenness": math.nan},
+        {"seed": -1},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_settings_that_cannot_be_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match=r"[Mm]ade-up features|t distribution"):
         SyntheticConfig(**bad)  # type: ignore[arg-type]

@@ -70,11 +70,16 @@ def as_parquet_of_pandas(path: Path, names: list[str], x: np.ndarray) -> None:
 
 
 WRITERS: dict[str, tuple[str, Callable[[Path, list[str], np.ndarray], None]]] = {
-    "npz": (".npz", as_npz), "npz of bytes": (".npz", as_npz_of_bytes), "npz by name": (".npz", as_npz_by_name),
-    "safetensors": (".safetensors", as_tensors), "safetensors by name": (".safetensors", as_tensors_by_name),
-    "csv": (".csv", as_csv), "csv of pandas": (".CSV", as_csv_of_pandas),
-    "parquet": (".parquet", as_parquet), "parquet of pandas": (".pq", as_parquet_of_pandas),
-}  # fmt: skip
+    "npz": (".npz", as_npz),
+    "npz of bytes": (".npz", as_npz_of_bytes),
+    "npz by name": (".npz", as_npz_by_name),
+    "safetensors": (".safetensors", as_tensors),
+    "safetensors by name": (".safetensors", as_tensors_by_name),
+    "csv": (".csv", as_csv),
+    "csv of pandas": (".CSV", as_csv_of_pandas),
+    "parquet": (".parquet", as_parquet),
+    "parquet of pandas": (".pq", as_parquet_of_pandas),
+}
 
 
 @pytest.mark.parametrize("kind", WRITERS)
@@ -116,20 +121,26 @@ def bad(path: Path) -> dict[str, tuple[Callable[[], Any], str]]:
         "unequal": (lambda: np.savez(npz, **{"a.png": X[0], "b.png": X[0, :2]}), "or a vector (D) under the name of"),
         "fewer names": (lambda: np.savez(npz, path=NAMES[:2], features=X), "for its 2 names, but they are (3, 4)"),
         "numbers for names": (lambda: np.savez(npz, path=[1, 2, 3], features=X), "must be words, but 1 is among"),
-        "a row without a name": (lambda: save_file({"features": torch.ones(2, 1)}, path / "f.safetensors",
-                                                   {"path": '["a", null]'}), "must be words, but None is among them"),
+        "a row without a name": (
+            lambda: save_file({"features": torch.ones(2, 1)}, path / "f.safetensors", {"path": '["a", null]'}),
+            "must be words, but None is among them",
+        ),
         "words": (lambda: np.savez(npz, path=NAMES, features=np.full((3, 4), "a")), "must be numbers, but they are of"),
         "not finite": (lambda: np.savez(npz, path=NAMES, features=X / [[1], [0], [1]]), "of row 1 are not finite"),
         "no table of names": (lambda: write_rows(path / "f.csv", ["name", "f"], [["a", 1]]), "but has name, f; rename"),
         "no columns": (lambda: write_rows(path / "f.csv", ["path", "label"], [["a", 1]]), "of numbers, but has"),
         "no rows": (lambda: write_rows(path / "f.csv", ["path", "f"], []), "no rows below its columns"),
-        "a word": (lambda: write_rows(path / "f.csv", ["path", "f"], [["a", "1"], ["b", "x"]]),
-                   "line 3: f holds 'x', which is no number"),
+        "a word": (
+            lambda: write_rows(path / "f.csv", ["path", "f"], [["a", "1"], ["b", "x"]]),
+            "line 3: f holds 'x', which is no number",
+        ),
         "a gap": (lambda: write_rows(path / "f.csv", ["path", "f", "g"], [["a", "1"]]), "line 2: g holds None"),
         "no tensors": (lambda: (path / "f.safetensors").write_bytes(b"words"), "cannot be read as a safetensors file"),
-        "no list": (lambda: save_file({"features": torch.ones(1, 1)}, path / "f.safetensors", {"path": '"a"'}),
-                    "path in its metadata is no list"),
-    }  # fmt: skip
+        "no list": (
+            lambda: save_file({"features": torch.ones(1, 1)}, path / "f.safetensors", {"path": '"a"'}),
+            "path in its metadata is no list",
+        ),
+    }
 
 
 @pytest.mark.parametrize("name", bad(Path()))

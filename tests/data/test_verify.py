@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import tiny_benchmarks as tiny
-from onelook.data.benchmarks import BENCHMARKS, locate, open_benchmark
+from onelook.data.datasets import BENCHMARKS, locate, open_benchmark
 from onelook.data.verify import Verification, verify
 from onelook.errors import DataError
 from onelook.events import Progress, finish

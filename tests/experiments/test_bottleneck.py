@@ -7,15 +7,16 @@ import torch
 from torch.nn import functional
 
 from onelook.artifacts import load_backbone
+from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
 from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
+from onelook.machine import Place
 from onelook.methods import SIB
 from onelook.scoring import interval, mean_accuracy
 from onelook.tasks import Embeddings
-from onelook.train import Stepped
+from onelook.train.loop import Stepped
 from onelook.train.recipes import parse_request, ready
-from onelook.workflows import N_VIEWS, Place, features
 from tiny_images import divided, write_files
 from tiny_trainings import events_and_result, network_file, shorten_trainings
 

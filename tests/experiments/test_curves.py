@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from onelook.artifacts import load_backbone
-from onelook.benchmark import Entry, compare
+from onelook.benchmark.measure import Entry, compare
+from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSpec
 from onelook.events import finish
 from onelook.experiments.curves import INDUCTIVE, CurvesConfig, curves
-from onelook.train import Stepped
+from onelook.machine import Place
+from onelook.train.loop import Stepped
 from onelook.train.recipes import parse_request, ready
-from onelook.workflows import N_VIEWS, Place, features
 from tiny_images import divided, write_files
 from tiny_trainings import events_and_result, network_file, shorten_trainings
 
@@ -68,9 +69,10 @@ def test_the_steps_of_both_kinds_are_those_asked_for(records: list[dict[str, Any
 def test_at_as_many_queries_as_all_were_trained_for_both_experiments_agree(records: list[dict[str, Any]]) -> None:
     by_steps = [r["accuracy"] for r in records if r["experiment"] == "steps" and r["method"] == "feature-averaging"]
     by_queries = [
-        r["accuracy"] for r in records
+        r["accuracy"]
+        for r in records
         if r["experiment"] == "queries" and r["n_query"] == 15 and r["method"] == "feature-averaging"
-    ]  # fmt: skip
+    ]
     assert by_steps == by_queries
 
 
@@ -88,9 +90,8 @@ def test_a_method_is_trained_for_the_queries_it_is_said_to_be_trained_for(
     assert not [e for e in events if isinstance(e, Stepped)]  # that very training was done
     (expected,) = finish(compare([Entry("sib", made.method)], test, used, N_TASKS, {}))
     (found,) = (
-        r for r in records
-        if (r["experiment"], r["n_query"], r["n_shot"], r["method"]) == (experiment, 2, 1, "sib")
-    )  # fmt: skip
+        r for r in records if (r["experiment"], r["n_query"], r["n_shot"], r["method"]) == (experiment, 2, 1, "sib")
+    )
     assert (found["accuracy"], found["ci95"]) == (expected["accuracy"], expected["ci95"])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook.data.augment import Augmentation
-from onelook.data.domains import Domains, GlyphDomainsConfig, glyph_domains, read_domains, write_domains
+from onelook.data.glyph_domains import Domains, GlyphDomainsConfig, glyph_domains, read_domains, write_domains
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
 from onelook.experiments.domains import VARIANTS, DomainHead, DomainsConfig, domains, turn
@@ -93,9 +93,10 @@ def test_the_rotation_step_is_automatic_differentiation_of_the_loss(seed: int) -
     cotangent = torch.randn(found.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     parameters = [head.maps, head.rotation_step_size, head.scale]
     for one, other in zip(
-        torch.autograd.grad(found, parameters, cotangent), torch.autograd.grad(expected, parameters, cotangent),
+        torch.autograd.grad(found, parameters, cotangent),
+        torch.autograd.grad(expected, parameters, cotangent),
         strict=True,
-    ):  # fmt: skip
+    ):
         close(one, other)
 
 

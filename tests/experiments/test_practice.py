@@ -15,11 +15,12 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
-from onelook.confidence import interval_of_share
+from onelook.artifacts import SHIPPED_NETWORK
 from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler
 from onelook.errors import DataError
-from onelook.estimator import FewShotClassifier
+from onelook.estimators.calibration import interval_of_share
+from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice, finish
 from onelook.experiments import practice as module
 from onelook.experiments.practice import PracticeConfig, digits, practice
@@ -34,16 +35,23 @@ from onelook.experiments.practice_said import (
     user_of,
     with_strangers,
 )
+from onelook.machine import Place
 from onelook.scoring import interval, paired
 from onelook.tasks import Embeddings
-from onelook.workflows import Place
-from onelook.workflows.networks import SHIPPED_NETWORK
 from synthetic import one_sentence, random_embeddings
 from tiny_trainings import events_and_result
 
 CONFIG = PracticeConfig(SHIPPED_NETWORK, ("one", "folder/two.zip"), (1, 3), n_way=3, n_query=5, n_users=3)
-METHODS = [OWN, LABELLED_ONLY, "nearest centroid", "logistic regression", "random forest", "SVM", "label spreading",
-           "self-training"]  # fmt: skip
+METHODS = [
+    OWN,
+    LABELLED_ONLY,
+    "nearest centroid",
+    "logistic regression",
+    "random forest",
+    "SVM",
+    "label spreading",
+    "self-training",
+]
 
 
 def made_up(name: str) -> Embeddings:
@@ -151,9 +159,13 @@ def test_what_it_said_is_counted_user_by_user(made: tuple[Path, Run]) -> None:
         largest.append(max(np.mean(user.truth == k) for k in range(3)))
     low, high = interval_of_share(float(sum(covered)), float(len(covered) - sum(covered)), 0.95)
     expected_said = {
-        "estimate_covers": np.mean(covered), "estimate_covers_low": low, "estimate_covers_high": high,
-        "set_coverage": np.mean(in_set), "set_size": np.mean(size), "largest_share": np.mean(largest),
-    }  # fmt: skip
+        "estimate_covers": np.mean(covered),
+        "estimate_covers_low": low,
+        "estimate_covers_high": high,
+        "set_coverage": np.mean(in_set),
+        "set_size": np.mean(size),
+        "largest_share": np.mean(largest),
+    }
     assert {name: said[name] for name in expected_said} == pytest.approx(expected_said, abs=6e-5)
 
 
@@ -291,9 +303,12 @@ def test_a_name_is_a_set_and_its_split(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     asked = {text: module._name_and_split(text) for text in ("cifar-fs", "cifar-fs:val", "digits", "a:b.zip", "x:test")}
     assert asked == {
-        "cifar-fs": ("cifar-fs", "test"), "cifar-fs:val": ("cifar-fs", "val"), "digits": ("digits", "all"),
-        "a:b.zip": ("a:b.zip", "all"), "x:test": ("x", "test"),
-    }  # fmt: skip
+        "cifar-fs": ("cifar-fs", "test"),
+        "cifar-fs:val": ("cifar-fs", "val"),
+        "digits": ("digits", "all"),
+        "a:b.zip": ("a:b.zip", "all"),
+        "x:test": ("x", "test"),
+    }
 
 
 def test_an_unknown_set_is_refused_before_anything_is_measured(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from making import method_for, random_tasks, tasks_of_any_shape
+from onelook.artifacts import load_shipped
 from onelook.errors import SettingsError
 from onelook.methods import Glance
 from onelook.tasks import Tasks
-from onelook.train.recipes import shipped
 from reference import glance as reference
 
 SMALL: dict[str, Any] = {"width": 8, "n_steps": 3, "guard": False}
@@ -161,8 +161,9 @@ def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float,
     whose variance is a sixteenth of the mean squared distance between the class means (e^-8d is the density). At first
     a class of fewer labelled examples than the others has a larger weight for it: e^8x, where x is by how much its
     distances are too large. tell: the power of the numbers of labelled examples that is expected of the proportions."""
-    support, query = (x[i].numpy() / np.linalg.norm(x[i].numpy(), axis=1, keepdims=True)
-                      for x in (tasks.support, tasks.query))  # fmt: skip
+    support, query = (
+        x[i].numpy() / np.linalg.norm(x[i].numpy(), axis=1, keepdims=True) for x in (tasks.support, tasks.query)
+    )
     own = [support[tasks.support_labels[i].numpy() == k] for k in range(tasks.n_way)]
     means = centres = np.array([rows.mean(axis=0) for rows in own])
     shots = np.array([len(rows) for rows in own])
@@ -188,10 +189,14 @@ def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float,
 
 
 @given(
-    tasks_of_any_shape(n_query=st.integers(1, 20), shots=st.lists(st.integers(1, 5), min_size=2, max_size=6).map(tuple),
-                       feature_size=st.integers(3, 20)),
-    st.floats(0.1, 5), st.floats(-2, 4),
-)  # fmt: skip
+    tasks_of_any_shape(
+        n_query=st.integers(1, 20),
+        shots=st.lists(st.integers(1, 5), min_size=2, max_size=6).map(tuple),
+        feature_size=st.integers(3, 20),
+    ),
+    st.floats(0.1, 5),
+    st.floats(-2, 4),
+)
 @some_examples
 def test_a_new_network_that_disbelieves_takes_steps_of_expectation_maximisation(
     tasks: Tasks, prior: float, rate: float
@@ -398,6 +403,6 @@ def test_the_shipped_method_is_not_led_astray_by_unequal_numbers_of_labelled_exa
     support, query = (torch.cat(part, 1) for part in zip(*rows.values(), strict=True))
     labels, true = (torch.arange(5).repeat_interleave(torch.tensor(n)).expand(12, -1) for n in (shots, n_query))
     tasks = Tasks(support, labels, query, 5, true)
-    glance = shipped("glance")
+    glance = load_shipped("glance")
     with torch.inference_mode():
         assert right(glance(tasks), tasks) > right(glance.inductive(tasks), tasks) - 0.005

@@ -98,9 +98,17 @@ def test_queries_move_in_rounds_and_what_moved_helps_to_judge_those_that_are_lef
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"n_neighbours": 0}, {"alpha": 0.0}, {"alpha": 1.0}, {"power": 0.0}, {"n_moved": 0}, {"n_steps": 0},
-     {"step_size": 0.0}, {"n_sinkhorn": 0}],
-)  # fmt: skip
+    [
+        {"n_neighbours": 0},
+        {"alpha": 0.0},
+        {"alpha": 1.0},
+        {"power": 0.0},
+        {"n_moved": 0},
+        {"n_steps": 0},
+        {"step_size": 0.0},
+        {"n_sinkhorn": 0},
+    ],
+)
 def test_impossible_settings_are_refused_with_what_was_found(wrong: dict[str, float]) -> None:
     ((key, value),) = wrong.items()
     with pytest.raises(SettingsError, match=f"{key}={value}"):

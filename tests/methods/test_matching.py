@@ -36,8 +36,13 @@ def test_the_logits_are_logarithms_of_probabilities(tasks: Tasks, full_context: 
 @given(tasks_of_any_shape())
 @some_examples
 def test_without_context_and_with_one_example_each_the_answer_is_the_softmax_of_scaled_cosines(tasks: Tasks) -> None:
-    tasks = replace(tasks, support_labels=torch.arange(tasks.support.shape[1]).expand(len(tasks), -1),
-                    n_way=tasks.support.shape[1], query_labels=None, classes=None)  # fmt: skip
+    tasks = replace(
+        tasks,
+        support_labels=torch.arange(tasks.support.shape[1]).expand(len(tasks), -1),
+        n_way=tasks.support.shape[1],
+        query_labels=None,
+        classes=None,
+    )
     cosine = torch.cosine_similarity(tasks.query.unsqueeze(2), tasks.support.unsqueeze(1), dim=-1)
     close(matching_for(tasks, seed=None, initial_scale=7.0)(tasks), (7 * cosine).log_softmax(-1))
 

@@ -85,9 +85,18 @@ def test_classes_get_equally_many_queries_exactly_when_they_are_said_to_be_balan
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"n_steps": -1}, {"scale": 0.0}, {"smoothness": 0.0}, {"dimensions": -1}, {"n_sinkhorn": 0}, {"step_size": 0.0},
-     {"step_size": 1.5}, {"propagated_part": -0.1}, {"propagated_part": 1.1}],
-)  # fmt: skip
+    [
+        {"n_steps": -1},
+        {"scale": 0.0},
+        {"smoothness": 0.0},
+        {"dimensions": -1},
+        {"n_sinkhorn": 0},
+        {"step_size": 0.0},
+        {"step_size": 1.5},
+        {"propagated_part": -0.1},
+        {"propagated_part": 1.1},
+    ],
+)
 def test_impossible_settings_are_refused_with_what_was_found(wrong: dict[str, float]) -> None:
     ((key, value),) = wrong.items()
     with pytest.raises(SettingsError, match=f"{key}={value}"):

@@ -67,10 +67,15 @@ def test_small_steps_lower_the_cross_entropy_of_the_support_set(tasks: Tasks, se
     method = made(tasks, seed, n_steps=1, step_size=1e-5, learn_step=False)
     weights = method.init(tasks)
     before, after = (support_losses(method, w, tasks) for w in (weights, method.step(weights, tasks)))
-    gradient = ops.cosine_pullback(
-        tasks.support, weights, lambda c: (method.scale * c).softmax(-1) - ops.one_hot(
-            tasks.support_labels, tasks.n_way, c.dtype)
-    ).square().sum((1, 2))  # fmt: skip
+    gradient = (
+        ops.cosine_pullback(
+            tasks.support,
+            weights,
+            lambda c: (method.scale * c).softmax(-1) - ops.one_hot(tasks.support_labels, tasks.n_way, c.dtype),
+        )
+        .square()
+        .sum((1, 2))
+    )
     assert (after[gradient > 1e-6] < before[gradient > 1e-6]).all()
     assert (after <= before + 1e-12).all()
 

@@ -97,11 +97,16 @@ def test_only_the_ratios_of_the_weights_of_the_loss_matter_to_adam() -> None:
     tasks = random_tasks()
     one, other = (
         method_for(
-            tasks, "tim", solver="gd", n_iterations=20, support_weight=0.1 * c, marginal_weight=c,
+            tasks,
+            "tim",
+            solver="gd",
+            n_iterations=20,
+            support_weight=0.1 * c,
+            marginal_weight=c,
             conditional_weight=0.1 * c,
         )(tasks)
         for c in (1.0, 10.0)
-    )  # fmt: skip
+    )
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
@@ -120,10 +125,14 @@ def test_the_derivative_by_the_features_holds_the_steps_of_the_descent_fixed() -
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"solver": "sgd"}, {"n_iterations": -1}, {"temperature": 0.0}, {"learning_rate": -0.1}, {"support_weight": 0.0},
+        {"solver": "sgd"},
+        {"n_iterations": -1},
+        {"temperature": 0.0},
+        {"learning_rate": -0.1},
+        {"support_weight": 0.0},
         {"marginal_weight": -1.0},
     ],
-)  # fmt: skip
+)
 def test_impossible_settings_are_refused_with_what_was_found(wrong: dict[str, Any]) -> None:
     ((key, value),) = wrong.items()
     with pytest.raises(SettingsError, match=f"{key}={value!r}"):

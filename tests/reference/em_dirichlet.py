@@ -30,9 +30,12 @@ def logits(method: EMDirichlet, task: Tasks) -> Tensor:
             total = sum(rows) + sum(u[i, k] * z for i, z in enumerate(of_queries))
             alpha.append(dirichlet(total / (len(rows) + math.fsum(u[:, k]))))
         dual = [math.log(math.fsum(u[:, k]) / len(queries) + 1e-15) + 1 for k in classes]
-        log_u = np.array([
-            log_softmax([log_density(z, alpha[k]) + method.class_weight * dual[k] for k in classes]) for z in of_queries
-        ])  # fmt: skip
+        log_u = np.array(
+            [
+                log_softmax([log_density(z, alpha[k]) + method.class_weight * dual[k] for k in classes])
+                for z in of_queries
+            ]
+        )
         u = np.exp(log_u)
     return torch.tensor(log_u)
 

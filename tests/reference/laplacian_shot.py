@@ -25,8 +25,10 @@ def logits(method: LaplacianShot, task: Tasks) -> Tensor:
         heard = nearest.kneighbors(return_distance=False)
     y = softmax(-distance, axis=1)
     for _ in range(method.n_steps):
-        y = np.stack([
-            softmax(-distance[i] + method.smoothness * sum((y[j] for j in heard[i]), np.zeros(task.n_way)))
-            for i in range(len(queries))
-        ])  # fmt: skip
+        y = np.stack(
+            [
+                softmax(-distance[i] + method.smoothness * sum((y[j] for j in heard[i]), np.zeros(task.n_way)))
+                for i in range(len(queries))
+            ]
+        )
     return torch.from_numpy(np.log(y))

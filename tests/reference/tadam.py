@@ -40,10 +40,12 @@ def task_network(method: TADAM, embedding: Tensor) -> list[tuple[Tensor, Tensor]
         return x + linear(x, "last")
 
     return [
-        (1 + parameter[f"{i}.scale_multiplier"] * layers(f"{i}.scale"),
-         parameter[f"{i}.shift_multiplier"] * layers(f"{i}.shift"))
+        (
+            1 + parameter[f"{i}.scale_multiplier"] * layers(f"{i}.scale"),
+            parameter[f"{i}.shift_multiplier"] * layers(f"{i}.shift"),
+        )
         for i in range(len(method.task_network))
-    ]  # fmt: skip
+    ]
 
 
 def modulated(method: TADAM, task: Tasks) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

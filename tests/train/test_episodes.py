@@ -20,22 +20,13 @@ from onelook.data.augment import Augmentation
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import DataError
 from onelook.events import finish
-from onelook.experiments.rows import ROWS
+from onelook.experiments.paper_rows import ROWS
 from onelook.methods import EndToEnd, ImageMethod
 from onelook.scoring import mean_accuracy
 from onelook.tasks import Tasks
-from onelook.train import (
-    ImageMetaTraining,
-    MetaTrainConfig,
-    MetaTraining,
-    Optimisation,
-    Stepped,
-    recipes,
-    seconds_of_a_step,
-    train,
-)  # fmt: skip
-from onelook.train.episodes import Episodes
-from onelook.train.loop import Objective
+from onelook.train import recipes
+from onelook.train.episodes import Episodes, ImageMetaTraining, MetaTrainConfig, MetaTraining
+from onelook.train.loop import Objective, Optimisation, Stepped, seconds_of_a_step, train
 from synthetic import contents, random_embeddings, random_images
 
 ADAM = Optimisation("adam", learning_rate=1e-2, weight_decay=0.0)

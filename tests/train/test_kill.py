@@ -47,8 +47,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pretrain(folder: Path) -> list[str]:
     data = str(folder / "images")
-    return ["pretrain", "--data", data, "--image-size", "16", "--batch-size", "2", "--epochs", "5",
-            "--learning-rate", "0.05", "--out", "backbone"]  # fmt: skip
+    return [
+        "pretrain",
+        "--data",
+        data,
+        "--image-size",
+        "16",
+        "--batch-size",
+        "2",
+        "--epochs",
+        "5",
+        "--learning-rate",
+        "0.05",
+        "--out",
+        "backbone",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +72,19 @@ def backbone(folder: Path) -> tuple[Path, float]:
 
 
 def train(folder: Path, backbone: Path) -> list[str]:
-    return ["train", "--data", str(folder / "images"), "--backbone", str(backbone), "--method", "sib",
-            "--steps", "800", "--out", "method"]  # fmt: skip
+    return [
+        "train",
+        "--data",
+        str(folder / "images"),
+        "--backbone",
+        str(backbone),
+        "--method",
+        "sib",
+        "--steps",
+        "800",
+        "--out",
+        "method",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +119,23 @@ def test_a_method_of_a_training_killed_20_times_is_the_same_to_the_byte(
 def test_a_method_of_images_killed_20_times_in_its_training_is_the_same_to_the_byte(
     folder: Path, backbone: tuple[Path, float]
 ) -> None:
-    arguments = ["train", "--data", str(folder / "images"), "--backbone", str(backbone[0]), "--method", "maml:order=1",
-                 "--query", "5", "--steps", "160", "--tasks-per-step", "1", "--out", "images"]  # fmt: skip
+    arguments = [
+        "train",
+        "--data",
+        str(folder / "images"),
+        "--backbone",
+        str(backbone[0]),
+        "--method",
+        "maml:order=1",
+        "--query",
+        "5",
+        "--steps",
+        "160",
+        "--tasks-per-step",
+        "1",
+        "--out",
+        "images",
+    ]
     seconds = interrupt().undisturbed(arguments, folder / "straight")
     model = folder / "straight" / "images" / "model.safetensors"
     assert killed(arguments, folder, "images", seconds) == {model.read_bytes()}

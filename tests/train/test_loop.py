@@ -19,26 +19,14 @@ from hypothesis import strategies as st
 
 from onelook import artifacts, backbones, methods
 from onelook.artifacts import Artifact, load
-from onelook.configuration import description
 from onelook.data.augment import Augmentation
 from onelook.data.sampler import TaskSpec
 from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.events import finish
-from onelook.files import digest
 from onelook.scoring import Interval
-from onelook.train import (
-    EpisodicPretraining,
-    MetaTrainConfig,
-    MetaTraining,
-    Optimisation,
-    PretrainConfig,
-    Pretraining,
-    Resumed,
-    Stepped,
-    Validated,
-    train,
-)  # fmt: skip
-from onelook.train.loop import Event, Objective
+from onelook.train.episodes import EpisodicPretraining, MetaTrainConfig, MetaTraining
+from onelook.train.loop import Event, Objective, Optimisation, Resumed, Stepped, Validated, train
+from onelook.train.pretraining import PretrainConfig, Pretraining
 from onelook.train.teacher import CosineClassifier, Teacher
 from synthetic import contents, one_sentence, random_embeddings, random_images
 
@@ -621,11 +609,6 @@ def test_an_impossible_beginning_of_the_average_is_refused(share: float) -> None
         Optimisation(average_from=share)
 
 
-def test_a_run_says_from_when_it_averages_and_one_that_does_not_is_described_as_before() -> None:
-    assert "average_from" not in description(Optimisation())
-    assert description(Optimisation(average_from=0.0))["average_from"] == 0.0
-
-
 # ---------------------------------------------------------------------------------------------------- random numbers
 
 
@@ -710,8 +693,9 @@ class Scripted:
 
 @given(
     accuracies=st.lists(st.sampled_from([0.0, 20.0, 20.5, 99.0]), min_size=1, max_size=5),
-    every=st.integers(1, 3), stop=st.integers(1, 20),
-)  # fmt: skip
+    every=st.integers(1, 3),
+    stop=st.integers(1, 20),
+)
 @settings(deadline=None, max_examples=25)
 def test_the_model_is_the_first_of_highest_validation_accuracy_also_when_resumed(
     accuracies: list[float], every: int, stop: int
@@ -731,9 +715,7 @@ def test_the_model_is_the_first_of_highest_validation_accuracy_also_when_resumed
 # ---------------------------------------------------------------------------------------------------- learning rates
 
 
-@given(
-    peak=st.floats(1e-5, 10), warmup=st.floats(0, 0.9), n_steps=st.integers(1, 400),
-)  # fmt: skip
+@given(peak=st.floats(1e-5, 10), warmup=st.floats(0, 0.9), n_steps=st.integers(1, 400))
 @settings(deadline=None)
 def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing(peak: float, warmup: float, n_steps: int) -> None:
     optimisation = Optimisation("sgd", peak, schedule="one-cycle", warmup=warmup)
@@ -779,32 +761,6 @@ def test_every_step_is_taken_at_the_rate_of_its_schedule(optimiser: Any, tmp_pat
 def test_an_impossible_learning_rate_is_refused(rate: float) -> None:
     with pytest.raises(SettingsError, match="learning rate must be positive"):
         Optimisation(learning_rate=rate)
-
-
-def test_the_description_is_the_whole_configuration_but_for_later_fields_that_hold_their_default() -> None:
-    optimisation = {"optimiser": "sgd", "learning_rate": 0.2, "weight_decay": 5e-4, "schedule": "one-cycle",
-                    "warmup": 0.15}  # fmt: skip
-    assert description(PretrainConfig()) == {
-        "epochs": 60, "batch_size": 128, "augmentation": dataclasses.asdict(Augmentation()),
-        "optimisation": optimisation, "precision": "bfloat16", "rotation_weight": 0.0, "validate_every": None,
-        "n_validation_tasks": 1000, "seed": 0,
-    }  # fmt: skip
-    changed = PretrainConfig(optimisation=Optimisation(learning_rate=0.2, clip_norm=2.0), rotations=3)
-    expected = description(PretrainConfig()) | {"optimisation": optimisation | {"clip_norm": 2.0}, "rotations": 3}
-    assert description(changed) == expected
-
-
-@pytest.mark.parametrize(
-    ("config", "as_json", "as_text"),
-    [
-        (PretrainConfig(), "8497c3999c499cc9", "9450d13b463a725d"),
-        (MetaTrainConfig(), "2713d56e1a901fa4", "e343a670eb844f33"),
-    ],
-)
-def test_runs_from_before_a_field_was_added_keep_their_names(config: Any, as_json: str, as_text: str) -> None:
-    """The digests were taken before clip_norm and rotations came."""
-    assert digest(json.dumps(description(config), sort_keys=True).encode()).hex()[:16] == as_json
-    assert digest(repr(config).encode()).hex()[:16] == as_text
 
 
 def test_configurations_are_json() -> None:

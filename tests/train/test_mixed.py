@@ -12,8 +12,9 @@ from onelook.errors import DataError
 from onelook.events import finish
 from onelook.methods import Glance
 from onelook.tasks import Embeddings, Tasks
-from onelook.train import MixedConfig, MixedTraining, Stepped, train
 from onelook.train import mixed as module
+from onelook.train.loop import Stepped, train
+from onelook.train.mixed import MixedConfig, MixedTraining
 from synthetic import random_embeddings
 
 CONFIG = MixedConfig(

@@ -7,11 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook import backbones
-from onelook.configuration import description
 from onelook.data.augment import Augmentation
 from onelook.errors import SettingsError
-from onelook.train import PretrainConfig, Pretraining
 from onelook.train.mixup import Mixture, Mixup
+from onelook.train.pretraining import PretrainConfig, Pretraining
 from synthetic import one_sentence, random_images
 
 SIZE = 8
@@ -122,10 +121,3 @@ def test_an_impossible_alpha_is_refused(alpha: float) -> None:
 def test_an_impossible_probability_is_refused(probability: float) -> None:
     with pytest.raises(SettingsError, match=f"but got 2.0 and {probability}"):
         PretrainConfig(mixup=2.0, mixup_probability=probability)
-
-
-def test_a_run_says_how_it_mixes_and_one_that_does_not_is_described_as_before() -> None:
-    assert not {"mixup", "mixup_probability"} & set(description(PretrainConfig()))
-    assert repr(PretrainConfig(mixup=2.0)) == repr(PretrainConfig())
-    told = description(PretrainConfig(mixup=2.0, mixup_probability=0.5))
-    assert (told["mixup"], told["mixup_probability"]) == (2.0, 0.5)

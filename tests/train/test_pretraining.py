@@ -9,7 +9,7 @@ from torch.nn import functional
 from onelook import backbones
 from onelook.data.augment import Augmentation
 from onelook.errors import SettingsError
-from onelook.train import PretrainConfig, Pretraining
+from onelook.train.pretraining import PretrainConfig, Pretraining
 from synthetic import random_images
 
 SIZE = 8
@@ -60,10 +60,12 @@ def test_the_loss_adds_the_weighted_cross_entropy_of_the_turns_of_all_copies(rot
     made = objective(0.5, rotations)
     _, plain, _ = watched_loss(objective(0.0), 0)
     loss, pixels, scores = watched_loss(made, 0)
-    answers = torch.tensor([
-        next(t for t in range(4) if torch.equal(plain[i % SIZE].rot90(t, (1, 2)), image))
-        for i, image in enumerate(pixels)
-    ])  # fmt: skip
+    answers = torch.tensor(
+        [
+            next(t for t in range(4) if torch.equal(plain[i % SIZE].rot90(t, (1, 2)), image))
+            for i, image in enumerate(pixels)
+        ]
+    )
     features = made.backbone(pixels)
     rows = torch.from_numpy(np.random.default_rng([0, 0, 0]).permutation(25)[:SIZE])
     classes = functional.cross_entropy(made.classifier(features[:SIZE]), made.labels[rows])

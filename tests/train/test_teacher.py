@@ -10,11 +10,10 @@ from torch.nn import functional
 
 from onelook import artifacts, backbones
 from onelook.artifacts import Artifact, backbone_artifact, load_backbone
-from onelook.configuration import description
 from onelook.data.augment import Augmentation
 from onelook.errors import ArtifactError, SettingsError
-from onelook.train import PretrainConfig, Pretraining
 from onelook.train.mixup import Mixture, Mixup
+from onelook.train.pretraining import PretrainConfig, Pretraining
 from onelook.train.teacher import Distillation, Teacher, load_teacher
 from synthetic import one_sentence, random_images
 
@@ -88,11 +87,6 @@ def test_impossible_settings_are_refused(settings: tuple[float, float]) -> None:
     with pytest.raises(SettingsError) as error:
         PretrainConfig(teacher_weight=settings[0], temperature=settings[1])
     assert f"but got {settings[0]} and {settings[1]}" in one_sentence(error.value)
-
-
-def test_a_run_without_a_teacher_is_described_as_before() -> None:
-    assert not {"teacher_weight", "temperature"} & set(description(PretrainConfig()))
-    assert description(PretrainConfig(temperature=2.0))["temperature"] == 2.0
 
 
 # --------------------------------------------------------------------------------------------------------- the teacher

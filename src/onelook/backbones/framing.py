@@ -65,8 +65,10 @@ def read_preprocessing(settings: Mapping[str, Any], channels: int, what: str) ->
         size, framing = _frame(settings)
         mean, std = _statistics(settings, channels)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise SettingsError(f"{what} asks for a preprocessing that Onelook cannot do ({_brief(error)}); wrap the "
-                            f"network yourself with onelook.backbones.wrapped.Wrapped.") from error  # fmt: skip
+        raise SettingsError(
+            f"{what} asks for a preprocessing that Onelook cannot do ({_brief(error)}); wrap the "
+            f"network yourself with onelook.backbones.wrapped.Wrapped."
+        ) from error
     return Preprocessing(size, framing, mean, std)
 
 

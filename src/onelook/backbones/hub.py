@@ -20,8 +20,13 @@ from onelook.files import storage_error
 
 PREFIX = "hf:"
 RECOMMENDED = "hf:facebook/dinov2-small"
-_PATTERNS = ["config.json", "preprocessor_config.json", "processor_config.json", "model*.safetensors",
-             "model.safetensors.index.json"]  # fmt: skip
+_PATTERNS = [
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+]
 _NEEDED = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 
@@ -56,8 +61,9 @@ def split_name(name: str) -> tuple[str, str | None]:
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     parts = repository.split("/")
     if len(parts) > 2 or not all(part and part.strip(".") and " " not in part for part in parts):
-        raise SettingsError(f"{name!r} is no name of a model on the hub: expected hf:OWNER/NAME, for example "
-                            f"{RECOMMENDED}.")  # fmt: skip
+        raise SettingsError(
+            f"{name!r} is no name of a model on the hub: expected hf:OWNER/NAME, for example {RECOMMENDED}."
+        )
     return repository, revision or None
 
 
@@ -93,15 +99,19 @@ def fetch(
     if folder is not None and not missing:
         return folder
     if offline:
-        raise DownloadError(f"{PREFIX}{repository} is not on this machine as a whole ({', '.join(missing)} missing), "
-                            f"and offline nothing is downloaded; run once without --offline.")  # fmt: skip
+        raise DownloadError(
+            f"{PREFIX}{repository} is not on this machine as a whole ({', '.join(missing)} missing), "
+            f"and offline nothing is downloaded; run once without --offline."
+        )
     about = describe(f"{repository}@{revision}" if revision else repository, endpoint)
     yield Notice(f"Downloading {about}.")
     yield from _download(about, revision, endpoint, cache)
     folder, missing = _local(repository, revision, cache)
     if folder is None or missing:
-        raise DownloadError(f"{PREFIX}{repository} holds no {', '.join(missing)} at this revision; other formats are "
-                            f"not loaded, so name another model or a revision that has them (@REVISION).")  # fmt: skip
+        raise DownloadError(
+            f"{PREFIX}{repository} holds no {', '.join(missing)} at this revision; other formats are "
+            f"not loaded, so name another model or a revision that has them (@REVISION)."
+        )
     return folder
 
 
@@ -120,8 +130,14 @@ def _download(
         level = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # it would print that it goes on after a break
         try:
-            hub.snapshot_download(about.name, revision=revision, allow_patterns=_PATTERNS, endpoint=endpoint,
-                                  cache_dir=cache, tqdm_class=Silent)  # fmt: skip
+            hub.snapshot_download(
+                about.name,
+                revision=revision,
+                allow_patterns=_PATTERNS,
+                endpoint=endpoint,
+                cache_dir=cache,
+                tqdm_class=Silent,
+            )
         except Exception as error:  # the errors of the hub and those of its transport have no common base
             failures.append(error)
         finally:
@@ -197,8 +213,10 @@ def _download_error(repository: str, error: Exception, endpoint: str | None) -> 
         reason = f"there is no connection to {host}"
     else:
         reason = f"the transfer from {host} broke off ({type(error).__name__})"
-    return DownloadError(f"{PREFIX}{repository} could not be downloaded: {reason}; files that are whole are kept, and "
-                         f"the same command goes on with the others.")  # fmt: skip
+    return DownloadError(
+        f"{PREFIX}{repository} could not be downloaded: {reason}; files that are whole are kept, and "
+        f"the same command goes on with the others."
+    )
 
 
 def _hub() -> Any:
@@ -207,5 +225,6 @@ def _hub() -> Any:
             importlib.import_module(f"huggingface_hub.{part}")
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise SettingsError("Models of the hub need huggingface_hub; install it with pip install "
-                            "'onelook[transformers]'.") from error  # fmt: skip
+        raise SettingsError(
+            "Models of the hub need huggingface_hub; install it with pip install 'onelook[transformers]'."
+        ) from error

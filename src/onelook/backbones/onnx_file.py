@@ -65,14 +65,17 @@ class OnnxNetwork(Backbone):
         try:
             first = self._session.run([self._output], {self._input: array})[0]
         except Exception as error:  # onnxruntime's errors have no public base
-            raise SettingsError(f"{self.name} does not take images of {tuple(array.shape[1:])} "
-                                f"({' '.join(str(error).split())}).") from error  # fmt: skip
+            raise SettingsError(
+                f"{self.name} does not take images of {tuple(array.shape[1:])} ({' '.join(str(error).split())})."
+            ) from error
         output = torch.from_numpy(np.asarray(first, dtype=np.float32))
         if output.ndim == 4:
             output = output.mean((2, 3))
         if output.ndim != 2 or len(output) != len(array):
-            raise SettingsError(f"The first output of {self.name} must be (N, D) or (N, D, H, W), but for "
-                                f"{len(array)} images it is {tuple(output.shape)}.")  # fmt: skip
+            raise SettingsError(
+                f"The first output of {self.name} must be (N, D) or (N, D, H, W), but for "
+                f"{len(array)} images it is {tuple(output.shape)}."
+            )
         return output
 
     def digest(self) -> bytes:
@@ -104,8 +107,10 @@ def _input(session: Any, path: Path, image_size: int | None) -> tuple[int | None
     count, channels, height, width = (x if isinstance(x, int) and x > 0 else None for x in shape)
     side = height or width or image_size or 224
     if {height or side, width or side, image_size or side} != {side}:
-        raise SettingsError(f"{path} takes images of {shape[2]} × {shape[3]} pixels, but squares of "
-                            f"{image_size or 'one size'} are needed.")  # fmt: skip
+        raise SettingsError(
+            f"{path} takes images of {shape[2]} × {shape[3]} pixels, but squares of "
+            f"{image_size or 'one size'} are needed."
+        )
     return count, channels or 3, side
 
 

@@ -87,8 +87,10 @@ def resolve(
         return (yield from _onnx(path))
     if path.is_dir():
         return load_folder(path, pooling)
-    raise SettingsError(f"There is no feature network {name!r}: expected hf:NAME, a folder with config.json and "
-                        f"model.safetensors, or a file that ends in .onnx.")  # fmt: skip
+    raise SettingsError(
+        f"There is no feature network {name!r}: expected hf:NAME, a folder with config.json and "
+        f"model.safetensors, or a file that ends in .onnx."
+    )
 
 
 def load_folder(folder: Path, pooling: str | None = None, name: str = "") -> Wrapped:
@@ -97,8 +99,10 @@ def load_folder(folder: Path, pooling: str | None = None, name: str = "") -> Wra
     config = _read(folder, "config.json")
     settings = _processor(folder)
     if not [*folder.glob("model*.safetensors")]:
-        raise ArtifactError(f"{folder} holds no model.safetensors; weights in other formats are not loaded, so save "
-                            f"the model again with safetensors.")  # fmt: skip
+        raise ArtifactError(
+            f"{folder} holds no model.safetensors; weights in other formats are not loaded, so save "
+            f"the model again with safetensors."
+        )
     family = _FAMILIES.get(str(config.get("model_type")), _Family("AutoModel", "mean"))
     pooling = pooling or family.pooling
     if pooling not in _POOLINGS:
@@ -141,8 +145,10 @@ class _Pooled(nn.Module):
         if self.pooling in ("pooler_output", "image_embeds"):
             found = getattr(output, self.pooling, None)
             if found is None:
-                raise SettingsError(f"{type(self.model).__name__} gives no {self.pooling}; take another pooling: "
-                                    f"{', '.join(_POOLINGS)}.")  # fmt: skip
+                raise SettingsError(
+                    f"{type(self.model).__name__} gives no {self.pooling}; take another pooling: "
+                    f"{', '.join(_POOLINGS)}."
+                )
             return found.flatten(1)  # type: ignore[no-any-return]
         states = output.last_hidden_state
         if states.ndim == 4:
@@ -156,9 +162,13 @@ def _model(folder: Path, kind: str, options: dict[str, Any], pooling: str, name:
     with _quiet(transformers):
         try:
             model, report = getattr(transformers, kind).from_pretrained(
-                str(folder), use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                output_loading_info=True, **options,
-            )  # fmt: skip
+                str(folder),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
         except Exception as error:  # what is wrong with a folder has no common base in transformers
             raise ArtifactError(
                 f"{folder} cannot be loaded as a model of transformers ({_first_line(error)})."
@@ -168,8 +178,10 @@ def _model(folder: Path, kind: str, options: dict[str, Any], pooling: str, name:
     unused = ("pooler.",) if pooling in ("cls", "mean") else ()
     missing = [key for key in sorted(report["missing_keys"]) if not key.startswith(unused)]
     if missing:
-        raise ArtifactError(f"{folder} lacks weights of {name}, for example {missing[0]}, which would be drawn at "
-                            f"random; get the whole model, or take another pooling.")  # fmt: skip
+        raise ArtifactError(
+            f"{folder} lacks weights of {name}, for example {missing[0]}, which would be drawn at "
+            f"random; get the whole model, or take another pooling."
+        )
     return model.float().eval()  # type: ignore[no-any-return]
 
 
@@ -179,12 +191,15 @@ def _onnx(path: Path) -> Generator[Notice, None, OnnxNetwork]:
     beside = path.parent / "preprocessor_config.json"
     if beside.is_file():
         steps = read_preprocessing(_read(path.parent, beside.name), 3, str(beside))
-        return OnnxNetwork(path, [x / 255 for x in steps.mean], [x / 255 for x in steps.std], steps.image_size,
-                           steps.framing)  # fmt: skip
+        return OnnxNetwork(
+            path, [x / 255 for x in steps.mean], [x / 255 for x in steps.std], steps.image_size, steps.framing
+        )
     network = OnnxNetwork(path, IMAGENET_MEAN, IMAGENET_STD)
-    yield Notice(f"{path.name} does not say how its images are prepared: their pixels, from 0 to 1, are centred and "
-                 f"scaled by the mean and std of ImageNet; a preprocessor_config.json beside it would "
-                 f"be followed.")  # fmt: skip
+    yield Notice(
+        f"{path.name} does not say how its images are prepared: their pixels, from 0 to 1, are centred and "
+        f"scaled by the mean and std of ImageNet; a preprocessor_config.json beside it would "
+        f"be followed."
+    )
     return network
 
 

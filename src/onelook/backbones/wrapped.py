@@ -60,8 +60,10 @@ class Wrapped(Backbone):
     def pool(self, output: Tensor) -> Float[Tensor, "N D"]:
         if not isinstance(output, Tensor) or output.ndim not in (2, 4):
             found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise SettingsError(f"{self.name} must give a tensor (N, D) or (N, D, H, W), but gave {found}; wrap it in "
-                                f"a module that does.")  # fmt: skip
+            raise SettingsError(
+                f"{self.name} must give a tensor (N, D) or (N, D, H, W), but gave {found}; wrap it in "
+                f"a module that does."
+            )
         return output if output.ndim == 2 else output.mean((2, 3))
 
     def digest(self) -> bytes:
@@ -75,8 +77,9 @@ def set_statistics(backbone: Backbone, mean: float | Sequence[float], std: float
     for buffer, values in ((backbone.pixel_mean, mean), (backbone.pixel_std, std)):
         numbers = [float(values)] * backbone.channels if isinstance(values, int | float) else list(values)
         if len(numbers) != backbone.channels:
-            raise SettingsError(f"There must be a mean and a std of each of the {backbone.channels} channels, but got "
-                                f"{len(numbers)}.")  # fmt: skip
+            raise SettingsError(
+                f"There must be a mean and a std of each of the {backbone.channels} channels, but got {len(numbers)}."
+            )
         buffer.copy_(255 * torch.tensor(numbers, dtype=torch.float64)[:, None, None])
     if not (backbone.pixel_std > 0).all():
         raise SettingsError(f"A std must be above 0, but got {std}.")
@@ -92,9 +95,13 @@ def probe(backbone: Backbone) -> int:
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, SettingsError):
                 raise
-            raise SettingsError(f"{backbone.name} does not take images of {backbone.channels} × {side} × {side} "
-                                f"({' '.join(str(error).split())}).") from error  # fmt: skip
+            raise SettingsError(
+                f"{backbone.name} does not take images of {backbone.channels} × {side} × {side} "
+                f"({' '.join(str(error).split())})."
+            ) from error
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise SettingsError(f"{backbone.name} gives other features when it is asked again (it draws at random), so "
-                            f"that it cannot be a feature network.")  # fmt: skip
+        raise SettingsError(
+            f"{backbone.name} gives other features when it is asked again (it draws at random), so "
+            f"that it cannot be a feature network."
+        )
     return int(first.shape[1])

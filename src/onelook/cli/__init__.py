@@ -9,10 +9,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from onelook import artifacts, console, pages, workflows
+from onelook import artifacts, html
 from onelook.backbones import BACKBONES
+from onelook.cli import console
 from onelook.cli import practice as practice
 from onelook.cli.benchmark import benchmark_app
+from onelook.cli.console import run
 from onelook.cli.labelling import doctor, label, suggest, undo_sorting
 from onelook.cli.options import (
     AVERAGE_FROM,
@@ -37,24 +39,30 @@ from onelook.cli.options import (
     Way,
     place_of,
     writable,
-)  # fmt: skip
+)
 from onelook.cli.predicting import predict
-from onelook.console import run
-from onelook.data.benchmarks import BENCHMARKS, status
+from onelook.data import features
+from onelook.data.datasets import BENCHMARKS, status
 from onelook.data.fetch import fetch
 from onelook.data.sampler import TaskSpec
 from onelook.data.sources import augmentation_of
 from onelook.data.verify import verify
 from onelook.errors import DataError, SettingsError, unknown_name
-from onelook.memory import keep_freed_memory
+from onelook.machine import keep_freed_memory
 from onelook.methods import parameters_of
-from onelook.train import MetaTrainConfig, MixedConfig, Optimisation, PretrainConfig
+from onelook.train import jobs
+from onelook.train.episodes import MetaTrainConfig
+from onelook.train.loop import Optimisation
+from onelook.train.mixed import MixedConfig
+from onelook.train.pretraining import PretrainConfig
 from onelook.train.recipes import parse_request
 
 app = typer.Typer(
     help="Learn a new classification task from one labelled example per class and the unlabelled examples to classify.",
-    no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False,
-)  # fmt: skip
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
 data_app = typer.Typer(help="Standard image sets: which there are, getting them, checking them.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(benchmark_app, name="benchmark")
@@ -82,9 +90,9 @@ def demo(out: Out = Path("runs/demo"), seed: Seed = 0, precision: Precision = "a
 
 def _demo_module() -> Any:
     # By name and not at the top: it needs the packages of the extra `demo`, and the other commands do not.
-    pages.engine()
+    html.engine()
     try:
-        return importlib.import_module("onelook.demo")
+        return importlib.import_module("onelook.experiments.demo")
     except ModuleNotFoundError as error:
         raise SettingsError(f'The demo needs the package {error.name}; pip install "onelook[demo]".') from error
 
@@ -97,8 +105,16 @@ def list_data(home: Home = None, as_json: Json = False) -> None:
     """
     states = [status(name, home) for name in BENCHMARKS]
     if as_json:
-        rows = [{"name": s.benchmark.name, "classes": s.classes, "images": s.images, "licence": s.benchmark.licence,
-                 "path": str(s.path) if s.path else None} for s in states]  # fmt: skip
+        rows = [
+            {
+                "name": s.benchmark.name,
+                "classes": s.classes,
+                "images": s.images,
+                "licence": s.benchmark.licence,
+                "path": str(s.path) if s.path else None,
+            }
+            for s in states
+        ]
         console.print_json(rows)
         return
     view = Table("name", "classes: train / val / test", "images", "where", "licence")
@@ -130,8 +146,15 @@ def verify_data(name: str, home: Home = None, as_json: Json = False) -> None:
     """
     found = run(verify(name, home), f"verifying {name}")
     if as_json:
-        console.print_json({"name": name, "path": str(found.path), "classes": found.classes, "images": found.images,
-                            "problems": found.problems})  # fmt: skip
+        console.print_json(
+            {
+                "name": name,
+                "path": str(found.path),
+                "classes": found.classes,
+                "images": found.images,
+                "problems": found.problems,
+            }
+        )
     elif not found.problems:
         print(f"{found.path}: {name} as published, {sum(found.images.values()):,} images")
     if found.problems:
@@ -169,11 +192,20 @@ def pretrain(
     writable(out)
     optimisation = Optimisation(learning_rate=learning_rate, weight_decay=weight_decay, average_from=average_from)
     config = PretrainConfig(
-        epochs, batch_size, augmentation_of(data), optimisation,
-        place.precision, rotation_weight, seed=seed, rotations=rotations, mixup=mixup,
-        mixup_probability=mixup_probability, teacher_weight=teacher_weight, temperature=temperature,
-    )  # fmt: skip
-    path = run(workflows.pretrain(data, backbone, config, out, place, image_size, teacher), "pretraining")
+        epochs,
+        batch_size,
+        augmentation_of(data),
+        optimisation,
+        place.precision,
+        rotation_weight,
+        seed=seed,
+        rotations=rotations,
+        mixup=mixup,
+        mixup_probability=mixup_probability,
+        teacher_weight=teacher_weight,
+        temperature=temperature,
+    )
+    path = run(jobs.pretrain(data, backbone, config, out, place, image_size, teacher), "pretraining")
     console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
 
 
@@ -182,7 +214,9 @@ def train(
     data: Data = "glyphs",
     backbone: Annotated[str, typer.Option(help=NETWORK)] = "conv4-64",
     method: Annotated[str, typer.Option(help=METHOD)] = "sib",
-    way: Way = 5, shot: Shot = 1, query: Query = 15,
+    way: Way = 5,
+    shot: Shot = 1,
+    query: Query = 15,
     steps: Annotated[int | None, typer.Option(min=1, help="Default: that of the recipe.")] = None,
     end_to_end: Annotated[bool, typer.Option("--end-to-end", help=END_TO_END)] = False,
     tasks_per_step: Annotated[int | None, typer.Option(min=1, help="Where a feature network is trained.")] = None,
@@ -192,8 +226,12 @@ def train(
     variants: Annotated[int, typer.Option(min=0, help="Of the features of each of --sources.")] = 0,
     image_size: ImageSize = None,
     out: Out = Path("runs/method"),
-    precision: Precision = "auto", seed: Seed = 0, home: Home = None, cache: Cache = None, as_json: Json = False,
-) -> None:  # fmt: skip
+    precision: Precision = "auto",
+    seed: Seed = 0,
+    home: Home = None,
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
     """Meta-train a method on tasks of the training classes.
 
     Examples: onelook train --data cifar-fs --backbone runs/cifar-fs/model.safetensors --method sib --out runs/sib;
@@ -205,28 +243,30 @@ def train(
     writable(out)
     if sources is not None:
         mixed = MixedConfig(steps or MixedConfig.n_steps, tasks_per_step or MixedConfig.tasks_per_step, seed=seed)
-        job = workflows.meta_train_mixed(sources.split(","), request, mixed, out, place, variants, average)
+        job = jobs.meta_train_mixed(sources.split(","), request, mixed, out, place, variants, average)
         path = run(job, "training")
         console.print_artifact(artifacts.load(path, "method"), path, as_json)
         return
     along = end_to_end or (not request.file and "backbone" in parameters_of(request.name))
     if average != "none" and (along or backbone in BACKBONES):
-        raise SettingsError("A feature network that is trained along is trained on single images; give --average to "
-                            "`onelook benchmark`.")  # fmt: skip
+        raise SettingsError(
+            "A feature network that is trained along is trained on single images; give --average to "
+            "`onelook benchmark`."
+        )
     if backbone in BACKBONES:
         optimisation = Optimisation("adam", 2e-3 if learning_rate is None else learning_rate, weight_decay=0.0)
         config = MetaTrainConfig(steps or 6000, tasks_per_step or 1, spec, optimisation)
-        job = workflows.pretrain_by_episodes(data, backbone, request, config, out, place, image_size)
+        job = jobs.pretrain_by_episodes(data, backbone, request, config, out, place, image_size)
         path = run(job, "training")
         console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
         return
     if not Path(backbone).exists() and "/" not in backbone and not backbone.endswith(".safetensors"):
         raise unknown_name("feature network", backbone, BACKBONES)
     if along:
-        config = workflows.end_to_end(spec, steps, tasks_per_step, learning_rate)
-        job = workflows.meta_train_images(data, Path(backbone), request, config, out, place)
+        config = jobs.end_to_end(spec, steps, tasks_per_step, learning_rate)
+        job = jobs.meta_train_images(data, Path(backbone), request, config, out, place)
     else:
-        job = workflows.meta_train(data, Path(backbone), request, spec, out, place, steps, average)
+        job = jobs.meta_train(data, Path(backbone), request, spec, out, place, steps, average)
     path = run(job, "training")
     console.print_artifact(artifacts.load(path, "method"), path, as_json)
 
@@ -238,17 +278,19 @@ def embed(
     data: Data = "glyphs",
     split: Split = "test",
     average: Average = "none",
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
+    precision: Precision = "auto",
+    home: Home = None,
+    cache: Cache = None,
+) -> None:
     """Write the features of images to a file that numpy reads.
 
     Example: onelook embed --data FOLDER --split all --backbone runs/mine/model.safetensors --out features.npz
     """
     network, _ = artifacts.load_backbone(backbone)
     writable(out.parent, out)
-    job = workflows.features(data, split, network, place_of(cache, home, precision), average=average)
+    job = features.features(data, split, network, place_of(cache, home, precision), average=average)
     embeddings = run(job, "embedding")
-    workflows.save_features(embeddings, out)
+    features.save_features(embeddings, out)
     print(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")
 
 

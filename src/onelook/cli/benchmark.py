@@ -5,8 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onelook import artifacts, console, workflows
+from onelook import artifacts
 from onelook.backbones import BACKBONES
+from onelook.benchmark import compare, sources
+from onelook.benchmark.compare import Comparison
+from onelook.cli import console
+from onelook.cli.console import run
 from onelook.cli.options import (
     AVERAGE,
     FINISHED,
@@ -28,9 +32,8 @@ from onelook.cli.options import (
     numbers,
     place_of,
     writable,
-)  # fmt: skip
-from onelook.console import run
-from onelook.data.domains import GlyphDomainsConfig, glyph_domains
+)
+from onelook.data.glyph_domains import GlyphDomainsConfig, glyph_domains
 from onelook.data.protocols import KNOWN
 from onelook.data.sampler import TaskSpec
 from onelook.errors import SettingsError
@@ -38,12 +41,11 @@ from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
 from onelook.experiments.curves import CurvesConfig, curves
 from onelook.experiments.domains import DomainsConfig, domains
 from onelook.experiments.lines import LinesConfig, lines
-from onelook.experiments.protocols import INDUCTIVE, PROTOCOL_METHODS, PROTOCOLS, ProtocolsConfig, protocols
-from onelook.experiments.rows import ROWS
-from onelook.experiments.table import TableConfig, markdown, table
-from onelook.provenance import commit, machine
+from onelook.experiments.paper import TableConfig, markdown, table
+from onelook.experiments.paper_rows import ROWS
+from onelook.experiments.transductive import INDUCTIVE, PROTOCOL_METHODS, PROTOCOLS, ProtocolsConfig, protocols
+from onelook.machine import commit, machine
 from onelook.train.recipes import parse_request
-from onelook.workflows import Comparison
 
 benchmark_app = typer.Typer(invoke_without_command=True)
 
@@ -79,8 +81,10 @@ def benchmark(
     audit: Annotated[bool, typer.Option("--audit", help=AUDIT)] = False,
     seed: Seed = 0,
     json: Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")] = None,
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
+    precision: Precision = "auto",
+    home: Home = None,
+    cache: Cache = None,
+) -> None:
     """Compare methods on the same tasks. Those that learn are trained on the training classes first.
 
     Examples: onelook benchmark --data cifar-fs --backbone runs/cifar-fs/model.safetensors
@@ -97,9 +101,9 @@ def benchmark(
     if json is not None:
         writable(json.parent, json)
     if embeddings is not None:
-        job = workflows.benchmark_embeddings(comparison, embeddings, train_embeddings, place)
+        job = compare.benchmark_embeddings(comparison, embeddings, train_embeddings, place)
     elif backbone is not None:
-        job = workflows.benchmark(comparison, data, split, backbone, place)
+        job = compare.benchmark(comparison, data, split, backbone, place)
     else:
         raise SettingsError("A comparison needs features: give --backbone FILE with --data, or --embeddings FILE.")
     records = run(job, "audit" if audit else "benchmark")
@@ -116,8 +120,10 @@ def _nothing_before(context: Context, word: str) -> None:
     for parameter in context.command.params:
         source = context.get_parameter_source(parameter.name or "")
         if source is not None and source.name == "COMMANDLINE":
-            raise SettingsError(f"Options of `{context.command_path} {word}` come after the word {word}, but "
-                                f"{parameter.opts[0]} is before it.")  # fmt: skip
+            raise SettingsError(
+                f"Options of `{context.command_path} {word}` come after the word {word}, but "
+                f"{parameter.opts[0]} is before it."
+            )
 
 
 @benchmark_app.command("paper")
@@ -129,9 +135,12 @@ def benchmark_paper(
     rows: Annotated[str, typer.Option(help=f"Some of {', '.join(ROWS)}.")] = ",".join(ROWS),
     tasks: Tasks = 2000,
     out: Annotated[Path, typer.Option(help=RUNS)] = Path("runs/paper"),
-    seed: Seed = 0, json: JsonFile = None,
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
+    seed: Seed = 0,
+    json: JsonFile = None,
+    precision: Precision = "auto",
+    home: Home = None,
+    cache: Cache = None,
+) -> None:
     """The comparison of the paper: SIB and its baselines on the same tasks, beginning with the same feature network.
 
     Example: onelook benchmark paper --backbone runs/cifar-fs/model.safetensors --rows sib,sib-0,r2d2
@@ -165,9 +174,12 @@ def benchmark_protocols(
     average: Annotated[str, typer.Option(help=f"{AVERAGE} Several with commas.")] = "none",
     tasks: Tasks = 2000,
     out: Annotated[Path, typer.Option(help=CELLS)] = Path("runs/protocols"),
-    seed: Seed = 0, json: JsonFile = None,
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
+    seed: Seed = 0,
+    json: JsonFile = None,
+    precision: Precision = "auto",
+    home: Home = None,
+    cache: Cache = None,
+) -> None:
     """Transductive methods under every protocol, on the same tasks; what is done is kept, and not done again.
 
     Example: onelook benchmark protocols --backbone runs/cifar-fs/model.safetensors --json protocols.json
@@ -176,20 +188,26 @@ def benchmark_protocols(
         raise SettingsError("The protocols need features: give --backbone FILE with --data, or --embeddings FILE.")
     place = place_of(cache, home, precision)
     config = ProtocolsConfig(
-        tuple(text.strip() for text in methods.split(",")), reference, tuple(p.strip() for p in protocol.split(",")),
-        tuple(numbers(way, "--way")), tuple(numbers(shot)), query,
-        (None,) if total is None else tuple(numbers(total, "--total")), tasks, seed,
-    )  # fmt: skip
+        tuple(text.strip() for text in methods.split(",")),
+        reference,
+        tuple(p.strip() for p in protocol.split(",")),
+        tuple(numbers(way, "--way")),
+        tuple(numbers(shot)),
+        query,
+        (None,) if total is None else tuple(numbers(total, "--total")),
+        tasks,
+        seed,
+    )
     writable(out)
     if json is not None:
         writable(json.parent, json)
     records = []
     for one in (text.strip() for text in average.split(",")):
         if embeddings is not None:
-            source = workflows.source_of_files(embeddings, train_embeddings, max(config.ways), one)
+            source = sources.source_of_files(embeddings, train_embeddings, max(config.ways), one)
         else:
             assert backbone is not None
-            source = run(workflows.source_of(data, split, backbone, place, one), "features")
+            source = run(sources.source_of(data, split, backbone, place, one), "features")
         records += run(protocols(config, source, out, place), "protocols")
     if json is not None:
         artifacts.save_results(records, json)
@@ -199,9 +217,15 @@ def benchmark_protocols(
 @benchmark_app.command("curves")
 def benchmark_curves(
     backbone: Trained,
-    data: Data = "cifar-fs", split: Split = "test", tasks: Tasks = 2000, seed: Seed = 0, json: JsonFile = None,
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
+    data: Data = "cifar-fs",
+    split: Split = "test",
+    tasks: Tasks = 2000,
+    seed: Seed = 0,
+    json: JsonFile = None,
+    precision: Precision = "auto",
+    home: Home = None,
+    cache: Cache = None,
+) -> None:
     """Accuracy over the number of steps and of unlabelled queries; and with steps on the support set instead.
 
     Example: onelook benchmark curves --backbone runs/cifar-fs/model.safetensors --json curves.json
@@ -222,9 +246,14 @@ def benchmark_curves(
 @benchmark_app.command("bottleneck")
 def benchmark_bottleneck(
     backbone: Trained,
-    data: Data = "cifar-fs", tasks: Tasks = 2000, seed: Seed = 0, json: JsonFile = None,
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
+    data: Data = "cifar-fs",
+    tasks: Tasks = 2000,
+    seed: Seed = 0,
+    json: JsonFile = None,
+    precision: Precision = "auto",
+    home: Home = None,
+    cache: Cache = None,
+) -> None:
     """SIB with its KL term and without it: accuracy and loss on tasks of known and of unknown classes.
 
     Example: onelook benchmark bottleneck --backbone runs/cifar-fs/model.safetensors
@@ -236,14 +265,15 @@ def benchmark_bottleneck(
     if json is not None:
         artifacts.save_results(records, json)
     for r in records:
-        print(f"{r['n_shot']}-shot, gamma {r['prior_weight']:g}: known classes {r['train_accuracy']:.2f}, unknown "
-              f"{r['accuracy']:.2f} ± {r['ci95']:.2f} %; loss {r['train_loss']:.3f} and {r['loss']:.3f}")  # fmt: skip
+        print(
+            f"{r['n_shot']}-shot, gamma {r['prior_weight']:g}: known classes {r['train_accuracy']:.2f}, unknown "
+            f"{r['accuracy']:.2f} ± {r['ci95']:.2f} %; loss {r['train_loss']:.3f} and {r['loss']:.3f}"
+        )
 
 
 @benchmark_app.command("lines")
 def benchmark_lines(
-    seeds: Annotated[str, typer.Option(help="One or more, divided by commas.")] = "0,1,2",
-    json: JsonFile = None,
+    seeds: Annotated[str, typer.Option(help="One or more, divided by commas.")] = "0,1,2", json: JsonFile = None
 ) -> None:
     """Spinning lines: regression without a label, against the exact posterior; with the KL term and without.
 
@@ -258,10 +288,12 @@ def benchmark_lines(
             record = run(lines(config), f"lines, seed {seed}, beta {kl_weight:g}")
             records.append(record | {"commit": commit(), "machine": machine()})
             final = record["final"]
-            print(f"seed {seed}, beta {kl_weight:g}: correlation with the exact posterior mean "
-                  f"{final['correlation']:.3f}; squared error {final['slope_error']:.4f}, of the best constant "
-                  f"{final['slope_error_constant']:.4f}, of the exact posterior {final['slope_error_oracle']:.4f}; "
-                  f"information {final['information']:.3f} of {record['exact']['information']:.3f} nats")  # fmt: skip
+            print(
+                f"seed {seed}, beta {kl_weight:g}: correlation with the exact posterior mean "
+                f"{final['correlation']:.3f}; squared error {final['slope_error']:.4f}, of the best constant "
+                f"{final['slope_error_constant']:.4f}, of the exact posterior {final['slope_error_oracle']:.4f}; "
+                f"information {final['information']:.3f} of {record['exact']['information']:.3f} nats"
+            )
     if json is not None:
         artifacts.save_results(records, json)
 
@@ -271,8 +303,10 @@ def benchmark_domains(
     data: Annotated[Path | None, typer.Option(help=PACS)] = None,
     backbone: Annotated[str, typer.Option(help=f"One of {', '.join(BACKBONES)}.")] = "conv4-64",
     image_size: ImageSize = None,
-    precision: Precision = "auto", seed: Seed = 0, json: JsonFile = None,
-) -> None:  # fmt: skip
+    precision: Precision = "auto",
+    seed: Seed = 0,
+    json: JsonFile = None,
+) -> None:
     """Adaptation to each domain in turn, without a label of it, from labelled images of the others.
 
     Example: onelook benchmark domains --data FOLDER --image-size 64
@@ -286,6 +320,7 @@ def benchmark_domains(
     if json is not None:
         artifacts.save_results([record], json)
     for target in record["targets"]:
-        own = ", ".join(f"{name} {value['mean']:.2f} ± {value['ci95']:.2f}" for name, value in
-                        target["accuracy"].items())  # fmt: skip
+        own = ", ".join(
+            f"{name} {value['mean']:.2f} ± {value['ci95']:.2f}" for name, value in target["accuracy"].items()
+        )
         print(f"{target['target']} ({target['n_images']:,} images): {own}")

@@ -9,16 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from onelook import console, workflows
+from onelook.cli import console
+from onelook.cli.console import run
 from onelook.cli.options import Cache, Json, Precision, place_of, writable
 from onelook.cli.watching import watched
-from onelook.console import run
-from onelook.data.folders import SORTED_FOLDER, counted, list_folder, require_folder, shown
-from onelook.doctor import examine
-from onelook.errors import SettingsError, unknown_name
-from onelook.outputs import Prediction, carry_out, plan_folders, undo, write_coco, write_csv, write_label_studio
-from onelook.outputs.plan import MODES
-from onelook.workflows import LabelConfig, Labelled
+from onelook.errors import SettingsError, plural, quote_name, unknown_name
+from onelook.labelling.doctor import examine
+from onelook.labelling.export import Prediction, write_coco, write_csv, write_label_studio
+from onelook.labelling.folder import SORTED_FOLDER, list_folder, require_folder
+from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_classifier, suggest_next, write_report
+from onelook.labelling.plan import MODES, plan_folders
+from onelook.labelling.sort import carry_out, undo
 
 FOLDER = "Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."
 LABELS = "A CSV or Parquet file with the columns path and label, instead of sub-folders."
@@ -47,8 +48,12 @@ Offline = Annotated[bool, typer.Option("--offline", help="Download nothing.")]
 def label(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="Folder of what is written.")] = Path("onelook-labels"),
-    labels: Labels = None, pattern: Pattern = None, also_class: Also = None,
-    network: Network = None, features: Features = None, offline: Offline = False,
+    labels: Labels = None,
+    pattern: Pattern = None,
+    also_class: Also = None,
+    network: Network = None,
+    features: Features = None,
+    offline: Offline = False,
     proportions: Annotated[str, typer.Option(help=PROPORTIONS)] = "unknown",
     unknown_rate: Annotated[float, typer.Option(min=0, max=0.5, help=RATE)] = 0.0,
     sort: Annotated[str | None, typer.Option(help=SORT)] = None,
@@ -58,8 +63,10 @@ def label(
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
     save: Annotated[Path | None, typer.Option(help=SAVE)] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Go on labelling files as they arrive, until Ctrl-C.")] = False,
-    precision: Precision = "auto", cache: Cache = None, as_json: Json = False,
-) -> None:  # fmt: skip
+    precision: Precision = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
     """Label the images of a folder, from a few labelled examples in sub-folders that are named like the classes.
 
     Example: onelook label photographs --out labels
@@ -75,48 +82,66 @@ def label(
         writable(save.parent, save)
     if watch and features is not None:
         raise SettingsError("--watch is for files that arrive, of which --features knows nothing; drop one of the two.")
-    config = replace(_config(folder, labels, pattern, also_class, network, features, offline),
-                     proportions=proportions, unknown_rate=unknown_rate)  # fmt: skip
-    for done in watched(config, place) if watch else [run(workflows.label_folder(config, place), "label")]:
+    config = replace(
+        _config(folder, labels, pattern, also_class, network, features, offline),
+        proportions=proportions,
+        unknown_rate=unknown_rate,
+    )
+    for done in watched(config, place) if watch else [run(label_folder(config, place), "label")]:
         write_csv(out / "labels.csv", done.predictions)
         if coco:
             _write_coco(done, out / "labels.coco.json")
         if label_studio:
             write_label_studio(out / "label-studio.json", done.predictions)
         if report:
-            run(workflows.write_report(done, out / "report.html"), "report")
+            run(write_report(done, out / "report.html"), "report")
         if save is not None:
-            workflows.save_classifier(done, save)
+            save_classifier(done, save)
         sorting = None if sort is None else _sort(done, out / SORTED_FOLDER, sort, yes)
         _tell(done, out, as_json, sorting)
 
 
 def _config(
-    folder: Path, labels: Path | None, pattern: str | None, also_class: list[str] | None, network: str | None,
-    features: Path | None, offline: bool,
-) -> LabelConfig:  # fmt: skip
+    folder: Path,
+    labels: Path | None,
+    pattern: str | None,
+    also_class: list[str] | None,
+    network: str | None,
+    features: Path | None,
+    offline: bool,
+) -> LabelConfig:
     if network is not None and features is not None:
-        raise SettingsError("Features come from --network or from the file of --features, but both were given; "
-                            "drop one.")  # fmt: skip
+        raise SettingsError(
+            "Features come from --network or from the file of --features, but both were given; drop one."
+        )
     return LabelConfig(folder, labels, pattern, tuple(also_class or ()), network or "onelook", features, offline)
 
 
 def _write_coco(done: Labelled, path: Path) -> None:
     left_out = write_coco(path, done.predictions, done.embeddings.class_names, done.config.folder)
     for one in left_out:  # it left or was damaged since its features were computed
-        console.say(f"label: {shown(one.name)} is not in {path.name}: {one.reason}")
+        console.say(f"label: {quote_name(one.name)} is not in {path.name}: {one.reason}")
 
 
 def _tell(done: Labelled, out: Path, as_json: bool, sorting: "_Sorting | None") -> None:
     if as_json:
-        console.print_json({
-            "out": str(out), "n_labelled_examples": len(done.labelled), "n_images": len(done.to_label),
-            "guard": done.classifier.guard_, "unreadable": [vars(one) for one in done.rejected],
-            "labels": [vars(one) for one in done.predictions], "sorting": sorting and sorting.record,
-        } | done.assessment.record())  # fmt: skip
+        console.print_json(
+            {
+                "out": str(out),
+                "n_labelled_examples": len(done.labelled),
+                "n_images": len(done.to_label),
+                "guard": done.classifier.guard_,
+                "unreadable": [vars(one) for one in done.rejected],
+                "labels": [vars(one) for one in done.predictions],
+                "sorting": sorting and sorting.record,
+            }
+            | done.assessment.record()
+        )
         return
     print_counts(done.predictions)
-    print("\n".join([done.classifier.guard_, *done.assessment.words(), f"Written: {shown(str(out / 'labels.csv'))}"]))
+    print(
+        "\n".join([done.classifier.guard_, *done.assessment.words(), f"Written: {quote_name(str(out / 'labels.csv'))}"])
+    )
     if sorting is not None:
         print("\n".join(sorting.words))
 
@@ -124,7 +149,7 @@ def _tell(done: Labelled, out: Path, as_json: bool, sorting: "_Sorting | None") 
 def print_counts(predictions: Iterable[Prediction]) -> None:
     """How many images got each label."""
     for name, n in Counter("unknown" if p.unknown else p.label for p in predictions).most_common():
-        print(f"{n:>7,}  {shown(name)}")
+        print(f"{n:>7,}  {quote_name(name)}")
 
 
 @dataclass(frozen=True)
@@ -137,24 +162,31 @@ class _Sorting:
 
 def _sort(done: Labelled, target: Path, mode: str, yes: bool) -> _Sorting:
     plan = plan_folders(done.predictions, target, mode, done.config.folder)
-    record = {"mode": mode, "target": str(target), "steps": [vars(step) for step in plan.steps],
-              "skipped": [vars(one) for one in plan.skipped], "done": 0, "failed": [], "journal": None}  # fmt: skip
+    record = {
+        "mode": mode,
+        "target": str(target),
+        "steps": [vars(step) for step in plan.steps],
+        "skipped": [vars(one) for one in plan.skipped],
+        "done": 0,
+        "failed": [],
+        "journal": None,
+    }
     if not yes or not plan.steps:
         hint = "Nothing was done; --yes does it, and `onelook undo` takes it back."
         return _Sorting((*plan.words(), *([] if yes else [hint])), record)
     filed = run(carry_out(plan), "sorting")
     record |= {"done": filed.n_done, "failed": [vars(one) for one in filed.failed], "journal": str(filed.journal)}
     words = (
-        f"{_images_are(filed.n_done)} sorted into {shown(str(target))}; "
+        f"{_images_are(filed.n_done)} sorted into {quote_name(str(target))}; "
         f"onelook undo {shlex.quote(str(filed.journal))} takes it back.",
-        *(f"  {shown(one.name)} was not: {one.reason}" for one in filed.failed),
-        *(f"  {shown(one.name)} was passed over: {one.reason}" for one in plan.skipped),
-    )  # fmt: skip
+        *(f"  {quote_name(one.name)} was not: {one.reason}" for one in filed.failed),
+        *(f"  {quote_name(one.name)} was passed over: {one.reason}" for one in plan.skipped),
+    )
     return _Sorting(words, record)
 
 
 def _images_are(n: int) -> str:
-    return f"{counted(n, 'image')} {'is' if n == 1 else 'are'}"
+    return f"{plural(n, 'image')} {'is' if n == 1 else 'are'}"
 
 
 def undo_sorting(journal: Annotated[Path, typer.Argument(help="Named by `onelook label --sort`.")]) -> None:
@@ -165,30 +197,41 @@ def undo_sorting(journal: Annotated[Path, typer.Argument(help="Named by `onelook
     undone = run(undo(journal), "undo")
     print(f"{_images_are(undone.n_undone)} as before.")
     for one in undone.kept:
-        print(f"  {shown(one.name)} was left as it is: {one.reason}")
+        print(f"  {quote_name(one.name)} was left as it is: {one.reason}")
 
 
 def suggest(
     folder: Folder,
     number: Annotated[int, typer.Option("--number", "-n", min=1, help="Of images.")] = 10,
-    labels: Labels = None, pattern: Pattern = None, also_class: Also = None,
-    network: Network = None, features: Features = None, offline: Offline = False,
-    precision: Precision = "auto", cache: Cache = None, as_json: Json = False,
-) -> None:  # fmt: skip
+    labels: Labels = None,
+    pattern: Pattern = None,
+    also_class: Also = None,
+    network: Network = None,
+    features: Features = None,
+    offline: Offline = False,
+    precision: Precision = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
     """Which images to label next, and what accuracy to expect from them.
 
     Example: onelook suggest photographs -n 20
     """
     config = _config(folder, labels, pattern, also_class, network, features, offline)
-    done = run(workflows.label_folder(config, place_of(cache, None, precision)), "suggest")
-    advice = workflows.suggest_next(done, number)
+    done = run(label_folder(config, place_of(cache, None, precision)), "suggest")
+    advice = suggest_next(done, number)
     now, then = done.assessment.now, done.assessment.after(len(advice))
     if as_json:
-        console.print_json({"suggestions": [{"path": path, "why": why} for path, why in advice],
-                            "expected_accuracy": now.shares(), "expected_accuracy_then": then.shares()})  # fmt: skip
+        console.print_json(
+            {
+                "suggestions": [{"path": path, "why": why} for path, why in advice],
+                "expected_accuracy": now.shares(),
+                "expected_accuracy_then": then.shares(),
+            }
+        )
         return
     for path, why in advice:
-        print(f"{shown(path)}: {why}")
+        print(f"{quote_name(path)}: {why}")
     print(f"Expected accuracy now {now}; with these labelled {then}.")
 
 

@@ -8,8 +8,8 @@ import typer
 
 from onelook.errors import SettingsError
 from onelook.files import storage_error
+from onelook.machine import Place
 from onelook.methods import METHODS
-from onelook.workflows import Place
 
 DATA = "glyphs, the name of a standard set (`onelook data list`), or a folder, zip or CSV."
 FINISHED = "A feature network made by `onelook pretrain`."

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from onelook import artifacts
+from onelook.artifacts import SHIPPED_NETWORK
 from onelook.cli.benchmark import benchmark_app
+from onelook.cli.console import run
 from onelook.cli.options import Cache, Home, JsonFile, Precision, Seed, numbers, place_of, writable
-from onelook.console import run
 from onelook.experiments.practice import PracticeConfig, practice
-from onelook.workflows.networks import SHIPPED_NETWORK
 
 SETS = "NAME, PATH or NAME:SPLIT, divided by commas; digits are those of scikit-learn."
 CELLS = "Folder of what was measured, by set and number of labels. What is there is not measured again."
@@ -23,9 +23,12 @@ def benchmark_practice(
     shot: Annotated[str, typer.Option(help="One or more numbers, divided by commas.")] = "1,3,5",
     users: Annotated[int, typer.Option(min=2, help="Simulated, for each set and number of labels.")] = 200,
     out: Annotated[Path, typer.Option(help=CELLS)] = Path("runs/practice"),
-    seed: Seed = 0, json: JsonFile = None,
-    precision: Precision = "auto", home: Home = None, cache: Cache = None,
-) -> None:  # fmt: skip
+    seed: Seed = 0,
+    json: JsonFile = None,
+    precision: Precision = "auto",
+    home: Home = None,
+    cache: Cache = None,
+) -> None:
     """FewShotClassifier beside the classifiers of scikit-learn, for simulated users with a few labels.
 
     Example: onelook benchmark practice --data cifar-fs,digits --shot 1,5 --users 100
@@ -40,7 +43,9 @@ def benchmark_practice(
     if json is not None:
         artifacts.save_results(records, json)
     for r in records:
-        print(f"{r['dataset']}, {r['n_shot']} a class, {r['method']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}, "
-              f"{r['versus']['difference']:+.1f} ± {r['versus']['ci95']:.1f}")  # fmt: skip
+        print(
+            f"{r['dataset']}, {r['n_shot']} a class, {r['method']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}, "
+            f"{r['versus']['difference']:+.1f} ± {r['versus']['ci95']:.1f}"
+        )
         for name, value in r.get("said", {}).items():
             print(f"    {name.replace('_', ' ')}: {value:.3f}")

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from onelook import console, workflows
+from onelook.cli import console
+from onelook.cli.console import run
 from onelook.cli.labelling import RATE, Offline, print_counts
 from onelook.cli.options import Cache, Json, Precision, place_of, writable
-from onelook.console import run
-from onelook.data.folders import shown
-from onelook.outputs import csv_text, write_csv
-from onelook.workflows import PredictConfig
+from onelook.errors import quote_name
+from onelook.labelling.export import csv_text, write_csv
+from onelook.labelling.predict import PredictConfig, predict_images
 
 CLASSIFIER = "A file of `onelook label --save`."
 IMAGES = "A folder, of which all images are meant, whatever its sub-folders are called; or several images and folders."
@@ -24,9 +24,12 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help=IMAGES)],
     out: Annotated[Path | None, typer.Option(help=OUT)] = None,
     unknown_rate: Annotated[float, typer.Option(min=0, max=0.5, help=RATE)] = 0.0,
-    network: Annotated[str | None, typer.Option(help=NETWORK)] = None, offline: Offline = False,
-    precision: Precision = "auto", cache: Cache = None, as_json: Json = False,
-) -> None:  # fmt: skip
+    network: Annotated[str | None, typer.Option(help=NETWORK)] = None,
+    offline: Offline = False,
+    precision: Precision = "auto",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
     """Label new images by a classifier that was kept, each image by itself.
 
     Example: onelook predict model.safetensors new-photographs --out labels.csv
@@ -35,16 +38,20 @@ def predict(
     if out is not None:
         writable(out.parent, out)
     config = PredictConfig(classifier, tuple(images), unknown_rate, network, offline)
-    done = run(workflows.predict_images(config, place), "predict")
+    done = run(predict_images(config, place), "predict")
     if out is not None:
         write_csv(out, done.predictions)
     if as_json:
-        console.print_json({
-            "out": out and str(out), "n_images": len(done.predictions),
-            "unreadable": [vars(one) for one in done.rejected], "labels": [vars(one) for one in done.predictions],
-        })  # fmt: skip
+        console.print_json(
+            {
+                "out": out and str(out),
+                "n_images": len(done.predictions),
+                "unreadable": [vars(one) for one in done.rejected],
+                "labels": [vars(one) for one in done.predictions],
+            }
+        )
     elif out is None:
         print(csv_text(done.predictions), end="")
     else:
         print_counts(done.predictions)
-        print(f"Written: {shown(str(out))}")
+        print(f"Written: {quote_name(str(out))}")

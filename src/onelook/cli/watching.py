@@ -4,11 +4,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from onelook import workflows
-from onelook.console import run, say
-from onelook.data.folders import list_folder
+from onelook.cli.console import run, say
 from onelook.errors import DataError
-from onelook.workflows import LabelConfig, Labelled, Place
+from onelook.labelling.folder import list_folder
+from onelook.labelling.label import LabelConfig, Labelled, label_folder
+from onelook.machine import Place
 
 POLL = 2.0
 """Seconds between two looks at the folder."""
@@ -25,11 +25,14 @@ def watched(config: LabelConfig, place: Place) -> Iterator[Labelled]:
         why = state if isinstance(state, str) else ""
         if not why:
             try:
-                yield run(workflows.label_folder(config, place), "label")
+                yield run(label_folder(config, place), "label")
             except DataError as error:
                 why = str(error)
-        say(f"label: {why} Waiting for that; Ctrl-C ends it." if why
-            else f"label: watching {config.folder} for changes; Ctrl-C ends it.")  # fmt: skip
+        say(
+            f"label: {why} Waiting for that; Ctrl-C ends it."
+            if why
+            else f"label: watching {config.folder} for changes; Ctrl-C ends it."
+        )
         before = state
         try:
             while state == before:

@@ -55,8 +55,9 @@ class Averaging:
 
     def __post_init__(self) -> None:
         if self.crops < 0 or self.crop_padding < 0:
-            raise SettingsError(f"Crops and their padding are at least 0, but got {self.crops} and "
-                                f"{self.crop_padding}.")  # fmt: skip
+            raise SettingsError(
+                f"Crops and their padding are at least 0, but got {self.crops} and {self.crop_padding}."
+            )
 
     @property
     def n_versions(self) -> int:
@@ -68,12 +69,15 @@ def parse_averaging(text: str, allowed: Augmentation = Augmentation()) -> Averag
     """`none`, `mirror`, `crops:N` or `mirror+crops:N`. allowed: what leaves the class of an image as it is."""
     found = re.fullmatch(r"none|mirror|(?:mirror\+)?crops:([1-9]\d?)", text)
     if not found:
-        raise SettingsError(f"Averages are none, mirror, crops:N or mirror+crops:N, with N from 1 to 99, but got "
-                            f"{text!r}.")  # fmt: skip
+        raise SettingsError(
+            f"Averages are none, mirror, crops:N or mirror+crops:N, with N from 1 to 99, but got {text!r}."
+        )
     mirror = text.startswith("mirror")
     if mirror and not allowed.flip:
-        raise SettingsError("A mirrored character is another character, so these are not averaged with their mirror "
-                            "images; use crops:N, or none.")  # fmt: skip
+        raise SettingsError(
+            "A mirrored character is another character, so these are not averaged with their mirror "
+            "images; use crops:N, or none."
+        )
     return Averaging(mirror, int(found[1] or 0), allowed.crop_padding)
 
 
@@ -97,8 +101,10 @@ def embed(
     """The features of `images`, from `cache` (a folder) as far as they are there. Raises DataError, StorageError."""
     expected = (backbone.channels, backbone.image_size, backbone.image_size)
     if tuple(images.pixels.shape[2:]) != expected:
-        raise DataError(f"The feature network takes images of {expected}, but those of {images.source} are "
-                        f"{tuple(images.pixels.shape[2:])}; load them at that size.")  # fmt: skip
+        raise DataError(
+            f"The feature network takes images of {expected}, but those of {images.source} are "
+            f"{tuple(images.pixels.shape[2:])}; load them at that size."
+        )
     n_views = config.n_views if config.augmentation else len(images.pixels)
     store = _Store(cache, backbone, config, n_views, images.framing)
     known = store.known()

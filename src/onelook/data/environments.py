@@ -71,9 +71,14 @@ def draw_environment(rng: np.random.Generator, size: int, variation: float) -> E
         noise=_tensor(noise),
         ink=_tensor(np.stack(inks)),
         light=_tensor(np.array([math.cos(angle), math.sin(angle)])),
-        ramp=ramp, relief=relief, shadow=shadow, ghost=ghost, blur=blur, haze=haze,
+        ramp=ramp,
+        relief=relief,
+        shadow=shadow,
+        ghost=ghost,
+        blur=blur,
+        haze=haze,
         air=_tensor(_colour(rng.uniform(0.3, 0.9), 0.05, rng.uniform(0, 2 * math.pi))),
-    )  # fmt: skip
+    )
 
 
 def _texture(rng: np.random.Generator, side: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
-from onelook.data.benchmarks import Benchmark, data_home, find_benchmark, how_to_get, locate
+from onelook.data.datasets import Benchmark, data_home, find_benchmark, how_to_get, locate
 from onelook.data.rebuild import Members, cifar_members, folder_members, omniglot_members, write_archive
 from onelook.data.verify import check
 from onelook.errors import DataError, DownloadError
@@ -56,10 +56,7 @@ SOURCES: dict[str, tuple[Source, ...]] = {
 
 
 def fetch(
-    name: str,
-    home: Path | None = None,
-    source: Path | None = None,
-    published: tuple[Source, ...] | None = None,
+    name: str, home: Path | None = None, source: Path | None = None, published: tuple[Source, ...] | None = None
 ) -> Generator[Progress, None, Path]:
     """Make `<home>/<name>.zip`; returns its path, at once where a sound one is there already.
 

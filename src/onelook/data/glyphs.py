@@ -35,9 +35,14 @@ from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.events import Progress
 
 FONTS = (
-    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold",
-    "STIXGeneral", "STIXGeneralBol",
-)  # fmt: skip
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSansMono",
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "STIXGeneral",
+    "STIXGeneralBol",
+)
 CHUNK = 500
 NONCHARACTER = "\U0010fffe"
 """In no font, so that it draws the sign for a missing character."""

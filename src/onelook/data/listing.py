@@ -53,9 +53,10 @@ def list_images(source: Path, split: str | None = None) -> Listing:
 
 def _list_folder(folder: Path, split: str | None) -> Listing:
     names = [
-        name for name in files_below(folder)
+        name
+        for name in files_below(folder)
         if PurePosixPath(name).suffix.lower() in SUFFIXES and not hidden(PurePosixPath(name))
-    ]  # fmt: skip
+    ]
     return _listing(names, str(folder), split, lambda name: (folder / name).read_bytes())
 
 
@@ -86,9 +87,12 @@ def _list_zip(path: Path, split: str | None) -> Listing:
     except (OSError, *DAMAGED) as error:
         raise DataError(f"{path} cannot be opened as a zip ({error}); copy or download it again.") from error
     names = [
-        entry.filename for entry in archive.infolist() if not entry.is_dir()
-        and PurePosixPath(entry.filename).suffix.lower() in SUFFIXES and not hidden(PurePosixPath(entry.filename))
-    ]  # fmt: skip
+        entry.filename
+        for entry in archive.infolist()
+        if not entry.is_dir()
+        and PurePosixPath(entry.filename).suffix.lower() in SUFFIXES
+        and not hidden(PurePosixPath(entry.filename))
+    ]
 
     def read(name: str) -> bytes:
         try:

@@ -85,17 +85,21 @@ def parse_protocol(name: str) -> Protocol:
     kind, colon, value = first.partition(":")
     number = _number(value) if colon else None
     fits = {
-        "balanced": not colon, "single": not colon,
+        "balanced": not colon,
+        "single": not colon,
         "dirichlet": number is not None and number > 0,
         "present": number is not None and number >= 1 and number.is_integer(),
         "long-tail": number is not None and number >= 1,
-    }  # fmt: skip
+    }
     unknown = [_number(part.removeprefix("unknown:")) for part in parts if part.startswith("unknown:")]
     others = [part for part in parts if not part.startswith("unknown:")]
     if (
-        not fits.get(kind, False) or len(others) > 1 or not set(others) <= set(_OF_SHOTS) or len(unknown) > 1
+        not fits.get(kind, False)
+        or len(others) > 1
+        or not set(others) <= set(_OF_SHOTS)
+        or len(unknown) > 1
         or not all(f is not None and 0 < f < 1 for f in unknown)
-    ):  # fmt: skip
+    ):
         raise SettingsError(f"There is no protocol {name!r}; known: {KNOWN} (such as dirichlet:2+unknown:0.2).")
     share = next((f for f in unknown if f is not None), 0.0)
     return Protocol(kind, number or 0.0, _OF_SHOTS[0] in others, share, _OF_SHOTS[1] in others)

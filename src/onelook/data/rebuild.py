@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from onelook.data.benchmarks import Benchmark, Split
+from onelook.data.datasets import Benchmark, Split
 from onelook.data.listing import SUFFIXES
 from onelook.data.verify import check
 from onelook.errors import DataError

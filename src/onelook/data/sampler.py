@@ -3,14 +3,13 @@
 import itertools
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
-from onelook.configuration import LATER
 from onelook.data.protocols import UNKNOWN, Protocol, parse_protocol
 from onelook.errors import DataError, SettingsError
 from onelook.files import digest
@@ -44,7 +43,7 @@ class TaskSpec:
     protocol: str = "balanced"
     """How the queries, and the shots, are spread over the classes: a name of `data.protocols`."""
     seed: int = 0
-    n_total: int | None = field(default=None, repr=False, metadata=LATER)
+    n_total: int | None = None
     """All queries of a task, where they are not n_way × n_query."""
 
     def __post_init__(self) -> None:
@@ -131,9 +130,13 @@ class TaskSampler:
             return torch.from_numpy(np.stack([getattr(rows, part) for rows, _ in drawn]))
 
         return Tasks(
-            gather("support"), labels("support_labels"), gather("query"), self.spec.n_way, labels("query_labels"),
+            gather("support"),
+            labels("support_labels"),
+            gather("query"),
+            self.spec.n_way,
+            labels("query_labels"),
             labels("classes"),
-        )  # fmt: skip
+        )
 
     def _draw(self, rng: np.random.Generator) -> tuple[TaskRows, dict[str, np.ndarray | int]]:
         """The rows, and what to add to them to reach the view that each is seen in."""
@@ -169,8 +172,10 @@ class TaskSampler:
             return np.empty(0, dtype=int)
         others = np.concatenate([r for k, r in enumerate(self.rows_of_class) if k not in classes] or [np.empty(0, int)])
         if len(others) < n:
-            raise DataError(f"A task needs {n} queries of other classes than its own, but {self.data.source} has "
-                            f"{len(others)} such images; ask for fewer ways or queries.")  # fmt: skip
+            raise DataError(
+                f"A task needs {n} queries of other classes than its own, but {self.data.source} has "
+                f"{len(others)} such images; ask for fewer ways or queries."
+            )
         return others[rng.choice(len(others), n, replace=False)]
 
     def _view_offsets(self, rng: np.random.Generator) -> dict[str, np.ndarray | int]:

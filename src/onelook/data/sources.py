@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from onelook.data.augment import Augmentation
-from onelook.data.benchmarks import BENCHMARKS, open_benchmark, rotate_classes
+from onelook.data.datasets import BENCHMARKS, open_benchmark, rotate_classes
 from onelook.data.glyphs import GlyphsConfig, load_glyphs
 from onelook.data.images import ImageSet, Reading, load
 from onelook.data.listing import SPLITS, Listing, list_images
@@ -31,8 +31,9 @@ def open_split(
         return (yield from load_glyphs(split, GlyphsConfig() if size is None else GlyphsConfig(size=size)))
     listing = list_split(data, split, home)
     facts = BENCHMARKS.get(data)
-    images = yield from load(listing, size or (facts.image_size if facts else 32),
-                             channels or (facts.channels if facts else 3))  # fmt: skip
+    images = yield from load(
+        listing, size or (facts.image_size if facts else 32), channels or (facts.channels if facts else 3)
+    )
     return rotate_classes(images) if is_rotated(data) else images
 
 
@@ -77,8 +78,9 @@ def _division(listing: Listing, split: str) -> Listing:
     parts = {"train": order[:n_train], "val": order[n_train : n_train + n_val], "test": order[n_train + n_val :]}
     kept = sorted(int(k) for k in parts[split])
     if not kept:
-        raise DataError(f"{listing.source} has {len(order)} classes, too few to set some aside for {split}; "
-                        f"use --split all.")  # fmt: skip
+        raise DataError(
+            f"{listing.source} has {len(order)} classes, too few to set some aside for {split}; use --split all."
+        )
     place = {k: i for i, k in enumerate(kept)}
     rows = [i for i, k in enumerate(listing.labels) if k in place]
     return replace(

@@ -56,8 +56,16 @@ class SyntheticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"n_features": 1, "n_classes": 5, "rows_per_class": 2, "rank": 1, "decay": 0, "unevenness": 0,
-                 "offset": 0, "seed": 0}  # fmt: skip
+        least = {
+            "n_features": 1,
+            "n_classes": 5,
+            "rows_per_class": 2,
+            "rank": 1,
+            "decay": 0,
+            "unevenness": 0,
+            "offset": 0,
+            "seed": 0,
+        }
         for name, bound in least.items():
             if not getattr(self, name) >= bound:
                 raise SettingsError(f"Made-up features need {name} of at least {bound}, but got {getattr(self, name)}.")

@@ -103,8 +103,10 @@ def _of_arrays(file: Path, arrays: dict[str, np.ndarray], names: Sequence[Any] |
         return list(names), arrays[FEATURES]
     shapes = {array.shape for array in arrays.values()}
     if FEATURES in arrays or len(shapes) != 1 or len(min(shapes)) != 1:
-        raise DataError(f"{file} needs features (N, D) and path (N names of images), or a vector (D) under the name of "
-                        f"each image, but holds {', '.join(sorted(arrays)[:5]) or 'nothing'}.")  # fmt: skip
+        raise DataError(
+            f"{file} needs features (N, D) and path (N names of images), or a vector (D) under the name of "
+            f"each image, but holds {', '.join(sorted(arrays)[:5]) or 'nothing'}."
+        )
     return list(arrays), np.stack(list(arrays.values()))
 
 
@@ -113,8 +115,10 @@ def _of_table(file: Path) -> tuple[list[Any], np.ndarray]:
     name = name_column(columns)
     own = [FEATURES] if FEATURES in columns else [c for c in columns if c != name and c not in NO_FEATURE]
     if name is None or not own:
-        raise DataError(f"{file} needs a column path (or filename) and columns of numbers, but has "
-                        f"{', '.join(columns[:5]) or 'none'}; rename its columns.")  # fmt: skip
+        raise DataError(
+            f"{file} needs a column path (or filename) and columns of numbers, but has "
+            f"{', '.join(columns[:5]) or 'none'}; rename its columns."
+        )
     if not rows:
         raise DataError(f"{file} has no rows below its columns; expected one for each image.")
     vectors = [_vector(file, row, own) for row in rows]

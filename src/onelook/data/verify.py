@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from onelook.data.benchmarks import Benchmark, Split, find_benchmark, list_split, require
+from onelook.data.datasets import Benchmark, Split, find_benchmark, list_split, require
 from onelook.data.listing import Listing
 from onelook.errors import DataError
 from onelook.events import Progress

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook.artifacts import load_backbone
+from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import Progress
+from onelook.machine import Place, commit, machine
 from onelook.methods import SIB
-from onelook.provenance import commit, machine
 from onelook.scoring import CHUNK, Interval, interval
 from onelook.tasks import Embeddings
 from onelook.train.recipes import parse_request, ready
-from onelook.workflows import N_VIEWS, Place, features
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,23 @@ def bottleneck(config: BottleneckConfig, place: Place) -> Generator[Any, None, l
             unknown = yield from _measure(made.method, sets["test"], spec, config.n_tasks)
             records.append(
                 {
-                    "experiment": "information bottleneck", "dataset": config.data, "split": "test",
-                    "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}", "method": request.label,
-                    "prior_weight": weight, "n_way": 5, "n_shot": shot, "n_query": 15, "protocol": "balanced",
-                    "n_tasks": config.n_tasks, "seed": config.seed, **_record(known, unknown),
-                    "commit": commit(), "machine": machine(),
+                    "experiment": "information bottleneck",
+                    "dataset": config.data,
+                    "split": "test",
+                    "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}",
+                    "method": request.label,
+                    "prior_weight": weight,
+                    "n_way": 5,
+                    "n_shot": shot,
+                    "n_query": 15,
+                    "protocol": "balanced",
+                    "n_tasks": config.n_tasks,
+                    "seed": config.seed,
+                    **_record(known, unknown),
+                    "commit": commit(),
+                    "machine": machine(),
                 }
-            )  # fmt: skip
+            )
     return records
 
 
@@ -89,8 +99,9 @@ def _measure(method: SIB, data: Embeddings, spec: TaskSpec, n_tasks: int) -> Gen
             losses.append(functional.cross_entropy(logits.mT, tasks.query_labels, reduction="none").mean(1))
             squares.append(weights.square().mean((1, 2)))
         yield Progress("tasks", start + len(tasks), n_tasks)
-    return _Measured(interval(torch.cat(accuracies)), interval(torch.cat(losses)),
-                     float(torch.cat(squares).mean().sqrt()))  # fmt: skip
+    return _Measured(
+        interval(torch.cat(accuracies)), interval(torch.cat(losses)), float(torch.cat(squares).mean().sqrt())
+    )
 
 
 def _record(train: _Measured, test: _Measured) -> dict[str, Any]:
@@ -101,9 +112,15 @@ def _record(train: _Measured, test: _Measured) -> dict[str, Any]:
     accuracy_gap, accuracy_ci = gap(test.accuracy, train.accuracy)
     loss_gap, loss_ci = gap(train.loss, test.loss)
     return {
-        "accuracy": round(test.accuracy.mean, 3), "ci95": round(test.accuracy.ci95, 3),
-        "train_accuracy": round(train.accuracy.mean, 3), "train_ci95": round(train.accuracy.ci95, 3),
-        "accuracy_gap": accuracy_gap, "accuracy_gap_ci95": accuracy_ci,
-        "loss": round(test.loss.mean, 4), "train_loss": round(train.loss.mean, 4),
-        "loss_gap": loss_gap, "loss_gap_ci95": loss_ci, "weight_rms": round(test.length, 4),
-    }  # fmt: skip
+        "accuracy": round(test.accuracy.mean, 3),
+        "ci95": round(test.accuracy.ci95, 3),
+        "train_accuracy": round(train.accuracy.mean, 3),
+        "train_ci95": round(train.accuracy.ci95, 3),
+        "accuracy_gap": accuracy_gap,
+        "accuracy_gap_ci95": accuracy_ci,
+        "loss": round(test.loss.mean, 4),
+        "train_loss": round(train.loss.mean, 4),
+        "loss_gap": loss_gap,
+        "loss_gap_ci95": loss_ci,
+        "weight_rms": round(test.length, 4),
+    }

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from onelook.artifacts import load_backbone
-from onelook.benchmark import Entry, compare
+from onelook.benchmark.measure import Entry, compare
+from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSpec
+from onelook.machine import Place
 from onelook.tasks import Embeddings
 from onelook.train.recipes import parse_request, ready
-from onelook.workflows import N_VIEWS, Place, features
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,12 @@ class _Study:
         training = yield from features(config.data, "train", backbone, place, N_VIEWS)
         validation = yield from features(config.data, "val", backbone, place)
         test = yield from features(config.data, config.split, backbone, place)
-        about = {"dataset": config.data, "split": config.split, "precision": place.precision,
-                 "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}"}  # fmt: skip
+        about = {
+            "dataset": config.data,
+            "split": config.split,
+            "precision": place.precision,
+            "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}",
+        }
         return _Study(config, place, training, validation, test, about)
 
     def compare(
@@ -82,8 +87,14 @@ class _Study:
         """Methods that were trained on tasks of one specification, on test tasks of another."""
         entries = []
         for text in asked:
-            made = yield from ready(parse_request(text), trained, self.test.feature_size, self.training,
-                                    self.validation, self.place.cache / "runs")  # fmt: skip
+            made = yield from ready(
+                parse_request(text),
+                trained,
+                self.test.feature_size,
+                self.training,
+                self.validation,
+                self.place.cache / "runs",
+            )
             entries.append(Entry(text, made.method, made.about))
         about = {"experiment": experiment, **self.about}
         return (yield from compare(entries, self.test, used, self.config.n_tasks, about))

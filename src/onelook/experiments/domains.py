@@ -44,16 +44,16 @@ from torch.nn import functional
 from onelook import backbones, ops
 from onelook.backbones import Backbone
 from onelook.data.augment import N_DRAWS, Augmentation, augment
-from onelook.data.domains import Domains, read_domains
 from onelook.data.embed import precision
+from onelook.data.glyph_domains import Domains, read_domains
 from onelook.data.images import ImageSet, Reading
 from onelook.errors import DivergedError, SettingsError
 from onelook.events import Progress
 from onelook.methods.sib import GradientNetwork
 from onelook.scoring import Interval, interval, paired
+from onelook.train.jobs import require_backbone
 from onelook.train.loop import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
-from onelook.workflows import require_backbone
 
 N_TURNS = 4
 CHUNK = 512
@@ -100,8 +100,10 @@ class DomainsConfig:
             if getattr(self, name) < bound:
                 raise SettingsError(f"Domains need {name} of at least {bound}, but got {getattr(self, name)}.")
         if not (self.step_size > 0 and 0 <= self.upright <= 1):
-            raise SettingsError(f"Domains need a positive step_size and upright from 0 to 1, but got step_size="
-                                f"{self.step_size} and upright={self.upright}.")  # fmt: skip
+            raise SettingsError(
+                f"Domains need a positive step_size and upright from 0 to 1, but got step_size="
+                f"{self.step_size} and upright={self.upright}."
+            )
 
 
 # ------------------------------------------------------------------------------------------------ the head
@@ -221,8 +223,10 @@ def domains(config: DomainsConfig, data: Path | Domains) -> Generator[Reading, N
     require_backbone(config.backbone)
     images = (yield from read_domains(data, config.image_size)) if isinstance(data, Path) else data
     if len(images) < config.n_held_out + 2:
-        raise SettingsError(f"{config.n_held_out} held-out sources, one more and a target are {config.n_held_out + 2} "
-                            f"domains, but got {len(images)}; give more, or a smaller n_held_out.")  # fmt: skip
+        raise SettingsError(
+            f"{config.n_held_out} held-out sources, one more and a target are {config.n_held_out + 2} "
+            f"domains, but got {len(images)}; give more, or a smaller n_held_out."
+        )
     targets: list[dict[str, Any]] = []
     for number, target in enumerate(images):
         sources = {name: one for name, one in images.items() if name != target}
@@ -302,8 +306,13 @@ def _pretrain(
         with precision(config.precision):
             features = backbone(turn(moved, turns)).float().unsqueeze(0)
         scores = head.score(head.turned_weights(head.start.unsqueeze(0)), features)[0]
-        _descend(optimiser, config.pretrain_optimisation, step, n_steps,
-                 functional.cross_entropy(scores, turns * head.start.shape[0] + source.labels[rows]))  # fmt: skip
+        _descend(
+            optimiser,
+            config.pretrain_optimisation,
+            step,
+            n_steps,
+            functional.cross_entropy(scores, turns * head.start.shape[0] + source.labels[rows]),
+        )
         yield Progress(f"pretraining for {named}", step + 1, n_steps)
     backbone.eval()
 

@@ -103,9 +103,9 @@ class Lines:
 
 def draw_lines(config: LinesConfig, split: int, indices: Iterable[int]) -> Lines:
     """Task i of a split is a pure function of (seed, split, i)."""
-    draws = np.stack([
-        np.random.default_rng([config.seed, split, i]).standard_normal(config.n_points + 1) for i in indices
-    ])  # fmt: skip
+    draws = np.stack(
+        [np.random.default_rng([config.seed, split, i]).standard_normal(config.n_points + 1) for i in indices]
+    )
     x = torch.from_numpy(config.input_scale * draws[:, :-1])
     noise = torch.from_numpy(config.slope_mean + config.slope_scale * draws[:, -1])
     w = x.mean(1) + noise
@@ -235,8 +235,10 @@ def lines(config: LinesConfig = LinesConfig()) -> Generator[Progress, None, dict
             if network:
                 loss = loss + _network_loss(network, training[rows], config)
             if not loss.isfinite():
-                raise DivergedError(f"The loss of the lines became {loss.item()} in epoch {epoch + 1}; choose a "
-                                    f"smaller learning rate than {config.learning_rate}.")  # fmt: skip
+                raise DivergedError(
+                    f"The loss of the lines became {loss.item()} in epoch {epoch + 1}; choose a "
+                    f"smaller learning rate than {config.learning_rate}."
+                )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -16,28 +16,30 @@ from typing import Any
 
 import torch
 
-from onelook import confidence, estimator, labelling, ops
-from onelook.artifacts import load_backbone
+from onelook import ops
+from onelook.artifacts import SHIPPED_METHODS, load_backbone
 from onelook.backbones import Backbone
 from onelook.data import sampler
-from onelook.data.benchmarks import BENCHMARKS
+from onelook.data.datasets import BENCHMARKS
 from onelook.data.embed import EmbedConfig, embed
+from onelook.data.features import features
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import DataError
+from onelook.estimators import calibration, classifier, label_values
 from onelook.events import Notice
 from onelook.experiments import practice_cell, practice_said
 from onelook.experiments.practice_cell import compared
 from onelook.experiments.practice_said import with_strangers
 from onelook.files import digest, write_atomically
+from onelook.machine import Place
 from onelook.methods import exchangeable, glance, guard
 from onelook.tasks import Embeddings
-from onelook.train.recipes import SHIPPED, features_digest
-from onelook.workflows import Place, features
+from onelook.train.recipes import features_digest
 
 DIGITS = "digits"
 """Those of scikit-learn."""
-CODE = (confidence, estimator, exchangeable, glance, guard, labelling, ops, practice_cell, practice_said, sampler)
+CODE = (calibration, classifier, exchangeable, glance, guard, label_values, ops, practice_cell, practice_said, sampler)
 """What the figures depend on: where it was mended, they are made again."""
 
 
@@ -55,8 +57,9 @@ class PracticeConfig:
 
     @property
     def specs(self) -> tuple[TaskSpec, ...]:
-        return tuple(TaskSpec(self.n_way, shot, self.n_query, self.protocol, self.seed)
-                     for shot in dict.fromkeys(self.shots))  # fmt: skip
+        return tuple(
+            TaskSpec(self.n_way, shot, self.n_query, self.protocol, self.seed) for shot in dict.fromkeys(self.shots)
+        )
 
 
 def practice(config: PracticeConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
@@ -75,8 +78,9 @@ def practice(config: PracticeConfig, out: Path, place: Place) -> Generator[Any, 
         about = {"dataset": Path(name).name.removesuffix(".zip"), "split": split, **network}
         cells += yield from _cells(about, data, specs, config.n_users)
     if not cells:
-        raise DataError("No set has images enough for any of these numbers of labels; give larger sets or fewer "
-                        "labels a class.")  # fmt: skip
+        raise DataError(
+            "No set has images enough for any of these numbers of labels; give larger sets or fewer labels a class."
+        )
     n_kept = sum(cell.kept(out) is not None for cell in cells)
     if n_kept:
         yield Notice(f"{n_kept} of {len(cells)} cells are there already.")
@@ -120,10 +124,16 @@ class _Cell:
             write_atomically(self.file(out), json.dumps({"asked": self.asked, "measured": measured}).encode())
         spec = self.spec
         facts = {
-            **self.about, "n_way": spec.n_way, "n_shot": spec.n_shot, "n_query": spec.n_query,
-            "protocol": spec.protocol, "n_total": spec.total, "n_tasks": self.n_users, "seed": spec.seed,
+            **self.about,
+            "n_way": spec.n_way,
+            "n_shot": spec.n_shot,
+            "n_query": spec.n_query,
+            "protocol": spec.protocol,
+            "n_total": spec.total,
+            "n_tasks": self.n_users,
+            "seed": spec.seed,
             "tasks": self.asked["tasks"],
-        }  # fmt: skip
+        }
         return [facts | record for record in measured]
 
 
@@ -139,15 +149,19 @@ def _cells(
             yield Notice(f"{about['dataset']} is left out with {spec.n_shot} labels a class: {error}")
             continue
         asked = {
-            "features": features_of, "tasks": tasks, "strange": strange, "n_users": n_users, "seed": spec.seed,
+            "features": features_of,
+            "tasks": tasks,
+            "strange": strange,
+            "n_users": n_users,
+            "seed": spec.seed,
             "code": _code(),
-        }  # fmt: skip
+        }
         cells.append(_Cell(about, data, spec, n_users, asked))
     return cells
 
 
 def _code() -> str:
-    files = [*(Path(inspect.getsourcefile(module) or "") for module in CODE), SHIPPED["glance"]]
+    files = [*(Path(inspect.getsourcefile(module) or "") for module in CODE), SHIPPED_METHODS["glance"]]
     version = importlib.import_module("sklearn").__version__
     return digest(version.encode(), *(file.read_bytes() for file in files)).hex()[:16]
 
@@ -172,5 +186,11 @@ def digits(size: int, channels: int) -> ImageSet:
     pixels = large.round().clamp(0, 255).to(torch.uint8).expand(-1, channels, -1, -1).contiguous()
     names = tuple(f"digit {i}" for i in range(len(pixels)))
     digests = tuple(digest(image.numpy().tobytes()) for image in pixels)
-    return ImageSet(pixels.unsqueeze(0), torch.from_numpy(bunch.target).long(), tuple(map(str, range(10))), names,
-                    digests, "scikit-learn's digits")  # fmt: skip
+    return ImageSet(
+        pixels.unsqueeze(0),
+        torch.from_numpy(bunch.target).long(),
+        tuple(map(str, range(10))),
+        names,
+        digests,
+        "scikit-learn's digits",
+    )

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.estimator import FewShotClassifier
+from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Progress
 from onelook.experiments.practice_said import Said, User, classifier, strangers, user_of
-from onelook.provenance import commit, machine
+from onelook.machine import commit, machine
 from onelook.scoring import interval, paired
 from onelook.tasks import Embeddings
 
@@ -97,10 +97,15 @@ def compared(
     about = said.summary(spec.seed) | (yield from strangers(data, spec, n_users, stage))
     made = {"commit": commit(), "machine": machine()}
     return [
-        {"method": label, **_figures(values, right[OWN]), "milliseconds": round(1000 * seconds[label] / n_users, 2),
-         **made, **({"said": about} if label == OWN else {})}
+        {
+            "method": label,
+            **_figures(values, right[OWN]),
+            "milliseconds": round(1000 * seconds[label] / n_users, 2),
+            **made,
+            **({"said": about} if label == OWN else {}),
+        }
         for label, values in right.items()
-    ]  # fmt: skip
+    ]
 
 
 def percent(answers: np.ndarray, user: User) -> float:
@@ -109,5 +114,8 @@ def percent(answers: np.ndarray, user: User) -> float:
 
 def _figures(values: list[float], own: list[float]) -> dict[str, Any]:
     one, to = interval(torch.tensor(values)), paired(torch.tensor(values), torch.tensor(own))
-    return {"accuracy": round(one.mean, 3), "ci95": round(one.ci95, 3),
-            "versus": {"method": OWN, "difference": round(to.mean, 3), "ci95": round(to.ci95, 3)}}  # fmt: skip
+    return {
+        "accuracy": round(one.mean, 3),
+        "ci95": round(one.ci95, 3),
+        "versus": {"method": OWN, "difference": round(to.mean, 3), "ci95": round(to.ci95, 3)},
+    }

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from onelook.confidence import interval_of_share
 from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.estimator import FewShotClassifier
+from onelook.estimators.calibration import interval_of_share
+from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Progress
 from onelook.ops import normalise
 from onelook.scoring import interval
@@ -45,8 +45,12 @@ class User:
 def user_of(sampler: TaskSampler, number: int) -> User:
     tasks = sampler.sample([number])
     assert tasks.query_labels is not None
-    return User(normalise(tasks.support[0]).numpy(), tasks.support_labels[0].numpy(),
-                normalise(tasks.query[0]).numpy(), tasks.query_labels[0].numpy())  # fmt: skip
+    return User(
+        normalise(tasks.support[0]).numpy(),
+        tasks.support_labels[0].numpy(),
+        normalise(tasks.query[0]).numpy(),
+        tasks.query_labels[0].numpy(),
+    )
 
 
 def classifier() -> FewShotClassifier:
@@ -84,18 +88,20 @@ class Said:
         n_covered = sum(self.covered)
         low, high = interval_of_share(float(n_covered), float(len(self.covered) - n_covered), 0.95)
         in_set = interval(torch.tensor(self.in_set))
-        return _rounded({
-            "calibration_error": calibration_error(confidence.ravel(), right.ravel()),
-            "calibration_error_ci95": calibration_ci95(confidence, right, seed),
-            "estimate_covers": n_covered / len(self.covered),
-            "estimate_covers_low": low,
-            "estimate_covers_high": high,
-            "estimate_width": float(np.mean(self.width)),
-            "set_coverage": in_set.mean,
-            "set_coverage_ci95": in_set.ci95,
-            "set_size": float(np.mean(self.set_size)),
-            "largest_share": float(np.mean(self.largest)),
-        })  # fmt: skip
+        return _rounded(
+            {
+                "calibration_error": calibration_error(confidence.ravel(), right.ravel()),
+                "calibration_error_ci95": calibration_ci95(confidence, right, seed),
+                "estimate_covers": n_covered / len(self.covered),
+                "estimate_covers_low": low,
+                "estimate_covers_high": high,
+                "estimate_width": float(np.mean(self.width)),
+                "set_coverage": in_set.mean,
+                "set_coverage_ci95": in_set.ci95,
+                "set_size": float(np.mean(self.set_size)),
+                "largest_share": float(np.mean(self.largest)),
+            }
+        )
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:

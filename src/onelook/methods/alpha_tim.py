@@ -32,10 +32,17 @@ class AlphaTIM(PreprocessedMethod):
     assumes_balanced_queries: ClassVar[bool] = False
 
     def __init__(
-        self, feature_size: int, alpha: float = 0.0, n_iterations: int = 1000, support_weight: float = 1.0,
-        marginal_weight: float = 1.0, conditional_weight: float = 1.0, temperature: float = 15.0,
-        learning_rate: float = 1e-4, transform: str = "l2n",
-    ) -> None:  # fmt: skip
+        self,
+        feature_size: int,
+        alpha: float = 0.0,
+        n_iterations: int = 1000,
+        support_weight: float = 1.0,
+        marginal_weight: float = 1.0,
+        conditional_weight: float = 1.0,
+        temperature: float = 15.0,
+        learning_rate: float = 1e-4,
+        transform: str = "l2n",
+    ) -> None:
         """
         alpha: of the entropies, from 1 (Shannon's); 0 means by the shots of the task, as above.
         support_weight, marginal_weight, conditional_weight: of the three terms of the loss.

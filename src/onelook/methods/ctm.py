@@ -58,8 +58,10 @@ class CategoryTraversal(Method):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         if tasks.n_way != self.n_way:
-            raise SettingsError(f"This category traversal was made for {self.n_way} classes, but the tasks have "
-                                f"{tasks.n_way}; train one for {tasks.n_way}, or draw other tasks.")  # fmt: skip
+            raise SettingsError(
+                f"This category traversal was made for {self.n_way} classes, but the tasks have "
+                f"{tasks.n_way}; train one for {tasks.n_way}, or draw other tasks."
+            )
         mask = self.mask(tasks).unsqueeze(1)
         query = mask * self._rowwise(self.reshaper, tasks.query)
         support = mask * self._rowwise(self.reshaper, tasks.support)

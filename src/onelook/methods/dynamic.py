@@ -69,8 +69,10 @@ class DynamicFewShot(FeatureAveraging):
         if tasks.query_labels is None or tasks.classes is None:
             raise ValueError("training needs tasks with query labels and the classes they are of")
         if tasks.n_way >= self.n_classes:
-            raise SettingsError(f"The attention needs more training classes than a task has, but there are "
-                                f"{self.n_classes} and tasks of {tasks.n_way}; choose fewer ways.")  # fmt: skip
+            raise SettingsError(
+                f"The attention needs more training classes than a task has, but there are "
+                f"{self.n_classes} and tasks of {tasks.n_way}; choose fewer ways."
+            )
         weights = self._weights(tasks, tasks.classes)
         return query_cross_entropy(self.score(weights, tasks.query), tasks)
 

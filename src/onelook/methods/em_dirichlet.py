@@ -43,9 +43,13 @@ class EMDirichlet(PreprocessedMethod):
     assumes_balanced_queries: ClassVar[bool] = False
 
     def __init__(
-        self, feature_size: int, temperature: float = 200.0, class_weight: float = 1.0, n_iterations: int = 20,
+        self,
+        feature_size: int,
+        temperature: float = 200.0,
+        class_weight: float = 1.0,
+        n_iterations: int = 20,
         transform: str = "l2n",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """
         temperature: of the cosines.
         class_weight: lambda / Q, the price of classes.

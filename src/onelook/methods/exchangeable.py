@@ -48,9 +48,13 @@ class ExchangeableNetwork(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, entries: Float[Tensor, "T Q K E"], queries: Float[Tensor, "T Q R"], classes: Float[Tensor, "T K C"],
-        task: Float[Tensor, "T G"], share: Float[Tensor, "T Q K"],
-    ) -> Float[Tensor, "T Q K O"]:  # fmt: skip
+        self,
+        entries: Float[Tensor, "T Q K E"],
+        queries: Float[Tensor, "T Q R"],
+        classes: Float[Tensor, "T K C"],
+        task: Float[Tensor, "T G"],
+        share: Float[Tensor, "T Q K"],
+    ) -> Float[Tensor, "T Q K O"]:
         """share: how far each query belongs to each class; rows add up to 1."""
         column_share = share / (share.sum(1, keepdim=True) + 1e-3)
         column = self.of_class(classes) + self.of_task(task).unsqueeze(1)

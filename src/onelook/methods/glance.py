@@ -54,9 +54,14 @@ class Glance(Method):
     assumes_balanced_queries: ClassVar[bool] = False
 
     def __init__(
-        self, proportions: str = "unknown", guard: bool = True, n_steps: int = 5, width: int = 32, n_layers: int = 2,
+        self,
+        proportions: str = "unknown",
+        guard: bool = True,
+        n_steps: int = 5,
+        width: int = 32,
+        n_layers: int = 2,
         n_neighbours: int = 12,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """
         proportions: how frequent the classes are among the queries: "unknown", "balanced", or the numbers themselves,
             of class 0, 1, … and divided by slashes ("0.5/0.3/0.2").
@@ -163,8 +168,23 @@ class Glance(Method):
         about = torch.stack([*(shots.new_full(shots.shape[:1], x) for x in sizes), typical.squeeze(1).log(), *ease], -1)
         log_scale = self.log_scale_of_task(torch.cat([about, unit.view(-1, 1).log() / 4], -1)).unsqueeze(-1)
         expected, is_told = self._expected(tasks, told, shots / typical)
-        return _Scene(query, means, torch.minimum(shots, typical), typical, excess, hot, unit, spread, density,
-                      neighbours, reach, about, log_scale, expected, is_told)  # fmt: skip
+        return _Scene(
+            query,
+            means,
+            torch.minimum(shots, typical),
+            typical,
+            excess,
+            hot,
+            unit,
+            spread,
+            density,
+            neighbours,
+            reach,
+            about,
+            log_scale,
+            expected,
+            is_told,
+        )
 
     def _expected(
         self, tasks: Tasks, told: Float[Tensor, "T K"] | None, relative_shots: Float[Tensor, "T K"]
@@ -173,8 +193,9 @@ class Glance(Method):
         even = tasks.query.new_full((len(tasks), tasks.n_way), 1 / tasks.n_way)
         if told is None and self._told:
             if len(self._told) != tasks.n_way:
-                raise SettingsError(f"Glance was told the proportions of {len(self._told)} classes, but the tasks have "
-                                    f"{tasks.n_way}.")  # fmt: skip
+                raise SettingsError(
+                    f"Glance was told the proportions of {len(self._told)} classes, but the tasks have {tasks.n_way}."
+                )
             told = even.new_tensor(self._told).expand_as(even)
         elif told is None:
             told = even if self.proportions == "balanced" else even * torch.nan
@@ -206,9 +227,13 @@ class Glance(Method):
         return count / count.sum(1, keepdim=True)
 
     def _view(
-        self, step: int, logits: Float[Tensor, "T Q K"], weights: Float[Tensor, "T K D"],
-        log_share: Float[Tensor, "T K"], scene: "_Scene",
-    ) -> "_View":  # fmt: skip
+        self,
+        step: int,
+        logits: Float[Tensor, "T Q K"],
+        weights: Float[Tensor, "T K D"],
+        log_share: Float[Tensor, "T K"],
+        scene: "_Scene",
+    ) -> "_View":
         """What the gradient network reads: statistics that every feature network has."""
         n_query, n_way = logits.shape[1:]
         log_p = logits.log_softmax(-1)
@@ -225,28 +250,50 @@ class Glance(Method):
         near, wide, near_of_near = self._neighbours_say(p, scene)
         entries = torch.stack(
             [
-                4 * (least.unsqueeze(-1) - distance).clamp_min(-4), log_p.clamp_min(-12) / 4, p,
+                4 * (least.unsqueeze(-1) - distance).clamp_min(-4),
+                log_p.clamp_min(-12) / 4,
+                p,
                 (logits - rival).clamp(-12, 12) / 4,
-                log_plan.clamp_min(-12) / 4, log_plan.exp(), (log_plan - log_p).clamp(-6, 6),
-                near, (near + 0.05).log(), wide, (wide + 0.05).log(), near_of_near, (near_of_near + 0.05).log(),
-            ], -1,
-        )  # fmt: skip
+                log_plan.clamp_min(-12) / 4,
+                log_plan.exp(),
+                (log_plan - log_p).clamp(-6, 6),
+                near,
+                (near + 0.05).log(),
+                wide,
+                (wide + 0.05).log(),
+                near_of_near,
+                (near_of_near + 0.05).log(),
+            ],
+            -1,
+        )
         queries = torch.stack(
             [entropy / math.log(n_way), (best[..., 0] - best[..., 1]).clamp_max(20), scene.density, _log(least)], -1
         )
         compactness = _log((p * distance).sum(1) / (p.sum(1) + 1e-3))
         classes = torch.stack(
-            [log_share, estimated * n_way, _relative(mass / n_query), compactness, scene.spread,
-             _log(distance.amin(1)), scene.typical.log().expand_as(log_share)], -1,
-        )  # fmt: skip
+            [
+                log_share,
+                estimated * n_way,
+                _relative(mass / n_query),
+                compactness,
+                scene.spread,
+                _log(distance.amin(1)),
+                scene.typical.log().expand_as(log_share),
+            ],
+            -1,
+        )
         progress = torch.full_like(belief, step / self.n_steps)
         task = torch.cat([scene.about, belief, progress], -1)
         return _View((entries, queries, classes, task), p, belief)
 
     def _belief(
-        self, step: int, logits: Float[Tensor, "T Q K"], p: Float[Tensor, "T Q K"], entropy: Float[Tensor, "T Q"],
+        self,
+        step: int,
+        logits: Float[Tensor, "T Q K"],
+        p: Float[Tensor, "T Q K"],
+        entropy: Float[Tensor, "T Q"],
         scene: "_Scene",
-    ) -> Float[Tensor, "T 1"]:  # fmt: skip
+    ) -> Float[Tensor, "T 1"]:
         """How far the expected proportions are believed, 0 to 1, by how far the estimated ones are from them."""
         n_query, n_way = logits.shape[1:]
         plan = ops.sinkhorn(logits, n_query * scene.expected, 3).exp()
@@ -254,9 +301,17 @@ class Glance(Method):
         off = (ratio - n_way * scene.expected).square().mean(1)
         moved = (p - plan).abs().sum(-1).mean(1)
         evidence = torch.stack(
-            [_log(off) / 2, ratio.amax(1).log(), ratio.amin(1).clamp_min(1e-2).log(), moved.clamp_min(1e-3).log(),
-             entropy.mean(1), torch.full_like(off, step / self.n_steps), scene.about[:, 3] - scene.about[:, 4]], -1,
-        )  # fmt: skip
+            [
+                _log(off) / 2,
+                ratio.amax(1).log(),
+                ratio.amin(1).clamp_min(1e-2).log(),
+                moved.clamp_min(1e-3).log(),
+                entropy.mean(1),
+                torch.full_like(off, step / self.n_steps),
+                scene.about[:, 3] - scene.about[:, 4],
+            ],
+            -1,
+        )
         belief = torch.sigmoid(self.belief(torch.cat([evidence, scene.about[:, :3]], -1)))
         return torch.where(scene.is_told, torch.ones_like(belief), belief)
 
@@ -314,9 +369,11 @@ def _apart(means: Float[Tensor, "T K D"]) -> Float[Tensor, "T 1 1"]:
 
 
 def _spread(
-    support: Float[Tensor, "T S D"], means: Float[Tensor, "T K D"], hot: Float[Tensor, "T S K"],
+    support: Float[Tensor, "T S D"],
+    means: Float[Tensor, "T K D"],
+    hot: Float[Tensor, "T S K"],
     unit: Float[Tensor, "T 1 1"],
-) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T 1"]]:  # fmt: skip
+) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T 1"]]:
     """The variance of each class and that of all, 0 where nothing tells; a class of one example has that of all."""
     shots = hot.sum(1)
     scatter = (hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True) / unit).squeeze(-1)

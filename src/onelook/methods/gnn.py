@@ -81,8 +81,10 @@ class GraphNetwork(Method):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         if tasks.n_way != self.n_way:
-            raise SettingsError(f"This graph network was made for {self.n_way} classes, but the tasks have "
-                                f"{tasks.n_way}; train one for {tasks.n_way}, or draw other tasks.")  # fmt: skip
+            raise SettingsError(
+                f"This graph network was made for {self.n_way} classes, but the tasks have "
+                f"{tasks.n_way}; train one for {tasks.n_way}, or draw other tasks."
+            )
         support, query = self._nodes(tasks)
         for layer in range(self.n_layers - 1):
             new_support, new_query = self._convolved(layer, support, query)

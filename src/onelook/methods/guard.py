@@ -117,13 +117,17 @@ def _recognised(tasks: Tasks, share: Float[Tensor, "T Q K"]) -> Bool[Tensor, "T 
 
 def _words(trust: float, stability: float, agreement: float, recognition: float) -> str:
     if trust == 1:
-        return (f"The unlabelled images were used: {100 * stability:.0f} % of what is said of them stays when half of "
-                f"them are left out, and {100 * (1 - agreement):.0f} % of the answers changed.")  # fmt: skip
+        return (
+            f"The unlabelled images were used: {100 * stability:.0f} % of what is said of them stays when half of "
+            f"them are left out, and {100 * (1 - agreement):.0f} % of the answers changed."
+        )
     if trust > 0:
         return f"The unlabelled images were used in part: only {100 * stability:.0f} % stays when half are left out."
     if stability == 1 and agreement == 1 and recognition != recognition:
         return "There is a single image to label, so it was judged by the labelled examples alone."
     if stability > UNSTABLE:
-        return (f"The unlabelled images were not used: with them {-100 * recognition:.0f} % fewer of the labelled "
-                f"examples are recognised.")  # fmt: skip
+        return (
+            f"The unlabelled images were not used: with them {-100 * recognition:.0f} % fewer of the labelled "
+            f"examples are recognised."
+        )
     return f"The unlabelled images were not used: only {100 * stability:.0f} % stays when half of them are left out."

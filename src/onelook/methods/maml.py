@@ -68,8 +68,10 @@ class MAML(ImageMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         if tasks.n_way != self.n_way:
-            raise SettingsError(f"This MAML was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
-                                f"train one for {tasks.n_way}, or draw other tasks.")  # fmt: skip
+            raise SettingsError(
+                f"This MAML was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
+                f"train one for {tasks.n_way}, or draw other tasks."
+            )
         if self.adapt == "head":
             features = tasks.map_items(lambda images: self._computed(self.backbone(images)))
             return _scores(features.query, self.adapted_head(features))

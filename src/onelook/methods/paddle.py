@@ -39,9 +39,14 @@ class PADDLE(PreprocessedMethod):
     assumes_balanced_queries: ClassVar[bool] = False
 
     def __init__(
-        self, feature_size: int, class_weight: float = 1.0, n_iterations: int = 100, min_max: bool = False,
-        temperature: float = 60.0, transform: str = "l2n",
-    ) -> None:  # fmt: skip
+        self,
+        feature_size: int,
+        class_weight: float = 1.0,
+        n_iterations: int = 100,
+        min_max: bool = False,
+        temperature: float = 60.0,
+        transform: str = "l2n",
+    ) -> None:
         """
         class_weight: lambda / Q, the price of classes.
         min_max: whether each feature is divided by its range among the queries of its task.

@@ -61,9 +61,10 @@ class PreprocessedMethod(Method):
                 return tasks.map_items(lambda x: ops.normalise(_root(x) - self.centre))
         support, query = _root(tasks.support), _root(tasks.query)
         return replace(
-            tasks, support=_centred(support, support.mean(1, keepdim=True)),
+            tasks,
+            support=_centred(support, support.mean(1, keepdim=True)),
             query=_centred(query, query.mean(1, keepdim=True)),
-        )  # fmt: skip
+        )
 
 
 def _root(x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:

@@ -54,12 +54,17 @@ class RelationNetworks(Method):
         self.norm = nn.GroupNorm(1, width)
         self.first = convolution(2 * width, width, self.side)
         self.rest = nn.Sequential(
-            nn.GroupNorm(1, width), nn.ReLU(),
-            convolution(width, width, self.side), nn.GroupNorm(1, width), nn.ReLU(),
-            nn.Flatten(), nn.Linear(feature_size, hidden), nn.ReLU(),
+            nn.GroupNorm(1, width),
+            nn.ReLU(),
+            convolution(width, width, self.side),
+            nn.GroupNorm(1, width),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(feature_size, hidden),
+            nn.ReLU(),
             # A bias moves the scores of all classes alike: to the sigmoid that says something, to the softmax nothing.
             nn.Linear(hidden, 1, bias=loss_kind == "mse"),
-        )  # fmt: skip
+        )
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """The scores before their sigmoid."""

@@ -35,12 +35,7 @@ class SIB(FeatureAveraging):
     assumes_balanced_queries: ClassVar[bool] = True  # not by design: it has met no other queries in training
 
     def __init__(
-        self,
-        feature_size: int,
-        n_way: int = 5,
-        n_steps: int = 3,
-        step_size: float = 1e-3,
-        prior_weight: float = 0.0,
+        self, feature_size: int, n_way: int = 5, n_steps: int = 3, step_size: float = 1e-3, prior_weight: float = 0.0
     ) -> None:
         """
         n_steps: K, the synthetic gradient steps.
@@ -65,8 +60,10 @@ class SIB(FeatureAveraging):
 
     def init(self, tasks: Tasks) -> Float[Tensor, "T K D"]:
         if tasks.n_way != self.n_way:
-            raise SettingsError(f"This SIB was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
-                                f"train one for {tasks.n_way}, or draw other tasks.")  # fmt: skip
+            raise SettingsError(
+                f"This SIB was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
+                f"train one for {tasks.n_way}, or draw other tasks."
+            )
         return super().init(tasks)
 
     def score(self, weights: Float[Tensor, "T K D"], query: Float[Tensor, "T Q D"]) -> Float[Tensor, "T Q K"]:
@@ -102,10 +99,14 @@ class GradientNetwork(nn.Module):
         super().__init__()
         hidden = 8 * n_way
         self.layers = nn.Sequential(
-            nn.Linear(n_way, hidden), nn.ReLU(), PerTaskNorm(hidden),
-            nn.Linear(hidden, hidden), nn.ReLU(), PerTaskNorm(hidden),
+            nn.Linear(n_way, hidden),
+            nn.ReLU(),
+            PerTaskNorm(hidden),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            PerTaskNorm(hidden),
             nn.Linear(hidden, n_way),
-        )  # fmt: skip
+        )
 
     def forward(self, scores: Float[Tensor, "T Q K"]) -> Float[Tensor, "T Q K"]:
         return self.layers(scores)  # type: ignore[no-any-return]

@@ -70,8 +70,10 @@ class SNAIL(Method):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         if tasks.n_way != self.n_way:
-            raise SettingsError(f"This SNAIL was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
-                                f"train one for {tasks.n_way}, or draw other tasks.")  # fmt: skip
+            raise SettingsError(
+                f"This SNAIL was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
+                f"train one for {tasks.n_way}, or draw other tasks."
+            )
         support, query = (functional.layer_norm(x, x.shape[-1:]) for x in (tasks.support, tasks.query))
         support = torch.cat([support, ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)], -1)
         query = functional.pad(query, (0, tasks.n_way))

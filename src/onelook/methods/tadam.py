@@ -55,8 +55,10 @@ class TADAM(ImageMethod):
         """
         super().__init__(backbone)
         if not backbone.film_sizes:
-            raise SettingsError(f"TADAM modulates blocks of its feature network, and {backbone.name or 'this one'} "
-                                f"has none that can be; take conv4-64 or resnet12.")  # fmt: skip
+            raise SettingsError(
+                f"TADAM modulates blocks of its feature network, and {backbone.name or 'this one'} "
+                f"has none that can be; take conv4-64 or resnet12."
+            )
         if n_classes < 1 or metric_scale <= 0 or auxiliary_weight < 0 or penalty < 0:
             raise SettingsError(
                 f"TADAM needs n_classes >= 1, metric_scale > 0, auxiliary_weight >= 0 and penalty >= 0, but got "
@@ -84,8 +86,9 @@ class TADAM(ImageMethod):
         loss = query_cross_entropy(self._logits(features), tasks) + self.penalty * multipliers.square().sum()
         if tasks.classes is None or tasks.query_labels is None or self.auxiliary_weight == 0:
             return loss
-        true_labels = torch.cat([tasks.classes.gather(1, tasks.support_labels),
-                                 tasks.classes.gather(1, tasks.query_labels)], 1)  # fmt: skip
+        true_labels = torch.cat(
+            [tasks.classes.gather(1, tasks.support_labels), tasks.classes.gather(1, tasks.query_labels)], 1
+        )
         with _full_precision(tasks):
             scores: Tensor = self.auxiliary(torch.cat([plain_TSD, features.query], 1))
         return loss + self.auxiliary_weight * functional.cross_entropy(scores.flatten(0, 1), true_labels.flatten())

@@ -48,10 +48,17 @@ class TIM(PreprocessedMethod):
     assumes_balanced_queries: ClassVar[bool] = True
 
     def __init__(
-        self, feature_size: int, solver: str = "adm", n_iterations: int = 0, support_weight: float = 0.1,
-        marginal_weight: float = 1.0, conditional_weight: float = 0.1, temperature: float = 15.0,
-        learning_rate: float = 1e-4, transform: str = "l2n",
-    ) -> None:  # fmt: skip
+        self,
+        feature_size: int,
+        solver: str = "adm",
+        n_iterations: int = 0,
+        support_weight: float = 0.1,
+        marginal_weight: float = 1.0,
+        conditional_weight: float = 0.1,
+        temperature: float = 15.0,
+        learning_rate: float = 1e-4,
+        transform: str = "l2n",
+    ) -> None:
         """
         solver: "adm" or "gd".
         n_iterations: 0 means those of the paper, 150 for "adm" and 1000 for "gd".
@@ -119,10 +126,12 @@ def _alternated(tasks: Tasks, loss: LossWeights, temperature: float, n_iteration
     n_support, n_query = tasks.support.shape[1], tasks.query.shape[1]
     rows = torch.cat([tasks.support, tasks.query], 1)
     # How much a row counts. The rows of the support are not averaged, so those of the queries weigh S / Q.
-    count_R = torch.cat([
-        rows.new_full((n_support,), loss.support / (1 + loss.conditional)),
-        rows.new_full((n_query,), n_support / n_query),
-    ])  # fmt: skip
+    count_R = torch.cat(
+        [
+            rows.new_full((n_support,), loss.support / (1 + loss.conditional)),
+            rows.new_full((n_query,), n_support / n_query),
+        ]
+    )
     weights = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     for _ in range(n_iterations):
         log_p_TKR = _log_posterior(weights, rows, temperature)
@@ -151,10 +160,13 @@ def descended(
         for t in range(1, n_iterations + 1):
             weights = means + moved
             log_p_TKR = _log_posterior(weights, rows, temperature)
-            upstream_TKR = torch.cat([
-                loss.support / n_support * (log_p_TKR[:, :, :n_support].exp() - hot_TKS),
-                _slope_of_information(log_p_TKR[:, :, n_support:], loss, alpha),
-            ], 2)  # fmt: skip
+            upstream_TKR = torch.cat(
+                [
+                    loss.support / n_support * (log_p_TKR[:, :, :n_support].exp() - hot_TKS),
+                    _slope_of_information(log_p_TKR[:, :, n_support:], loss, alpha),
+                ],
+                2,
+            )
             gradient = temperature * _pulled_back(upstream_TKR, rows, weights)
             mean = torch.lerp(gradient, mean, _BETAS[0])
             square = torch.lerp(gradient.square(), square, _BETAS[1])

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from onelook.artifacts import Artifact, backbone_artifact, method_artifact
 from onelook.backbones import Backbone
-from onelook.configuration import LATER
 from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
@@ -33,7 +32,7 @@ class MetaTrainConfig:
     )
     validate_every: int = 500
     n_validation_tasks: int = 1000
-    shots: tuple[int, ...] = field(default=(), repr=False, metadata=LATER)
+    shots: tuple[int, ...] = ()
     """Labelled examples a class of steps 0, 1, 2, … in turns, for one method of several shots; empty: always those of
     `tasks`. Validation is the mean over them."""
 
@@ -79,9 +78,14 @@ class ImageMetaTraining:
     """A method of images, its feature network included, over tasks of augmented images."""
 
     def __init__(
-        self, method: ImageMethod, training: ImageSet, validation: ImageSet, config: MetaTrainConfig,
-        augmentation: Augmentation, precision: str = "bfloat16",
-    ) -> None:  # fmt: skip
+        self,
+        method: ImageMethod,
+        training: ImageSet,
+        validation: ImageSet,
+        config: MetaTrainConfig,
+        augmentation: Augmentation,
+        precision: str = "bfloat16",
+    ) -> None:
         self.config = config
         self.module = self.method = method
         self.episodes = Episodes(training, config)
@@ -122,9 +126,15 @@ class EpisodicPretraining:
     """A method over tasks of images, together with the feature network; the network is what is kept."""
 
     def __init__(
-        self, name: str, backbone: Backbone, method: Method, training: ImageSet, validation: ImageSet,
-        config: MetaTrainConfig, precision: str = "bfloat16",
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        backbone: Backbone,
+        method: Method,
+        training: ImageSet,
+        validation: ImageSet,
+        config: MetaTrainConfig,
+        precision: str = "bfloat16",
+    ) -> None:
         self.name = name
         self.config = config
         self.backbone = backbone

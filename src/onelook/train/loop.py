@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from onelook import artifacts
 from onelook.artifacts import Artifact
-from onelook.configuration import LATER
 from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.files import digest
 from onelook.scoring import Interval
@@ -62,23 +61,27 @@ class Optimisation:
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
     """One-cycle: linear warm-up over the first `warmup` of the steps, then half a cosine down to 0."""
     warmup: float = 0.15
-    clip_norm: float | None = field(default=None, repr=False, metadata=LATER)
+    clip_norm: float | None = None
     """Gradients longer than this are shortened to it; None: never."""
-    average_from: float | None = field(default=None, repr=False, metadata=LATER)
+    average_from: float | None = None
     """The share of the steps after which the weights are averaged; None: never. From then on the mean over all steps
     since, and not the last weights, is validated and kept (Polyak & Juditsky, SIAM J. Control Optim. 1992)."""
 
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "adam") or self.schedule not in ("constant", "one-cycle"):
-            raise SettingsError(f"Optimisers are sgd and adam, schedules constant and one-cycle, but got "
-                                f"{self.optimiser} and {self.schedule}.")  # fmt: skip
+            raise SettingsError(
+                f"Optimisers are sgd and adam, schedules constant and one-cycle, but got "
+                f"{self.optimiser} and {self.schedule}."
+            )
         if not self.learning_rate > 0:
             raise SettingsError(f"The learning rate must be positive, but is {self.learning_rate}.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise SettingsError(f"Gradients are clipped to a positive length, but got {self.clip_norm}.")
         if self.average_from is not None and not 0 <= self.average_from < 1:
-            raise SettingsError(f"Weights are averaged from a share of the steps of at least 0 and below 1, but got "
-                                f"{self.average_from}.")  # fmt: skip
+            raise SettingsError(
+                f"Weights are averaged from a share of the steps of at least 0 and below 1, but got "
+                f"{self.average_from}."
+            )
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimiser == "adam":
@@ -149,8 +152,10 @@ def train(
         progress = _resume(state, objective, optimiser, config)
         yield Resumed(progress.step, objective.n_steps)
     elif model.exists():
-        raise ArtifactError(f"{run} holds a model, but not the state of the run that made it; choose another folder, "
-                            f"or remove {model.name} from this one.")  # fmt: skip
+        raise ArtifactError(
+            f"{run} holds a model, but not the state of the run that made it; choose another folder, "
+            f"or remove {model.name} from this one."
+        )
     try:
         while progress.step < objective.n_steps:
             # Nothing is yielded before the step is whole, validation included: whoever stops the loop at an event
@@ -229,14 +234,15 @@ def _random_numbers_of(step: int, seed: bytes) -> Iterator[None]:
 
 
 def _diverged(what: str, step: int, rate: float) -> DivergedError:
-    return DivergedError(f"{what} at step {step} with learning rate {rate:.3g}; the last saved state is intact. "
-                         f"Choose a smaller learning rate.")  # fmt: skip
+    return DivergedError(
+        f"{what} at step {step} with learning rate {rate:.3g}; the last saved state is intact. "
+        f"Choose a smaller learning rate."
+    )
 
 
 def _take_step(
-    objective: Objective, optimiser: torch.optim.Optimizer, optimisation: Optimisation, progress: _Progress,
-    seed: bytes,
-) -> Stepped:  # fmt: skip
+    objective: Objective, optimiser: torch.optim.Optimizer, optimisation: Optimisation, progress: _Progress, seed: bytes
+) -> Stepped:
     rate = optimisation.learning_rate_at(progress.step, objective.n_steps)
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -336,8 +342,9 @@ def _finite(state: Artifact, optimiser: torch.optim.Optimizer) -> Artifact:
     for name, tensor in state.tensors.items():
         if not tensor.isfinite().all():
             part = "The state of the optimiser" if name.startswith("optimiser.") else "The weights"
-            raise _diverged(f"{part} left the finite numbers", state.about["progress"]["step"],
-                            optimiser.param_groups[0]["lr"])  # fmt: skip
+            raise _diverged(
+                f"{part} left the finite numbers", state.about["progress"]["step"], optimiser.param_groups[0]["lr"]
+            )
     return state
 
 

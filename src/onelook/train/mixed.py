@@ -34,9 +34,18 @@ class MixedConfig:
     """The part of the tasks whose queries are balanced. The larger it is, the more a method that is not told the
     proportions expects them to be equal."""
     unbalanced: tuple[str, ...] = (
-        "dirichlet:0.5", "dirichlet:0.5", "dirichlet:1", "dirichlet:2", "dirichlet:2", "dirichlet:2", "dirichlet:2",
-        "dirichlet:5", "long-tail:10", "present:1", "present:2",
-    )  # fmt: skip
+        "dirichlet:0.5",
+        "dirichlet:0.5",
+        "dirichlet:1",
+        "dirichlet:2",
+        "dirichlet:2",
+        "dirichlet:2",
+        "dirichlet:2",
+        "dirichlet:5",
+        "long-tail:10",
+        "present:1",
+        "present:2",
+    )
     unequal_shots: float = 0.1
     unknown: float = 0.05
     """The part of the tasks in which up to a third of the queries are of no class of theirs."""
@@ -45,9 +54,10 @@ class MixedConfig:
     told: float = 0.15
     """The part of the other steps whose method is told the true proportions."""
     optimisation: Optimisation = field(
-        default_factory=lambda: Optimisation("adam", learning_rate=3e-3, weight_decay=0.0, schedule="one-cycle",
-                                             clip_norm=1.0)
-    )  # fmt: skip
+        default_factory=lambda: Optimisation(
+            "adam", learning_rate=3e-3, weight_decay=0.0, schedule="one-cycle", clip_norm=1.0
+        )
+    )
     validate_every: int = 1000
     n_validation_tasks: int = 200
     """Of each protocol, shot and validation set."""
@@ -88,8 +98,9 @@ class MixedTraining:
     def validate(self) -> Interval:
         specs = [
             TaskSpec(n_shot=shot, protocol=protocol)
-            for shot in (1, 5) for protocol in ("balanced", "dirichlet:2", "dirichlet:0.5")
-        ]  # fmt: skip
+            for shot in (1, 5)
+            for protocol in ("balanced", "dirichlet:2", "dirichlet:0.5")
+        ]
         n_tasks = self.config.n_validation_tasks
         found = [finish(mean_accuracy(self.method, data, spec, n_tasks)) for data in self.validation for spec in specs]
         half_width = math.hypot(*(one.ci95 for one in found)) / len(found)

@@ -28,8 +28,10 @@ class Mixup:
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < float("inf") or not 0 <= self.probability <= 1:
-            raise SettingsError(f"Mixup takes an alpha of at least 0 and a probability from 0 to 1, but got "
-                                f"{self.alpha} and {self.probability}.")  # fmt: skip
+            raise SettingsError(
+                f"Mixup takes an alpha of at least 0 and a probability from 0 to 1, but got "
+                f"{self.alpha} and {self.probability}."
+            )
 
     def draw(self, rng: np.random.Generator, n_parts: int, n_images: int) -> "Mixture | None":
         """What happens in a step; None: nothing."""

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from onelook.artifacts import Artifact, backbone_artifact
 from onelook.backbones import Backbone
-from onelook.configuration import LATER
 from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
@@ -40,17 +39,17 @@ class PretrainConfig:
     n_validation_tasks: int = 1000
     """5-way 1-shot tasks of the validation classes, judged by feature averaging."""
     seed: int = 0
-    rotations: int = field(default=1, repr=False, metadata=LATER)
+    rotations: int = 1
     """Turned copies of each image where there is a `rotation_weight`: 1 (a random turn), 2, or the 3 of the paper."""
 
-    mixup: float = field(default=0.0, repr=False, metadata=LATER)
+    mixup: float = 0.0
     """The alpha of manifold mixup (`Mixup`); 0: none. Turned copies are not mixed."""
-    mixup_probability: float = field(default=1.0, repr=False, metadata=LATER)
+    mixup_probability: float = 1.0
     """That a step is mixed."""
 
-    teacher_weight: float = field(default=0.5, repr=False, metadata=LATER)
+    teacher_weight: float = 0.5
     """How much a teacher counts, if there is one (`Distillation`)."""
-    temperature: float = field(default=4.0, repr=False, metadata=LATER)
+    temperature: float = 4.0
 
     def __post_init__(self) -> None:
         # These refuse what is impossible.
@@ -71,9 +70,14 @@ class Pretraining:
     """
 
     def __init__(
-        self, name: str, backbone: Backbone, training: ImageSet, validation: ImageSet, config: PretrainConfig,
+        self,
+        name: str,
+        backbone: Backbone,
+        training: ImageSet,
+        validation: ImageSet,
+        config: PretrainConfig,
         teacher: Teacher | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         torch_seed = torch.Generator().manual_seed(config.seed)
         self.name = name
         self.config = config

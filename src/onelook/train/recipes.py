@@ -3,16 +3,15 @@
 import json
 import math
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from onelook import backbones, methods
-from onelook.artifacts import load_method, require_feature_size
+from onelook.artifacts import SHIPPED_METHODS, load_method, require_feature_size, with_settings
 from onelook.backbones import Backbone
-from onelook.configuration import description
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.errors import SettingsError, unknown_name
 from onelook.files import digest
@@ -34,7 +33,8 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "published": Recipe(
         MetaTrainConfig(
-            n_steps=40_000, validate_every=2000,
+            n_steps=40_000,
+            validate_every=2000,
             optimisation=Optimisation("sgd", learning_rate=1e-3, weight_decay=5e-4, schedule="constant"),
         ),
         {"step_size": 1e-3},
@@ -44,22 +44,23 @@ RECIPES: dict[str, Recipe] = {
     # One method for one shot and five: what most methods learn is to compare, not to count.
     "joint": Recipe(
         MetaTrainConfig(
-            n_steps=2000, shots=(1, 5),
+            n_steps=2000,
+            shots=(1, 5),
             optimisation=Optimisation("adam", learning_rate=1e-3, weight_decay=0.0, schedule="one-cycle"),
         ),
         {"step_size": 0.01},
     ),
-}  # fmt: skip
+}
 
 END_TO_END = MetaTrainConfig(
-    n_steps=1500, tasks_per_step=4, shots=(1, 5), validate_every=250, n_validation_tasks=500,
+    n_steps=1500,
+    tasks_per_step=4,
+    shots=(1, 5),
+    validate_every=250,
+    n_validation_tasks=500,
     optimisation=Optimisation("adam", learning_rate=5e-4, weight_decay=0.0, schedule="one-cycle"),
-)  # fmt: skip
+)
 """How a method is trained together with a feature network that was pretrained."""
-
-
-SHIPPED = {"glance": Path(__file__).parent.parent / "weights" / "glance.safetensors"}
-"""Weights that come with the package: methods of these names need no training."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def parse_request(text: str) -> MethodRequest:
             method, _ = load_method(Path(name))
             own = methods.name_of(method)
             request = MethodRequest(text, _settings(own, pairs, text), file=Path(name))
-            _with_settings(method, request)
+            with_settings(method, request.label, request.settings)
             return request
         if "/" in text or text.endswith(".safetensors"):
             raise SettingsError(f"There is no file {text}; give that of a trained method, or the name of one.")
@@ -117,30 +118,6 @@ def _settings(name: str, pairs: list[str], text: str) -> dict[str, Any]:
     return settings
 
 
-def shipped(name: str, **settings: Any) -> Method:
-    """The method of that name with the weights that come with the package, ready for use.
-
-    Raises SettingsError for a name without such weights, and for settings that they do not fit.
-    """
-    if name not in SHIPPED:
-        raise unknown_name("method with weights of its own", name, SHIPPED)
-    return _with_settings(load_method(SHIPPED[name])[0], MethodRequest(name, settings))
-
-
-def _with_settings(method: Method, request: MethodRequest) -> Method:
-    """The same weights under other settings. Raises SettingsError where they are weights of another size."""
-    if not request.settings:
-        return method
-    again = methods.create(methods.name_of(method), **(methods.settings_of(method) | request.settings))
-    try:
-        again.load_state_dict(method.state_dict())
-    except RuntimeError as error:
-        own = {key: getattr(method, key) for key in request.settings}
-        raise SettingsError(f"The trained weights of {request.label} were made for {own}; leave that as it is, or "
-                            f"train others (`onelook train`).") from error  # fmt: skip
-    return again.eval()
-
-
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
@@ -149,9 +126,11 @@ def _value(text: str) -> Any:
 
 
 KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
-    bool: ("true or false", (bool,)), int: ("a whole number", (int,)),
-    float: ("a number", (int, float)), str: ("a word", (str,)),
-}  # fmt: skip
+    bool: ("true or false", (bool,)),
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("a word", (str,)),
+}
 
 
 def _of_its_kind(name: str, key: str, value: Any) -> Any:
@@ -174,19 +153,24 @@ class Ready:
 
 
 def ready(
-    request: MethodRequest, spec: TaskSpec, feature_size: int,
-    training: Embeddings | None, validation: Embeddings | None, runs: Path, n_steps: int | None = None,
-) -> Generator[Event, None, Ready]:  # fmt: skip
+    request: MethodRequest,
+    spec: TaskSpec,
+    feature_size: int,
+    training: Embeddings | None,
+    validation: Embeddings | None,
+    runs: Path,
+    n_steps: int | None = None,
+) -> Generator[Event, None, Ready]:
     """The method for tasks of `spec`, meta-trained where it has something to learn.
 
     A training that was done before, of the same settings on the same features, is found again under `runs`.
     """
-    file = request.file or SHIPPED.get(request.name)
+    file = request.file or SHIPPED_METHODS.get(request.name)
     if file:
         method, about = load_method(file)
         if not isinstance(method, ImageMethod):
             require_feature_size(method, feature_size, str(file))
-            method = _with_settings(method, request)
+            method = with_settings(method, request.label, request.settings)
         config = about.get("config", {})
         if request.file is None:
             return Ready(method, {"weights": "shipped"})
@@ -210,18 +194,26 @@ def ready(
 
 
 def run_of(
-    request: MethodRequest, spec: TaskSpec, training: Embeddings, validation: Embeddings, runs: Path,
+    request: MethodRequest,
+    spec: TaskSpec,
+    training: Embeddings,
+    validation: Embeddings,
+    runs: Path,
     n_steps: int | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """The folder of a training under `runs`; one that differs in anything that matters has another."""
     about = describe(request, spec, training, validation, n_steps)
     return runs / digest(json.dumps(about, sort_keys=True).encode()).hex()[:16]
 
 
 def meta_train(
-    request: MethodRequest, spec: TaskSpec, training: Embeddings, validation: Embeddings, run: Path,
+    request: MethodRequest,
+    spec: TaskSpec,
+    training: Embeddings,
+    validation: Embeddings,
+    run: Path,
     n_steps: int | None = None,
-) -> Generator[Event, None, Path]:  # fmt: skip
+) -> Generator[Event, None, Path]:
     """Train by the recipe in the folder `run`; returns the path of the trained method."""
     require_weights(request, spec)
     method = build(request, spec, training.feature_size, _n_classes(training))
@@ -240,10 +232,12 @@ def describe(
     """All that determines what `meta_train` makes, as JSON."""
     method = build(request, spec, training.feature_size, _n_classes(training))
     return {
-        "method": methods.name_of(method), "settings": methods.settings_of(method),
-        **description(_config(request, spec, n_steps)),
-        "trained_on": training.source, "features": features_digest(training, validation),
-    }  # fmt: skip
+        "method": methods.name_of(method),
+        "settings": methods.settings_of(method),
+        **asdict(_config(request, spec, n_steps)),
+        "trained_on": training.source,
+        "features": features_digest(training, validation),
+    }
 
 
 def _config(request: MethodRequest, spec: TaskSpec, n_steps: int | None) -> MetaTrainConfig:
@@ -284,8 +278,10 @@ def require_name(request: MethodRequest) -> None:
 def require_features(request: MethodRequest) -> None:
     """Raises SettingsError for the name of a method that is not made for features, but for images."""
     if not request.file and "backbone" in methods.parameters_of(request.name):
-        raise SettingsError(f"{request.label} trains its own feature network; run `onelook train --method "
-                            f"{request.label}` first, and give the file it makes.")  # fmt: skip
+        raise SettingsError(
+            f"{request.label} trains its own feature network; run `onelook train --method "
+            f"{request.label}` first, and give the file it makes."
+        )
 
 
 def build(

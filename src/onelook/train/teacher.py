@@ -47,17 +47,21 @@ class Distillation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1 or not 0 < self.temperature < float("inf"):
-            raise SettingsError(f"A teacher has a weight from 0 to 1 and a positive temperature, but got "
-                                f"{self.weight} and {self.temperature}.")  # fmt: skip
+            raise SettingsError(
+                f"A teacher has a weight from 0 to 1 and a positive temperature, but got "
+                f"{self.weight} and {self.temperature}."
+            )
 
     def loss(
         self, logits: Float[Tensor, "N C"], labels: Int[Tensor, "N"], taught: Float[Tensor, "N C"]
     ) -> Float[Tensor, ""]:
         """taught: the logits of the teacher."""
         divergence = functional.kl_div(
-            (logits / self.temperature).log_softmax(-1), (taught / self.temperature).log_softmax(-1),
-            reduction="batchmean", log_target=True,
-        )  # fmt: skip
+            (logits / self.temperature).log_softmax(-1),
+            (taught / self.temperature).log_softmax(-1),
+            reduction="batchmean",
+            log_target=True,
+        )
         # The square keeps the gradient of one size at all temperatures (Hinton et al., section 2).
         own = functional.cross_entropy(logits, labels)
         return (1 - self.weight) * own + self.weight * self.temperature**2 * divergence
@@ -96,9 +100,11 @@ def load_teacher(path: Path) -> Teacher:
     tensors = load(path, "backbone").tensors
     weights = {name.removeprefix(CLASSIFIER): x for name, x in tensors.items() if name.startswith(CLASSIFIER)}
     if not weights:
-        raise ArtifactError(f"{path} holds a feature network without its classifier; remove it and give the command "
-                            f"`onelook pretrain` that made it once more, which is quick where its state is still "
-                            f"there.")  # fmt: skip
+        raise ArtifactError(
+            f"{path} holds a feature network without its classifier; remove it and give the command "
+            f"`onelook pretrain` that made it once more, which is quick where its state is still "
+            f"there."
+        )
     try:
         classifier = CosineClassifier(backbone.feature_size, len(weights["weight"]), torch.Generator())
         classifier.load_state_dict(weights)

@@ -1,0 +1,114 @@
+"""Methods on the same tasks; those that learn are trained first."""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onelook.artifacts import SHIPPED_METHODS
+from onelook.benchmark.audit import IMAGE_TASKS, TASKS, audit
+from onelook.benchmark.measure import Entry, compare
+from onelook.benchmark.sources import Source, source_of, source_of_files
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.errors import SettingsError
+from onelook.machine import Place
+from onelook.methods import ImageMethod
+from onelook.tasks import Embeddings
+from onelook.train import recipes
+from onelook.train.recipes import MethodRequest, build, has_weights, ready
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `benchmark` compares, and on which tasks."""
+
+    requests: tuple[MethodRequest, ...]
+    specs: tuple[TaskSpec, ...]
+    n_tasks: int = 2000
+    average: str = "none"
+    """What else of an image goes into its feature, in training and testing (`parse_averaging`)."""
+    audited: bool = False
+    """Whether it is asked what the answers of the methods depend on, instead of how many are right."""
+
+
+def benchmark(
+    comparison: Comparison, data: str, split: str, checkpoint: Path, place: Place
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    """Result records on tasks of `split`; methods that learn are trained on the training classes of `data` first."""
+    for request in comparison.requests:
+        recipes.require_features(request)  # before the features are computed, which may take long
+    source = yield from source_of(data, split, checkpoint, place, comparison.average)
+    return (yield from _compare(comparison, source, place))
+
+
+def benchmark_embeddings(
+    comparison: Comparison, file: Path, training_file: Path | None, place: Place
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    """The same on features from a file; those to train on come from another, a fifth of its classes to choose by."""
+    n_way = max(spec.n_way for spec in comparison.specs)
+    return (yield from _compare(comparison, source_of_files(file, training_file, n_way, comparison.average), place))
+
+
+def _compare(comparison: Comparison, source: Source, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
+    records = []
+    for spec in comparison.specs:
+        entries = []
+        for request in comparison.requests:
+            entries.append((yield from entry_of(request, spec, source, place)))
+        job = _audit if comparison.audited else compare
+        records += yield from job(entries, source.test, spec, comparison.n_tasks, source.about)
+    return records
+
+
+def _audit(
+    entries: Sequence[Entry], test: Embeddings, spec: TaskSpec, n_tasks: int, about: dict[str, Any]
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    """A record of `onelook.benchmark.audit` for each entry; a few tasks are enough for it."""
+    records = []
+    for entry in entries:
+        most = IMAGE_TASKS if isinstance(entry.method, ImageMethod) else TASKS
+        sampler = TaskSampler(test if entry.data is None else entry.data, spec)
+        found = yield from audit(entry.method, sampler, min(n_tasks, most))
+        records.append(
+            {
+                **about,
+                "method": entry.label,
+                "n_way": spec.n_way,
+                "n_shot": spec.n_shot,
+                "n_query": spec.n_query,
+                "protocol": spec.protocol,
+                "seed": spec.seed,
+                "transductive": entry.method.transductive,
+                **found.record(),
+            }
+        )
+    return records
+
+
+def entry_of(request: MethodRequest, spec: TaskSpec, source: Source, place: Place) -> Generator[Any, None, Entry]:
+    """The row of a method, which is trained for tasks of `spec` first where it learns."""
+    size = source.test.feature_size
+    known, chosen = (yield from source.training()) if _learns(request, spec, size) else (None, None)
+    made = yield from ready(request, spec, size, known, chosen, place.cache / "runs")
+    if made.method.n_way not in (None, spec.n_way):
+        raise SettingsError(
+            f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
+            f"{spec.n_way}; use --way {made.method.n_way}, or train it again."
+        )
+    if not isinstance(made.method, ImageMethod):
+        return Entry(request.label, made.method, made.about)
+    if source.own is None:
+        raise SettingsError(
+            f"{request.label} has a feature network of its own and needs the images; "
+            f"give --data and --backbone instead of --embeddings."
+        )
+    method, items = yield from source.own(made.method)
+    compute = place.precision if isinstance(method, ImageMethod) else "float32"
+    return Entry(request.label, method, made.about, items, compute)
+
+
+def _learns(request: MethodRequest, spec: TaskSpec, feature_size: int) -> bool:
+    if request.file or request.name in SHIPPED_METHODS:
+        return False
+    method = build(request, spec, feature_size)
+    return method.needs_training_classes or has_weights(method)

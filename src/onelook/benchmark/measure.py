@@ -1,0 +1,197 @@
+"""Methods compared on the same tasks: accuracies with intervals, and paired differences."""
+
+import contextlib
+import itertools
+import resource
+import sys
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from onelook.data.sampler import TaskSampler, TaskSpec, Views
+from onelook.events import Progress
+from onelook.machine import commit, machine
+from onelook.methods import IterativeMethod, Method, settings_of
+from onelook.scoring import Interval, harm, interval, paired, percent_right, task_accuracies
+from onelook.tasks import Embeddings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the comparison."""
+
+    label: str
+    method: Method
+    about: dict[str, Any] = field(default_factory=dict)
+    """What else is to be recorded, such as how it was trained."""
+    data: Views | None = None
+    """What its items are drawn from, where that is not what all others take: its own features, or images."""
+    compute: str = "float32"
+    """The precision of a method of images."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        sizes = ("feature_size", "n_way")
+        return {k: v for k, v in settings_of(self.method).items() if k not in sizes} | self.about
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A method on tasks 0 … T - 1 of a specification."""
+
+    label: str
+    settings: dict[str, Any]
+    accuracies: Float[Tensor, "T"]
+    cost: dict[str, Any]
+    """seconds, of all; milliseconds, of the method alone on one task; memory_mb; and the commit and machine."""
+
+
+def measure(entry: Entry, data: Views, spec: TaskSpec, n_tasks: int) -> Generator[Progress, None, Measured]:
+    started = time.perf_counter()
+    sampler = TaskSampler(data if entry.data is None else entry.data, spec)
+    with _watched(entry.method) as calls:
+        accuracies = yield from task_accuracies(entry.method, sampler, n_tasks, compute=entry.compute)
+    seconds = time.perf_counter() - started
+    cost = {
+        "seconds": round(seconds, 3),
+        "milliseconds": round(1000 * sum(calls) / n_tasks, 3),
+        "memory_mb": _peak_memory(),
+        "commit": commit(),
+        "machine": machine(),
+    }
+    return Measured(entry.label, entry.settings, accuracies, cost)
+
+
+def record_of(
+    measured: Measured,
+    spec: TaskSpec,
+    tasks: str,
+    about: dict[str, Any],
+    reference: Measured,
+    others: Sequence[Measured] = (),
+) -> dict[str, Any]:
+    """What is written down of a method, with its paired difference to the reference.
+
+    tasks: the digest of the tasks, which all have met. others: whose differences are wanted beside that.
+    """
+    record = {
+        **about,
+        "method": measured.label,
+        "settings": measured.settings,
+        "n_way": spec.n_way,
+        "n_shot": spec.n_shot,
+        "n_query": spec.n_query,
+        "protocol": spec.protocol,
+        "n_total": spec.total,
+        "n_tasks": len(measured.accuracies),
+        "seed": spec.seed,
+        "tasks": tasks,
+        **_rounded("accuracy", interval(measured.accuracies)),
+        "versus": _difference(measured, reference),
+    }
+    if others:
+        record["against"] = [_difference(measured, other) | _harm(measured, other) for other in others]
+    return record | measured.cost
+
+
+def compare(
+    entries: Sequence[Entry], data: Embeddings, spec: TaskSpec, n_tasks: int, about: dict[str, Any]
+) -> Generator[Progress, None, list[dict[str, Any]]]:
+    """One record for each entry, on tasks 0 … n_tasks - 1 of `spec`.
+
+    The paired difference of each entry is to the first one. about: dataset, split and backbone, for the record.
+    """
+    tasks = TaskSampler(data, spec).digest(n_tasks)
+    made: list[Measured] = []
+    for entry in entries:
+        made.append((yield from measure(entry, data, spec, n_tasks)))
+    return [record_of(one, spec, tasks, about, made[0]) for one in made]
+
+
+@contextlib.contextmanager
+def _watched(method: Method) -> Iterator[list[float]]:
+    """The seconds of each call of the method."""
+    begun: list[float] = []
+    seconds: list[float] = []
+    before = method.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
+    after = method.register_forward_hook(lambda *_: seconds.append(time.perf_counter() - begun[-1]))
+    try:
+        yield seconds
+    finally:
+        before.remove()
+        after.remove()
+
+
+def _difference(measured: Measured, reference: Measured) -> dict[str, Any]:
+    difference = paired(measured.accuracies, reference.accuracies)
+    return {"method": reference.label, **_rounded("difference", difference)}
+
+
+def _harm(measured: Measured, reference: Measured) -> dict[str, float]:
+    share = harm(measured.accuracies, reference.accuracies)
+    return {"harm": round(share.mean, 3), "harm_ci95": round(share.ci95, 3)}
+
+
+def _rounded(name: str, value: Interval) -> dict[str, float]:
+    return {name: round(value.mean, 3), "ci95": round(value.ci95, 3)}
+
+
+def _peak_memory() -> float:
+    """Highest resident memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
+def step_accuracies(
+    method: IterativeMethod, data: Embeddings, spec: TaskSpec, n_tasks: int
+) -> Generator[Progress, None, list[Interval]]:
+    """Accuracy after 0, 1, … n_steps steps, on the same tasks as `compare`."""
+    sampler = TaskSampler(data, spec)
+    parts = []
+    for start in range(0, n_tasks, 32):
+        tasks = sampler.sample(range(start, min(start + 32, n_tasks)))
+        with torch.inference_mode():
+            answers = method.trajectory(tasks.without_query_labels()).argmax(-1)
+        parts.append(torch.stack([percent_right(step, tasks) for step in answers]))
+        yield Progress("tasks", start + len(tasks), n_tasks)
+    return [interval(step) for step in torch.cat(parts, 1)]
+
+
+def table(records: Iterable[dict[str, Any]]) -> str:
+    """Records as a Markdown table: a row for each method and setting, a column for each shot."""
+    records = list(records)
+    shots = sorted({r["n_shot"] for r in records})
+    groups: dict[tuple[tuple[str, ...], int], dict[int, dict[str, Any]]] = {}
+    names = ("dataset", "backbone", "n_way", "protocol", "method")
+    for record in records:
+        key = tuple(str(record[name]).split("@")[0] for name in names)
+        if record.get("average", "none") != "none":
+            key = (key[0], f"{key[1]}, {record['average']}", *key[2:])
+        # Records that differ in what the table does not show, such as the seed, get a row each.
+        row = next(i for i in itertools.count() if record["n_shot"] not in groups.get((key, i), {}))
+        groups.setdefault((key, row), {})[record["n_shot"]] = record
+    head = ["data", "backbone", "way", "queries", "method"]
+    for shot in shots:
+        head += [f"{shot}-shot", "paired difference"]
+    lines = [head, ["---"] * len(head)]
+    for (key, _), by_shot in groups.items():
+        cells = list(key)
+        for shot in shots:
+            cells += _cells(by_shot.get(shot))
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cells(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return ["–", "–"]
+    versus = record.get("versus")
+    difference = "–"
+    if versus is not None and versus["method"] != record["method"]:
+        difference = f"{versus['difference']:+.2f} ± {versus['ci95']:.2f} to {versus['method']}"
+    return [f"{record['accuracy']:.2f} ± {record['ci95']:.2f}", difference]

@@ -1,0 +1,113 @@
+"""Where the tasks of a comparison come from: the features of a data set, or those in a file."""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onelook.artifacts import load_backbone
+from onelook.data.features import N_VIEWS, features, load_features
+from onelook.data.sampler import Views
+from onelook.data.sources import open_split
+from onelook.errors import DataError, SettingsError
+from onelook.machine import Place
+from onelook.methods import EndToEnd, ImageMethod, Method
+from onelook.tasks import Embeddings
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the tasks of a comparison come from, and what its methods learn from."""
+
+    test: Embeddings
+    about: dict[str, Any]
+    """dataset, split and backbone, for the record."""
+    training: Callable[[], Generator[Any, None, tuple[Embeddings | None, Embeddings | None]]]
+    """Of other classes, to train on and to choose by; asked for where a method learns."""
+    own: Callable[[ImageMethod], Generator[Any, None, tuple[Method, Views]]] | None = None
+    """What to ask a method of images, and about what (`items_of`); None: there are no images."""
+
+
+def source_of(
+    data: str, split: str, checkpoint: Path, place: Place, average: str = "none"
+) -> Generator[Any, None, Source]:
+    """The features of a data set."""
+    backbone, named = load_backbone(checkpoint)
+    test = yield from features(data, split, backbone, place, average=average)
+    about = {
+        "dataset": data,
+        "split": split,
+        "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}",
+        "precision": place.precision,
+        "average": average,
+    }
+    sets: list[Embeddings] = []
+
+    def training() -> Generator[Any, None, tuple[Embeddings, Embeddings]]:
+        if not sets:  # only where a method asks for them
+            known = yield from features(data, "train", backbone, place, N_VIEWS, average)
+            sets.extend([known, (yield from features(data, "val", backbone, place, average=average))])
+        return sets[0], sets[1]
+
+    def own(method: ImageMethod) -> Generator[Any, None, tuple[Method, Views]]:
+        return items_of(method, data, split, place, average)
+
+    return Source(test, about, training, own)
+
+
+def items_of(
+    method: ImageMethod, data: str, split: str, place: Place, average: str = "none"
+) -> Generator[Any, None, tuple[Method, Views]]:
+    """What to ask and what to ask it about: where features are all that a method needs, each image is embedded once."""
+    if isinstance(method, EndToEnd):
+        return method.head, (yield from features(data, split, method.backbone, place, average=average))
+    if average != "none":
+        raise SettingsError(
+            "A method that takes images, and not their features, has no features to average; leave "
+            "it out, or --average."
+        )
+    own = method.backbone
+    return method, (yield from open_split(data, split, own.image_size, own.channels, place.home))
+
+
+def source_of_files(file: Path, training_file: Path | None, n_way: int, average: str = "none") -> Source:
+    """Features from a file. n_way: so many of the other file's classes at least are kept to choose by."""
+    if average != "none":
+        raise SettingsError(
+            "Features from a file are taken as they are; average them where they are made, by "
+            "`onelook embed --average`."
+        )
+    test = load_features(file)
+    about = {"dataset": file.stem, "split": "all", "backbone": f"embeddings of size {test.feature_size}"}
+
+    def training() -> Generator[Any, None, tuple[Embeddings | None, Embeddings | None]]:
+        yield from ()
+        if training_file is None:
+            return None, None
+        known = load_features(training_file)
+        if known.feature_size != test.feature_size:
+            raise DataError(
+                f"{training_file} has features of size {known.feature_size}, but {file} of size "
+                f"{test.feature_size}; both must come from the same network."
+            )
+        return _divide(known, n_way)
+
+    return Source(test, about, training)
+
+
+def _divide(data: Embeddings, n_way: int) -> tuple[Embeddings, Embeddings]:
+    """A fifth of the classes to choose by, but enough for a task; the others to train on."""
+    order = np.random.default_rng(0).permutation(len(data.class_names)).tolist()
+    n_val = max(n_way, len(order) // 5)
+    return _classes(data, sorted(order[n_val:])), _classes(data, sorted(order[:n_val]))
+
+
+def _classes(data: Embeddings, classes: Sequence[int]) -> Embeddings:
+    rows = torch.isin(data.labels, torch.tensor(classes, dtype=torch.long))
+    place = {k: i for i, k in enumerate(classes)}
+    labels = torch.tensor([place[k] for k in data.labels[rows].tolist()], dtype=torch.long)
+    names = tuple(data.class_names[k] for k in classes)
+    return Embeddings(data.views[:, rows], labels, names, source=data.source)

@@ -1,0 +1,284 @@
+"""The comparison of the paper: SIB and its baselines, on the same tasks and the same feature network.
+
+Shell Xu Hu et al. Empirical Bayes Transductive Meta-Learning with Synthetic Gradients. ICLR 2020, arXiv:2004.12696,
+table 1. There each figure comes from the paper of its method, with its own network, images and tasks. Here every method
+begins with the same pretrained network. One that learns on finished features gets those of that network; one that
+trains its network goes on training it, by back-propagation through its own loss (`recipes.END_TO_END`).
+
+A row that is done is kept in a folder of its own, together with the accuracy of each task, and is not made again.
+"""
+
+import json
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from onelook.artifacts import load_backbone, load_method
+from onelook.benchmark.sources import items_of
+from onelook.data.features import N_VIEWS, features
+from onelook.data.sampler import TaskSampler, TaskSpec, Views
+from onelook.errors import unknown_name
+from onelook.events import Notice
+from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
+from onelook.files import write_atomically, write_tensors
+from onelook.machine import Place, commit, machine
+from onelook.methods import ImageMethod, Method
+from onelook.scoring import Interval, interval, paired, task_accuracies
+from onelook.train import recipes
+from onelook.train.jobs import meta_train_images
+from onelook.train.loop import Validated
+from onelook.train.recipes import has_weights, parse_request, ready
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    backbone: Path
+    """The feature network that all rows share."""
+    rotation_backbone: Path | None = None
+    """That of the rows with rotation, which are left out without it."""
+    data: str = "cifar-fs"
+    split: str = "test"
+    rows: tuple[str, ...] = tuple(ROWS)
+    shots: tuple[int, ...] = (1, 5)
+    n_tasks: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in self.rows:
+            if key not in ROWS:
+                raise unknown_name("row", key, ROWS)
+
+
+def table(config: TableConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
+    """Result records, one for each row and shot, with the paired difference to SIB; rows are kept under `out`."""
+    for checkpoint in (config.backbone, config.rotation_backbone):
+        if checkpoint is not None:
+            load_backbone(checkpoint)  # a file that will not do is refused now, not after hours
+    made: dict[str, tuple[dict[str, Any], dict[int, Tensor]]] = {}
+    for i, key in enumerate(config.rows):
+        if ROWS[key].rotation and config.rotation_backbone is None:
+            yield Notice(f"{ROWS[key].title} is left out: it needs a network that was pretrained with rotation.")
+            continue
+        yield Notice(f"row {i + 1} of {len(config.rows)}: {ROWS[key].title}")
+        made[key] = yield from _row(key, config, out / key, place)
+    reference = made.get(REFERENCE, ({}, {}))[1]
+    return [
+        record
+        for key, (about, accuracies) in made.items()
+        for record in _records(key, about, accuracies, reference, config)
+    ]
+
+
+def _records(
+    key: str, about: dict[str, Any], accuracies: dict[int, Tensor], reference: dict[int, Tensor], config: TableConfig
+) -> list[dict[str, Any]]:
+    row = ROWS[key]
+    records = []
+    network = about["backbone"].split("@")[0]
+    for shot, values in accuracies.items():
+        mean = interval(values)
+        versus = None
+        if shot in reference:
+            difference = paired(values, reference[shot])
+            gain = relative_gain(reference[shot], values)
+            versus = {
+                "method": ROWS[REFERENCE].title,
+                "difference": round(difference.mean, 3),
+                "ci95": round(difference.ci95, 3),
+                "relative": {"mean": round(gain.mean, 3), "ci95": round(gain.ci95, 3)},
+            }
+        own = about["by_shot"].get(str(shot), {})
+        records.append(
+            {
+                "row": key,
+                "method": row.title,
+                "paper": row.paper,
+                "request": row.method,
+                "on": row.on,
+                "dataset": config.data,
+                "split": config.split,
+                "backbone": about["backbone"],
+                "n_way": 5,
+                "n_shot": shot,
+                "n_query": 15,
+                "protocol": "balanced",
+                "n_tasks": config.n_tasks,
+                "seed": config.seed,
+                "accuracy": round(mean.mean, 3),
+                "ci95": round(mean.ci95, 3),
+                "versus": versus,
+                "published": published(key, config.data, network, shot),
+                "elsewhere": published_elsewhere(key, config.data, network),
+                "transductive": about["transductive"],
+                **own,
+                "commit": about["commit"],
+                "machine": about["machine"],
+            }
+        )
+    return records
+
+
+def relative_gain(values: Float[Tensor, "T"], base: Float[Tensor, "T"]) -> Interval:
+    """By how many percent the mean of `values` is above that of `base`, on the same tasks; interval to first order."""
+    values, base = values.double(), base.double()
+    ratio = (values.mean() / base.mean()).item()
+    spread = interval(100 * (values - ratio * base) / base.mean())  # of mean 0
+    return Interval(100 * (ratio - 1), spread.ci95)
+
+
+def _row(
+    key: str, config: TableConfig, folder: Path, place: Place
+) -> Generator[Any, None, tuple[dict[str, Any], dict[int, Tensor]]]:
+    """What is said of a row, and the accuracy of each of its tasks for each shot."""
+    row = ROWS[key]
+    checkpoint = config.rotation_backbone if row.rotation else config.backbone
+    assert checkpoint is not None
+    backbone, named = load_backbone(checkpoint)
+    asked = {
+        "request": row.method,
+        "network": backbone.digest().hex()[:12],
+        "data": config.data,
+        "split": config.split,
+        "n_tasks": config.n_tasks,
+        "seed": config.seed,
+        "shots": list(config.shots),
+        "precision": place.precision,
+    }
+    kept = folder / "accuracies.safetensors"
+    known = _kept(kept, asked)
+    if known is not None:
+        return known
+    about: dict[str, Any] = {"backbone": f"{named['name']}@{asked['network']}", "by_shot": {}}
+    accuracies: dict[int, Tensor] = {}
+    specs = {shot: TaskSpec(5, shot, 15, seed=config.seed) for shot in config.shots}
+    test = yield from features(config.data, config.split, backbone, place)
+    for spec in specs.values():
+        TaskSampler(test, spec)  # too few test classes are refused now, not after a training
+    for shot, spec in specs.items():
+        method, items, facts = yield from _trained(row, spec, config, checkpoint, folder, place)
+        compute = place.precision if isinstance(method, ImageMethod) else "float32"  # features have it behind them
+        sampler = TaskSampler(items, spec)
+        accuracies[shot] = yield from task_accuracies(method, sampler, config.n_tasks, compute=compute)
+        about["by_shot"][str(shot)] = facts
+        about["transductive"] = method.transductive
+    about |= {"commit": commit(), "machine": machine()}
+    _keep(kept, asked, about, accuracies)
+    return about, accuracies
+
+
+def _trained(
+    row: Row, spec: TaskSpec, config: TableConfig, checkpoint: Path, folder: Path, place: Place
+) -> Generator[Any, None, tuple[Method, Views, dict[str, Any]]]:
+    """The method of a row, what its tasks are drawn from, and its size and cost."""
+    backbone, _ = load_backbone(checkpoint)
+    request = parse_request(row.method)
+    # Before the clock is started: the features are there for all rows.
+    training = yield from features(config.data, "train", backbone, place, N_VIEWS)
+    validation = yield from features(config.data, "val", backbone, place)
+    n_network = _n_parameters(backbone)
+    if row.on == "features":
+        # In the folder of the training, which may serve several shots.
+        clock = _Clock(recipes.run_of(request, spec, training, validation, folder) / "seconds.json")
+        work = ready(request, spec, backbone.feature_size, training, validation, folder)
+        method = (yield from clock.of(work)).method
+        items: Views = yield from features(config.data, config.split, backbone, place)
+        learns = has_weights(method)
+        return method, items, _facts(_n_parameters(method) + n_network, clock.seconds if learns else 0.0)
+    clock = _Clock(folder / "seconds.json")
+    settings = recipes.with_tasks(recipes.END_TO_END, TaskSpec(5, 1, 15, seed=config.seed))
+    path = yield from clock.of(meta_train_images(config.data, checkpoint, request, settings, folder, place))
+    whole, _ = load_method(path)
+    assert isinstance(whole, ImageMethod)
+    method, items = yield from items_of(whole, config.data, config.split, place)
+    return method, items, _facts(_n_parameters(whole), clock.seconds)
+
+
+def _facts(n_parameters: int, seconds: float) -> dict[str, Any]:
+    return {"parameters": n_parameters, "train_seconds": round(seconds, 3)}
+
+
+def _n_parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+class _Clock:
+    """The time that a piece of work took, over all its interruptions."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            self.seconds = float(json.loads(file.read_text()))
+        except (OSError, ValueError, TypeError):
+            self.seconds = 0.0
+
+    def of(self, work: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+        """The same work; what it has taken so far is written down at every validation, and at the end."""
+        before, started = self.seconds, time.perf_counter()
+
+        def save() -> None:
+            self.seconds = before + time.perf_counter() - started
+            write_atomically(self.file, json.dumps(self.seconds).encode())
+
+        try:
+            while True:
+                try:
+                    event = next(work)
+                except StopIteration as end:
+                    return end.value
+                if isinstance(event, Validated):
+                    save()
+                yield event
+        finally:
+            work.close()
+            save()
+
+
+def _keep(path: Path, asked: dict[str, Any], about: dict[str, Any], accuracies: dict[int, Tensor]) -> None:
+    header = {"asked": json.dumps(asked, sort_keys=True), "about": json.dumps(about)}
+    write_tensors(path, {f"{shot}-shot": values for shot, values in accuracies.items()}, header)
+
+
+def _kept(path: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Tensor]] | None:
+    """A row that is done, if it is of the same settings."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("asked") != json.dumps(asked, sort_keys=True):
+                return None
+            found: dict[int, Float[Tensor, T]] = {s: file.get_tensor(f"{s}-shot") for s in asked["shots"]}
+            return json.loads(header["about"]), found
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None  # made again
+
+
+def markdown(records: Sequence[dict[str, Any]]) -> str:
+    """A line for each row: ours with its interval, the difference to SIB, the published figure, size and cost."""
+    shots = sorted({r["n_shot"] for r in records})
+    head = ["method", "learns on", "sees the queries"]
+    for shot in shots:
+        head += [f"{shot}-shot", "to SIB", "published"]
+    lines = [[*head, "parameters", "training"], ["---"] * (len(head) + 2)]
+    for key in dict.fromkeys(r["row"] for r in records):
+        own = {r["n_shot"]: r for r in records if r["row"] == key}
+        one = next(iter(own.values()))
+        cells = [f"{one['method']} ({one['paper']})", one["on"], "yes" if one["transductive"] else "no"]
+        for shot in shots:
+            r = own[shot]
+            cells += [f"{r['accuracy']:.2f} ± {r['ci95']:.2f}", _difference(r), str(r["published"] or "–")]
+        seconds = max(r["train_seconds"] for r in own.values())
+        lines.append([*cells, f"{one['parameters']:,}", f"{seconds:.0f} s" if seconds else "none"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _difference(record: dict[str, Any]) -> str:
+    versus = record["versus"]
+    if versus is None or record["row"] == REFERENCE:
+        return "–"
+    return f"{versus['difference']:+.2f} ± {versus['ci95']:.2f}"

@@ -1,0 +1,351 @@
+"""Transductive methods under every protocol: what each makes of the unlabelled queries when nobody has evened them out.
+
+Olivier Veilleux, Malik Boudiaf, Pablo Piantanida, Ismail Ben Ayed. Realistic Evaluation of Transductive Few-Shot
+Learning. NeurIPS 2021, arXiv:2204.11181, ask it of Dirichlet proportions. Here a cell is a protocol with a number of
+ways, shots and queries, and in each cell all methods meet the same tasks. Every one of them is compared with a
+reference, and with the inductive classifier that does not look at the queries at all: how much is gained, and in how
+many of the tasks something is lost.
+
+A method that has met a cell is kept in a file of its own, with the accuracy of each task, and does not meet it again.
+So a method that is added later is compared, pair by pair, with those that are there.
+"""
+
+import inspect
+import itertools
+import json
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from onelook.artifacts import load_method
+from onelook.benchmark.compare import entry_of
+from onelook.benchmark.measure import Entry, Measured, measure, record_of
+from onelook.benchmark.sources import Source
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.errors import SettingsError
+from onelook.events import Notice, Progress
+from onelook.files import digest, write_tensors
+from onelook.machine import Place
+from onelook.methods import Method, name_of, parameters_of, settings_of
+from onelook.scoring import task_accuracies
+from onelook.train.recipes import MethodRequest, features_digest, parse_request
+
+INDUCTIVE = "prototypical:transform=l2n"
+"""Looks at no query but the one that it answers."""
+
+PROTOCOL_METHODS = (
+    "glance",
+    "glance:proportions=balanced",
+    "glance:guard=false",
+    INDUCTIVE,
+    "prototypical:transform=cl2n",
+    "logistic-regression",
+    "label-spreading",
+    "soft-kmeans:scale=20",
+    "bd-cspn",
+    "laplacianshot",
+    "tim",
+    "tim:solver=gd",
+    "alpha-tim",
+    "pt-map",
+    "pt-map:transform=l2n",
+    "bms",
+    "bms:balanced=false",
+    "protolp",
+    "protolp:balanced=false",
+    "ilpc",
+    "ilpc:balanced=false",
+    "paddle",
+    "paddle:transform=cl2n",
+    "em-dirichlet",
+    "map-proportions",
+    "map-proportions:transform=cl2n",
+    "map-proportions:prior=50",
+    "transductive-fine-tuning",
+    "sib",
+)
+"""The reference first."""
+
+PROTOCOLS = (
+    "balanced",
+    "dirichlet:2",
+    "dirichlet:0.5",
+    "present:2",
+    "long-tail:10",
+    "single",
+    "balanced+unknown:0.2",
+    "dirichlet:2+unequal-shots",
+)
+
+TRAINED_WAYS = 5
+"""A method whose weights are those of a number of classes is trained for so many."""
+
+TIMED = 4
+"""Tasks that tell what a method will cost."""
+
+
+@dataclass(frozen=True)
+class ProtocolsConfig:
+    methods: tuple[str, ...] = PROTOCOL_METHODS
+    reference: str = PROTOCOL_METHODS[0]
+    protocols: tuple[str, ...] = PROTOCOLS
+    ways: tuple[int, ...] = (5,)
+    shots: tuple[int, ...] = (1, 5)
+    n_query: int = 15
+    """A class, on average, where there is no number of all queries."""
+    totals: tuple[int | None, ...] = (None,)
+    """All queries of a task; None: ways × n_query."""
+    n_tasks: int = 2000
+    seed: int = 0
+    requests: tuple[MethodRequest, ...] = field(init=False)
+    """The reference, the inductive method and the others."""
+    specs: tuple[TaskSpec, ...] = field(init=False)
+    """The cells."""
+
+    def __post_init__(self) -> None:
+        # By what they ask for, so that one that is written in two ways is not asked twice.
+        asked = {r.label: r for r in map(parse_request, (self.reference, INDUCTIVE, *self.methods))}
+        object.__setattr__(self, "requests", tuple(asked.values()))
+        specs = [
+            TaskSpec(way, shot, self.n_query, protocol, self.seed, total)
+            for way, shot, total, protocol in itertools.product(self.ways, self.shots, self.totals, self.protocols)
+        ]
+        object.__setattr__(self, "specs", tuple(spec for spec in specs if not self._is_another(spec)))
+
+    def _is_another(self, spec: TaskSpec) -> bool:
+        """Whether its tasks are those of another cell: of one query, or of one shot, which cannot be unequal."""
+        if spec.spread.kind == "single" and spec.n_total != self.totals[0]:
+            return True
+        equal = spec.protocol.replace("+unequal-shots", "").replace("+proportional-shots", "")
+        return spec.n_shot == 1 and equal != spec.protocol and equal in self.protocols
+
+
+def protocols(
+    config: ProtocolsConfig, source: Source, out: Path, place: Place
+) -> Generator[Any, None, list[dict[str, Any]]]:
+    """Result records, cell by cell, the reference first in each; what is done is kept under `out`.
+
+    Beside its paired difference to the reference ("versus"), a record has that to the inductive method, and the harm:
+    the share of the tasks in which it is below that ("against").
+    """
+    cells = yield from _cells(config, source, out, place)
+    yield from _announce(cells, config.n_tasks)
+    records = []
+    for i, cell in enumerate(cells):
+        missing = cell.missing
+        if missing:
+            yield Notice(f"cell {i + 1} of {len(cells)}: {title(cell.spec)}")
+        made = {}
+        for label, entry in cell.entries.items():
+            note = f"{missing.index(label) + 1} of {len(missing)} in this cell" if label in missing else ""
+            made[label] = yield from _of_stage(label, note, cell.measured(entry))
+        reference, inductive = made[config.requests[0].label], made[parse_request(INDUCTIVE).label]
+        records += [
+            record_of(one, cell.spec, cell.tasks, source.about, reference, (inductive,)) for one in made.values()
+        ]
+    return records
+
+
+def title(spec: TaskSpec) -> str:
+    queries = "1 query" if spec.total == 1 else f"{spec.total} queries"
+    return f"{spec.protocol}, {spec.n_way}-way {spec.n_shot}-shot, {queries}"
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """All methods on the tasks of one specification."""
+
+    spec: TaskSpec
+    n_tasks: int
+    source: Source
+    tasks: str
+    """The digest of the tasks."""
+    entries: dict[str, Entry]
+    asked: dict[str, dict[str, Any]]
+    """Of each entry, all that its figures depend on."""
+    out: Path
+
+    def file(self, label: str) -> Path:
+        asked = self.asked[label]
+        return self.out / f"{asked['method']}-{digest(_text(asked).encode()).hex()[:16]}.safetensors"
+
+    @property
+    def missing(self) -> list[str]:
+        return [label for label, asked in self.asked.items() if _kept(self.file(label), asked) is None]
+
+    def measured(self, entry: Entry) -> Generator[Progress, None, Measured]:
+        """From the file, or measured and kept."""
+        asked = self.asked[entry.label]
+        known = _kept(self.file(entry.label), asked)
+        if known is not None:
+            return Measured(entry.label, entry.settings, *known)
+        made = yield from measure(entry, self.source.test, self.spec, self.n_tasks)
+        _keep(self.file(entry.label), asked, made)
+        return made
+
+
+def _cells(config: ProtocolsConfig, source: Source, out: Path, place: Place) -> Generator[Any, None, list[_Cell]]:
+    """What there is to do, with the methods trained that learn."""
+    digests = []
+    for i, spec in enumerate(config.specs):  # what has too few classes or images is refused now, not after hours
+        digests.append(TaskSampler(source.test, spec).digest(config.n_tasks))
+        yield Progress("drawing the tasks", i + 1, len(config.specs))
+    cells = []
+    features = features_digest(source.test)
+    ready: dict[TaskSpec, dict[str, tuple[Entry, dict[str, Any]]]] = {}
+    for spec, tasks in zip(config.specs, digests, strict=True):
+        trained = replace(spec, protocol="balanced", n_total=None)  # whatever the tasks are that they are wanted for
+        if trained not in ready:
+            ready[trained] = yield from _ready(config, trained, source, place)
+        cell = {
+            "features": features,
+            "tasks": tasks,
+            "n_tasks": config.n_tasks,
+            "n_way": spec.n_way,
+            "n_shot": spec.n_shot,
+            "n_total": spec.total,
+            "protocol": spec.protocol,
+            "seed": spec.seed,
+        }
+        entries = {label: entry for label, (entry, _) in ready[trained].items()}
+        asked = {label: cell | identity for label, (_, identity) in ready[trained].items()}
+        cells.append(_Cell(spec, config.n_tasks, source, tasks, entries, asked, out))
+    return cells
+
+
+def _ready(
+    config: ProtocolsConfig, spec: TaskSpec, source: Source, place: Place
+) -> Generator[Any, None, dict[str, tuple[Entry, dict[str, Any]]]]:
+    """The entries for tasks of these sizes, each with its identity."""
+    made = {}
+    for request in config.requests:
+        if not _fits(request, spec):
+            if request is config.requests[0]:
+                raise SettingsError(
+                    f"{request.label} cannot be the reference of {spec.n_way}-way tasks, because it is "
+                    f"for another number of classes; choose another."
+                )
+            yield Notice(
+                f"{request.label} is left out of {spec.n_way}-way {spec.n_shot}-shot tasks: it is for another "
+                f"number of classes."
+            )
+            continue
+        entry = yield from entry_of(request, spec, source, place)
+        made[request.label] = entry, _identity(entry)
+    return made
+
+
+def _fits(request: MethodRequest, spec: TaskSpec) -> bool:
+    if request.file:
+        return load_method(request.file)[0].n_way in (None, spec.n_way)
+    return "n_way" not in parameters_of(request.name) or spec.n_way == TRAINED_WAYS
+
+
+def _identity(entry: Entry) -> dict[str, Any]:
+    """What an answer depends on beside the features: the method, its settings, its weights and its code."""
+    own = {} if entry.data is None else {"items": features_digest(entry.data), "compute": entry.compute}
+    return {
+        "method": name_of(entry.method),
+        "settings": settings_of(entry.method),
+        "weights": _weights(entry.method),
+        "code": _code(entry.method),
+        **own,
+    }
+
+
+def _weights(method: Method) -> str:
+    """All that it has learned, or taken from the training classes."""
+    tensors = sorted(method.state_dict().items())
+    parts = (part for name, x in tensors for part in (name.encode(), x.contiguous().numpy().tobytes()))
+    return digest(*parts).hex()[:16]
+
+
+def _code(method: Method) -> str:
+    """Of the files that the method and its parts are written in: one that was mended meets its tasks again."""
+    kinds = {kind for part in method.modules() for kind in type(part).__mro__ if kind.__module__.startswith("onelook.")}
+    files = sorted({inspect.getsourcefile(kind) or "" for kind in kinds})
+    return digest(*(Path(file).read_bytes() for file in files)).hex()[:16]
+
+
+# ------------------------------------------------------------------------------------------------ cost and progress
+
+
+def _announce(cells: Sequence[_Cell], n_tasks: int) -> Generator[Any, None, None]:
+    """What the work will cost, from a few tasks of each method and size."""
+    missing = [(cell, label) for cell in cells for label in cell.missing]
+    n_all = sum(len(cell.entries) for cell in cells)
+    if not missing:
+        yield Notice(f"All {n_all} figures are there already.")
+        return
+    seconds: dict[tuple[str, int, int, int], float] = {}
+    total = 0.0
+    for i, (cell, label) in enumerate(missing):
+        key = (label, cell.spec.n_way, cell.spec.n_shot, cell.spec.total)
+        if key not in seconds:
+            seconds[key] = _seconds(cell.entries[label], cell)
+        total += seconds[key] * n_tasks
+        yield Progress("a few tasks of each, to see what they cost", i + 1, len(missing))
+    there = f", {n_all - len(missing)} are there already" if len(missing) < n_all else ""
+    yield Notice(
+        f"{len(missing)} figures of {n_tasks:,} tasks each{there}: about {_duration(total)} on this machine; "
+        f"Ctrl-C stops it, and the same command goes on."
+    )
+
+
+def _seconds(entry: Entry, cell: _Cell) -> float:
+    """For one task."""
+    sampler = TaskSampler(cell.source.test if entry.data is None else entry.data, cell.spec)
+    n = min(TIMED, cell.n_tasks)
+    for _ in task_accuracies(entry.method, sampler, 1, compute=entry.compute):
+        pass  # the first call pays for what all others find
+    started = time.perf_counter()
+    for _ in task_accuracies(entry.method, sampler, n, compute=entry.compute):
+        pass
+    return (time.perf_counter() - started) / n
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
+def _of_stage(stage: str, note: str, work: Generator[Progress, None, Measured]) -> Generator[Progress, None, Measured]:
+    """The same work, with its progress said to be of that stage."""
+    try:
+        while True:
+            try:
+                event = next(work)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            yield replace(event, stage=stage, note=note)
+    finally:
+        work.close()
+
+
+# ------------------------------------------------------------------------------------------------ what is kept
+
+
+def _text(asked: dict[str, Any]) -> str:
+    return json.dumps(asked, sort_keys=True)
+
+
+def _keep(path: Path, asked: dict[str, Any], made: Measured) -> None:
+    write_tensors(path, {"accuracies": made.accuracies}, {"asked": _text(asked), "cost": json.dumps(made.cost)})
+
+
+def _kept(path: Path, asked: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
+    """The accuracy of each task and what they cost, if they are of the same question."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("asked") != _text(asked):
+                return None
+            accuracies: Tensor = file.get_tensor("accuracies")
+            cost = json.loads(header["cost"])
+            return (accuracies, cost) if len(accuracies) == asked["n_tasks"] else None
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None  # made again

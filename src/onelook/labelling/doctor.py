@@ -1,0 +1,277 @@
+"""What is wrong with a folder of photographs before anything is learned from it: read once, said worst first.
+
+Copies of a picture are found by the SHA-256 of the file, near copies by a difference hash (the signs of the differences
+between neighbours in a 9 × 8 and an 8 × 9 thumbnail; N. Krawetz, "Kind of Like That", 2013) and, because pictures of
+few lines share their hash by chance, by the colours of a thumbnail as well.
+"""
+
+import hashlib
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, ImageOps
+
+from onelook.data.images import FORMATS, Reading, Rejected, decode, each_image
+from onelook.data.listing import Listing
+from onelook.errors import quote_name
+from onelook.labelling.folder import TO_LABEL, is_unlabelled
+
+BITS = 128
+NEAR_BITS = 16
+"""Hashes that differ in more bits are of different pictures. The same picture, scaled or compressed, differs in few."""
+FLAT = 2
+"""Grey levels that neighbours may differ by and count as equal: the noise of a plain background is no difference."""
+NEAR_COLOUR = 9.0
+"""So far apart, of 255, may the thumbnails of near copies be in the mean.
+
+Both limits were chosen on 8,000 images of CIFAR-FS (train): 7 pairs, all copies to the eye, and 298 of 300 images found
+again after JPEG of quality 60. With 20 bits a white plate is found beside one with a blue rim."""
+THUMBNAIL = 16
+SMALL_SIDE = 32
+"""Pixels of the shorter side, below which a picture is said to be small."""
+WIDE = 3.0
+"""Times as long as short, from which the middle square that a network sees misses most of the picture."""
+UNEQUAL = 10.0
+"""Times as many examples in the largest class as in the smallest, from which it is said."""
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Images that show the same picture."""
+
+    names: tuple[str, ...]
+    labels: tuple[str | None, ...]
+    """The class of each; None where it is to be labelled."""
+    exact: bool
+    """Whether the files are the same byte by byte."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(label for label in self.labels if label is not None))
+
+    @property
+    def conflicting(self) -> bool:
+        return len(self.classes) > 1
+
+    @property
+    def answered(self) -> bool:
+        """Whether images to label are copies of a labelled example."""
+        return None in self.labels and bool(self.classes)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found. Everything is empty where nothing is wrong."""
+
+    source: str
+    n_images: int
+    class_sizes: dict[str, int]
+    """Labelled examples that can be read, of each class."""
+    conflicts: tuple[Copies, ...] = ()
+    """The same picture in two classes, whether byte by byte or nearly."""
+    unreadable: tuple[Rejected, ...] = ()
+    suspicious_classes: tuple[str, ...] = ()
+    """Classes named like folders of images to label."""
+    same_but_for_case: tuple[tuple[str, ...], ...] = ()
+    """Names of classes, or of files in one folder, that a Mac or Windows takes for one."""
+    tiny_classes: tuple[str, ...] = ()
+    """With fewer than two labelled examples."""
+    duplicates: tuple[Copies, ...] = ()
+    near_duplicates: tuple[Copies, ...] = ()
+    small: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
+
+    @property
+    def unequal(self) -> bool:
+        sizes = [size for size in self.class_sizes.values() if size]
+        return len(sizes) > 1 and max(sizes) >= UNEQUAL * min(sizes)
+
+    def words(self) -> tuple[str, ...]:
+        """A sentence for each kind of finding, the worst first; none where nothing is wrong."""
+        said = [_conflict(c) for c in sorted(self.conflicts, key=lambda c: not c.exact)[:5]]
+        said += [f"{len(self.conflicts) - 5} more pictures are in two classes."] if len(self.conflicts) > 5 else []
+        if self.unreadable:
+            first = self.unreadable[0]
+            said.append(
+                f"{_count(self.unreadable, 'image', 'images')} cannot be read, {quote_name(first.name)} first: "
+                f"{first.reason}."
+            )
+        if len(self.class_sizes) < 2:
+            said.append(
+                f"{_count(tuple(self.class_sizes), 'class has', 'classes have')} labelled examples; at least two must."
+            )
+        if self.suspicious_classes:
+            said.append(
+                f"{_list(self.suspicious_classes)} would be a class, but is named like a place of images to "
+                "label; rename it if that is what it is."
+            )
+        said += [f"{_list(names)} differ only in case; give them one name." for names in self.same_but_for_case[:5]]
+        if self.tiny_classes:
+            said.append(
+                f"{_count(self.tiny_classes, 'class has', 'classes have')} fewer than two labelled examples "
+                f"({_list(self.tiny_classes)}); label some more."
+            )
+        if self.unequal:
+            sizes = Counter({name: size for name, size in self.class_sizes.items() if size}).most_common()
+            said.append(
+                f"The classes are very unequal: {quote_name(sizes[0][0])} has {sizes[0][1]} labelled examples and "
+                f"{quote_name(sizes[-1][0])} {sizes[-1][1]}; label more of the small ones."
+            )
+        for copies, word in ((self.duplicates, "copies"), (self.near_duplicates, "near copies")):
+            if copies:
+                n_answered = sum(c.answered for c in copies)
+                also = f", {n_answered} of them both labelled and to be labelled" if n_answered else ""
+                said.append(
+                    f"{_count(copies, 'picture has', 'pictures have')} {word}, {_list(copies[0].names)} first{also}."
+                )
+        if self.small:
+            said.append(
+                f"{_count(self.small, 'image is', 'images are')} smaller than {SMALL_SIDE} pixels, "
+                f"{quote_name(self.small[0])} first; a larger original is recognised better."
+            )
+        if self.wide:
+            said.append(
+                f"{_count(self.wide, 'image is', 'images are')} more than {WIDE:g} times as long as short, "
+                f"{quote_name(self.wide[0])} first; only the middle square is seen, so crop them."
+            )
+        return tuple(said)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self) | {"unequal": self.unequal, "words": self.words()}, indent=1)
+
+
+def _conflict(copies: Copies) -> str:
+    like = "the same picture" if copies.exact else "nearly the same picture"
+    first = {
+        label: quote_name(name) for name, label in zip(copies.names, copies.labels, strict=True) if label is not None
+    }
+    places = ", ".join(f"{name} as {quote_name(label)}" for label, name in first.items())
+    return f"Labels contradict each other: {like} is labelled {places}; keep one."
+
+
+def _count(things: Sequence[Any], one: str, more: str) -> str:
+    return f"{len(things)} {one if len(things) == 1 else more}"
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(map(quote_name, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is kept of an image that was read."""
+
+    digest: bytes
+    width: int
+    height: int
+    bits: np.ndarray
+    """BITS of ±1 as int8."""
+    thumbnail: np.ndarray
+    """3 × THUMBNAIL × THUMBNAIL in uint8."""
+
+
+def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
+    """Read every image once and say what is wrong. Labels are as in Embeddings: TO_LABEL where there is none."""
+    results = yield from each_image(listing, _look, "examining images")
+    unreadable = tuple(r for r in results if isinstance(r, Rejected))
+    yield from unreadable
+    found = [(i, r) for i, r in enumerate(results) if not isinstance(r, Rejected)]
+    looks, rows = [look for _, look in found], [i for i, _ in found]
+    exact, near = _copies(listing, rows, looks)
+    labels = [listing.labels[i] for i in rows]
+    sizes = {name: labels.count(k) for k, name in enumerate(listing.class_names)}
+    small = tuple(listing.names[i] for i, look in found if min(look.width, look.height) < SMALL_SIDE)
+    wide = tuple(listing.names[i] for i, k in found if max(k.width, k.height) > WIDE * min(k.width, k.height))
+    return Diagnosis(
+        source=listing.source,
+        n_images=len(listing.names),
+        class_sizes=sizes,
+        conflicts=tuple(c for c in (*exact, *near) if c.conflicting),
+        unreadable=unreadable,
+        suspicious_classes=tuple(n for n in listing.class_names if any(map(is_unlabelled, n.split("/")))),
+        same_but_for_case=(*_same_but_for_case(listing.class_names), *_same_but_for_case(listing.names)),
+        tiny_classes=tuple(name for name, size in sizes.items() if size < 2),
+        duplicates=tuple(c for c in exact if not c.conflicting),
+        near_duplicates=tuple(c for c in near if not c.conflicting),
+        small=small,
+        wide=wide,
+    )
+
+
+def _look(content: bytes) -> _Look:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        width, height = image.size
+    # Decoded as everywhere, so that what cannot be learned from is said here. The square has the middle only, so the
+    # two thumbnails of the hash are of the square as well: pictures that differ beside it are the same to a network.
+    square = Image.fromarray(decode(content, 4 * THUMBNAIL, 3).transpose(1, 2, 0))
+    grey = ImageOps.grayscale(square)
+    across, down = (np.asarray(grey.resize(s, Image.Resampling.BOX), np.int16) for s in ((9, 8), (8, 9)))
+    bits = np.concatenate([(np.diff(across, axis=1) > FLAT).ravel(), (np.diff(down, axis=0) > FLAT).ravel()])
+    small = square.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
+    thumbnail = np.asarray(small).transpose(2, 0, 1).copy()
+    return _Look(hashlib.sha256(content).digest(), width, height, (2 * bits - 1).astype(np.int8), thumbnail)
+
+
+def _copies(listing: Listing, rows: Sequence[int], looks: Sequence[_Look]) -> tuple[list[Copies], list[Copies]]:
+    """Groups of the same file, and groups of nearly the same picture (of which a file may have copies too)."""
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for row, look in zip(rows, looks, strict=True):
+        same[look.digest].append(row)
+    exact = [_group(listing, group, True) for group in same.values() if len(group) > 1]
+    first = list({look.digest: look for look in looks}.values())
+    near = []
+    if first:
+        groups = near_groups(np.stack([k.bits for k in first]), np.stack([k.thumbnail for k in first]))
+        for group in groups:
+            near.append(_group(listing, sorted(row for k in group for row in same[first[k].digest]), False))
+    return exact, near
+
+
+def _group(listing: Listing, rows: Sequence[int], exact: bool) -> Copies:
+    labels = tuple(None if (k := listing.labels[i]) == TO_LABEL else listing.class_names[k] for i in rows)
+    return Copies(tuple(listing.names[i] for i in rows), labels, exact)
+
+
+def near_groups(bits: Int[np.ndarray, "N B"], thumbnails: UInt8[np.ndarray, "N C H W"]) -> list[list[int]]:
+    """Groups of two or more near copies, each around its first picture; a picture is in one group at most.
+
+    Around a picture and not from one to the next: else the frames of a film would all be one.
+    """
+    signs = bits.astype(np.float32)
+    free = np.ones(len(bits), bool)
+    groups = []
+    for start in range(0, len(bits), BLOCK):
+        block = slice(start, start + BLOCK)
+        close = _differing(signs[block], signs) <= NEAR_BITS
+        for k, candidates in enumerate(close, start):
+            if not free[k]:
+                continue
+            others = np.flatnonzero(candidates[k + 1 :] & free[k + 1 :]) + k + 1
+            others = others[_colour_distance(thumbnails[k], thumbnails[others]) <= NEAR_COLOUR]
+            if len(others):
+                free[others] = False
+                groups.append([k, *others.tolist()])
+    return groups
+
+
+def _differing(some: Float[np.ndarray, "M B"], all_: Float[np.ndarray, "N B"]) -> Float[np.ndarray, "M N"]:
+    """In how many bits two hashes differ: by their product, which is exact in float32."""
+    return np.asarray((some.shape[1] - some @ all_.T) / 2)
+
+
+def _colour_distance(one: UInt8[np.ndarray, "C H W"], others: UInt8[np.ndarray, "M C H W"]) -> Float[np.ndarray, "M"]:
+    return np.asarray(np.abs(others.astype(np.int16) - one).mean((1, 2, 3)))
+
+
+def _same_but_for_case(names: Iterable[str]) -> list[tuple[str, ...]]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[name.casefold()].append(name)
+    return [tuple(group) for group in alike.values() if len(group) > 1]

@@ -1,0 +1,64 @@
+"""Features of the images of a folder: computed by a network, or given in a file."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onelook.backbones import Backbone
+from onelook.data.embed import EmbedConfig, embed_files, parse_averaging
+from onelook.data.images import Rejected
+from onelook.data.listing import Listing
+from onelook.errors import DataError, plural, quote_name
+from onelook.events import Notice
+from onelook.labelling.folder import named_by
+from onelook.machine import Place
+from onelook.tasks import Embeddings
+
+
+def features_of_files(
+    listing: Listing, network: Backbone, average: str, place: Place
+) -> Generator[Any, None, tuple[Embeddings, tuple[Rejected, ...]]]:
+    """Features of the images that can be read, and the others."""
+    config = EmbedConfig(precision=place.precision, average=parse_averaging(average))
+    work = embed_files(listing, network, config, place.cache)
+    rejected: list[Rejected] = []
+    while True:
+        try:
+            event = next(work)
+        except StopIteration as end:
+            return end.value, tuple(rejected)
+        if isinstance(event, Rejected):
+            rejected.append(event)
+        yield event
+
+
+def features_of_rows(
+    listing: Listing, folder: Path, vectors: Embeddings, file: Path
+) -> Generator[Notice, None, tuple[Embeddings, tuple[Rejected, ...]]]:
+    """The vectors of a file (`read_vectors`) as features of the images that they name, and the images without any.
+
+    Raises DataError where an image has two, or none has one.
+    """
+    rows: dict[str, int] = {}
+    strays = []
+    for i, meant in enumerate(named_by(folder, listing.names, file, vectors.items)):
+        if len(meant) != 1:
+            strays.append(vectors.items[i])
+        elif rows.setdefault(meant[0], i) != i:
+            raise DataError(f"{file} has two rows for {quote_name(meant[0])}; keep one of them.")
+    if not rows:
+        raise DataError(
+            f"{file} has no row for any of the {plural(len(listing.names), 'image')} of {folder}, but "
+            f"{quote_name(vectors.items[0])}, for example; name images as they lie in that folder."
+        )
+    without = [name for name in listing.names if name not in rows]
+    told = {"rows without an image": strays, "images without a row, which are left out": without}
+    parts = [f"{words} {len(names)} ({quote_name(names[0])} first)" for words, names in told.items() if names]
+    yield Notice(", ".join([f"{file}: rows {len(vectors.items)} of {vectors.feature_size} numbers", *parts]) + ".")
+    kept = listing.take([i for i, name in enumerate(listing.names) if name in rows])
+    views = vectors.views[:, [rows[name] for name in kept.names]]
+    labels = torch.tensor(kept.labels, dtype=torch.long)
+    found = Embeddings(views, labels, listing.class_names, kept.names, str(file))
+    return found, tuple(Rejected(name, f"{file.name} has no row for it") for name in without)

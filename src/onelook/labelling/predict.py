@@ -1,0 +1,158 @@
+"""New images by a classifier that was kept: what `onelook predict` does."""
+
+import functools
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onelook.artifacts import load_network
+from onelook.backbones import Backbone
+from onelook.data.images import Rejected
+from onelook.data.listing import Listing
+from onelook.errors import ArtifactError, DataError, quote_name
+from onelook.estimators.classifier import FewShotClassifier
+from onelook.events import Notice
+from onelook.labelling.export import Prediction
+from onelook.labelling.features import features_of_files
+from onelook.labelling.folder import TO_LABEL, images_below, read_below
+from onelook.machine import Place
+from onelook.ops import normalise
+
+DIGITS = 6
+"""Of probabilities that are told; those behind differ between machines."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Which images, and by what."""
+
+    classifier: Path
+    """A file of `FewShotClassifier.save` that says which network its features are from."""
+    images: tuple[Path, ...]
+    """A folder, in which images have the names that `LabelConfig` gives them; or several folders and files."""
+    unknown_rate: float = 0.0
+    """Share of images of the known classes that may be set aside as unknown; 0: nothing is."""
+    network: str | None = None
+    """Where that network lies now (`network_of`); None: where it lay."""
+    offline: bool = False
+    """Nothing is downloaded."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    classifier: FewShotClassifier
+    predictions: tuple[Prediction, ...]
+    rejected: tuple[Rejected, ...]
+
+
+def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, Predicted]:
+    """Each image by itself.
+
+    Raises ArtifactError where the classifier cannot be used, DataError where there is no image to use it on, and what
+    `network_of` and `embed_files` raise.
+    """
+    classifier = FewShotClassifier.load(config.classifier)
+    saved = _network_words(classifier, config.classifier)
+    listing, skipped = _listing(config.images)
+    for one in skipped:
+        yield Notice(f"{quote_name(one.name)} was passed over: {one.reason}.")
+    network = yield from _network(config, saved)
+    if network.feature_size != classifier.n_features_in_:
+        raise ArtifactError(
+            f"{config.classifier} holds features of size {classifier.n_features_in_}, but those of its "
+            f"network have {network.feature_size}; make the file again."
+        )
+    embeddings, rejected = yield from features_of_files(listing, network, saved["average"], place)
+    features = normalise(embeddings.features).numpy()
+    p = classifier.predict_proba(features)
+    aside = classifier.reject(features, rate=config.unknown_rate) if config.unknown_rate else None
+    return Predicted(classifier, predictions_of(embeddings.items, classifier.classes_, p, aside), (*skipped, *rejected))
+
+
+def predictions_of(
+    items: tuple[str, ...], classes: np.ndarray, p: np.ndarray, aside: np.ndarray | None
+) -> tuple[Prediction, ...]:
+    """p: probabilities (N, K) of the items; aside: which of them are unknown."""
+    order = np.argsort(-p, axis=1, kind="stable")[:, :2]
+    p = p.round(DIGITS)
+    rows = []
+    for i, (item, (first, second)) in enumerate(zip(items, order, strict=True)):
+        rows.append(
+            Prediction(
+                path=item,
+                label=str(classes[first]),
+                probability=float(p[i, first]),
+                runner_up=str(classes[second]),
+                margin=round(float(p[i, first] - p[i, second]), DIGITS),
+                unknown=bool(aside is not None and aside[i]),
+            )
+        )
+    return tuple(rows)
+
+
+def _network_words(classifier: FewShotClassifier, file: Path) -> dict[str, str]:
+    words = classifier.network_
+    if words is None:
+        raise ArtifactError(
+            f"{file} does not say which feature network its rows are from, so that it cannot judge "
+            f"images; keep it by `onelook label --save` without --features, or name the network in "
+            f"FewShotClassifier.save."
+        )
+    if not isinstance(words, dict) or not all(isinstance(words.get(k), str) for k in ("name", "digest", "average")):
+        raise ArtifactError(
+            f"{file} needs the name, digest and average of its feature network, but says {words!r}; "
+            f"save it with the network_ of ImageFeatures."
+        )
+    return words
+
+
+def _network(config: PredictConfig, saved: dict[str, str]) -> Generator[Any, None, Backbone]:
+    """The very network of the classifier's features."""
+    name = config.network or saved["name"]
+    try:
+        network, _ = yield from load_network(name, config.offline)
+    except ArtifactError as error:
+        if config.network is not None:
+            raise
+        raise ArtifactError(
+            f"{config.classifier} was made with the feature network {name}. {error} Say where it lies "
+            f"now with --network."
+        ) from error
+    if (digest := network.digest().hex()) != saved["digest"]:
+        raise ArtifactError(
+            f"{config.classifier} was made with the feature network {saved['name']} of digest "
+            f"{saved['digest'][:16]}, but {name} has the digest {digest[:16]}; give that network with "
+            f"--network, or make the classifier again with this one."
+        )
+    return network
+
+
+def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
+    """All that is given, and the folders that cannot be read."""
+    if len(images) == 1 and images[0].is_dir():
+        below, skipped = images_below(images[0])
+        return _unlabelled(below, str(images[0]), functools.partial(read_below, images[0])), tuple(skipped)
+    names: list[str] = []
+    refused: list[Rejected] = []
+    for path in images:
+        if not path.exists():
+            raise DataError(f"There is no file or folder {path}; give images, or a folder of them.")
+        if not path.is_dir():
+            names.append(str(path))
+            continue
+        below, skipped = images_below(path)
+        names += [str(path / name) for name in below]
+        refused += [Rejected(str(path / one.name), one.reason) for one in skipped]
+    more = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    return _unlabelled(list(dict.fromkeys(names)), f"{images[0]}{more}", _read), tuple(refused)
+
+
+def _unlabelled(names: list[str], source: str, read: Any) -> Listing:
+    return Listing(tuple(names), (TO_LABEL,) * len(names), (), source, read)
+
+
+def _read(name: str) -> bytes:
+    return Path(name).read_bytes()

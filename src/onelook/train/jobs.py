@@ -1,0 +1,240 @@
+"""Training as whole jobs, from the name of a data set to the file of a network or a method."""
+
+import dataclasses
+from collections.abc import Generator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from onelook import backbones
+from onelook.artifacts import load_backbone
+from onelook.backbones import Backbone
+from onelook.data.features import N_VIEWS, features
+from onelook.data.images import ImageSet
+from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sources import augmentation_of, open_split
+from onelook.data.synthetic import synthetic_suite
+from onelook.data.variants import variants
+from onelook.errors import SettingsError, unknown_name
+from onelook.events import Notice
+from onelook.machine import Place
+from onelook.methods import EndToEnd, Glance, ImageMethod, settings_of
+from onelook.tasks import Embeddings
+from onelook.train import recipes
+from onelook.train.episodes import EpisodicPretraining, ImageMetaTraining, MetaTrainConfig
+from onelook.train.loop import seconds_of_a_step, train
+from onelook.train.mixed import MixedConfig, MixedTraining
+from onelook.train.pretraining import PretrainConfig, Pretraining
+from onelook.train.recipes import MethodRequest, build, has_weights, ready
+from onelook.train.teacher import load_teacher
+
+
+def pretrain(
+    data: str,
+    name: str,
+    config: PretrainConfig,
+    run: Path,
+    place: Place,
+    image_size: int | None = None,
+    teacher_file: Path | None = None,
+) -> Generator[Any, None, Path]:
+    """A feature network from the training classes of `data`; returns the path of the model.
+
+    teacher_file: of a network that was pretrained on the same classes, from which this one learns too.
+    """
+    require_backbone(name)
+    teacher = None if teacher_file is None else load_teacher(teacher_file)
+    training = yield from open_split(data, "train", image_size, home=place.home)
+    validation = yield from open_split(data, "val", image_size, home=place.home)
+    if config.batch_size > len(training) * len(training.pixels):
+        raise SettingsError(
+            f"{training.source} has {len(training)} images, fewer than a batch of "
+            f"{config.batch_size}; choose a smaller --batch-size."
+        )
+    TaskSampler(validation, TaskSpec())  # too few validation classes are refused now, not after an epoch
+    backbone = new_backbone(name, training, config.seed)
+    objective = Pretraining(name, backbone, training, validation, config, teacher)
+    taught = {} if teacher is None else {"teacher": teacher.digest()}
+    about = _about(name, backbone, training, config, objective="classes", **taught)
+    return (yield from train(objective, config.optimisation, about, run))
+
+
+def pretrain_by_episodes(
+    data: str,
+    name: str,
+    request: MethodRequest,
+    config: MetaTrainConfig,
+    run: Path,
+    place: Place,
+    image_size: int | None = None,
+) -> Generator[Any, None, Path]:
+    """A feature network from tasks of images, taught through a method without weights of its own."""
+    require_backbone(name)
+    if request.file or has_weights(build(request, config.tasks)):
+        raise SettingsError(
+            f"{request.label} begins with a network that was pretrained; run `onelook pretrain`, "
+            f"then `onelook train --backbone` with its file."
+        )
+    training = yield from open_split(data, "train", image_size, home=place.home)
+    validation = yield from open_split(data, "val", image_size, home=place.home)
+    backbone = new_backbone(name, training, config.tasks.seed)
+    method = build(request, config.tasks, backbone.feature_size)
+    own = config.tasks  # as EpisodicPretraining validates
+    TaskSampler(validation, TaskSpec(n_shot=own.n_shot, n_query=min(15, own.n_query)))
+    objective = EpisodicPretraining(name, backbone, method, training, validation, config, place.precision)
+    about = _about(name, backbone, training, config, objective=request.label, precision=place.precision)
+    return (yield from train(objective, config.optimisation, about, run))
+
+
+def require_backbone(name: str) -> None:
+    """Raises SettingsError where there is no such network; before the images are read, which may take long."""
+    if name not in backbones.BACKBONES:
+        raise unknown_name("feature network", name, backbones.BACKBONES)
+
+
+def new_backbone(name: str, images: ImageSet, seed: int) -> Backbone:
+    """Untrained, for images of this shape. The same seed gives the same first weights."""
+    channels, size = images.pixels.shape[2], images.pixels.shape[3]
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
+        torch.manual_seed(seed)
+        return backbones.create(name, channels, size)
+
+
+def _about(name: str, backbone: Backbone, images: ImageSet, config: Any, **more: Any) -> dict[str, Any]:
+    return {
+        "backbone": name,
+        "image_size": backbone.image_size,
+        "channels": backbone.channels,
+        "data": images.source,
+        "n_images": len(images),
+        **asdict(config),
+        **more,
+    }
+
+
+def meta_train(
+    data: str,
+    checkpoint: Path,
+    request: MethodRequest,
+    spec: TaskSpec,
+    run: Path,
+    place: Place,
+    n_steps: int | None = None,
+    average: str = "none",
+) -> Generator[Any, None, Path]:
+    """A method trained on tasks of the training classes of `data`; returns the path of the trained method."""
+    backbone, _ = load_backbone(checkpoint)
+    recipes.require_weights(request, spec)
+    training = yield from features(data, "train", backbone, place, N_VIEWS, average)
+    validation = yield from features(data, "val", backbone, place, average=average)
+    return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
+
+
+def meta_train_mixed(
+    sources: Sequence[str],
+    request: MethodRequest,
+    config: MixedConfig,
+    run: Path,
+    place: Place,
+    n_variants: int = 0,
+    average: str = "none",
+) -> Generator[Any, None, Path]:
+    """A method for any task and any feature network; returns its path.
+
+    sources: DATA@FILE of a feature network, or synthetic:N for N made-up sets.
+    n_variants: of the features of each real source, as further feature networks (`data.variants`).
+    """
+    recipes.require_name(request)
+    method = build(request, TaskSpec(seed=config.seed))
+    if not isinstance(method, Glance):
+        raise SettingsError(f"Only glance is trained on several sources, and not {request.label}; give --data.")
+    training: list[Embeddings] = []
+    validation: list[Embeddings] = []
+    for i, source in enumerate(sources):
+        kind, _, number = source.partition(":")
+        if kind == "synthetic" and number.isdigit() and int(number) > 0:
+            training += synthetic_suite(config.seed, int(number))
+            continue
+        data, at, file = source.rpartition("@")
+        if not at:
+            raise SettingsError(f"A source is DATA@FILE of a feature network, or synthetic:N, but got {source!r}.")
+        backbone, _ = load_backbone(Path(file))
+        found = yield from features(data, "train", backbone, place, average=average)
+        training += [found, *variants(found, config.seed + i, n_variants)]
+        validation.append((yield from features(data, "val", backbone, place, average=average)))
+    if not validation:
+        raise SettingsError("Without a real source there is nothing to choose the best weights by; add DATA@FILE.")
+    objective = MixedTraining(method, training, validation, config)
+    about = {
+        "method": request.name,
+        "settings": settings_of(method),
+        **asdict(config),
+        "sources": list(sources),
+        "variants": n_variants,
+        "average": average,
+        "features": recipes.features_digest(*training, *validation),
+    }
+    return (yield from train(objective, config.optimisation, about, run))
+
+
+def end_to_end(
+    spec: TaskSpec, n_steps: int | None = None, tasks_per_step: int | None = None, learning_rate: float | None = None
+) -> MetaTrainConfig:
+    """For `meta_train_images` on tasks of one shot; None: as it is known to work."""
+    config = dataclasses.replace(recipes.END_TO_END, shots=(spec.n_shot,))
+    optimisation = config.optimisation
+    if learning_rate is not None:
+        optimisation = dataclasses.replace(optimisation, learning_rate=learning_rate)
+    return dataclasses.replace(
+        recipes.with_tasks(config, spec),
+        n_steps=n_steps or config.n_steps,
+        optimisation=optimisation,
+        tasks_per_step=tasks_per_step or config.tasks_per_step,
+    )
+
+
+def meta_train_images(
+    data: str, checkpoint: Path, request: MethodRequest, config: MetaTrainConfig, run: Path, place: Place
+) -> Generator[Any, None, Path]:
+    """A method trained together with its feature network, which begins as that of `checkpoint`.
+
+    A method of features that learns begins as it comes out of its training on the features of `checkpoint`, by the
+    recipe of the request: that costs little, and the network is not led astray by a method that knows nothing yet.
+    """
+    recipes.require_name(request)
+    backbone, _ = load_backbone(checkpoint)
+    identity = backbone.digest().hex()[:16]
+    training = yield from open_split(data, "train", backbone.image_size, backbone.channels, place.home)
+    validation = yield from open_split(data, "val", backbone.image_size, backbone.channels, place.home)
+    for spec in config.specs:
+        TaskSampler(validation, spec)  # too few validation classes are refused now, not after hours
+    untrained = build(request, config.tasks, backbone.feature_size, len(training.class_names), backbone)
+    method = untrained if isinstance(untrained, ImageMethod) else EndToEnd(backbone, untrained)
+    augmentation = augmentation_of(data)
+    objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
+    if not (run / "model.safetensors").exists():
+        minutes = seconds_of_a_step(objective) * config.n_steps / 60
+        yield Notice(
+            f"{request.label}: {config.n_steps:,} steps of {config.tasks_per_step} tasks of images, about "
+            f"{minutes:.0f} minutes on this machine if it begins now; Ctrl-C stops it, and the same command "
+            f"goes on."
+        )
+    if method is not untrained:
+        known = yield from features(data, "train", backbone, place, N_VIEWS)
+        chosen = yield from features(data, "val", backbone, place)
+        made = yield from ready(request, config.tasks, backbone.feature_size, known, chosen, run / "head")
+        method = EndToEnd(backbone, made.method)
+        objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
+    about = {
+        "method": request.label,
+        "data": data,
+        "n_images": len(training),
+        "network": identity,
+        "augmentation": dataclasses.asdict(augmentation),
+        "precision": place.precision,
+        **asdict(config),
+    }
+    # Steps of images are dear: a minute of them at most is lost to a kill.
+    return (yield from train(objective, config.optimisation, about, run, save_every=50))

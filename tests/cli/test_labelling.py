@@ -1,0 +1,295 @@
+"""`onelook label | suggest | doctor | undo` as at the terminal, and what a clumsy person gets to read."""
+
+import csv
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelled_folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
+from onelook.estimators.classifier import FewShotClassifier
+from onelook.labelling.folder import SORTED_FOLDER
+from terminal import done, onelook, refused
+from tiny_images import class_image, classes, encoded, picture, write_files
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests: most label the same pictures."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def images(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return folder_at_hand(tmp_path, cache, monkeypatch)
+
+
+# -------------------------------------------------------------------------------------------------------------- label
+
+
+def test_labels_are_written_and_the_images_stay_as_they_are(images: Path) -> None:
+    before = contents(images)
+    out = done("label", images, "--out", "labels")
+    assert labels(Path("labels")) == EXPECTED
+    assert contents(images) == before
+    assert sorted(p.name for p in Path("labels").iterdir()) == ["labels.csv", "report.html"]
+    lines = out.splitlines()
+    assert [line.split() for line in lines[:2]] == [["4", "class", "00"], ["4", "class", "01"]]
+    assert lines[-3].startswith("Expected accuracy ")
+    assert lines[-3].endswith("(0 of 8 answers changed).")
+    assert lines[-2] == "Labelled examples, each left out: 4 of 4 right."
+    assert lines[-1] == "Written: labels/labels.csv"
+    with Path("labels/labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(len(row["probability"]) <= len("0.123456") for row in rows)
+
+
+def test_a_second_run_writes_the_same_bytes(images: Path) -> None:
+    done("label", images)
+    first = contents(Path("onelook-labels"))
+    done("label", images)
+    assert contents(Path("onelook-labels")) == first
+
+
+def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
+    write_files(images, {"bad.png": b"words"})
+    outcome = onelook("label", images, "--json", "--sort", "copy")
+    told = json.loads(outcome.out)
+    assert {one["path"]: one["label"] for one in told["labels"]} == EXPECTED
+    assert told["unreadable"] == [{"name": "bad.png", "reason": "it is not an image"}]
+    assert 0 <= told["low"] <= told["expected_accuracy"] <= told["high"] <= 1
+    assert (told["n_images"], told["n_labelled_examples"]) == (8, 4)
+    assert [(one["name"], one["n"], one["n_right"]) for one in told["classes"]] == [
+        ("class 00", 2, 2),
+        ("class 01", 2, 2),
+    ]
+    assert told["confusion"] == [[2, 0], [0, 2]]
+    assert [one["n_labels"] for one in told["learning_curve"]] == [2]
+    assert [one["n_labels"] for one in told["with_more_labels"]] == [8]
+    assert (told["sorting"]["done"], len(told["sorting"]["steps"])) == (0, 8)
+    assert outcome.err.splitlines()[1:] == [
+        "label: 1 image cannot be read and was left out",
+        "  bad.png: it is not an image",
+    ]
+    told = json.loads(done("label", images, "--json", "--sort", "copy", "--yes"))
+    assert told["sorting"]["done"] == 8
+    assert json.loads(done("label", images, "--json", "--no-report"))["sorting"] is None
+
+
+def test_files_for_other_programs_are_written_when_asked_for(images: Path) -> None:
+    done("label", images, "--coco", "--label-studio", "--no-report", "--out", "labels")
+    coco = json.loads(Path("labels/labels.coco.json").read_text())
+    names = {c["id"]: c["name"] for c in coco["categories"]}
+    paths = {i["id"]: i["file_name"] for i in coco["images"]}
+    assert {paths[a["image_id"]]: names[a["category_id"]] for a in coco["annotations"]} == EXPECTED
+    tasks = json.loads(Path("labels/label-studio.json").read_text())
+    assert [t["predictions"][0]["result"][0]["value"]["choices"][0] for t in tasks] == list(EXPECTED.values())
+    assert not Path("labels/report.html").exists()
+
+
+def test_a_saved_classifier_can_be_loaded_and_shown(images: Path) -> None:
+    done("label", images, "--save", "deep/model.safetensors")
+    classifier = FewShotClassifier.load("deep/model.safetensors")
+    assert classifier.transduction_.tolist() == list(EXPECTED.values())
+    assert classifier.network_["name"] == "onelook"
+    assert "classifier of 2 classes" in done("show", "deep/model.safetensors")
+
+
+def test_labels_come_from_a_table_or_from_names_when_these_are_given(images: Path) -> None:
+    Path("table.csv").write_text("path,label\n00-0.png,red\n01-0.png,it's blue\n00-1.png,\n")
+    done("label", images, "--labels", "table.csv", "--out", "a")
+    found = labels(Path("a"))
+    assert {found[name] for name in OTHERS if name.startswith("00") and name != "00-0.png"} == {"red"}
+    assert found["class 01/00.png"] == "it's blue"
+    assert "00-0.png" not in found
+    for k in range(2):
+        (images / f"class {k:02d}" / "00.png").rename(images / f"kind{k}_x.png")
+    done("label", images, "--pattern", "{label}_*", "--out", "b")
+    assert labels(Path("b"))["00-3.png"] == "kind0"
+
+
+def test_a_folder_named_like_images_to_label_is_a_class_when_it_is_said_to_be(images: Path) -> None:
+    write_files(images, classes(1, 2, "test/", 7, 16))
+    (images / "test" / "class 07").rename(images / "new")
+    (images / "test").rmdir()
+    done("label", images, "--out", "a")
+    assert labels(Path("a")) | EXPECTED == labels(Path("a"))
+    assert {"new/00.png", "new/01.png"} <= set(labels(Path("a")))
+    done("label", images, "--also-class", "new", "--out", "b", "--json")
+    assert labels(Path("b")) == EXPECTED
+
+
+def test_the_network_that_comes_along_needs_no_connection(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", forbidden)
+    done("label", images, "--offline")
+    outcome = onelook("label", images, "--offline", "--network", "hf:nobody/nothing")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.splitlines()[-1].startswith("onelook: ")
+
+
+def test_names_that_would_break_a_line_are_told_in_one(images: Path) -> None:
+    odd = ['it\'s "quoted".png', "new\nline.png", "\N{GRINNING FACE}.png", "\udcff.png", "[bold].png"]
+    write_files(images, {name: class_image(1, 70 + i) for i, name in enumerate(odd)} | {"bad\n.png": b""})
+    write_files(images, {"[red]\n/1.png": class_image(8, 1)})
+    outcome = onelook("label", images, "--sort", "copy", "--yes", "--coco", "--label-studio")
+    assert outcome.code == 0
+    assert "  bad\\n.png: it is not an image" in outcome.err.splitlines()
+    found = labels(Path("onelook-labels"))
+    assert {found[name] for name in odd} == {"class 01"}
+    lines = done("suggest", images, "-n", 100).splitlines()
+    assert len(lines) == len(OTHERS) + len(odd) + 1
+    assert any(line.startswith("'new\\nline.png': ") for line in lines)
+
+
+# ------------------------------------------------------------------------------------------------------------ sorting
+
+
+@pytest.mark.parametrize("mode", ["copy", "move", "link"])
+def test_sorting_is_shown_first_done_with_a_yes_and_taken_back(mode: str, images: Path) -> None:
+    before = contents(images)
+    out = done("label", images, "--sort", mode)
+    assert "8 images would be" in out
+    assert "Nothing was done; --yes does it" in out
+    assert not (Path("onelook-labels") / SORTED_FOLDER).exists()
+    out = done("label", images, "--sort", mode, "--yes")
+    target = Path("onelook-labels") / SORTED_FOLDER
+    assert {p.name: p.parent.name for p in target.rglob("*.png")} == EXPECTED
+    assert all(p.is_symlink() == (mode == "link") for p in target.rglob("*.png"))
+    assert set(contents(images)) == set(before) - (set(OTHERS) if mode == "move" else set())
+    (line,) = (line for line in out.splitlines() if "onelook undo" in line)
+    assert line.startswith("8 images are sorted into ")
+    assert done("undo", line.split("onelook undo ")[1].split(" takes")[0].strip("'")) == "8 images are as before.\n"
+    assert contents(images) == before
+    assert not target.exists()
+    assert [p.name for p in Path("onelook-labels").glob(".onelook-*")] == []
+
+
+def test_what_was_sorted_into_the_folder_itself_is_not_listed_by_the_next_run(images: Path) -> None:
+    for _ in range(2):
+        done("label", images, "--out", images, "--sort", "copy", "--yes", "--coco")
+        assert labels(images) == EXPECTED
+        done("label", images, "--out", images / "below", "--sort", "link", "--yes")
+        assert labels(images / "below") == EXPECTED
+    assert len(list(images.glob(".onelook-*"))) == 1  # the second run had nothing to copy
+    told = json.loads(done("doctor", images, "--json"))
+    assert told["n_images"] == 12
+    assert len(json.loads(done("suggest", images, "-n", 100, "--json"))["suggestions"]) == 8
+
+
+def test_the_default_output_is_not_listed_where_the_folder_is_the_one_at_hand(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(images)
+    for _ in range(2):
+        done("label", ".", "--sort", "copy", "--yes")
+        assert labels(Path("onelook-labels")) == EXPECTED
+
+
+# --------------------------------------------------------------------------------------------------- suggest and doctor
+
+
+def test_suggestions_are_as_many_as_asked_for_or_all(images: Path) -> None:
+    before = contents(images.parent)
+    lines = done("suggest", images, "-n", "3").splitlines()
+    assert len(lines) == 4
+    assert all(line.split(": ")[0] in OTHERS for line in lines[:3])
+    assert lines[3].startswith("Expected accuracy now ")
+    told = json.loads(done("suggest", images, "-n", 1000, "--json"))
+    assert sorted(one["path"] for one in told["suggestions"]) == sorted(OTHERS)
+    assert set(told["expected_accuracy"]) == {"mean", "low", "high"}
+    assert contents(images.parent) == before
+
+
+def test_the_accuracy_now_is_the_one_that_labelling_tells_and_more_labels_raise_it(images: Path) -> None:
+    label, suggest = (json.loads(done(command, images, "--json")) for command in ("label", "suggest"))
+    now, then = suggest["expected_accuracy"], suggest["expected_accuracy_then"]
+    told = {"mean": label["expected_accuracy"], "low": label["low"], "high": label["high"]}
+    assert now == pytest.approx(told)
+    assert all(now[name] < then[name] for name in now if 0 < now[name] < 1)
+    assert now["mean"] < then["mean"]
+    mean, low, high = (f"{100 * now[name]:.0f}" for name in ("mean", "low", "high"))
+    assert f"{mean} %, between {low} and {high};" in done("label", images)
+    assert f"now {mean} % ({low} to {high});" in done("suggest", images)
+
+
+def test_the_doctor_names_what_is_wrong_and_says_so_where_nothing_is(images: Path) -> None:
+    write_files(images, {"bad.png": b"words", "class 01/copy.png": (images / "class 00" / "00.png").read_bytes()})
+    out = done("doctor", images)
+    assert "1 image cannot be read, bad.png first: it is not an image." in out
+    told = json.loads(done("doctor", images, "--json"))
+    assert told["unreadable"] == [{"name": "bad.png", "reason": "it is not an image"}]
+    assert len(told["conflicts"]) == 1
+    names = ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "x.png")
+    good = write_files(Path("good"), {name: encoded(picture(i, 64, 64)) for i, name in enumerate(names)})
+    assert done("doctor", good).splitlines()[-1] == "Nothing is wrong with it."
+
+
+# ----------------------------------------------------------------------------------------------------------- mistakes
+
+
+MISTAKES = {
+    "no folder": (("label", "none"), "There is no folder none"),
+    "a file": (("label", "file.png"), "file.png is a file"),
+    "an empty folder": (("label", "empty"), "empty holds 0 files but no image"),
+    "no labels": (("label", "bare"), "bare holds 1 image, a.png first, but none is labelled"),
+    "one class": (("label", "one"), "All labelled examples of one are a; label one of another class"),
+    "nothing to label": (("label", "all"), "Every image of all is labelled already"),
+    "out is a file": (("label", "images", "--out", "file.png"), "file.png could not be written"),
+    "save to a folder": (("label", "images", "--save", "empty"), "empty is a folder; give the name of a file"),
+    "proportions": (("label", "images", "--proportions", "0.5"), "2 numbers divided by slashes, one for each class"),
+    "words of proportions": (("label", "images", "--proportions", "even"), "but got 'even'"),
+    "mode": (("label", "images", "--sort", "cpoy"), "no mode named 'cpoy'; did you mean 'copy'"),
+    "yes to nothing": (("label", "images", "--yes"), "it goes with --sort"),
+    "two sources": (("label", "images", "--labels", "t.csv", "--pattern", "{label}_*"), "drop one"),
+    "no table": (("label", "images", "--labels", "t.csv"), "t.csv cannot be read as a CSV"),
+    "pattern": (("label", "images", "--pattern", "*"), "does not say where the label is"),
+    "pattern of none": (("label", "images", "--pattern", "x_{label}_*"), "none is labelled by the pattern"),
+    "precision": (("label", "images", "--precision", "half"), "--precision is auto"),
+    "watching nothing": (("label", "none", "--watch"), "There is no folder none"),
+    "suggest": (("suggest", "none"), "There is no folder none"),
+    "suggest from one class": (("suggest", "one"), "All labelled examples"),
+    "doctor": (("doctor", "none"), "There is no folder none"),
+    "doctor of a file": (("doctor", "file.png"), "file.png is a file"),
+    "doctor of an empty folder": (("doctor", "empty"), "but no image"),
+    "undo": (("undo", "none.jsonl"), "There is no journal none.jsonl"),
+    "undo of a picture": (("undo", "file.png"), "is not a journal"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_answered_by_one_sentence_and_nothing_is_written(name: str, images: Path) -> None:
+    words, sentence = MISTAKES[name]
+    write_files(
+        Path(),
+        {
+            "file.png": b"words\n",
+            "bare/a.png": b"",
+            "one/a/1.png": b"",
+            "one/b.png": b"",
+            "all/a/1.png": b"",
+            "all/b/1.png": b"",
+        },
+    )
+    Path("empty").mkdir()
+    before = contents(images.parent)
+    assert sentence in refused(*words)
+    assert contents(images.parent) == before
+
+
+def test_a_network_that_is_none_is_named_in_the_sentence(images: Path) -> None:
+    outcome = onelook("label", images, "--network", "onelok")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "onelok" in outcome.err.splitlines()[-1]
+
+
+def test_examples_that_all_cannot_be_read_are_named(images: Path) -> None:
+    for path in images.glob("class*/*.png"):
+        path.write_bytes(b"words")
+    outcome = onelook("label", images)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "class 00/00.png cannot be, for example: it is not an image." in outcome.err.splitlines()[-1]

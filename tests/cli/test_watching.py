@@ -1,0 +1,149 @@
+"""`onelook label --watch` as at the terminal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelled_folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
+from onelook.cli import watching
+from onelook.events import Notice
+from terminal import done, onelook
+from tiny_images import class_image, write_files
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all tests: most label the same pictures."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def images(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return folder_at_hand(tmp_path, cache, monkeypatch)
+
+
+class Visitor:
+    """What happens to a folder while `--watch` sleeps: one thing after the other, and then Ctrl-C."""
+
+    def __init__(self, *visits: Any) -> None:
+        self.visits = list(visits)
+
+    def __call__(self, seconds: float) -> None:
+        assert seconds >= 1, "the folder is looked at without rest"
+        if not self.visits:
+            raise KeyboardInterrupt
+        self.visits.pop(0)()
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, folder: Path, *visits: Any, more: tuple[str, ...] = ()) -> Any:
+    monkeypatch.setattr(watching.time, "sleep", Visitor(*visits))
+    outcome = onelook("label", folder, "--watch", "--no-report", *more)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.splitlines()[-1] == "label: watching has ended; what was written is whole."
+    return outcome
+
+
+def test_a_watched_folder_is_labelled_again_only_when_something_changed(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def arrive() -> None:
+        assert labels(Path("onelook-labels")) == EXPECTED
+        write_files(images, {"new.png": class_image(1, 90)})
+
+    def leave() -> None:
+        assert labels(Path("onelook-labels")) == EXPECTED | {"new.png": "class 01"}
+        (images / "new.png").unlink()
+
+    outcome = watch(monkeypatch, images, lambda: None, arrive, lambda: None, leave, more=("--json",))
+    decoder, rounds, rest = json.JSONDecoder(), [], outcome.out
+    while rest.strip():
+        told, end = decoder.raw_decode(rest)
+        rounds.append(len(told["labels"]))
+        rest = rest[end:].lstrip()
+    assert rounds == [8, 9, 8]
+
+
+def test_a_table_that_changes_is_a_change(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Path("table.csv")
+    table.write_text("path,label\n00-0.png,red\n01-0.png,blue\n")
+    watch(
+        monkeypatch,
+        images,
+        lambda: table.write_text("path,label\n00-0.png,red\n01-0.png,sky\n"),
+        more=("--labels", "table.csv"),
+    )
+    assert set(labels(Path("onelook-labels")).values()) == {"red", "sky"}
+
+
+def test_a_folder_without_labels_is_waited_for_with_one_notice_for_each_reason(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = images.parent / "later"
+    folder.mkdir()
+
+    def example(k: int) -> Any:
+        return lambda: write_files(folder, {f"class {k:02d}/1.png": class_image(k, 1)})
+
+    outcome = watch(
+        monkeypatch, folder, lambda: None, lambda: write_files(folder, OTHERS), lambda: None, example(0), example(1)
+    )
+    said = [line for line in outcome.err.splitlines() if "Waiting for that; Ctrl-C ends it." in line]
+    reasons = ("but no image", "but none is labelled", "All labelled examples")
+    assert [reason in line for reason, line in zip(reasons, said, strict=True)] == [True] * 3
+    assert labels(Path("onelook-labels")) == EXPECTED
+
+
+def test_images_that_are_moved_away_by_watching_are_the_last_change(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = watch(monkeypatch, images, lambda: None, lambda: None, more=("--sort", "move", "--yes"))
+    assert outcome.out.count("8 images are sorted into") == 1
+    assert outcome.err.count("is labelled already") == 1
+
+
+def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images: Path, cache: Path) -> None:
+    del cache
+    code = "from onelook.cli import main, watching; watching.POLL = 0.1; main()"
+    command = [sys.executable, "-c", code, "label", str(images), "--watch", "--out", "labels", "--no-report"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+
+        def until(said: str) -> None:
+            while said not in (line := process.stderr.readline()):  # type: ignore[union-attr]
+                assert line, f"it ended before it said {said!r}"
+
+        until(" for changes; ")
+        assert labels(Path("labels")) == EXPECTED
+        write_files(images, {"new.png": class_image(1, 90)})
+        until(" for changes; ")
+        assert labels(Path("labels")) == EXPECTED | {"new.png": "class 01"}
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr.read() == "label: watching has ended; what was written is whole.\n"
+
+
+def test_ctrl_c_while_it_labels_is_an_interruption_and_leaves_what_was_written(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done("label", images)
+    before = contents(Path("onelook-labels"))
+
+    def interrupted(*_: Any) -> Iterator[Notice]:
+        os.kill(os.getpid(), signal.SIGINT)
+        yield Notice("Under way.")
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(watching, "label_folder", interrupted)
+    outcome = onelook("label", images, "--watch")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert "the same command goes on from here" in outcome.err
+    assert contents(Path("onelook-labels")) == before

@@ -3,14 +3,17 @@
 import errno
 import os
 import stat
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onelook import files
 from onelook.errors import StorageError
+from onelook.events import finish
 from onelook.files import cache_home, digest, replacing, write_atomically
 from synthetic import contents, fill, one_sentence, small_disk
 
@@ -130,3 +133,34 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_home() == tmp_path
     monkeypatch.setenv("ONELOOK_CACHE", "")
     assert cache_home().name == "onelook"
+
+
+# ------------------------------------------------------------------------------------------------ finished results
+
+
+def test_a_result_is_computed_once_and_found_again_by_its_key(tmp_path: Path) -> None:
+    store = files.ResultStore(tmp_path / "results")
+    calls: list[int] = []
+
+    def compute() -> Generator[str, None, files.Stored]:
+        calls.append(1)
+        yield "computing"
+        return files.Stored({"x": torch.arange(3)}, {"seconds": 1.5})
+
+    key = {"method": "sib", "seed": 0}
+    first = finish(store.get_or(key, compute))
+    again = finish(store.get_or(dict(reversed(key.items())), compute))
+    assert calls == [1]
+    assert torch.equal(first.tensors["x"], again.tensors["x"])
+    assert first.about == again.about == {"seconds": 1.5}
+    assert store.find(key | {"seed": 1}) is None
+    store.path(key).write_bytes(store.path(key).read_bytes()[:-5])
+    assert store.find(key) is None
+
+
+def test_a_result_without_tensors_is_stored_too(tmp_path: Path) -> None:
+    store = files.ResultStore(tmp_path)
+    store.save({"a": 1}, files.Stored(about={"records": [{"b": 2}]}))
+    found = store.find({"a": 1})
+    assert found is not None
+    assert found == files.Stored({}, {"records": [{"b": 2}]})

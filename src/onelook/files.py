@@ -7,11 +7,13 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import platformdirs
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -75,6 +77,58 @@ def _sort_header(path: Path) -> None:
         assert len(text) == length, "the header was written otherwise than expected"
         file.seek(8)
         file.write(text)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A finished result: tensors, and all else as JSON."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ResultStore:
+    """Finished results in a folder, one file each, so that nothing is computed twice.
+
+    A result is found again by its key, a JSON object of everything that the result depends on.
+    """
+
+    folder: Path
+
+    def path(self, key: dict[str, Any]) -> Path:
+        return self.folder / f"{digest(_canonical(key).encode()).hex()[:16]}.safetensors"
+
+    def find(self, key: dict[str, Any]) -> Stored | None:
+        """The result of this key; None where there is none, or its file is damaged and has to be made again."""
+        try:
+            with safe_open(self.path(key), framework="pt") as file:
+                header = file.metadata() or {}
+                if header.get("key") != _canonical(key):
+                    return None
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                return Stored(tensors, json.loads(header["about"]))
+        except (SafetensorError, OSError, KeyError, ValueError):
+            return None
+
+    def save(self, key: dict[str, Any], result: Stored) -> None:
+        """Write atomically. Raises StorageError."""
+        header = {"key": _canonical(key), "about": json.dumps(result.about)}
+        write_tensors(self.path(key), result.tensors, header)
+
+    def get_or(
+        self, key: dict[str, Any], compute: Callable[[], Generator[Any, None, Stored]]
+    ) -> Generator[Any, None, Stored]:
+        """The stored result, or else that of `compute`, which is stored."""
+        found = self.find(key)
+        if found is None:
+            found = yield from compute()
+            self.save(key, found)
+        return found
+
+
+def _canonical(key: dict[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

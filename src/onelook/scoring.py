@@ -22,6 +22,42 @@ IMAGE_CHUNK = 4
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A fraction, or a difference of two, with the ends of its interval: 95 % unless something else is said.
+
+    >>> print(Estimate(0.53, 0.41, 0.65))
+    53 % (41 to 65)
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def from_values(cls, values: Float[Tensor, "T"]) -> "Estimate":
+        """The mean with its normal interval, 1.96 standard errors; one value alone has an infinite interval."""
+        values = values.double()
+        error = values.std(correction=1).item() / math.sqrt(len(values)) if len(values) > 1 else math.inf
+        mean = values.mean().item()
+        return cls(mean, mean - 1.96 * error, mean + 1.96 * error)
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.0f} % ({100 * self.low:.0f} to {100 * self.high:.0f})"
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+    def plus_minus(self) -> str:
+        """Percent for a table of results, as in 63.60 ± 0.32."""
+        return f"{100 * self.value:.2f} ± {100 * self.half_width:.2f}"
+
+
+@dataclass(frozen=True)
 class Interval:
     """A mean with its 95 % confidence interval, mean ± ci95."""
 

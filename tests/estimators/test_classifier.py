@@ -41,7 +41,7 @@ def assert_same(one: FewShotClassifier, other: FewShotClassifier) -> None:
     assert one.classes_.tolist() == other.classes_.tolist()
     assert one.classes_.dtype == other.classes_.dtype
     assert one.guard_ == other.guard_
-    for name in ("transduction_", "transduction_proba_"):
+    for name in ("transduction_", "transduction_proba_", "inductive_"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     for ask in ("predict", "predict_proba", "decision_function", "predict_set", "unknown_score", "reject"):
         np.testing.assert_array_equal(getattr(one, ask)(x), getattr(other, ask)(x))
@@ -163,6 +163,15 @@ def test_a_single_unlabelled_row_gets_the_answer_of_the_labelled_examples_alone(
         assert made.transduction_.tolist() == alone.predict(row[None, :size]).tolist()
         np.testing.assert_allclose(made.transduction_proba_, alone.predict_proba(row[None, :size]))
         np.testing.assert_array_equal(made.predict_proba(x[:, :size]), alone.predict_proba(x[:, :size]))
+
+
+@pytest.mark.parametrize("class_priors", ["unknown", [6, 1, 1]])
+def test_the_inductive_answers_are_those_of_a_fit_without_unlabelled_rows(class_priors: Any) -> None:
+    x, y = rows(2, seed=5, noise=2.0)
+    pool, _ = rows(30, seed=7, noise=2.0)
+    made = FewShotClassifier(proportions=class_priors).fit(x, y, pool)
+    np.testing.assert_array_equal(made.inductive_, FewShotClassifier().fit(x, y).predict(pool))
+    assert (made.inductive_ != made.transduction_).any()
 
 
 def test_unlabelled_rows_that_are_trusted_make_new_rows_easier() -> None:

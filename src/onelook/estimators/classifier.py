@@ -46,6 +46,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     classes_, n_features_in_: as everywhere in scikit-learn.
     transduction_, transduction_proba_: labels (Q,) and probabilities (Q, K) of the unlabelled rows: those of X with a
         marker first, then those of `unlabeled`.
+    inductive_: labels (Q,) of the same rows by the nearest class mean of the labelled examples alone.
     guard_: in words, whether the unlabelled rows were used, and why.
     verdict_: the numbers behind it; None without unlabelled rows or without a guard.
     """
@@ -277,6 +278,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         usual = calibration.usual_log_scale(self._shots, calibration.unit_of(self._weights))
         several = self._several
         self._log_scale = calibration.fitted_log_scale(usual, self._alone[several], self._codes[several])
+        self.inductive_ = self.classes_[self._distances(self._unlabelled()).argmin(1).numpy()]
 
     def _settle(self, proba: Float[Tensor, "Q K"], trust: float, believed: float, alone_believed: float) -> None:
         """What new rows are told, by the posteriors of the unlabelled ones as far as they are trusted.

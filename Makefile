@@ -16,7 +16,7 @@ test: lint $(VENV)/.dev  ## offline, without a GPU, in a few minutes
 	$(PYTEST)
 
 test-all: lint $(VENV)/.dev  ## with the slow tests and, where the image sets are, the real-data tests
-	$(PYTEST) -m "slow or realdata or not slow"
+	$(PYTEST) -m "slow or realdata or not slow" --hypothesis-profile thorough
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks docs

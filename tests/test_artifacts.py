@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -248,7 +248,6 @@ def test_a_file_that_is_missing_is_named(kind: str, tmp_path: Path) -> None:
 
 @each_kind
 @given(content=st.one_of(st.binary(max_size=100), st.text(max_size=100).map(str.encode)))
-@settings(deadline=None, max_examples=50)
 def test_a_file_of_something_else_is_refused(kind: str, content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
@@ -258,7 +257,6 @@ def test_a_file_of_something_else_is_refused(kind: str, content: bytes) -> None:
 
 @each_kind
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
 def test_a_file_cut_at_any_length_is_refused(kind: str, data: st.DataObject) -> None:
     whole = good(kind)
     length = data.draw(st.one_of(st.integers(0, 4000), st.integers(0, len(whole) - 1)))
@@ -270,7 +268,6 @@ def test_a_file_cut_at_any_length_is_refused(kind: str, data: st.DataObject) -> 
 
 @each_kind
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
 def test_a_file_with_one_damaged_byte_in_its_header_is_refused_or_loads(kind: str, data: st.DataObject) -> None:
     whole = bytearray(good(kind))
     header = 8 + int.from_bytes(whole[:8], "little")
@@ -414,7 +411,6 @@ records = st.lists(
 
 
 @given(records=records)
-@settings(deadline=None)
 def test_results_come_back_one_line_each(records: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.json"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -136,8 +136,6 @@ REFERENCE_TOLERANCE: dict[str, float] = {"em-dirichlet": 1e-6, "logistic-regress
 LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "maml": 20, "relation": 100, "snail": 150}
 """Methods that know nothing of similarity before they are trained, and the steps that are enough for an easy task."""
 
-_few_examples = settings(max_examples=20, deadline=None)
-
 
 def _names(cases: list[tuple[str, dict[str, Any]]]) -> list[str]:
     return [" ".join([name, *(f"{key}={value}" for key, value in kept.items())]) for name, kept in cases]
@@ -171,7 +169,6 @@ def test_every_method_stands_in_the_list_of_cases() -> None:
 
 @each_method
 @given(tasks=tasks_of_any_shape())
-@_few_examples
 def test_the_logits_are_finite_and_of_shape_tasks_queries_classes(
     name: str, kept: dict[str, Any], tasks: Tasks
 ) -> None:
@@ -238,7 +235,6 @@ def test_training_mode_and_evaluation_mode_give_the_same_answer(name: str, kept:
 
 @each_method
 @given(tasks=tasks_of_any_shape(n_tasks=st.integers(2, 4)))
-@_few_examples
 def test_a_batch_gives_what_its_tasks_give_one_by_one(name: str, kept: dict[str, Any], tasks: Tasks) -> None:
     tasks = suited(name, tasks)
     method = method_for(tasks, name, **kept)
@@ -260,7 +256,6 @@ def test_other_tasks_in_the_batch_can_be_replaced_without_effect(name: str, kept
 
 @each_method
 @given(tasks=tasks_of_any_shape(n_query=st.integers(2, 6)), data=st.data())
-@_few_examples
 def test_the_order_of_the_queries_does_not_matter(
     name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
 ) -> None:
@@ -272,7 +267,6 @@ def test_the_order_of_the_queries_does_not_matter(
 
 @each_method
 @given(tasks=tasks_of_any_shape(), data=st.data())
-@_few_examples
 def test_the_order_of_the_support_rows_does_not_matter(
     name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
 ) -> None:
@@ -295,7 +289,6 @@ def test_a_method_that_is_said_to_depend_on_the_order_of_the_support_rows_does(n
 
 @each_method_of_any_n_way
 @given(tasks=tasks_of_any_shape(), data=st.data())
-@_few_examples
 def test_the_names_of_the_classes_do_not_matter(
     name: str, kept: dict[str, Any], tasks: Tasks, data: st.DataObject
 ) -> None:
@@ -381,7 +374,6 @@ def test_easy_tasks_are_solved_untrained_or_after_a_little_training(name: str, k
 
 @each_method
 @given(tasks=tasks_of_any_shape(), seed=st.integers(0, 100))
-@_few_examples
 def test_a_batch_gives_what_the_slow_loop_of_the_paper_gives(
     name: str, kept: dict[str, Any], tasks: Tasks, seed: int
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook import files
@@ -123,7 +123,6 @@ def test_a_full_disk_leaves_the_old_content_and_no_temporary_file(tmp_path: Path
 
 
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
-@settings(deadline=None)
 def test_a_digest_tells_how_its_parts_are_divided(first: list[bytes], second: list[bytes]) -> None:
     assert (digest(*first) == digest(*second)) == (first == second)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch.nn import functional
@@ -10,11 +10,8 @@ from making import tasks_of_any_shape
 from onelook import ops
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=40, deadline=None)
-
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_class_means_are_the_means_of_the_rows_of_each_class(tasks: Tasks) -> None:
     found = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way).numpy()
     support, labels = tasks.support.numpy(), tasks.support_labels.numpy()
@@ -24,7 +21,6 @@ def test_class_means_are_the_means_of_the_rows_of_each_class(tasks: Tasks) -> No
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_one_hot_marks_the_class_of_every_row(tasks: Tasks) -> None:
     found = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
     assert found.dtype == torch.float64
@@ -32,28 +28,24 @@ def test_one_hot_marks_the_class_of_every_row(tasks: Tasks) -> None:
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_cosine_similarity_is_that_of_torch(tasks: Tasks) -> None:
     expected = functional.cosine_similarity(tasks.query.unsqueeze(2), tasks.support.unsqueeze(1), dim=-1)
     torch.testing.assert_close(ops.cosine_similarity(tasks.query, tasks.support), expected, rtol=1e-12, atol=1e-12)
 
 
 @given(tasks_of_any_shape(), st.floats(0.01, 100))
-@some_examples
 def test_cosine_similarity_does_not_depend_on_lengths(tasks: Tasks, factor: float) -> None:
     expected = ops.cosine_similarity(tasks.query, tasks.support)
     torch.testing.assert_close(ops.cosine_similarity(factor * tasks.query, tasks.support / factor), expected)
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_squared_distance_is_the_square_of_the_distance_of_torch(tasks: Tasks) -> None:
     expected = torch.cdist(tasks.query, tasks.support, compute_mode="donot_use_mm_for_euclid_dist").square()
     torch.testing.assert_close(ops.squared_distance(tasks.query, tasks.support), expected, rtol=1e-9, atol=1e-12)
 
 
 @given(tasks_of_any_shape(n_query=st.integers(2, 4)), st.sampled_from([1.0, 1e3]))
-@some_examples
 def test_squared_distance_is_never_negative_even_of_a_row_to_itself(tasks: Tasks, far: float) -> None:
     # Rounding of the three products would leave small negative numbers, and their square root would be NaN.
     x = (tasks.query + far).float()
@@ -61,7 +53,6 @@ def test_squared_distance_is_never_negative_even_of_a_row_to_itself(tasks: Tasks
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_normalised_rows_have_length_one_and_the_old_direction(tasks: Tasks) -> None:
     found = ops.normalise(tasks.query)
     torch.testing.assert_close(found, functional.normalize(tasks.query, dim=-1), rtol=1e-12, atol=1e-12)
@@ -90,7 +81,6 @@ def test_the_cosine_of_a_zero_row_is_zero_and_its_gradient_is_finite() -> None:
 
 
 @given(tasks_of_any_shape(), st.floats(0.01, 100))
-@some_examples
 def test_ridge_regression_is_that_of_scikit_learn_without_an_intercept(tasks: Tasks, ridge: float) -> None:
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
     found = ops.ridge_regression(tasks.support, hot, ridge).numpy()
@@ -100,7 +90,6 @@ def test_ridge_regression_is_that_of_scikit_learn_without_an_intercept(tasks: Ta
 
 
 @given(tasks_of_any_shape(), st.floats(0.01, 100))
-@some_examples
 def test_the_small_system_of_ridge_regression_solves_the_normal_equations(tasks: Tasks, ridge: float) -> None:
     x, hot = tasks.support, ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
     primal = torch.linalg.solve(x.mT @ x + ridge * torch.eye(x.shape[2], dtype=torch.float64), x.mT @ hot)
@@ -115,7 +104,6 @@ def test_ridge_regression_stays_finite_where_the_ridge_is_lost_in_rounding() -> 
 
 
 @given(tasks_of_any_shape(), st.integers(0, 1000))
-@some_examples
 def test_the_pullback_of_the_cosine_is_the_product_with_its_jacobian(tasks: Tasks, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     shape = (len(tasks), tasks.n_way, tasks.query.shape[-1])
@@ -128,7 +116,6 @@ def test_the_pullback_of_the_cosine_is_the_product_with_its_jacobian(tasks: Task
 
 
 @given(tasks_of_any_shape(), st.integers(0, 100))
-@some_examples
 def test_soft_class_means_are_weighted_means_and_those_of_the_support_where_no_query_counts(
     tasks: Tasks, seed: int
 ) -> None:
@@ -145,7 +132,6 @@ def test_soft_class_means_are_weighted_means_and_those_of_the_support_where_no_q
 
 
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(2, 5), st.integers(0, 1000))
-@some_examples
 def test_sinkhorn_is_the_plan_nearest_to_the_kernel_that_has_the_marginals(
     n_tasks: int, n_query: int, n_way: int, seed: int
 ) -> None:
@@ -170,7 +156,6 @@ def test_sinkhorn_survives_kernels_beyond_the_range_of_floats() -> None:
 
 
 @given(st.integers(1, 3), st.integers(2, 7), st.integers(1, 6), st.integers(0, 1000))
-@some_examples
 def test_the_nearest_others_of_a_row_are_the_most_similar_rows_but_itself(
     n_tasks: int, n_rows: int, n: int, seed: int
 ) -> None:
@@ -184,7 +169,6 @@ def test_the_nearest_others_of_a_row_are_the_most_similar_rows_but_itself(
 
 
 @given(st.integers(1, 3), st.integers(1, 7), st.integers(1, 7), st.integers(1, 8), st.integers(0, 1000))
-@some_examples
 def test_the_leading_part_is_the_nearest_of_its_rank(
     n_tasks: int, n_rows: int, n_features: int, n: int, seed: int
 ) -> None:

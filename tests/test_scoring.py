@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -24,7 +24,6 @@ accuracies = st.lists(st.floats(0, 100), min_size=2, max_size=50)
 
 
 @given(accuracies)
-@settings(deadline=None)
 def test_the_interval_is_the_normal_one_of_95_percent(values: list[float]) -> None:
     found = interval(torch.tensor(values, dtype=torch.float64))
     error = float(stats.sem(values))
@@ -57,7 +56,6 @@ def test_many_single_precision_values_do_not_lose_digits() -> None:
 
 
 @given(accuracies)
-@settings(deadline=None)
 def test_nothing_differs_from_itself(values: list[float]) -> None:
     own = torch.tensor(values, dtype=torch.float64)
     assert paired(own, own) == Interval(0.0, 0.0)
@@ -76,7 +74,6 @@ def test_the_paired_difference_is_narrower_than_that_of_independent_tasks_where_
 
 
 @given(accuracies, st.integers(0, 100))
-@settings(deadline=None)
 def test_the_difference_changes_sign_with_the_order(values: list[float], seed: int) -> None:
     first = torch.tensor(values, dtype=torch.float64)
     second = first + torch.randn(len(values), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -108,7 +105,6 @@ def test_accuracies_of_tasks_do_not_depend_on_how_many_are_computed_at_once(
 
 
 @given(st.integers(1, 20), st.integers(0, 19))
-@settings(deadline=None, max_examples=20)
 def test_tasks_may_be_divided_among_several_calls(n_tasks: int, cut: int) -> None:
     cut = min(cut, n_tasks - 1)
     sampler = TaskSampler(random_embeddings(), SPEC)

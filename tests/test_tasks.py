@@ -2,15 +2,13 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from making import random_tasks, tasks_of_any_shape
 from onelook.errors import DataError
 from onelook.tasks import Embeddings, Tasks
-
-some_examples = settings(max_examples=60, deadline=None)
 
 
 def tasks_with_labels(labels: list[list[int]], n_way: int) -> Tasks:
@@ -19,7 +17,6 @@ def tasks_with_labels(labels: list[list[int]], n_way: int) -> Tasks:
 
 
 @given(st.integers(1, 3), st.integers(1, 5), st.data())
-@some_examples
 def test_tasks_exist_exactly_when_every_class_has_a_support_row_and_every_row_a_class(
     n_way: int, n_support: int, data: st.DataObject
 ) -> None:
@@ -48,7 +45,6 @@ def test_tasks_cannot_be_changed() -> None:
 
 
 @given(tasks_of_any_shape(), st.integers(0, 3), st.integers(0, 3))
-@some_examples
 def test_a_slice_holds_the_same_tasks(tasks: Tasks, start: int, stop: int) -> None:
     for whole in (tasks, tasks.without_query_labels()):
         part = whole[start:stop]
@@ -65,7 +61,6 @@ def test_a_slice_holds_the_same_tasks(tasks: Tasks, start: int, stop: int) -> No
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_mapping_items_calls_the_function_once_and_leaves_every_row_in_its_place(tasks: Tasks) -> None:
     calls = []
 

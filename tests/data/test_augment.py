@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -27,7 +27,6 @@ cases = st.builds(
     st.booleans(),
     st.sampled_from([0.0, 0.4, 1.0]),
 )
-few = settings(max_examples=40, deadline=None)
 
 
 def pixels(seed: int = 0, n: int = 2, channels: int = 3, height: int = 8, width: int = 7) -> Tensor:
@@ -44,7 +43,6 @@ def shift(by: int, pad: int) -> float:
     return (by + pad + 0.5) / (2 * pad + 1)
 
 
-@few
 @given(cases)
 def test_the_same_pixels_and_draws_give_the_same_and_are_left_as_they_were(
     case: tuple[Tensor, Augmentation, np.ndarray],
@@ -58,7 +56,6 @@ def test_the_same_pixels_and_draws_give_the_same_and_are_left_as_they_were(
     assert np.array_equal(numbers, numbers_before)
 
 
-@few
 @given(cases)
 def test_many_at_once_are_what_they_are_one_by_one(case: tuple[Tensor, Augmentation, np.ndarray]) -> None:
     images, how, numbers = case
@@ -66,7 +63,6 @@ def test_many_at_once_are_what_they_are_one_by_one(case: tuple[Tensor, Augmentat
     torch.testing.assert_close(augment(images, how, numbers), torch.cat(one_by_one), rtol=0, atol=1e-4)
 
 
-@few
 @given(cases)
 def test_pixels_stay_between_0_and_255_and_lie_channels_last(case: tuple[Tensor, Augmentation, np.ndarray]) -> None:
     images, how, numbers = case

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook import backbones
@@ -115,7 +115,6 @@ def test_changing_one_image_computes_exactly_that_one(config: EmbedConfig, tmp_p
 
 @each_config
 @given(data=st.data())
-@settings(deadline=None, max_examples=15)
 def test_any_selection_and_order_of_known_images_is_found(
     config: EmbedConfig, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -214,7 +213,6 @@ def test_every_environment_is_a_view_and_is_kept(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=25)
 def test_a_file_of_the_cache_that_is_cut_is_computed_again_and_mended(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

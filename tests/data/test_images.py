@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -372,7 +372,6 @@ def test_a_locked_member_and_one_of_unknown_compression_are_left_out_with_the_re
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
-@settings(max_examples=35, deadline=None)
 @given(data=st.data())
 def test_damaged_bytes_are_either_an_image_or_left_out(kind: str, data: st.DataObject) -> None:
     content = bytearray(encoded(picture(3), kind))

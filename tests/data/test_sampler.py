@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -15,8 +15,6 @@ from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskRows, TaskSampler, TaskSpec
 from onelook.errors import DataError, SettingsError
 from onelook.tasks import Embeddings
-
-few = settings(max_examples=25, deadline=None)
 
 
 def data_of(
@@ -73,7 +71,6 @@ def sampler_of(case: tuple[dict[str, Any], TaskSpec]) -> TaskSampler:
 numbers = st.integers(0, 2**32 - 1)
 
 
-@few
 @given(case=cases(), tasks=st.lists(numbers, min_size=1, max_size=4), data=st.data())
 def test_a_task_is_a_function_of_its_number_whoever_else_is_asked_for(
     case: tuple[dict[str, Any], TaskSpec], tasks: list[int], data: st.DataObject
@@ -103,7 +100,6 @@ def test_no_generator_of_the_process_is_read_or_moved() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@few
 @given(case=cases(), task=numbers)
 def test_no_row_is_seen_twice_in_a_task_and_the_labels_are_those_of_the_classes(
     case: tuple[dict[str, Any], TaskSpec], task: int
@@ -124,7 +120,6 @@ def test_no_row_is_seen_twice_in_a_task_and_the_labels_are_those_of_the_classes(
         assert np.bincount(rows.query_labels, minlength=spec.n_way).tolist() == [spec.n_query] * spec.n_way
 
 
-@few
 @given(case=cases(), tasks=st.lists(numbers, min_size=1, max_size=3))
 def test_a_sample_holds_the_rows_that_rows_names(case: tuple[dict[str, Any], TaskSpec], tasks: list[int]) -> None:
     sampler = sampler_of(case)
@@ -139,7 +134,6 @@ def test_a_sample_holds_the_rows_that_rows_names(case: tuple[dict[str, Any], Tas
         assert np.array_equal(batch.query_labels[i].numpy(), rows.query_labels)
 
 
-@few
 @given(case=cases(), tasks=st.lists(numbers, min_size=1, max_size=3))
 def test_images_and_features_of_the_same_set_give_the_same_rows_and_views(
     case: tuple[dict[str, Any], TaskSpec], tasks: list[int]
@@ -156,7 +150,6 @@ def test_images_and_features_of_the_same_set_give_the_same_rows_and_views(
     assert torch.equal(images.support_labels, features.support_labels)
 
 
-@few
 @given(case=cases(), task=numbers)
 def test_the_rows_of_a_task_do_not_depend_on_the_views(case: tuple[dict[str, Any], TaskSpec], task: int) -> None:
     sampler = sampler_of(case)
@@ -238,7 +231,6 @@ def test_the_proportions_come_from_numpys_dirichlet_rounded_by_largest_remainder
         assert query_counts(sampler, i + 1)[-1].tolist() == expected.tolist()
 
 
-@few
 @given(
     sizes=st.lists(st.integers(2, 12), min_size=2, max_size=5),
     n_query=st.integers(1, 6),
@@ -316,7 +308,6 @@ def test_proportional_shots_add_up_follow_the_queries_and_leave_no_class_without
     assert np.square(shots - expected).mean() < 1.5 * (35 * queries / 150 * (1 - queries / 150)).mean()
 
 
-@few
 @given(part=st.floats(0.05, 0.95), n_query=st.integers(1, 6), task=numbers)
 def test_queries_of_unknown_classes_are_of_no_class_of_the_task_and_so_labelled(
     part: float, n_query: int, task: int

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -96,7 +96,6 @@ def test_every_form_gives_the_names_and_their_vectors(kind: str, tmp_path: Path)
     assert (found.source, found.views.dtype) == (str(file), torch.float32)
 
 
-@settings(max_examples=20, deadline=None)
 @given(names=st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), min_size=1, unique=True))
 def test_any_name_comes_back_from_arrays(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("any") / "f.safetensors"

@@ -240,7 +240,6 @@ def test_labelled_examples_that_contradict_the_answers_make_them_doubtful() -> N
     assert np.mean(doubtful) < 0.6
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 999), shots=st.lists(st.integers(1, 4), min_size=2, max_size=4))
 def test_p_values_are_those_of_leaving_out_each_row_in_turn(seed: int, shots: list[int]) -> None:
     draw = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.base import clone
@@ -65,7 +65,6 @@ FORMS = ("path", "str", "pillow")
 MODES = ("RGB", "L", "RGBA", "P", "LA", "1", "I;16")
 
 
-@settings(max_examples=15, deadline=None)
 @given(forms=st.lists(st.tuples(st.sampled_from(FORMS), st.sampled_from(MODES)), min_size=1, max_size=5))
 def test_rows_are_in_the_order_of_the_images_whatever_their_forms(
     forms: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory

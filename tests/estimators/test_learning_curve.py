@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook.errors import DataError, SettingsError
@@ -49,7 +49,6 @@ def by_loop(x: np.ndarray, y: np.ndarray, size: int, share: np.ndarray, repeats:
 counts_of_classes = st.lists(st.integers(1, 7), min_size=2, max_size=4)
 
 
-@settings(max_examples=25, deadline=None)
 @given(counts_of_classes, st.integers(0, 99))
 def test_it_is_what_a_loop_over_draws_classes_and_rows_finds(counts: list[int], seed: int) -> None:
     x, y = examples(counts, seed)
@@ -60,7 +59,6 @@ def test_it_is_what_a_loop_over_draws_classes_and_rows_finds(counts: list[int], 
         assert vars(point) == pytest.approx(vars(expected))
 
 
-@settings(max_examples=40, deadline=None)
 @given(counts_of_classes)
 def test_no_point_needs_more_labels_than_there_are_and_each_has_more_than_the_one_before(counts: list[int]) -> None:
     curve = learning_curve(*examples(counts), len(counts), repeats=3)

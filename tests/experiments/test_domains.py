@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -25,8 +25,6 @@ SMALL = GlyphDomainsConfig(n_domains=3, n_classes=3, images_per_class=6, size=16
 SHORT = DomainsConfig(
     batch_size=5, pretrain_epochs=1, pretrain_batch_size=6, meta_steps=2, augmentation=Augmentation(1, False, 0.0)
 )
-
-some_examples = settings(max_examples=20, deadline=None)
 
 
 @cache
@@ -72,7 +70,6 @@ def rotation_loss(head: DomainHead, theta: Tensor, turned: Tensor) -> Tensor:
 
 
 @given(st.integers(0, 1000))
-@some_examples
 def test_the_rotation_loss_is_the_one_written_down(seed: int) -> None:
     head, turned = head_for(seed), features(seed=seed)
     theta = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -83,7 +80,6 @@ def test_the_rotation_loss_is_the_one_written_down(seed: int) -> None:
 
 
 @given(st.integers(0, 1000))
-@some_examples
 def test_the_rotation_step_is_automatic_differentiation_of_the_loss(seed: int) -> None:
     head, turned = head_for(seed), features(seed=seed)
     theta = head.start.expand(2, 3, 6).clone().requires_grad_()
@@ -101,7 +97,6 @@ def test_the_rotation_step_is_automatic_differentiation_of_the_loss(seed: int) -
 
 
 @given(st.integers(0, 1000))
-@some_examples
 def test_the_synthetic_step_is_automatic_differentiation_with_xi_as_the_derivative(seed: int) -> None:
     head, x = head_for(seed, step_size=0.05), features(seed=seed)[:, :, 0]
     theta = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
@@ -31,8 +31,6 @@ from onelook.experiments.lines import (
 )
 
 SHORT = LinesConfig(n_points=8, n_train=24, n_test=16, epochs=2, seed=5)
-
-some_examples = settings(max_examples=25, deadline=None)
 
 
 def model_for(config: LinesConfig, seed: int = 0) -> LineSIB:
@@ -106,7 +104,6 @@ def test_a_task_depends_on_seed_split_and_index_only() -> None:
 
 
 @given(st.integers(0, 1000), st.integers(0, 4))
-@some_examples
 def test_the_step_is_automatic_differentiation_with_xi_in_the_place_of_the_hidden_derivative(
     seed: int, n_steps: int
 ) -> None:
@@ -133,7 +130,6 @@ def test_the_step_is_automatic_differentiation_with_xi_in_the_place_of_the_hidde
 
 
 @given(st.integers(0, 1000))
-@some_examples
 def test_many_tasks_at_once_are_one_after_the_other(seed: int) -> None:
     tasks = draw_lines(SHORT, TRAIN, range(5))
     model = model_for(SHORT, seed).float()
@@ -169,7 +165,6 @@ def test_tasks_all_alike_hold_no_information_and_tasks_far_apart_hold_their_numb
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 3))
-@some_examples
 def test_no_prior_costs_less_than_the_information(seed: int, spread: float) -> None:
     theta = spread * torch.randn(30, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     assert model_for(SHORT, seed).rate(theta).mean().item() >= mixture_information(theta, SHORT.slope_scale) - 1e-9

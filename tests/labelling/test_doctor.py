@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -179,7 +179,6 @@ def test_every_sentence_and_the_json_survive_any_name(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 40), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=30)
 def test_every_near_copy_is_near_the_first_of_its_group_and_no_two_firsts_are_near(n: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     bits = np.where(draw.random((4, BITS)) < 0.5, 1, -1)[draw.integers(0, 4, n)]

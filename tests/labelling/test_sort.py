@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook.data.images import Rejected
@@ -44,7 +44,6 @@ PREDICTIONS = st.builds(Prediction, PATHS, ODD, st.floats(0, 1), ODD, st.floats(
 
 
 @given(st.lists(PREDICTIONS, max_size=4))
-@settings(deadline=None, max_examples=60)
 def test_a_csv_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Prediction]) -> None:
     path = tmp_path_factory.mktemp("csv") / "labels.csv"
     write_csv(path, rows)
@@ -105,7 +104,6 @@ def test_coco_has_its_keys_and_every_number_refers_to_something(tmp_path: Path) 
 
 
 @given(st.lists(PREDICTIONS, max_size=3))
-@settings(deadline=None, max_examples=30)
 def test_label_studio_has_its_keys_and_its_addresses_lead_to_the_files(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Prediction]
 ) -> None:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook.errors import DataError, SettingsError
@@ -31,7 +31,6 @@ def chosen(*args: object, **more: object) -> list[int]:
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(1, 12), st.integers(0, 99))
 
 
-@settings(max_examples=30, deadline=None)
 @given(sizes)
 def test_so_many_different_images_of_the_pool_are_suggested_as_were_asked_for(size: tuple[int, ...]) -> None:
     n_pool, k, n, seed = size
@@ -40,14 +39,12 @@ def test_so_many_different_images_of_the_pool_are_suggested_as_were_asked_for(si
     assert set(indices) <= set(range(n_pool))
 
 
-@settings(max_examples=20, deadline=None)
 @given(sizes)
 def test_a_smaller_batch_is_the_beginning_of_a_larger_one(size: tuple[int, ...]) -> None:
     n_pool, k, n, seed = size
     assert chosen(*pool(n_pool, k, seed), n) == chosen(*pool(n_pool, k, seed), n + 3)[:n]
 
 
-@settings(max_examples=20, deadline=None)
 @given(sizes)
 def test_neither_the_scale_of_the_features_nor_the_names_of_the_classes_matter(size: tuple[int, ...]) -> None:
     n_pool, k, n, seed = size
@@ -140,7 +137,6 @@ def test_what_does_not_fit_together_is_refused_in_words(change: dict[str, object
         suggest(**(arguments | change))  # type: ignore[arg-type]
 
 
-@settings(max_examples=30, deadline=None)
 @given(sizes, st.integers(0, 50))
 def test_an_estimate_lies_inside_its_interval_and_more_labels_raise_it(size: tuple[int, ...], more: int) -> None:
     n_pool, k, n_labelled, seed = size
@@ -170,7 +166,6 @@ def test_an_estimate_of_nothing_is_refused() -> None:
 estimates = st.lists(st.floats(0, 100), min_size=3, max_size=3).map(sorted).map(lambda p: Estimate(p[1], p[0], p[2]))
 
 
-@settings(max_examples=50, deadline=None)
 @given(estimates, st.integers(1, 50), st.integers(0, 50), st.integers(0, 50))
 def test_any_estimate_grows_with_labels_and_in_two_steps_as_in_one(now: Estimate, n: int, a: int, b: int) -> None:
     assert vars(after_more(now, n, 0)) == pytest.approx(vars(now))
@@ -180,7 +175,6 @@ def test_any_estimate_grows_with_labels_and_in_two_steps_as_in_one(now: Estimate
     assert all(getattr(then, end) >= getattr(now, end) - 1e-9 for end in ("low", "mean", "high"))
 
 
-@settings(max_examples=20, deadline=None)
 @given(sizes, st.integers(0, 50))
 def test_what_is_expected_of_more_labels_is_what_is_expected_now_grown(size: tuple[int, ...], m: int) -> None:
     n_pool, k, n, seed = size

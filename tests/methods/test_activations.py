@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -15,7 +15,6 @@ from reference import activations as reference
 
 seeds = st.integers(0, 1000)
 hiddens = st.sampled_from([0, 3])
-some_examples = settings(max_examples=30, deadline=None)
 
 
 def made(tasks: Tasks, seed: int | None = 0, hidden: int = 0) -> ActivationsToParameters:
@@ -25,7 +24,6 @@ def made(tasks: Tasks, seed: int | None = 0, hidden: int = 0) -> ActivationsToPa
 
 
 @given(tasks_of_any_shape(), seeds, hiddens)
-@some_examples
 def test_the_loss_is_over_all_training_classes_with_both_kinds_of_statistics(
     tasks: Tasks, seed: int, hidden: int
 ) -> None:
@@ -35,7 +33,6 @@ def test_the_loss_is_over_all_training_classes_with_both_kinds_of_statistics(
 
 
 @given(tasks_of_any_shape(), hiddens)
-@some_examples
 def test_untrained_the_logits_are_ten_times_the_cosine_to_the_mean_of_unit_features(tasks: Tasks, hidden: int) -> None:
     logits = made(tasks, None, hidden)(tasks)
     for i in range(len(tasks)):

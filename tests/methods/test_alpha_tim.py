@@ -2,18 +2,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from making import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import AlphaTIM
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=20, deadline=None)
-
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_with_the_entropy_of_shannon_it_is_tim_by_descent(tasks: Tasks) -> None:
     weights = {"support_weight": 0.3, "marginal_weight": 1.2, "conditional_weight": 0.7, "n_iterations": 15}
     expected = method_for(tasks, "tim", solver="gd", **weights)(tasks)
@@ -21,7 +18,6 @@ def test_with_the_entropy_of_shannon_it_is_tim_by_descent(tasks: Tasks) -> None:
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_alpha_close_to_one_is_close_to_shannon(tasks: Tasks) -> None:
     near, shannon = (method_for(tasks, "alpha-tim", alpha=alpha, n_iterations=15)(tasks) for alpha in (1 + 1e-7, 1.0))
     torch.testing.assert_close(near, shannon, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from making import tasks_of_any_shape
@@ -10,11 +10,8 @@ from onelook.methods import BDCSPN
 from onelook.methods.bd_cspn import rectified, with_shifted_queries
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=25, deadline=None)
-
 
 @given(tasks_of_any_shape(n_query=st.integers(2, 6)), st.floats(-3, 3))
-@some_examples
 def test_a_constant_that_is_added_to_all_queries_is_shifted_away(tasks: Tasks, constant: float) -> None:
     moved = Tasks(tasks.support, tasks.support_labels, tasks.query + constant, tasks.n_way)
     method = BDCSPN(tasks.query.shape[-1], transform="none")
@@ -24,7 +21,6 @@ def test_a_constant_that_is_added_to_all_queries_is_shifted_away(tasks: Tasks, c
 
 
 @given(tasks_of_any_shape(shots=st.integers(2, 4).map(lambda n_way: (1,) * n_way)))
-@some_examples
 def test_with_a_scale_of_either_extreme_a_prototype_has_the_direction_of_hard_k_means(tasks: Tasks) -> None:
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     hard = ops.one_hot(ops.cosine_similarity(tasks.query, means).argmax(-1), tasks.n_way, torch.float64)

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from making import method_for, random_tasks, tasks_of_any_shape
@@ -12,8 +12,6 @@ from onelook.methods import BMS
 from onelook.methods.bms import min_size_sinkhorn
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=25, deadline=None)
-
 
 def bms_for(tasks: Tasks, balanced: bool, **kept: Any) -> BMS:
     method = method_for(tasks, "bms", balanced=balanced, **kept)
@@ -22,7 +20,6 @@ def bms_for(tasks: Tasks, balanced: bool, **kept: Any) -> BMS:
 
 
 @given(st.integers(1, 3), st.integers(4, 12), st.integers(2, 4), st.integers(0, 1000))
-@some_examples
 def test_no_class_is_smaller_than_the_least_size_and_only_those_at_it_were_raised(
     n_tasks: int, n_query: int, n_way: int, seed: int
 ) -> None:
@@ -42,7 +39,6 @@ def test_no_class_is_smaller_than_the_least_size_and_only_those_at_it_were_raise
 
 
 @given(st.integers(1, 12), st.integers(2, 4), st.integers(0, 1000))
-@some_examples
 def test_a_least_size_that_no_class_falls_below_changes_nothing(n_query: int, n_way: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     kernel = torch.randn(1, n_query, n_way, generator=draw, dtype=torch.float64)
@@ -51,14 +47,12 @@ def test_a_least_size_that_no_class_falls_below_changes_nothing(n_query: int, n_
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_the_balanced_form_gives_every_class_the_same_number_of_queries(tasks: Tasks) -> None:
     plan = bms_for(tasks, True, scale=1.0, n_steps=3, n_sinkhorn=300)(tasks).exp()
     torch.testing.assert_close(plan.sum(1), ops.balanced_mass(plan), rtol=1e-4, atol=1e-4)
 
 
 @given(tasks_of_any_shape(n_query=st.integers(1, 3)), st.floats(0.1, 100))
-@some_examples
 def test_the_lengths_of_the_support_means_mean_nothing(tasks: Tasks, factor: float) -> None:
     method = bms_for(tasks, False, n_steps=0, transform="none")
     longer = Tasks(factor * tasks.support, tasks.support_labels, tasks.query, tasks.n_way)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from onelook.methods import CategoryTraversal, PrototypicalNetworks
 from onelook.tasks import Tasks
 from reference import ctm as reference
 
-some_examples = settings(max_examples=20, deadline=None)
 of_two_by_two_cells = tasks_of_any_shape(feature_size=st.just(12))
 
 
@@ -28,14 +27,12 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @given(of_two_by_two_cells, st.sampled_from(["prototypical", "cosine"]), st.integers(0, 100))
-@some_examples
 def test_maps_of_several_cells_give_what_the_slow_loop_gives(tasks: Tasks, metric: str, seed: int) -> None:
     method = traversal_for(tasks, seed, channels=3, metric=metric)
     close(method(tasks), torch.stack([reference.logits(method, tasks[i : i + 1]) for i in range(len(tasks))]))
 
 
 @given(of_two_by_two_cells, st.integers(0, 100))
-@some_examples
 def test_the_mask_is_positive_and_one_on_average_over_the_channels_of_each_cell(tasks: Tasks, seed: int) -> None:
     mask = traversal_for(tasks, seed, channels=3).mask(tasks)
     assert (mask > 0).all()

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +14,6 @@ from onelook.tasks import Tasks
 from reference import dynamic as reference
 
 seeds = st.integers(0, 1000)
-some_examples = settings(max_examples=30, deadline=None)
 
 
 def made(tasks: Tasks, seed: int | None = 0) -> DynamicFewShot:
@@ -28,7 +27,6 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @given(tasks_of_any_shape(), seeds)
-@some_examples
 def test_without_the_attended_part_it_is_feature_averaging_as_which_it_begins(tasks: Tasks, seed: int) -> None:
     method = made(tasks, seed)
     with torch.no_grad():
@@ -40,7 +38,6 @@ def test_without_the_attended_part_it_is_feature_averaging_as_which_it_begins(ta
 
 
 @given(tasks_of_any_shape(), seeds)
-@some_examples
 def test_in_the_loss_the_classes_of_a_task_lend_nothing_to_that_task(tasks: Tasks, seed: int) -> None:
     method = made(tasks, seed)
     assert tasks.classes is not None

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import gammaln
 from scipy.stats import dirichlet
@@ -14,7 +14,6 @@ from onelook.errors import SettingsError
 from onelook.methods import EMDirichlet
 from onelook.methods.em_dirichlet import ALIKE, fitted, log_density
 
-some_examples = settings(max_examples=25, deadline=None)
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 6), st.floats(0.1, 30.0), st.integers(0, 1000))
 
 
@@ -26,7 +25,6 @@ def mean_logs(n_rows: int, n_way: int, spread: float, seed: int) -> Tensor:
 
 
 @given(sizes)
-@some_examples
 def test_the_density_fitted_has_the_mean_logarithms_asked_for_even_of_a_single_row(size: tuple[Any, ...]) -> None:
     wanted = mean_logs(*size)
     alpha = fitted(torch.ones_like(wanted), wanted)
@@ -36,7 +34,6 @@ def test_the_density_fitted_has_the_mean_logarithms_asked_for_even_of_a_single_r
 
 
 @given(sizes)
-@some_examples
 def test_it_does_not_matter_where_the_fit_begins(size: tuple[Any, ...]) -> None:
     wanted = mean_logs(*size)
     ones = torch.ones_like(wanted)
@@ -45,7 +42,6 @@ def test_it_does_not_matter_where_the_fit_begins(size: tuple[Any, ...]) -> None:
 
 
 @given(sizes)
-@some_examples
 def test_the_fit_is_where_the_steps_of_majorisation_and_minimisation_stand_still(size: tuple[Any, ...]) -> None:
     wanted = mean_logs(*size)
     alpha = fitted(torch.ones_like(wanted), wanted)
@@ -90,7 +86,6 @@ def test_the_price_of_classes_leaves_fewer_of_them() -> None:
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_the_logits_are_log_probabilities(tasks: Any) -> None:
     logits = method_for(tasks, "em-dirichlet")(tasks)
     torch.testing.assert_close(logits.exp().sum(-1), torch.ones(logits.shape[:2], dtype=torch.float64))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from making import as_images, method_for, random_tasks, shaken, tasks_of_any_shape, tiny_network, training_classes
@@ -26,7 +26,6 @@ def end_to_end(name: str = "prototypical", seed: int = 0, **kept: Any) -> EndToE
 
 
 @given(tasks=tasks_of_any_shape(), seed=st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
 def test_the_logits_are_those_of_the_head_for_the_features_of_each_image(tasks: Tasks, seed: int) -> None:
     method = end_to_end(seed=seed)
     images = as_images(tasks)

@@ -1,13 +1,12 @@
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 from onelook.methods.exchangeable import ExchangeableLayer, ExchangeableNetwork
 from reference import exchangeable as reference
 
-some_examples = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 1000)
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 7), st.integers(2, 6))
 """Of tasks, queries and classes."""
@@ -38,7 +37,6 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @given(sizes, seeds, st.integers(1, 3))
-@some_examples
 def test_a_batch_gives_what_the_loop_over_entries_gives(size: tuple[int, int, int], seed: int, n_layers: int) -> None:
     given_all = statistics(size, seed)
     made = network(seed, n_layers)
@@ -50,7 +48,6 @@ def test_a_batch_gives_what_the_loop_over_entries_gives(size: tuple[int, int, in
 
 
 @given(sizes, seeds, st.data())
-@some_examples
 def test_the_outputs_change_places_with_queries_and_classes(
     size: tuple[int, int, int], seed: int, data: st.DataObject
 ) -> None:
@@ -63,7 +60,6 @@ def test_the_outputs_change_places_with_queries_and_classes(
 
 
 @given(sizes, seeds)
-@some_examples
 def test_a_table_that_is_there_twice_hears_of_each_row_what_it_heard_before(
     size: tuple[int, int, int], seed: int
 ) -> None:

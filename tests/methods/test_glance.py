@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
@@ -21,8 +21,6 @@ from reference import glance as reference
 SMALL: dict[str, Any] = {"width": 8, "n_steps": 3, "guard": False}
 """Most laws are about the method itself; the guard has its own (test_guard.py)."""
 
-some_examples = settings(max_examples=15, deadline=None)
-few_examples = settings(max_examples=12, deadline=None)
 seeds = st.integers(0, 1000)
 
 tasks_of_many_shapes = tasks_of_any_shape(
@@ -71,7 +69,6 @@ def permutation(data: st.DataObject, n: int) -> Tensor:
     ("guard", "precision"), [(False, torch.float64), (False, torch.float32), (True, torch.float64)]
 )
 @given(tasks_of_many_shapes, seeds, st.data())
-@few_examples
 def test_classes_queries_and_support_rows_may_change_places(
     guard: bool, precision: torch.dtype, tasks: Tasks, seed: int, data: st.DataObject
 ) -> None:
@@ -84,7 +81,6 @@ def test_classes_queries_and_support_rows_may_change_places(
 
 
 @given(tasks_of_many_shapes, seeds, st.data())
-@some_examples
 def test_told_proportions_change_places_with_the_classes(tasks: Tasks, seed: int, data: st.DataObject) -> None:
     numbers = data.draw(st.lists(st.integers(1, 9), min_size=tasks.n_way, max_size=tasks.n_way))
     new_name = permutation(data, tasks.n_way)
@@ -95,7 +91,6 @@ def test_told_proportions_change_places_with_the_classes(tasks: Tasks, seed: int
 
 
 @given(tasks_of_many_shapes, seeds)
-@some_examples
 def test_words_and_numbers_of_the_settings_mean_what_told_proportions_mean(tasks: Tasks, seed: int) -> None:
     even = torch.full((len(tasks), tasks.n_way), 1 / tasks.n_way, dtype=torch.float64)
     numbers = torch.arange(1.0, 1 + tasks.n_way, dtype=torch.float64)
@@ -197,7 +192,6 @@ def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float,
     st.floats(0.1, 5),
     st.floats(-2, 4),
 )
-@some_examples
 def test_a_new_network_that_disbelieves_takes_steps_of_expectation_maximisation(
     tasks: Tasks, prior: float, rate: float
 ) -> None:
@@ -212,7 +206,6 @@ def test_a_new_network_that_disbelieves_takes_steps_of_expectation_maximisation(
 
 
 @given(tasks_of_any_shape(n_query=st.integers(1, 20), feature_size=st.integers(3, 20)))
-@some_examples
 def test_a_new_network_that_believes_leaves_the_proportions_of_the_mixture_as_expected(tasks: Tasks) -> None:
     balanced = glance_for(tasks, None, proportions="balanced")
     for method, tell in ((believing(glance_for(tasks, seed=None), 1e3), 0.2), (balanced, 0.0)):
@@ -224,7 +217,6 @@ def test_a_new_network_that_believes_leaves_the_proportions_of_the_mixture_as_ex
 
 
 @given(tasks_of_any_shape(n_query=st.integers(4, 30)), seeds)
-@few_examples
 def test_the_last_answer_is_nearer_to_the_proportions_that_are_told_than_the_one_before(
     tasks: Tasks, seed: int
 ) -> None:
@@ -237,7 +229,6 @@ def test_the_last_answer_is_nearer_to_the_proportions_that_are_told_than_the_one
 
 
 @given(tasks_of_any_shape(n_query=st.integers(1, 12), feature_size=st.integers(2, 12)), seeds, st.data())
-@few_examples
 def test_all_steps_are_those_of_the_slow_loop_whatever_is_told(tasks: Tasks, seed: int, data: st.DataObject) -> None:
     numbers = "/".join(str(data.draw(st.integers(0 if k else 1, 5))) for k in range(tasks.n_way))
     for proportions in ("unknown", "balanced", numbers):
@@ -305,7 +296,6 @@ def test_training_lowers_the_loss_of_tasks_that_it_has_not_seen() -> None:
 
 
 @given(tasks_of_many_shapes, seeds, st.booleans())
-@some_examples
 def test_a_query_and_its_double_have_the_same_answer(tasks: Tasks, seed: int, guard: bool) -> None:
     twice = replace(tasks, query=tasks.query.repeat(1, 2, 1), query_labels=None)
     one, other = glance_for(tasks, seed, guard=guard)(twice).chunk(2, 1)
@@ -313,7 +303,6 @@ def test_a_query_and_its_double_have_the_same_answer(tasks: Tasks, seed: int, gu
 
 
 @given(tasks_of_many_shapes, seeds, st.booleans())
-@some_examples
 def test_the_directions_of_the_axes_and_the_lengths_of_the_rows_mean_nothing(
     tasks: Tasks, seed: int, guard: bool
 ) -> None:
@@ -382,7 +371,6 @@ def test_a_class_of_few_labelled_examples_is_at_first_answered_as_often_as_those
 
 
 @given(st.integers(1, 9), st.integers(2, 12), seeds)
-@some_examples
 def test_equal_numbers_of_labelled_examples_are_told_as_they_are_and_nothing_is_subtracted(
     shot: int, way: int, seed: int
 ) -> None:

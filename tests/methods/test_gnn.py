@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -12,7 +12,6 @@ from onelook.methods.gnn import EdgeNetwork
 from onelook.tasks import Tasks
 from reference import gnn as reference
 
-some_examples = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 1000)
 
 
@@ -27,7 +26,6 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @given(tasks_of_any_shape(), seeds, st.integers(1, 3))
-@some_examples
 def test_the_gradients_are_those_of_one_whole_graph_for_each_query(tasks: Tasks, seed: int, n_layers: int) -> None:
     method = gnn_for(tasks, seed, n_layers=n_layers)
     parameters = list(method.parameters())
@@ -85,7 +83,6 @@ def test_a_query_like_no_other_hears_the_support_evenly_when_the_edges_say_nothi
 
 
 @given(tasks_of_any_shape(), st.floats(0.5, 5))
-@some_examples
 def test_the_lengths_of_the_features_mean_next_to_nothing(tasks: Tasks, factor: float) -> None:
     method = gnn_for(tasks)
     longer = Tasks(factor * 1e4 * tasks.support, tasks.support_labels, factor * 1e4 * tasks.query, tasks.n_way)

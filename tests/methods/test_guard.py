@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from onelook.methods.guard import Answer, Verdict, guarded
 from onelook.tasks import Tasks
 from reference import guard as reference
 
-some_examples = settings(max_examples=40, deadline=None)
 scales = st.sampled_from([1.0, 4.0, 20.0])
 
 tasks_of_many_shapes = tasks_of_any_shape(
@@ -70,7 +69,6 @@ def same(found: tuple[Tensor, Verdict], expected: tuple[Tensor, Verdict]) -> Non
 
 
 @given(tasks_of_any_shape(n_query=st.just(1)), scales)
-@some_examples
 def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> None:
     logits, verdict = guarded(moving(scale), nearest, tasks)
     assert torch.equal(logits, nearest(tasks))
@@ -81,7 +79,6 @@ def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> 
 
 
 @given(tasks_of_any_shape(shots=st.integers(2, 6).map(lambda n: (1,) * n), n_query=st.integers(2, 15)))
-@some_examples
 def test_what_depends_on_no_other_query_is_trusted_and_kept_to_the_bit(tasks: Tasks) -> None:
     for stable in (nearest, renamed):
         logits, verdict = guarded(stable, nearest, tasks)
@@ -177,7 +174,6 @@ def of_one(method: Answer) -> reference.Answer:
 
 
 @given(tasks_of_many_shapes, scales)
-@some_examples
 def test_the_verdict_is_that_of_the_slow_loop(tasks: Tasks, scale: float) -> None:
     for method in (moving(scale), renamed):
         logits, verdict = guarded(method, nearest, tasks)
@@ -189,7 +185,6 @@ def test_the_verdict_is_that_of_the_slow_loop(tasks: Tasks, scale: float) -> Non
 
 
 @given(tasks_of_many_shapes, scales)
-@some_examples
 def test_shares_are_shares_and_recognition_is_known_where_a_class_has_several(tasks: Tasks, scale: float) -> None:
     logits, verdict = guarded(moving(scale), nearest, tasks)
     assert logits.isfinite().all()
@@ -211,7 +206,6 @@ def permutation(data: st.DataObject, n: int) -> Tensor:
 
 
 @given(tasks_of_many_shapes, scales, st.data())
-@some_examples
 def test_classes_queries_and_support_rows_may_change_places(tasks: Tasks, scale: float, data: st.DataObject) -> None:
     name, row, query = (permutation(data, n) for n in (tasks.n_way, tasks.support.shape[1], tasks.query.shape[1]))
     moved = Tasks(tasks.support[:, row], name[tasks.support_labels[:, row]], tasks.query[:, query], tasks.n_way)
@@ -221,7 +215,6 @@ def test_classes_queries_and_support_rows_may_change_places(tasks: Tasks, scale:
 
 
 @given(tasks_of_any_shape(n_tasks=st.integers(2, 4), n_query=st.integers(1, 15)), scales)
-@some_examples
 def test_a_batch_gives_what_its_tasks_give_one_by_one(tasks: Tasks, scale: float) -> None:
     logits, verdict = guarded(moving(scale), nearest, tasks)
     for i in range(len(tasks)):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -11,8 +11,6 @@ from onelook.methods import ILPC
 from onelook.tasks import Tasks
 from reference import ilpc as reference
 
-some_examples = settings(max_examples=25, deadline=None)
-
 
 def ilpc_for(tasks: Tasks, **kept: float) -> ILPC:
     method = method_for(tasks, "ilpc", **kept)
@@ -21,7 +19,6 @@ def ilpc_for(tasks: Tasks, **kept: float) -> ILPC:
 
 
 @given(tasks_of_any_shape(), st.integers(1, 30), st.sampled_from([0.1, 0.5, 1.0]))
-@some_examples
 def test_the_classifier_of_scores_is_the_classifier_of_weights_that_torch_trains(
     tasks: Tasks, n_steps: int, step_size: float
 ) -> None:
@@ -46,7 +43,6 @@ def test_the_classifier_of_scores_is_the_classifier_of_weights_that_torch_trains
 
 
 @given(tasks_of_any_shape(), st.integers(1, 5))
-@some_examples
 def test_the_propagation_is_the_sum_of_all_ways_through_the_graph(tasks: Tasks, n_neighbours: int) -> None:
     method = ilpc_for(tasks, n_neighbours=n_neighbours)
     rows = ops.normalise(torch.cat([tasks.support, tasks.query], 1))

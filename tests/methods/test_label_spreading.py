@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import semi_supervised
 from torch import Tensor
@@ -13,8 +13,6 @@ from onelook.errors import SettingsError
 from onelook.methods import LabelSpreading
 from onelook.tasks import Tasks
 from reference import label_spreading as reference
-
-some_examples = settings(max_examples=15, deadline=None)
 
 
 def spreading_for(tasks: Tasks, **kept: float) -> LabelSpreading:
@@ -39,7 +37,6 @@ def assert_equal_to_sklearn(method: LabelSpreading, tasks: Tasks, sklearn: semi_
 
 
 @given(tasks_of_any_shape(), st.sampled_from([0.2, 0.8]), st.sampled_from([1.0, 5.0]))
-@some_examples
 def test_the_complete_graph_gives_what_scikit_learn_gives(tasks: Tasks, alpha: float, gamma: float) -> None:
     method = spreading_for(tasks, n_neighbours=0, alpha=alpha, gamma=gamma)
     sklearn = semi_supervised.LabelSpreading(kernel="rbf", gamma=gamma, alpha=alpha, max_iter=200, tol=0)
@@ -58,7 +55,6 @@ def test_the_graph_of_nearest_neighbours_gives_what_scikit_learn_gives_on_that_g
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_with_a_small_alpha_the_labels_go_to_direct_neighbours_only(tasks: Tasks) -> None:
     method = spreading_for(tasks, n_neighbours=0, alpha=1e-7, gamma=1.0)
     n_support = tasks.support.shape[1]

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,8 +13,6 @@ from onelook.methods import LaplacianShot, PrototypicalNetworks
 from onelook.methods.laplacian_shot import neighbours
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=25, deadline=None)
-
 
 def laplacian_for(tasks: Tasks, **kept: Any) -> LaplacianShot:
     method = method_for(tasks, "laplacianshot", transform="l2n", **kept)
@@ -23,7 +21,6 @@ def laplacian_for(tasks: Tasks, **kept: Any) -> LaplacianShot:
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_without_smoothness_and_rectification_it_is_prototypical_networks(tasks: Tasks) -> None:
     prototypical = PrototypicalNetworks(tasks.query.shape[-1], transform="l2n").double()
     expected = prototypical(tasks).log_softmax(-1)
@@ -38,7 +35,6 @@ def energy(distance: Tensor, graph: Tensor, smoothness: float, log_y: Tensor) ->
 
 
 @given(tasks_of_any_shape(n_query=st.integers(3, 12)), st.floats(0.1, 3), st.integers(1, 4))
-@some_examples
 def test_an_update_never_raises_the_energy_on_a_graph_that_is_symmetric_and_definite(
     tasks: Tasks, smoothness: float, n_neighbours: int
 ) -> None:
@@ -58,7 +54,6 @@ def test_an_update_never_raises_the_energy_on_a_graph_that_is_symmetric_and_defi
 
 
 @given(tasks_of_any_shape(n_query=st.integers(1, 8)), st.integers(1, 10))
-@some_examples
 def test_each_query_hears_its_nearest_ones_and_not_itself(tasks: Tasks, n_neighbours: int) -> None:
     graph = neighbours(tasks.query, n_neighbours)
     n_query = tasks.query.shape[1]

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from onelook.methods.base import query_cross_entropy
 from onelook.tasks import Tasks
 from reference import leo as reference
 
-few_examples = settings(max_examples=15, deadline=None)
 steps = st.integers(0, 3)
 
 
@@ -38,7 +37,6 @@ def draws(method: LEO, tasks: Tasks, seed: int) -> list[Tensor]:
 
 
 @given(tasks_of_any_shape(n_tasks=st.integers(1, 2)), st.integers(0, 1000), steps, steps)
-@few_examples
 def test_loss_and_meta_gradients_are_those_of_automatic_differentiation_of_the_inner_steps(
     tasks: Tasks, seed: int, latent_steps: int, tuning_steps: int
 ) -> None:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -11,7 +11,6 @@ from onelook.methods import LogisticRegression
 from onelook.methods.logistic_regression import fit
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=25, deadline=None)
 lengths = st.sampled_from([0.01, 1.0, 100.0])
 
 
@@ -22,7 +21,6 @@ def regression_for(tasks: Tasks, **kept: float) -> LogisticRegression:
 
 
 @given(tasks_of_any_shape(), st.sampled_from([0.1, 1.0, 100.0]), lengths)
-@some_examples
 def test_no_derivative_of_the_objective_is_left_at_the_solution(tasks: Tasks, price: float, length: float) -> None:
     tasks = tasks.map_items(lambda x: length * x)
     weights, bias = (x.requires_grad_() for x in regression_for(tasks, C=price).fitted(tasks))

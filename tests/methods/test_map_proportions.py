@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -10,8 +10,6 @@ from onelook.errors import SettingsError
 from onelook.methods import MAPProportions, PrototypicalNetworks
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=25, deadline=None)
-
 
 def map_for(tasks: Tasks, **kept: float) -> MAPProportions:
     method = method_for(tasks, "map-proportions", **kept)
@@ -20,14 +18,12 @@ def map_for(tasks: Tasks, **kept: float) -> MAPProportions:
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_without_a_step_it_is_the_posterior_of_prototypical_networks(tasks: Tasks) -> None:
     prototypical = PrototypicalNetworks(tasks.query.shape[-1], transform="l2n").double()
     torch.testing.assert_close(map_for(tasks, n_steps=0, scale=1.0)(tasks), prototypical(tasks).log_softmax(-1))
 
 
 @given(tasks_of_any_shape(), st.floats(0.1, 100), st.integers(0, 100))
-@some_examples
 def test_the_proportions_add_up_to_one_and_the_prior_holds_them_at_equal_ones(
     tasks: Tasks, prior: float, seed: int
 ) -> None:
@@ -49,7 +45,6 @@ def objective(method: MAPProportions, tasks: Tasks, means: Tensor, proportions: 
 
 
 @given(tasks_of_any_shape(), st.sampled_from([0.2, 1.0]), st.sampled_from([0.5, 10.0]))
-@some_examples
 def test_a_step_never_lowers_the_density_that_it_maximises(tasks: Tasks, step_size: float, prior: float) -> None:
     method = map_for(tasks, step_size=step_size, prior=prior, n_steps=6)
     answer = method(tasks)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -12,7 +12,6 @@ from onelook.errors import SettingsError
 from onelook.methods import MatchingNetworks
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=20, deadline=None)
 either = pytest.mark.parametrize("full_context", [False, True])
 
 
@@ -27,14 +26,12 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @given(tasks_of_any_shape(), st.booleans(), st.integers(0, 100))
-@some_examples
 def test_the_logits_are_logarithms_of_probabilities(tasks: Tasks, full_context: bool, seed: int) -> None:
     probability = matching_for(tasks, seed, full_context=full_context)(tasks).exp()
     close(probability.sum(-1), torch.ones_like(probability[..., 0]))
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_without_context_and_with_one_example_each_the_answer_is_the_softmax_of_scaled_cosines(tasks: Tasks) -> None:
     tasks = replace(
         tasks,

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -9,11 +9,8 @@ from onelook.errors import SettingsError
 from onelook.methods import MetaOptNet, RidgeRegression
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=40, deadline=None)
-
 
 @given(tasks_of_any_shape(shots=st.lists(st.integers(1, 3), min_size=2, max_size=2).map(tuple)))
-@some_examples
 def test_a_machine_of_two_classes_that_pays_little_for_margins_compares_sums_of_rows(tasks: Tasks) -> None:
     # Every margin is violated then, so every row pulls at both classes with the whole price.
     method = MetaOptNet(tasks.query.shape[-1], C=1e-6).double()
@@ -24,7 +21,6 @@ def test_a_machine_of_two_classes_that_pays_little_for_margins_compares_sums_of_
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_the_ridge_head_is_r2d2_with_a_fixed_ridge(tasks: Tasks) -> None:
     size = tasks.query.shape[-1]
     fixed = MetaOptNet(size, head="ridge", ridge=1.0, unit_length=True).double()

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,8 +13,6 @@ from onelook.methods import PADDLE
 from onelook.tasks import Tasks
 
 PUBLISHED: dict[str, Any] = {"min_max": True, "temperature": 1.0, "transform": "none"}
-
-some_examples = settings(max_examples=25, deadline=None)
 
 
 def description_length(u: Tensor, tasks: Tasks, class_weight: float) -> Tensor:
@@ -29,7 +27,6 @@ def description_length(u: Tensor, tasks: Tasks, class_weight: float) -> Tensor:
 
 
 @given(tasks_of_any_shape(n_query=st.integers(2, 8)), st.sampled_from([0.0, 0.5, 1.0, 3.0]))
-@some_examples
 def test_no_iteration_makes_the_description_longer(tasks: Tasks, class_weight: float) -> None:
     lengths = []
     for n in range(1, 10):
@@ -53,7 +50,6 @@ def test_the_price_of_classes_leaves_fewer_of_them() -> None:
 
 
 @given(tasks_of_any_shape(n_query=st.integers(2, 6)), st.integers(0, 100))
-@some_examples
 def test_the_unit_and_the_origin_of_each_feature_mean_nothing_with_min_max(tasks: Tasks, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     factor, offset = torch.rand(2, tasks.query.shape[-1], generator=draw, dtype=torch.float64) + 0.1

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 import reference.common
 from making import random_tasks, tasks_of_any_shape, training_classes
@@ -21,7 +21,6 @@ def prepared(transform: str, feature_size: int) -> PreprocessedMethod:
 
 @each_transform
 @given(tasks=tasks_of_any_shape())
-@settings(max_examples=20, deadline=None)
 def test_a_batch_is_transformed_as_its_rows_are_one_by_one(transform: str, tasks: Tasks) -> None:
     method = prepared(transform, tasks.query.shape[-1])
     found = method.preprocessed(tasks)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -10,8 +10,6 @@ from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods import ProtoLP
 from onelook.tasks import Tasks
-
-some_examples = settings(max_examples=25, deadline=None)
 
 
 def protolp_for(tasks: Tasks, **kept: float) -> ProtoLP:
@@ -30,7 +28,6 @@ def shots(tasks: Tasks) -> Tensor:
 
 
 @given(tasks_of_any_shape(n_query=st.integers(4, 8)), st.sampled_from([0.1, 1.0, 10.0]))
-@some_examples
 def test_the_labels_of_the_prototypes_minimise_the_misfit_of_the_support_and_the_roughness_of_the_graph(
     tasks: Tasks, smoothness: float
 ) -> None:
@@ -47,7 +44,6 @@ def test_the_labels_of_the_prototypes_minimise_the_misfit_of_the_support_and_the
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_of_balanced_classes_the_graph_is_that_of_the_published_code(tasks: Tasks) -> None:
     # One scaling by the sums of the columns, which are all equal here.
     n_way = tasks.n_way

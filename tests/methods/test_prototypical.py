@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
@@ -9,11 +9,8 @@ from onelook.errors import SettingsError
 from onelook.methods import PrototypicalNetworks
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=40, deadline=None)
-
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_predictions_are_those_of_the_nearest_centroid_classifier_of_scikit_learn(tasks: Tasks) -> None:
     predicted = PrototypicalNetworks(tasks.query.shape[-1]).double()(tasks).argmax(-1)
     for i in range(len(tasks)):
@@ -23,7 +20,6 @@ def test_predictions_are_those_of_the_nearest_centroid_classifier_of_scikit_lear
 
 
 @given(tasks_of_any_shape(), st.sampled_from(["none", "l2n", "cl2n"]), st.integers(0, 1000))
-@some_examples
 def test_simpleshot_is_the_nearest_mean_of_centred_unit_features(tasks: Tasks, transform: str, seed: int) -> None:
     method = method_for(tasks, "prototypical", seed=seed, transform=transform)
     assert isinstance(method, PrototypicalNetworks)
@@ -43,7 +39,6 @@ def test_simpleshot_is_the_nearest_mean_of_centred_unit_features(tasks: Tasks, t
 
 
 @given(tasks_of_any_shape(n_tasks=st.just(1)))
-@some_examples
 def test_simpleshot_is_centred_on_the_mean_of_the_training_features(tasks: Tasks) -> None:
     method = method_for(tasks, "prototypical", transform="cl2n")
     method.prepare(tasks.support[0], tasks.support_labels[0])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from scipy.optimize import minimize
 
 from making import method_for, random_tasks, tasks_of_any_shape
@@ -9,8 +9,6 @@ from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods import PTMAP
 from onelook.tasks import Tasks
-
-some_examples = settings(max_examples=25, deadline=None)
 
 
 def pt_map_for(tasks: Tasks, **kept: float) -> PTMAP:
@@ -20,7 +18,6 @@ def pt_map_for(tasks: Tasks, **kept: float) -> PTMAP:
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_every_class_gets_the_same_number_of_queries(tasks: Tasks) -> None:
     plan = pt_map_for(tasks, scale=1.0, n_sinkhorn=300)(tasks).exp()
     torch.testing.assert_close(plan.sum(2), torch.ones(plan.shape[:2], dtype=torch.float64))

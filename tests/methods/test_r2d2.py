@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from sklearn.linear_model import Ridge
 
 from making import method_for, random_tasks, tasks_of_any_shape
@@ -10,11 +10,8 @@ from onelook.errors import SettingsError
 from onelook.methods import RidgeRegression
 from onelook.tasks import Tasks
 
-some_examples = settings(max_examples=40, deadline=None)
-
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_untrained_the_logits_are_ten_times_the_predictions_of_scikit_learns_ridge_on_unit_features(
     tasks: Tasks,
 ) -> None:

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -12,8 +12,6 @@ from onelook.errors import SettingsError
 from onelook.methods import RelationNetworks
 from onelook.tasks import Tasks
 from reference import relation as reference
-
-some_examples = settings(max_examples=20, deadline=None)
 
 
 def relation_for(tasks: Tasks, seed: int | None = 0, **kept: Any) -> RelationNetworks:
@@ -27,7 +25,6 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @given(tasks_of_any_shape(feature_size=st.just(12)), st.sampled_from([0, 3, 12]), st.integers(0, 100))
-@some_examples
 def test_adding_two_convolutions_is_the_convolution_of_the_maps_laid_on_one_another(
     tasks: Tasks, channels: int, seed: int
 ) -> None:
@@ -36,7 +33,6 @@ def test_adding_two_convolutions_is_the_convolution_of_the_maps_laid_on_one_anot
 
 
 @given(tasks_of_any_shape(), st.integers(0, 100))
-@some_examples
 def test_the_loss_is_the_squared_error_of_scores_that_should_be_one_for_the_true_class_and_zero_for_others(
     tasks: Tasks, seed: int
 ) -> None:

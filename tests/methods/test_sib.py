@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +16,6 @@ steps = st.integers(0, 5)
 prior_weights = st.sampled_from([0.0, 0.1, 2.0])
 step_sizes = st.sampled_from([1e-3, 0.02])
 seeds = st.integers(0, 1000)
-some_examples = settings(max_examples=40, deadline=None)
 
 
 def sib_for(tasks: Tasks, seed: int | None = 0, **kept: float) -> SIB:
@@ -45,7 +44,6 @@ def agree_in_loss_and_meta_gradients(method: SIB, tasks: Tasks, tolerance: float
 
 
 @given(tasks_of_any_shape(), seeds, steps, step_sizes, prior_weights)
-@some_examples
 def test_the_closed_form_of_the_step_is_the_step_by_automatic_differentiation(
     tasks: Tasks, seed: int, n_steps: int, step_size: float, prior_weight: float
 ) -> None:
@@ -54,7 +52,6 @@ def test_the_closed_form_of_the_step_is_the_step_by_automatic_differentiation(
 
 
 @given(tasks_of_any_shape(), seeds, steps, step_sizes, prior_weights)
-@some_examples
 def test_loss_and_meta_gradients_are_those_of_automatic_differentiation_twice(
     tasks: Tasks, seed: int, n_steps: int, step_size: float, prior_weight: float
 ) -> None:
@@ -63,16 +60,14 @@ def test_loss_and_meta_gradients_are_those_of_automatic_differentiation_twice(
     agree_in_loss_and_meta_gradients(method, tasks, 1e-8)
 
 
-@pytest.mark.parametrize("n_steps", [0, 1, 3, 5])
-@pytest.mark.parametrize("seed", range(3))
-def test_loss_and_meta_gradients_agree_to_1e_10_at_the_sizes_that_are_used(n_steps: int, seed: int) -> None:
-    tasks = random_tasks(n_tasks=4, shots=(1, 1, 1, 1, 1), n_query=75, feature_size=64, seed=seed)
-    method = sib_for(tasks, seed, n_steps=n_steps, step_size=1e-3, prior_weight=0.1)
+@pytest.mark.parametrize("n_steps", [0, 3])
+def test_loss_and_meta_gradients_agree_to_1e_10_at_the_sizes_that_are_used(n_steps: int) -> None:
+    tasks = random_tasks(n_tasks=2, shots=(1, 1, 1, 1, 1), n_query=75, feature_size=64)
+    method = sib_for(tasks, n_steps=n_steps, step_size=1e-3, prior_weight=0.1)
     agree_in_loss_and_meta_gradients(method, tasks, 1e-10)
 
 
 @given(tasks_of_any_shape(), seeds)
-@some_examples
 def test_without_a_step_sib_is_feature_averaging(tasks: Tasks, seed: int) -> None:
     method = sib_for(tasks, seed, n_steps=0)
     averaging = FeatureAveraging(method.feature_size).double()
@@ -88,7 +83,6 @@ def test_the_five_way_head_on_640_features_has_2887_parameters() -> None:
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_untrained_and_without_a_step_the_logits_are_ten_times_the_cosine_to_the_mean_of_unit_features(
     tasks: Tasks,
 ) -> None:
@@ -111,7 +105,6 @@ def test_the_gradient_network_sees_all_queries_of_its_task_at_once() -> None:
 
 
 @given(st.integers(1, 4), st.integers(2, 9), st.integers(1, 5), seeds)
-@some_examples
 def test_the_normalisation_is_that_of_torch_task_by_task(n_tasks: int, n_query: int, size: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     x = 3 + 2 * torch.randn(n_tasks, n_query, size, generator=draw, dtype=torch.float64)
@@ -145,7 +138,6 @@ def test_renaming_the_classes_changes_the_answer_which_is_why_n_way_is_fixed() -
 
 
 @given(tasks_of_any_shape(), seeds, steps, st.floats(0, 5))
-@some_examples
 def test_the_prior_adds_half_its_weight_times_the_squared_length_of_the_weights_to_the_loss(
     tasks: Tasks, seed: int, n_steps: int, prior_weight: float
 ) -> None:
@@ -157,7 +149,6 @@ def test_the_prior_adds_half_its_weight_times_the_squared_length_of_the_weights_
 
 
 @given(tasks_of_any_shape(), seeds, st.floats(0, 5))
-@some_examples
 def test_the_prior_pulls_each_step_towards_zero(tasks: Tasks, seed: int, prior_weight: float) -> None:
     plain, pulled = (sib_for(tasks, seed, step_size=0.02, prior_weight=weight) for weight in (0.0, prior_weight))
     weights = plain.init(tasks)
@@ -165,7 +156,6 @@ def test_the_prior_pulls_each_step_towards_zero(tasks: Tasks, seed: int, prior_w
 
 
 @given(tasks_of_any_shape(), seeds, steps)
-@some_examples
 def test_the_trajectory_holds_the_answers_of_fewer_steps(tasks: Tasks, seed: int, n_steps: int) -> None:
     trajectory = sib_for(tasks, seed, n_steps=n_steps).trajectory(tasks)
     assert len(trajectory) == n_steps + 1

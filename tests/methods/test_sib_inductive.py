@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -15,7 +15,6 @@ from reference import sib_inductive as reference
 steps = st.integers(0, 4)
 prior_weights = st.sampled_from([0.0, 0.1, 2.0])
 seeds = st.integers(0, 1000)
-some_examples = settings(max_examples=40, deadline=None)
 
 
 def made(tasks: Tasks, seed: int | None = 0, **kept: float) -> InductiveSIB:
@@ -34,7 +33,6 @@ def support_losses(method: InductiveSIB, weights: Tensor, tasks: Tasks) -> Tenso
 
 
 @given(tasks_of_any_shape(), seeds, steps, prior_weights, st.booleans())
-@some_examples
 def test_weights_loss_and_meta_gradients_are_those_of_automatic_differentiation_twice(
     tasks: Tasks, seed: int, n_steps: int, prior_weight: float, learn_step: bool
 ) -> None:
@@ -53,7 +51,6 @@ def test_weights_loss_and_meta_gradients_are_those_of_automatic_differentiation_
 
 
 @given(tasks_of_any_shape(), seeds)
-@some_examples
 def test_without_a_step_it_is_feature_averaging(tasks: Tasks, seed: int) -> None:
     method = made(tasks, seed, n_steps=0)
     averaging = FeatureAveraging(method.feature_size).double()
@@ -62,7 +59,6 @@ def test_without_a_step_it_is_feature_averaging(tasks: Tasks, seed: int) -> None
 
 
 @given(tasks_of_any_shape(), seeds)
-@some_examples
 def test_small_steps_lower_the_cross_entropy_of_the_support_set(tasks: Tasks, seed: int) -> None:
     method = made(tasks, seed, n_steps=1, step_size=1e-5, learn_step=False)
     weights = method.init(tasks)

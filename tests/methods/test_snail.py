@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +14,6 @@ from onelook.methods.snail import AttentionBlock, Block, TemporalBlock
 from onelook.tasks import Tasks
 from reference import snail as reference
 
-some_examples = settings(max_examples=15, deadline=None)
 seeds = st.integers(0, 1000)
 
 
@@ -33,7 +32,6 @@ def random_rows(*shape: int, seed: int = 0) -> Tensor:
 
 
 @given(tasks_of_any_shape(), seeds, st.integers(1, 20))
-@some_examples
 def test_loss_and_gradients_are_those_of_a_whole_sequence_for_each_query(
     tasks: Tasks, seed: int, max_support: int
 ) -> None:

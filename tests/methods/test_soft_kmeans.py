@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from sklearn.cluster import KMeans
 
 from making import method_for, random_tasks, tasks_of_any_shape
@@ -11,8 +11,6 @@ from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods import PrototypicalNetworks, SoftKMeans
 from onelook.tasks import Tasks
-
-some_examples = settings(max_examples=25, deadline=None)
 
 
 def soft_kmeans_for(tasks: Tasks, **kept: Any) -> SoftKMeans:
@@ -22,7 +20,6 @@ def soft_kmeans_for(tasks: Tasks, **kept: Any) -> SoftKMeans:
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_without_a_step_it_is_prototypical_networks(tasks: Tasks) -> None:
     prototypical = PrototypicalNetworks(tasks.query.shape[-1], transform="l2n").double()
     torch.testing.assert_close(
@@ -45,7 +42,6 @@ def test_with_a_large_scale_it_is_the_k_means_of_scikit_learn_from_the_support_m
 
 
 @given(tasks_of_any_shape())
-@some_examples
 def test_many_steps_end_where_one_more_changes_nothing(tasks: Tasks) -> None:
     torch.testing.assert_close(
         soft_kmeans_for(tasks, scale=1.0, n_steps=200)(tasks),

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -12,8 +12,6 @@ from onelook.errors import SettingsError
 from onelook.methods import TIM, PrototypicalNetworks
 from onelook.methods.tim import LossWeights, descended
 from onelook.tasks import Tasks
-
-some_examples = settings(max_examples=25, deadline=None)
 
 
 def tsallis(p: Tensor, alpha: float) -> Tensor:
@@ -35,7 +33,6 @@ def loss_of(weights: Tensor, tasks: Tasks, loss: LossWeights, alpha: float, temp
 
 
 @given(tasks_of_any_shape(), st.sampled_from([1.0, 1.5, 2.0, 7.0]), st.integers(0, 100))
-@some_examples
 def test_the_first_step_of_the_descent_has_the_size_of_the_rate_and_the_sign_of_the_gradient_of_autograd(
     tasks: Tasks, alpha: float, seed: int
 ) -> None:
@@ -48,7 +45,6 @@ def test_the_first_step_of_the_descent_has_the_size_of_the_rate_and_the_sign_of_
 
 
 @given(tasks_of_any_shape(n_query=st.integers(2, 6)))
-@some_examples
 def test_the_descent_goes_down(tasks: Tasks) -> None:
     loss = LossWeights(0.1, 1.0, 0.1)
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -12,7 +12,6 @@ from onelook.methods import TransductivePropagation
 from onelook.tasks import Tasks
 from reference import tpn as reference
 
-some_examples = settings(max_examples=25, deadline=None)
 neighbours = st.integers(1, 6)
 seeds = st.integers(0, 1000)
 
@@ -32,7 +31,6 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 
 @given(tasks_of_any_shape(), seeds, neighbours)
-@some_examples
 def test_the_graph_is_symmetric_without_loops_and_each_row_has_its_neighbours(
     tasks: Tasks, seed: int, n_neighbours: int
 ) -> None:
@@ -48,7 +46,6 @@ def test_the_graph_is_symmetric_without_loops_and_each_row_has_its_neighbours(
 
 
 @given(tasks_of_any_shape(), seeds, neighbours)
-@some_examples
 def test_the_graph_is_normalised_so_that_the_root_of_the_degrees_is_its_eigenvector_of_one(
     tasks: Tasks, seed: int, n_neighbours: int
 ) -> None:
@@ -60,7 +57,6 @@ def test_the_graph_is_normalised_so_that_the_root_of_the_degrees_is_its_eigenvec
 
 
 @given(tasks_of_any_shape(), seeds, st.sampled_from([0.2, 0.5, 0.8]))
-@some_examples
 def test_the_scores_are_the_limit_of_passing_labels_on(tasks: Tasks, seed: int, alpha: float) -> None:
     method = tpn_for(tasks, seed, n_neighbours=3, alpha=alpha)
     similarity = method.similarity(rows_of(tasks))
@@ -73,7 +69,6 @@ def test_the_scores_are_the_limit_of_passing_labels_on(tasks: Tasks, seed: int, 
 
 
 @given(tasks_of_any_shape(), st.floats(0.1, 10))
-@some_examples
 def test_the_lengths_of_the_features_mean_nothing(tasks: Tasks, factor: float) -> None:
     method = tpn_for(tasks)
     longer = Tasks(factor * tasks.support, tasks.support_labels, factor * tasks.query, tasks.n_way)
@@ -81,7 +76,6 @@ def test_the_lengths_of_the_features_mean_nothing(tasks: Tasks, factor: float) -
 
 
 @given(tasks_of_any_shape(), seeds)
-@some_examples
 def test_with_even_classes_a_class_is_as_likely_on_average_however_many_labelled_rows_it_has(
     tasks: Tasks, seed: int
 ) -> None:
@@ -98,7 +92,6 @@ def test_the_scores_of_the_paper_favour_the_class_with_more_labelled_rows_and_ev
 
 
 @given(tasks_of_any_shape(), seeds)
-@some_examples
 def test_the_scores_weighted_by_the_root_of_the_degree_keep_their_sum(tasks: Tasks, seed: int) -> None:
     # 1' D^(1/2) S = 1' D^(1/2), so what each class was given is multiplied by 1 / (1 - alpha) and by nothing else.
     method = tpn_for(tasks, seed)
@@ -132,7 +125,6 @@ def test_a_row_far_from_all_others_has_a_finite_answer_and_gradient_in_single_pr
 
 
 @given(tasks_of_any_shape(), seeds)
-@some_examples
 def test_the_loss_is_the_mean_over_the_rows_of_support_and_queries(tasks: Tasks, seed: int) -> None:
     assert tasks.query_labels is not None
     method = tpn_for(tasks, seed)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -9,8 +9,6 @@ from making import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import TransductiveFineTuning
 from onelook.tasks import Tasks
-
-some_examples = settings(max_examples=25, deadline=None)
 
 
 def tuning_for(tasks: Tasks, **kept: float) -> TransductiveFineTuning:
@@ -29,7 +27,6 @@ def objective(method: TransductiveFineTuning, head: Tensor, tasks: Tasks) -> Ten
 
 
 @given(tasks_of_any_shape(), st.sampled_from([0.3, 1.0, 8.0]), st.sampled_from([0.0, 0.4, 1.0]))
-@some_examples
 def test_the_gradient_is_that_of_autograd(tasks: Tasks, scale: float, entropy_weight: float) -> None:
     method = tuning_for(tasks, scale=scale, entropy_weight=entropy_weight)
     head = method.initial(tasks)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook import methods
@@ -93,7 +93,6 @@ def test_without_shots_of_its_own_a_training_has_those_of_its_tasks() -> None:
 
 
 @given(step=st.integers(0, 1000), seed=st.integers(0, 5))
-@settings(deadline=None, max_examples=20)
 def test_the_tasks_of_a_step_are_those_of_its_numbers_whatever_was_drawn_before(step: int, seed: int) -> None:
     data = random_embeddings()
     config = replace(CONFIG, tasks=replace(SPEC, seed=seed))

@@ -305,7 +305,6 @@ def test_a_finished_run_returns_at_once_and_writes_nothing(
     after=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2)),
     n_events=st.integers(1, 14),
 )
-@settings(deadline=None, max_examples=25)
 def test_a_folder_of_another_configuration_is_refused_naming_the_first_difference(
     before: dict[str, int], after: dict[str, int], n_events: int
 ) -> None:
@@ -337,7 +336,6 @@ def test_a_configuration_may_hold_whatever_becomes_json(tmp_path: Path) -> None:
 
 @each_quick_case
 @given(data=st.data())
-@settings(deadline=None, max_examples=15)
 def test_a_state_that_is_cut_is_refused_and_left_alone(case: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)
@@ -696,7 +694,6 @@ class Scripted:
     every=st.integers(1, 3),
     stop=st.integers(1, 20),
 )
-@settings(deadline=None, max_examples=25)
 def test_the_model_is_the_first_of_highest_validation_accuracy_also_when_resumed(
     accuracies: list[float], every: int, stop: int
 ) -> None:
@@ -716,7 +713,6 @@ def test_the_model_is_the_first_of_highest_validation_accuracy_also_when_resumed
 
 
 @given(peak=st.floats(1e-5, 10), warmup=st.floats(0, 0.9), n_steps=st.integers(1, 400))
-@settings(deadline=None)
 def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing(peak: float, warmup: float, n_steps: int) -> None:
     optimisation = Optimisation("sgd", peak, schedule="one-cycle", warmup=warmup)
     rates = [optimisation.learning_rate_at(step, n_steps) for step in range(n_steps)]
@@ -734,7 +730,6 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_almost_nothing(peak: float, wa
 
 
 @given(step=st.integers(0, 1000), n_steps=st.integers(1, 1000), rate=st.floats(1e-5, 10))
-@settings(deadline=None)
 def test_a_constant_schedule_is_constant(step: int, n_steps: int, rate: float) -> None:
     assert Optimisation("adam", rate, schedule="constant").learning_rate_at(step, n_steps) == rate
 

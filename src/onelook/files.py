@@ -5,7 +5,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -13,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+import safetensors.torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from onelook.errors import StorageError
@@ -56,27 +55,16 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str] | None = None) -> None:
-    """A safetensors file, atomically. The same content gives the same bytes."""
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, header)
-        except SafetensorError as error:  # in which safetensors wraps what the disk says
-            number = re.search(r"os error (\d+)", str(error))
-            raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
-        if header:
-            _sort_header(temporary)
-
-
-def _sort_header(path: Path) -> None:
-    """Put the words of a safetensors header in order: the library writes them in another one each time."""
-    with path.open("rb+") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
-        assert len(text) == length, "the header was written otherwise than expected"
-        file.seek(8)
-        file.write(text)
+    """Write a safetensors file atomically. The same content gives the same bytes."""
+    content = memoryview(safetensors.torch.save(tensors, header))
+    end = 8 + int.from_bytes(content[:8], "little")
+    words = json.loads(bytes(content[8:end]))
+    if header:  # which the library writes in another order each time
+        words["__metadata__"] = dict(sorted(header.items()))
+    text = json.dumps(words, ensure_ascii=False, separators=(",", ":")).encode().ljust(end - 8)
+    assert len(text) == end - 8, "the header was written otherwise than expected"
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines((content[:8], text, content[end:]))
 
 
 @dataclass(frozen=True)

@@ -472,6 +472,33 @@ def test_from_files_the_features_are_those_of_the_loaded_images(config: EmbedCon
         assert (found.items, found.class_names, found.source) == (expected.items, expected.class_names, expected.source)
 
 
+@pytest.mark.parametrize("block", [1, 5, 1000])
+def test_from_files_each_file_is_read_once_and_one_that_is_known_is_not_decoded(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK_BYTES", block * 3 * 16 * 16)
+    files = listing(write_image_folder(tmp_path / "data", {"train": (3, 4)}))
+    reads: list[str] = []
+    decoded: list[bytes] = []
+
+    def read(name: str) -> bytes:
+        reads.append(name)
+        return files.read(name)
+
+    def decode(content: bytes, *how: Any) -> Any:
+        decoded.append(content)
+        return original(content, *how)
+
+    original = module.decode
+    monkeypatch.setattr(module, "decode", decode)
+    some = replace(files.take(range(7)), read=read)
+    finish(embed_files(some, Counting(), EmbedConfig(), tmp_path / "cache"))
+    assert (sorted(reads), len(decoded)) == (sorted(some.names), 7)
+    reads.clear()
+    finish(embed_files(replace(files, read=read), Counting(), EmbedConfig(), tmp_path / "cache"))
+    assert (sorted(reads), len(decoded)) == (sorted(files.names), 12)
+
+
 def test_from_files_only_an_image_whose_bytes_changed_is_computed_again(tmp_path: Path) -> None:
     folder = write_image_folder(tmp_path / "data", {"train": (3, 4)})
     backbone = Counting()

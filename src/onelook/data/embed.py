@@ -7,9 +7,11 @@ their own.
 """
 
 import contextlib
+import hashlib
+import json
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from torch import Tensor
 from onelook.backbones import Backbone
 from onelook.backbones.framing import Framing
 from onelook.data.augment import N_DRAWS, Augmentation, augment
-from onelook.data.images import PREPROCESSING, ImageSet, Reading, Rejected, Result, fingerprint, load_any, require_some
+from onelook.data.images import PREPROCESSING, ImageSet, Reading, Rejected, decode, image_batches, require_some
 from onelook.data.listing import Listing
 from onelook.errors import DataError, SettingsError
 from onelook.events import Progress
@@ -30,6 +32,8 @@ from onelook.tasks import Embeddings
 
 BLOCK_BYTES = 1 << 28
 """Of pixels that are decoded before their features are computed and kept: 1,783 colour images of 224 pixels."""
+READ_AT_ONCE = 500
+"""Image files of a batch, which is read by several threads."""
 CHUNK = 512
 """Images that are taken up at once; a network may take fewer of them in one pass."""
 
@@ -109,7 +113,7 @@ def embed(
     store = _Store(cache, backbone, config, n_views, images.framing)
     known = store.known()
     missing = [i for i, d in enumerate(images.digests) if d not in known]
-    fresh = yield from _compute(images, missing, backbone, config)
+    fresh = yield from _compute(images.pixels, images.digests, missing, backbone, config)
     store.add([images.digests[i] for i in missing], fresh)
     views = store.find(images.digests)
     source = _source(images.source, config)
@@ -119,51 +123,40 @@ def embed(
 def embed_files(
     listing: Listing, backbone: Backbone, config: EmbedConfig = EmbedConfig(), cache: Path | None = None
 ) -> Generator[Reading, None, Embeddings]:
-    """`embed` of `load`: the same features, but an image whose features are known is not decoded either."""
+    """Features of image files: those of `embed` after `load`.
+
+    Each file is read once, and decoded where its content is not in the cache. At most BLOCK_BYTES of pixels wait for
+    the network, and the features of a block are saved before the next one is read.
+    """
     store = _Store(cache, backbone, config, config.n_views if config.augmentation else 1, backbone.framing)
-    digests = yield from fingerprint(listing)
-    known = store.known()
-    missing = [i for i, d in enumerate(digests) if d not in known]
-    if missing:
-        rejected: list[Rejected] = []
-        block = max(1, BLOCK_BYTES // (backbone.channels * backbone.image_size**2))
-        for start in range(0, len(missing), block):  # each is kept when it is done
-            part = missing[start : start + block]
-            work = _add(store, listing.take(part), backbone, config)
-            rejected += yield from _as_part(work, start, len(part), len(missing))
-        known = store.known()
-        # The cache may know other images, but none of these.
-        require_some(len(known.intersection(digests)), listing, rejected)
-    kept = [i for i, d in enumerate(digests) if d in known]
-    found = listing.take(kept)
-    views = store.find(tuple(d for d in digests if d is not None and d in known))
-    labels = torch.tensor(found.labels, dtype=torch.long)
-    return Embeddings(views, labels, listing.class_names, found.names, _source(listing.source, config))
+    known, waiting = store.known(), dict[bytes, np.ndarray]()
 
+    def look(content: bytes) -> bytes:
+        key = hashlib.sha256(content).digest()
+        if key not in known and key not in waiting:
+            waiting[key] = decode(content, backbone.image_size, backbone.channels, backbone.framing)
+        return key
 
-def _add(
-    store: "_Store", listing: Listing, backbone: Backbone, config: EmbedConfig
-) -> Generator[Reading, None, tuple[Rejected, ...]]:
-    images = yield from load_any(listing, backbone.image_size, backbone.channels, backbone.framing)
-    store.add(list(images.digests), (yield from _compute(images, range(len(images)), backbone, config)))
-    return images.rejected
-
-
-def _as_part(
-    work: Generator[Reading, None, Result], start: int, n_images: int, total: int
-) -> Generator[Reading, None, Result]:
-    """Its events, of `n_images` from `start` on, as those of all `total`."""
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        if isinstance(event, Progress):
-            # Where images were left out, fewer are computed; those count as done.
-            views = max(1, event.total // n_images)
-            done = (start * views + event.done) if event.done < event.total else (start + n_images) * views
-            event = replace(event, done=done, total=total * views)
-        yield event
+    found: list[bytes | Rejected] = []
+    block = max(1, BLOCK_BYTES // (backbone.channels * backbone.image_size**2))
+    n_computed, step = 0, min(block, READ_AT_ONCE)
+    for batch in image_batches(listing, look, step):
+        found += batch
+        n_unread = len(listing.names) - len(found)
+        yield Progress("reading images", len(found), len(listing.names))
+        yield from (one for one in batch if isinstance(one, Rejected))
+        if waiting and (n_unread == 0 or len(waiting) + step > block):
+            keys = [one for one in dict.fromkeys(found) if isinstance(one, bytes) and one in waiting]
+            pixels = torch.from_numpy(np.stack([waiting.pop(key) for key in keys]))[None]
+            rows = range(len(keys))
+            store.add(keys, (yield from _compute(pixels, keys, rows, backbone, config, n_computed, n_unread)))
+            known.update(keys)
+            n_computed += len(keys)
+    good = [i for i, one in enumerate(found) if isinstance(one, bytes)]
+    require_some(len(good), listing, [one for one in found if isinstance(one, Rejected)])
+    views, kept = store.find([one for one in found if isinstance(one, bytes)]), listing.take(good)
+    labels = torch.tensor(kept.labels, dtype=torch.long)
+    return Embeddings(views, labels, listing.class_names, kept.names, _source(listing.source, config))
 
 
 def _source(images: str, config: EmbedConfig) -> str:
@@ -171,10 +164,18 @@ def _source(images: str, config: EmbedConfig) -> str:
 
 
 def _compute(
-    images: ImageSet, rows: Sequence[int], backbone: Backbone, config: EmbedConfig
+    pixels: UInt8[Tensor, "V N C H W"],
+    digests: Sequence[bytes],
+    rows: Sequence[int],
+    backbone: Backbone,
+    config: EmbedConfig,
+    n_before: int = 0,
+    n_after: int = 0,
 ) -> Generator[Progress, None, Float[Tensor, "V R D"]]:
-    n_views = config.n_views if config.augmentation else len(images.pixels)
+    """Features of some rows of the images, by the digests of these; the others are counted in the progress only."""
+    n_views = config.n_views if config.augmentation else len(pixels)
     out = torch.empty(n_views, len(rows), backbone.feature_size)
+    total = n_views * (n_before + len(rows) + n_after)
     step = min(CHUNK, backbone.images_per_pass)
     training = backbone.training
     backbone.eval()
@@ -182,35 +183,36 @@ def _compute(
         for view in range(n_views):
             for start in range(0, len(rows), step):
                 chunk = list(rows[start : start + step])
+                images = pixels[0 if config.augmentation else view, chunk]
                 with torch.inference_mode(), precision(config.precision):
-                    first, *others = (backbone(pixels).float() for pixels in _versions(images, chunk, view, config))
+                    versions = _versions(images, [digests[i] for i in chunk], view, config)
+                    first, *others = (backbone(x).float() for x in versions)
                     out[view, start : start + step] = sum(others, first) / config.average.n_versions
-                yield Progress("computing features", view * len(rows) + start + len(chunk), n_views * len(rows))
+                done = n_views * n_before + view * len(rows) + start + len(chunk)
+                yield Progress("computing features", done, total)
     finally:  # also where the work is stopped
         backbone.train(training)
     return out
 
 
-def _pixels(images: ImageSet, rows: list[int], view: int, config: EmbedConfig) -> Tensor:
-    if config.augmentation is None:
-        return images.pixels[view, rows]
-    return augment(images.pixels[0, rows], config.augmentation, _draws(images, rows, view, config))
-
-
-def _versions(images: ImageSet, rows: list[int], view: int, config: EmbedConfig) -> Iterator[Tensor]:
-    """The pixels of each of the features that are averaged."""
-    pixels = _pixels(images, rows, view, config)
+def _versions(
+    pixels: UInt8[Tensor, "N C H W"], digests: Sequence[bytes], view: int, config: EmbedConfig
+) -> Iterator[Tensor]:
+    """The pixels of each of the features that are averaged, in one view."""
+    first = (
+        pixels if config.augmentation is None else augment(pixels, config.augmentation, _draws(digests, view, config))
+    )
     cropping = Augmentation(config.average.crop_padding, flip=False, jitter=0.0)
     for crop in range(1 + config.average.crops):
-        moved = augment(pixels, cropping, _draws(images, rows, view, config, crop)) if crop else pixels
+        moved = augment(first, cropping, _draws(digests, view, config, crop)) if crop else first
         yield moved
         if config.average.mirror:
             yield moved.flip(-1)
 
 
-def _draws(images: ImageSet, rows: list[int], view: int, config: EmbedConfig, *more: int) -> np.ndarray:
+def _draws(digests: Sequence[bytes], view: int, config: EmbedConfig, *more: int) -> np.ndarray:
     # An image is augmented by its own bytes and not by its place, or the cache would depend on its neighbours.
-    seeds = [[config.seed, view, int.from_bytes(images.digests[i][:8], "little"), *more] for i in rows]
+    seeds = [[config.seed, view, int.from_bytes(key[:8], "little"), *more] for key in digests]
     return np.stack([np.random.default_rng(s).random(N_DRAWS) for s in seeds])
 
 
@@ -228,24 +230,31 @@ class _Store:
     def __init__(
         self, cache: Path | None, backbone: Backbone, config: EmbedConfig, n_views: int, framing: Framing | None
     ) -> None:
-        """The key holds all that determines a feature, except the image."""
-        shape = (backbone.channels, backbone.image_size, backbone.image_size)
-        augmented = f"{config.augmentation}, seed {config.seed}" if config.augmentation else "as they are"
-        words = f"{PREPROCESSING} {shape}; {config.precision}; {n_views} views, {augmented}"
-        if framing is not None:
-            words += f"; {framing}"
-        if config.average.n_versions > 1:  # else as before there was any: what is kept from then is found
-            words += f"; mean over {config.average}"
-        if config.average.crops:
-            words += f" by {config.average.crop_padding}, seed {config.seed}"
-        key = digest(backbone.digest(), words.encode()).hex()[:32]
-        self.folder = None if cache is None else cache / "embeddings" / key
+        key = {
+            "network": backbone.digest().hex(),
+            "preprocessing": PREPROCESSING,
+            "shape": [backbone.channels, backbone.image_size],
+            "framing": framing and asdict(framing),
+            "precision": config.precision,
+            "n_views": n_views,
+            "augmentation": config.augmentation and asdict(config.augmentation),
+            "mirror": config.average.mirror,
+            "crops": config.average.crops,
+            # What decides nothing here must not part the features from those that are equal to them.
+            "crop_padding": config.average.crop_padding if config.average.crops else None,
+            "seed": config.seed if config.augmentation or config.average.crops else None,
+        }
+        self.folder = (
+            None
+            if cache is None
+            else cache / "embeddings" / digest(json.dumps(key, sort_keys=True).encode()).hex()[:32]
+        )
         self.held = [] if self.folder is None else _shards(self.folder)
 
     def known(self) -> set[bytes]:
         return {bytes(row) for digests, _ in self.held for row in digests.numpy()}
 
-    def find(self, digests: tuple[bytes, ...]) -> Float[Tensor, "V N D"]:
+    def find(self, digests: Sequence[bytes]) -> Float[Tensor, "V N D"]:
         """Those of known images; mapped from the file where one file holds exactly these."""
         wanted = _stack(digests)
         for held, features in self.held:
@@ -275,5 +284,5 @@ def _shards(folder: Path) -> list[tuple[UInt8[Tensor, "n 32"], Float[Tensor, "V 
     return shards
 
 
-def _stack(digests: tuple[bytes, ...] | list[bytes]) -> UInt8[Tensor, "n 32"]:
+def _stack(digests: Sequence[bytes]) -> UInt8[Tensor, "n 32"]:
     return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(-1, 32)

@@ -7,7 +7,7 @@ source without a single readable image.
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -78,15 +78,6 @@ def load(
 
     Raises DataError where none can.
     """
-    images = yield from load_any(listing, size, channels, framing)
-    require_some(len(images), listing, images.rejected)
-    return images
-
-
-def load_any(
-    listing: Listing, size: int, channels: int, framing: Framing | None = None
-) -> Generator[Reading, None, ImageSet]:
-    """`load`, content with no image at all."""
 
     def read(content: bytes) -> tuple[bytes, np.ndarray]:
         return hashlib.sha256(content).digest(), decode(content, size, channels, framing)
@@ -95,10 +86,10 @@ def load_any(
     good = [(i, r) for i, r in enumerate(results) if not isinstance(r, Rejected)]
     rejected = tuple(r for r in results if isinstance(r, Rejected))
     yield from rejected
-    pixels = np.stack([r[1] for _, r in good]) if good else np.empty((0, channels, size, size), np.uint8)
+    require_some(len(good), listing, rejected)
     kept = listing.take([i for i, _ in good])
     return ImageSet(
-        pixels=torch.from_numpy(pixels).unsqueeze(0),
+        pixels=torch.from_numpy(np.stack([r[1] for _, r in good])).unsqueeze(0),
         labels=torch.tensor(kept.labels, dtype=torch.long),
         class_names=listing.class_names,
         names=kept.names,
@@ -110,9 +101,23 @@ def load_any(
 
 
 def each_image(
-    listing: Listing, look: Callable[[bytes], Result], words: str
+    listing: Listing, look: Callable[[bytes], Result], stage: str
 ) -> Generator[Progress, None, list[Result | Rejected]]:
-    """What `look` makes of the content of each image, in parallel, or why it makes nothing of it."""
+    """Results of `look` for the content of each image, or the reason where it fails."""
+    results: list[Result | Rejected] = []
+    for batch in image_batches(listing, look):
+        results += batch
+        yield Progress(stage, len(results), len(listing.names))
+    return results
+
+
+def image_batches(
+    listing: Listing, look: Callable[[bytes], Result], size: int = 500
+) -> Iterator[list[Result | Rejected]]:
+    """`each_image`, `size` images at a time and in their order. Each file is read once.
+
+    Threads do it, because Pillow and hashing let go of the interpreter lock.
+    """
 
     def read(name: str) -> Result | Rejected:
         try:
@@ -120,41 +125,20 @@ def each_image(
         except Exception as error:  # what Pillow raises on damaged bytes has no common base
             return Rejected(name, reason_of(error))
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # A warning about a bomb must not pass as a picture.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return (yield from in_parallel(read, listing.names, words))
-
-
-def fingerprint(listing: Listing) -> Generator[Progress, None, list[bytes | None]]:
-    """SHA-256 of each file; None for one that cannot be read. Nothing is decoded."""
-
-    def read(name: str) -> bytes | None:
-        try:
-            return hashlib.sha256(listing.read(name)).digest()
-        except (OSError, ValueError):  # a name that cannot be one, such as with a zero byte in it
-            return None
-
-    return (yield from in_parallel(read, listing.names, "reading files"))
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(listing.names), size):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # A warning about a bomb must not pass as a picture.
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                batch = list(pool.map(read, listing.names[start : start + size]))
+            yield batch
 
 
 def require_some(n_images: int, listing: Listing, rejected: Sequence[Rejected]) -> None:
     if not n_images:
         first = f", for example {rejected[0].name}: {rejected[0].reason}" if rejected else ""
         raise DataError(f"None of the {len(listing.names)} images of {listing.source} can be read{first}.")
-
-
-def in_parallel(
-    function: Callable[[str], Result], names: Sequence[str], stage: str
-) -> Generator[Progress, None, list[Result]]:
-    """Results in the order of the names. Pillow and hashing let go of the interpreter lock."""
-    results: list[Result] = []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(names), 500):
-            results += pool.map(function, names[start : start + 500])
-            yield Progress(stage, len(results), len(names))
-    return results
 
 
 def decode(content: bytes, size: int, channels: int, framing: Framing | None = None) -> np.ndarray:

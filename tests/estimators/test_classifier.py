@@ -100,12 +100,12 @@ def test_a_classifier_with_one_image_to_label_is_kept_too(tmp_path: Path) -> Non
 @pytest.mark.parametrize("told", ["balanced", {5: 0.2, 6: 0.3, 7: 0.5}, (1, 2, 2), np.array([1, 2, 3])])
 def test_a_file_keeps_the_settings(tmp_path: Path, told: Any) -> None:
     x, y = rows(3)
-    made = FewShotClassifier(proportions=told, guard=False, unlabeled_marker=np.float64("nan"), features="table")
+    made = FewShotClassifier(class_priors=told, guard=False, unlabeled_marker=np.float64("nan"), features="table")
     made.fit(x, np.unique(y, return_inverse=True)[1] + 5, rows(2, seed=1)[0]).save(tmp_path / "one")
     again = FewShotClassifier.load(tmp_path / "one")
     assert_same(made, again)
-    assert again.get_params() | {"proportions": 0} == {
-        "proportions": 0,
+    assert again.get_params() | {"class_priors": 0} == {
+        "class_priors": 0,
         "guard": False,
         "features": "table",
         "unlabeled_marker": pytest.approx(math.nan, nan_ok=True),
@@ -295,9 +295,9 @@ def test_the_interval_of_the_accuracy_covers_it(shots: int) -> None:
     assert np.mean(covered) >= 0.85
 
 
-def test_the_learning_curve_is_that_of_the_labelled_rows_in_the_proportions_that_are_told() -> None:
+def test_the_learning_curve_is_that_of_the_labelled_rows_under_the_given_priors() -> None:
     x, y = rows(4, noise=2.5)
-    made = FewShotClassifier(proportions=[6, 1, 1]).fit(x, y, rows(9, seed=1)[0])
+    made = FewShotClassifier(class_priors=[6, 1, 1]).fit(x, y, rows(9, seed=1)[0])
     unit = torch.nn.functional.normalize(torch.from_numpy(x), dim=1).float()
     codes = torch.from_numpy(np.unique(y, return_inverse=True)[1])
     share = torch.tensor([6.0, 1.0, 1.0], dtype=torch.float64)
@@ -307,11 +307,11 @@ def test_the_learning_curve_is_that_of_the_labelled_rows_in_the_proportions_that
 
 
 @pytest.mark.parametrize("told", [{"cat": 0.8, "dog": 0.1, "emu": 0.1}, [8, 1, 1]])
-def test_told_proportions_are_believed(told: Any) -> None:
+def test_given_priors_are_used(told: Any) -> None:
     x, y = rows(1, noise=4.0)
     pool, _ = rows(10, seed=1, noise=4.0)
-    made = FewShotClassifier(proportions=told).fit(x, y, pool)
-    even = FewShotClassifier(proportions="balanced").fit(x, y, pool)
+    made = FewShotClassifier(class_priors=told).fit(x, y, pool)
+    even = FewShotClassifier(class_priors="balanced").fit(x, y, pool)
     assert (made.transduction_ == "cat").sum() > (even.transduction_ == "cat").sum()
     assert (made.predict(pool) == "cat").sum() > (even.predict(pool) == "cat").sum()
 
@@ -329,9 +329,9 @@ def test_it_goes_through_pipelines_and_searches() -> None:
     [
         ({}, ["cat"] * 6, "at least 2 classes, but y has 1 class"),
         ({"unlabeled_marker": ""}, [""] * 6, "at least 2 classes, but y has 0 classes"),
-        ({"proportions": {"cat": 1.0}}, ["cat", "dog"] * 3, "the classes are"),
-        ({"proportions": "often"}, ["cat", "dog"] * 3, "proportions is"),
-        ({"proportions": [1, 2, 3]}, ["cat", "dog"] * 3, "share of each of the 2 classes"),
+        ({"class_priors": {"cat": 1.0, "cow": 2.0}}, ["cat", "dog"] * 3, "2 classes .cat, dog."),
+        ({"class_priors": "often"}, ["cat", "dog"] * 3, "class_priors must be"),
+        ({"class_priors": [1, 2, 3]}, ["cat", "dog"] * 3, "each of the 2 classes"),
         ({"features": "pixels"}, ["cat", "dog"] * 3, "features is"),
         ({"unlabeled_marker": ""}, ["cat", "dog"] * 2, "6 rows, but y has 4"),
     ],

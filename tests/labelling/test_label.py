@@ -106,21 +106,21 @@ def test_a_copy_of_a_folder_elsewhere_finds_the_features_too(tmp_path: Path) -> 
     assert n_computed(events) == 0
 
 
-def test_proportions_that_are_told_decide_about_images_in_doubt(tmp_path: Path) -> None:
+def test_class_priors_decide_about_images_in_doubt(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "images", 2, 2, 0, **{f"{i}.png": class_image(5, i) for i in range(4)})
     shares = []
     for text in ("0.98/0.02", "0.02/0.98"):
-        done, _ = labelled(folder, proportions=text)
-        assert done.classifier.proportions == dict(
+        done, _ = labelled(folder, class_priors=text)
+        assert done.classifier.class_priors == dict(
             zip(("class 00", "class 01"), map(float, text.split("/")), strict=True)
         )
         shares.append(done.probabilities[:, 0].mean())
     assert shares[0] > shares[1]
 
 
-def test_proportions_of_a_class_whose_examples_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+def test_the_prior_of_a_class_whose_examples_cannot_be_read_is_dropped(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "images", 2, **{"lost/1.png": b"words"})
-    done, _ = labelled(folder, proportions="0.3/0.3/0.4")
+    done, _ = labelled(folder, class_priors="0.3/0.3/0.4")
     assert done.classifier.classes_.tolist() == ["class 00", "class 01"]
     assert {p.label for p in done.predictions} == {"class 00", "class 01"}
 
@@ -237,7 +237,10 @@ def test_a_folder_with_nothing_to_go_by_is_refused_before_anything_is_read(tmp_p
     assert "is labelled already" in refused(everything)
     good = write_files(tmp_path / "good", files)
     for text in ("half", "", "0.5", "0.2/0.3/0.5", "1/-1", "nan/1", "0/0", "inf/1"):
-        assert f"one for each class (a, b), but got {text!r}" in refused(good, SettingsError, proportions=text)
+        which = "of the 2 classes (a, b)" if text == "0.2/0.3/0.5" else "class"
+        assert f"each {which}, written like 0.5/0.3/0.2, but is {text!r}" in refused(
+            good, SettingsError, class_priors=text
+        )
 
 
 def test_a_folder_that_cannot_be_read_is_named_where_it_may_be_why_there_is_nothing_to_do(

@@ -57,11 +57,11 @@ class Scene:
         return [x / (sum(raw) + 1e-3) for x in raw]
 
     def proportions(self) -> tuple[bool, list[float]]:
-        if self.method.proportions == "unknown":
+        if self.method.class_priors == "unknown":
             return False, [n**0.2 / sum(m**0.2 for m in self.shots) for n in self.shots]
-        if self.method.proportions == "balanced":
+        if self.method.class_priors == "balanced":
             return True, [1 / self.n_way] * self.n_way
-        numbers = [float(part) for part in self.method.proportions.split("/")]
+        numbers = [float(part) for part in self.method.class_priors.split("/")]
         return True, [max(x / sum(numbers), 1e-4) for x in numbers]
 
     def scatter(self, k: int) -> float:

@@ -55,8 +55,8 @@ def test_every_protocol_that_is_drawn_exists() -> None:
 def test_tasks_of_all_sizes_protocols_and_sources_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int, int, bool]] = []
 
-    def look(self: Glance, tasks: Tasks, told: torch.Tensor | None = None) -> torch.Tensor:
-        seen.append((tasks.n_way, tasks.query.shape[1], tasks.query.shape[-1], told is not None))
+    def look(self: Glance, tasks: Tasks, priors: torch.Tensor | None = None) -> torch.Tensor:
+        seen.append((tasks.n_way, tasks.query.shape[1], tasks.query.shape[-1], priors is not None))
         return self.log_scale.sum()
 
     monkeypatch.setattr(Glance, "loss", look)

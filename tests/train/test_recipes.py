@@ -368,10 +368,10 @@ def test_shipped_weights_are_small_and_make_a_method_without_training(name: str,
 
 
 def test_a_setting_changes_a_shipped_method_and_leaves_its_weights(tmp_path: Path) -> None:
-    plain, told = (made(text, tmp_path)[1].method for text in ("glance", "glance:proportions=balanced:guard=false"))
-    assert methods.settings_of(told) == methods.settings_of(plain) | {"proportions": "balanced", "guard": False}
+    plain, told = (made(text, tmp_path)[1].method for text in ("glance", "glance:class_priors=balanced:guard=false"))
+    assert methods.settings_of(told) == methods.settings_of(plain) | {"class_priors": "balanced", "guard": False}
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), told.parameters(), strict=True))
-    again = artifacts.load_shipped("glance", proportions="balanced", guard=False)
+    again = artifacts.load_shipped("glance", class_priors="balanced", guard=False)
     tasks = TaskSampler(TEST, SPEC).sample(range(2))
     assert torch.equal(again(tasks), told(tasks))
     assert not torch.equal(plain(tasks), told(tasks))
@@ -387,10 +387,10 @@ def test_a_setting_that_the_shipped_weights_do_not_fit_is_refused(tmp_path: Path
 def test_settings_may_follow_the_file_of_a_trained_method(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save(method_artifact(methods.create("glance", width=4), {"config": {}}), file)
-    request = parse_request(f"{file}:proportions=balanced")
-    assert request.label == f"{file}:proportions=balanced"
+    request = parse_request(f"{file}:class_priors=balanced")
+    assert request.label == f"{file}:class_priors=balanced"
     method = made(request.label, tmp_path)[1].method
-    assert methods.settings_of(method)["proportions"] == "balanced"
+    assert methods.settings_of(method)["class_priors"] == "balanced"
     for wrong, sentence in (
         ("width=5", "were made for {'width': 4}"),
         ("widht=4", "did you mean 'width'"),

@@ -27,7 +27,7 @@ PATTERN = "Of file names with their label in them, such as '{label}_*', instead 
 NETWORK = (
     "Where features come from: onelook (comes along; the default), a file of `onelook pretrain`, hf:NAME, or FILE.onnx."
 )
-PROPORTIONS = "How frequent the classes are among the images to label: unknown, balanced, or numbers (0.5/0.3/0.2)."
+CLASS_PRIORS = "How frequent the classes are among the images to label: unknown, balanced, or numbers (0.5/0.3/0.2)."
 ALSO = "A folder that is a class although its name says otherwise, such as test. May be given again."
 RATE = "The share of images of the known classes that may be set aside as unknown. 0: no image is."
 SORT = "Also put the images into a folder for each label: copy, move or link. Shows what it would do, without --yes."
@@ -54,7 +54,7 @@ def label(
     network: Network = None,
     features: Features = None,
     offline: Offline = False,
-    proportions: Annotated[str, typer.Option(help=PROPORTIONS)] = "unknown",
+    class_priors: Annotated[str, typer.Option(help=CLASS_PRIORS)] = "unknown",
     unknown_rate: Annotated[float, typer.Option(min=0, max=0.5, help=RATE)] = 0.0,
     sort: Annotated[str | None, typer.Option(help=SORT)] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do what --sort shows.")] = False,
@@ -84,7 +84,7 @@ def label(
         raise SettingsError("--watch is for files that arrive, of which --features knows nothing; drop one of the two.")
     config = replace(
         _config(folder, labels, pattern, also_class, network, features, offline),
-        proportions=proportions,
+        class_priors=class_priors,
         unknown_rate=unknown_rate,
     )
     for done in watched(config, place) if watch else [run(label_folder(config, place), "label")]:

@@ -21,6 +21,7 @@ from onelook.estimators.learning_curve import REPEATS, CurvePoint, learning_curv
 from onelook.estimators.scaling import sphere_of
 from onelook.methods import Glance
 from onelook.methods.guard import Verdict
+from onelook.methods.priors import ClassPriors
 from onelook.tasks import Tasks
 
 
@@ -33,8 +34,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     Parameters
     ----------
-    proportions: how frequent the classes are among the rows to label: "unknown", "balanced", the share of each class
-        (a dict), or the shares in the order of `classes_`.
+    class_priors: how frequent the classes are among the unlabelled rows: "unknown", "balanced", a dict with a number
+        for each class, or the numbers in the order of `classes_`.
     guard: whether unlabelled rows are believed only as far as the evidence goes (`methods.guard`).
     unlabeled_marker: labels in y that say that a row has none: a value, a tuple of values, or "auto" for -1, None,
         NaN and "". Such rows are unlabelled, and the marker never is a class. (): there are none.
@@ -52,9 +53,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     """
 
     def __init__(
-        self, *, proportions: Any = "unknown", guard: Any = True, unlabeled_marker: Any = (), features: Any = "auto"
+        self, *, class_priors: Any = "unknown", guard: Any = True, unlabeled_marker: Any = (), features: Any = "auto"
     ) -> None:  # scikit-learn wants anything to be taken here, and refused in fit
-        self.proportions = proportions
+        self.class_priors = class_priors
         self.guard = guard
         self.unlabeled_marker = unlabeled_marker
         self.features = features
@@ -231,18 +232,18 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def _answered(self, query: Float[Tensor, "Q D"]) -> tuple[Float[Tensor, "Q K"], float]:
         """What Glance says of the unlabelled rows, and how far that is to be trusted."""
         tasks = Tasks(self._support.float()[None], self._codes[None], query.float()[None], len(self.classes_))
-        method = load_shipped("glance", proportions=self._proportions_in_words())
+        method, priors = load_shipped("glance"), self._priors.float()[None]
         assert isinstance(method, Glance)
         trust = 1.0
         with torch.inference_mode():
             if self.guard:
-                logits, self.verdict_ = method.answer(tasks)
+                logits, self.verdict_ = method.answer(tasks, priors)
                 trust = self.verdict_.trust.item()
                 self.guard_ = self.verdict_.words()[0]
             else:
                 self.verdict_, self.guard_ = None, "The guard is off: the unlabelled images were used."
             if not self.guard or 0 < trust < 1:  # the guarded logits are those of a mixture
-                logits = method.trajectory(tasks)[-1]
+                logits = method.trajectory(tasks, priors)[-1]
         return logits[0].double(), trust
 
     def _estimate(
@@ -271,8 +272,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self._weights = ops.class_means(self._support[None], self._codes[None], len(self.classes_))[0]
         self._shots = self._codes.bincount().double()
         self._several = self._shots[self._codes] > 1
-        self._told = label_values.shares(self.proportions, self.classes_.tolist())
-        self._log_share = self._told.nan_to_num(1 / len(self._shots)).clamp_min(1e-4).log()
+        self._priors = ClassPriors.parse(self.class_priors).tensor(self.classes_.tolist())
+        self._log_share = self._priors.nan_to_num(1 / len(self._shots)).clamp_min(1e-4).log()
         self._hot = ops.one_hot(self._codes[None], len(self.classes_), torch.float64)[0]
         self._alone = calibration.as_if_new(self._distances(self._support), self._hot, self._shots)
         usual = calibration.usual_log_scale(self._shots, calibration.unit_of(self._weights))
@@ -301,15 +302,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             self._log_scale = calibration.matching_log_scale(self._pool_distances, self._log_share, believed)
 
     def _log_shares(self, proba: Float[Tensor, "Q K"], trust: float) -> Float[Tensor, "K"]:
-        """Of the proportions that one is told, or that the posteriors have as far as they are trusted."""
-        if not self._told.isnan().any():
+        """Logarithms of the class priors: those given, or those of the posteriors as far as they are trusted."""
+        if not self._priors.isnan().any():
             return self._log_share
         estimated = (proba.sum(0) + 1) / (len(proba) + len(self.classes_))
         return (trust * estimated + (1 - trust) / len(self.classes_)).log()
-
-    def _proportions_in_words(self) -> str:
-        told = self.proportions
-        return told if isinstance(told, str) else "/".join(map(repr, self._told.tolist()))
 
     def _unlabelled(self) -> Float[Tensor, "Q D"]:
         return self._sphere(np.concatenate([self._marked, self._pool]))

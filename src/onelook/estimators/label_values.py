@@ -1,15 +1,11 @@
-"""Labels as people give them: of any kind, with markers where there is none, and with shares of the classes."""
+"""Labels as people give them: of any kind, with markers where there is none."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
-
-from onelook.errors import SettingsError
+from jaxtyping import Bool
 
 MARKERS = (-1, None, math.nan, "")
 """What "auto" takes for the label of a row without one."""
@@ -36,30 +32,6 @@ def alike(some: np.ndarray, others: np.ndarray) -> bool:
     """Whether labels can stand in one array and remain what they are: numpy makes words of numbers among words."""
     kinds = {array.dtype.kind for array in (some, others)}
     return "O" in kinds or len({kind in "US" for kind in kinds}) == 1
-
-
-def shares(told: Any, classes: list[Any]) -> Float[Tensor, "K"]:
-    """The proportions that a setting tells: a dict of the classes or numbers in their order; NaN where unknown."""
-    k = len(classes)
-    if isinstance(told, str) and told in ("unknown", "balanced"):
-        return torch.full((k,), math.nan if told == "unknown" else 1 / k, dtype=torch.float64)
-    numbers = told
-    if isinstance(told, Mapping):
-        if set(told) != set(classes):
-            raise SettingsError(
-                f"proportions has shares of {sorted(map(str, told))}, but the classes are "
-                f"{sorted(map(str, classes))}; give one of each."
-            )
-        numbers = [told[label] for label in classes]
-    try:
-        share = torch.tensor([float(x) for x in numbers], dtype=torch.float64)
-    except (TypeError, ValueError):
-        share = torch.zeros(0)
-    if len(share) != k or not bool((share >= 0).all()) or not 0 < share.sum() < math.inf:
-        raise SettingsError(
-            f"proportions is unknown, balanced, or the share of each of the {k} classes, but got {told!r}."
-        )
-    return share / share.sum()
 
 
 def as_json(setting: Any) -> Any:

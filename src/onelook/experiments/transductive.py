@@ -40,7 +40,7 @@ INDUCTIVE = "prototypical:transform=l2n"
 
 PROTOCOL_METHODS = (
     "glance",
-    "glance:proportions=balanced",
+    "glance:class_priors=balanced",
     "glance:guard=false",
     INDUCTIVE,
     "prototypical:transform=cl2n",

@@ -1,6 +1,5 @@
 """From a folder of images to labels: what `onelook label` and `onelook suggest` do."""
 
-import math
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from onelook.labelling.predict import predictions_of
 from onelook.labelling.quality import Assessment
 from onelook.labelling.suggest import Suggestion, suggest
 from onelook.machine import Place
+from onelook.methods.priors import ClassPriors
 from onelook.ops import normalise
 from onelook.tasks import Embeddings
 
@@ -54,7 +54,7 @@ class LabelConfig:
     """A file that holds them (`read_vectors`), instead of a network; images may be of any format then."""
     offline: bool = False
     """Nothing is downloaded."""
-    proportions: str = "unknown"
+    class_priors: str = "unknown"
     """How frequent the classes are among the images to label: unknown, balanced, or numbers, as for `glance`."""
     unknown_rate: float = 0.0
     """Share of images of the known classes that may be set aside as unknown; 0: nothing is."""
@@ -113,7 +113,7 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
         config.folder, config.labels, config.pattern, also_classes=config.also_classes, suffixes=suffixes
     )
     _require_work(found)
-    told = _proportions(config.proportions, found.listing.class_names)
+    priors = ClassPriors.parse(config.class_priors).name(found.listing.class_names)
     for words in found.words():
         yield Notice(words)
     network, embeddings, rejected = yield from _features(config, found, given, place)
@@ -123,9 +123,9 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     y = names[labels[labelled]]
     _require_readable(config.folder, len(set(y)), len(to_label), rejected)
     features = normalise(embeddings.features).numpy()
-    if not isinstance(told, str):
-        told = {name: share for name, share in told.items() if name in set(y)}
-    classifier = FewShotClassifier(proportions=told, features="network")
+    if not isinstance(priors, str):
+        priors = {name: prior for name, prior in priors.items() if name in set(y)}
+    classifier = FewShotClassifier(class_priors=priors, features="network")
     classifier.fit(features[labelled], y, unlabeled=features[to_label])
     alone = FewShotClassifier(features="network").fit(features[labelled], y).predict(features[to_label])
     p = classifier.transduction_proba_
@@ -257,19 +257,3 @@ def _require_readable(folder: Path, n_classes: int, n_to_label: int, rejected: t
         )
     if not n_to_label:
         raise DataError(f"{folder} has no image to label that can be read{first}.")
-
-
-def _proportions(text: str, names: tuple[str, ...]) -> str | dict[str, float]:
-    if text in ("unknown", "balanced"):
-        return text
-    try:
-        numbers = [float(part) for part in text.split("/")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != len(names) or not (all(n >= 0 for n in numbers) and 0 < sum(numbers) < math.inf):
-        order = ", ".join(quote_name(name) for name in names[:10]) + (", ..." if len(names) > 10 else "")
-        raise SettingsError(
-            f"Proportions are unknown, balanced, or {len(names)} numbers divided by slashes, one for "
-            f"each class ({order}), but got {text!r}."
-        )
-    return dict(zip(names, numbers, strict=True))

@@ -43,6 +43,7 @@ from onelook.errors import SettingsError
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
 from onelook.methods.guard import Verdict, guarded
+from onelook.methods.priors import ClassPriors
 from onelook.tasks import Tasks
 
 SHOTS_TELL = 0.2
@@ -55,7 +56,7 @@ class Glance(Method):
 
     def __init__(
         self,
-        proportions: str = "unknown",
+        class_priors: str = "unknown",
         guard: bool = True,
         n_steps: int = 5,
         width: int = 32,
@@ -63,8 +64,8 @@ class Glance(Method):
         n_neighbours: int = 12,
     ) -> None:
         """
-        proportions: how frequent the classes are among the queries: "unknown", "balanced", or the numbers themselves,
-            of class 0, 1, … and divided by slashes ("0.5/0.3/0.2").
+        class_priors: how frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a
+            number for each class, such as "0.5/0.3/0.2".
         guard: whether the queries are believed only as far as the evidence goes (`methods.guard`).
         n_steps: those of the gradient network.
         width, n_layers: of the gradient network.
@@ -76,8 +77,8 @@ class Glance(Method):
                 f"Glance needs n_steps >= 1, width >= 1, n_layers >= 1 and n_neighbours >= 2, but got "
                 f"n_steps={n_steps}, width={width}, n_layers={n_layers}, n_neighbours={n_neighbours}."
             )
-        self._told = _parsed(proportions)
-        self.proportions = proportions
+        self.class_priors = class_priors
+        self._class_priors = ClassPriors.parse(class_priors)
         self.guard = guard
         self.n_steps = n_steps
         self.width = width
@@ -94,9 +95,11 @@ class Glance(Method):
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         return self.answer(tasks)[0] if self.guard else self.trajectory(tasks)[-1]
 
-    def answer(self, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
-        """Guarded logits, and how far the queries were believed in each task."""
-        return guarded(lambda some: self.trajectory(some)[-1], self.inductive, tasks)
+    def answer(
+        self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None
+    ) -> tuple[Float[Tensor, "T Q K"], Verdict]:
+        """Guarded logits, and how far the queries were trusted in each task. priors: see `trajectory`."""
+        return guarded(lambda some: self.trajectory(some, priors)[-1], self.inductive, tasks)
 
     def inductive(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """Logits of the labelled examples alone: the nearest class mean."""
@@ -104,9 +107,9 @@ class Glance(Method):
         means = ops.class_means(support, tasks.support_labels, tasks.n_way)
         return -self.log_scale[0].exp() * ops.squared_distance(query, means) / _apart(means)
 
-    def trajectory(self, tasks: Tasks, told: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
-        """Logits after 0, 1, … n_steps steps. told: proportions instead of those of the settings, NaN: unknown."""
-        scene = self._scene(tasks, told)
+    def trajectory(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
+        """Logits after 0, 1, … n_steps steps. priors: class priors, NaN where unknown; None: those of the settings."""
+        scene = self._scene(tasks, priors)
         weights, log_share = scene.means, _relative(scene.expected)
         logits = self._scores(0, weights, log_share, scene)
         answers = [logits]
@@ -122,10 +125,10 @@ class Glance(Method):
             log_share = view.belief * _relative(scene.expected) + (1 - view.belief) * _relative(estimated)
             logits = self._scores(step + 1, weights, log_share, scene) + 4 * delta
             answers.append(logits)
-        answers[-1] = self._held_to_what_is_told(logits, scene)
+        answers[-1] = self._transport_to_priors(logits, scene)
         return torch.stack(answers)
 
-    def loss(self, tasks: Tasks, told: Float[Tensor, "T K"] | None = None) -> Float[Tensor, ""]:
+    def loss(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, ""]:
         if tasks.query_labels is None:
             raise ValueError("training needs tasks with query labels")
         known = tasks.query_labels >= 0  # the others are of no class of their task
@@ -137,7 +140,7 @@ class Glance(Method):
 
         true_TK = mean_of_known(ops.one_hot(labels, tasks.n_way, tasks.query.dtype))
         losses = []
-        for logits in self.trajectory(tasks, told):
+        for logits in self.trajectory(tasks, priors):
             mean_TK = mean_of_known(logits.softmax(-1)).clamp_min(1e-4)
             of_proportions = -(true_TK * mean_TK.log()).sum(1).mean()
             losses.append(functional.cross_entropy(logits[known], labels[known]) + 0.5 * of_proportions)
@@ -145,7 +148,7 @@ class Glance(Method):
         # In units of not knowing anything, so that tasks of many classes do not weigh more.
         return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
 
-    def _scene(self, tasks: Tasks, told: Float[Tensor, "T K"] | None) -> "_Scene":
+    def _scene(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None) -> "_Scene":
         support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
         hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
         means = ops.class_means(support, tasks.support_labels, tasks.n_way)
@@ -167,7 +170,7 @@ class Glance(Method):
         ease = (_log(least.mean(1)), _log((distance.mean(-1) - least).mean(1)))
         about = torch.stack([*(shots.new_full(shots.shape[:1], x) for x in sizes), typical.squeeze(1).log(), *ease], -1)
         log_scale = self.log_scale_of_task(torch.cat([about, unit.view(-1, 1).log() / 4], -1)).unsqueeze(-1)
-        expected, is_told = self._expected(tasks, told, shots / typical)
+        expected, is_given = self._expected(tasks, priors, shots / typical)
         return _Scene(
             query,
             means,
@@ -183,25 +186,19 @@ class Glance(Method):
             about,
             log_scale,
             expected,
-            is_told,
+            is_given,
         )
 
     def _expected(
-        self, tasks: Tasks, told: Float[Tensor, "T K"] | None, relative_shots: Float[Tensor, "T K"]
+        self, tasks: Tasks, priors: Float[Tensor, "T K"] | None, relative_shots: Float[Tensor, "T K"]
     ) -> tuple[Tensor, Tensor]:
-        """The proportions (T, K) to begin with, and whether (T, 1) they are told."""
-        even = tasks.query.new_full((len(tasks), tasks.n_way), 1 / tasks.n_way)
-        if told is None and self._told:
-            if len(self._told) != tasks.n_way:
-                raise SettingsError(
-                    f"Glance was told the proportions of {len(self._told)} classes, but the tasks have {tasks.n_way}."
-                )
-            told = even.new_tensor(self._told).expand_as(even)
-        elif told is None:
-            told = even if self.proportions == "balanced" else even * torch.nan
-        is_told = ~told.isnan().any(1, keepdim=True)
+        """The class priors (T, K) to begin with, and whether (T, 1) they are given."""
+        if priors is None:
+            own = self._class_priors.tensor(range(tasks.n_way))
+            priors = own.to(tasks.query).expand(len(tasks), -1)
+        is_given = ~priors.isnan().any(1, keepdim=True)
         likely = relative_shots**SHOTS_TELL
-        return torch.where(is_told, told, likely / likely.sum(1, keepdim=True)).clamp_min(1e-4), is_told
+        return torch.where(is_given, priors, likely / likely.sum(1, keepdim=True)).clamp_min(1e-4), is_given
 
     def _scores(
         self, step: int, weights: Float[Tensor, "T K D"], log_share: Float[Tensor, "T K"], scene: "_Scene"
@@ -215,11 +212,11 @@ class Glance(Method):
         # Later means are mostly of queries, whose own part in them outweighs what is left of the excess (docs/log.md).
         return distance if step else distance - scene.excess.unsqueeze(1)
 
-    def _held_to_what_is_told(self, logits: Float[Tensor, "T Q K"], scene: "_Scene") -> Float[Tensor, "T Q K"]:
+    def _transport_to_priors(self, logits: Float[Tensor, "T Q K"], scene: "_Scene") -> Float[Tensor, "T Q K"]:
         """The answer whose proportions are nearly those that one was told; of many queries more nearly than of few."""
         n_query, n_way = logits.shape[1:]
         plan = ops.relaxed_sinkhorn(logits, n_query * scene.expected, 20, stiffness=n_query / (n_query + n_way))
-        return torch.where(scene.is_told.unsqueeze(-1), plan, logits)
+        return torch.where(scene.is_given.unsqueeze(-1), plan, logits)
 
     def _estimated(self, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
         """Proportions with a learned number of queries that each class is believed to have had before."""
@@ -313,7 +310,7 @@ class Glance(Method):
             -1,
         )
         belief = torch.sigmoid(self.belief(torch.cat([evidence, scene.about[:, :3]], -1)))
-        return torch.where(scene.is_told, torch.ones_like(belief), belief)
+        return torch.where(scene.is_given, torch.ones_like(belief), belief)
 
     def _neighbours_say(self, p: Float[Tensor, "T Q K"], scene: "_Scene") -> tuple[Tensor, Tensor, Tensor]:
         """What the nearest rows are taken for, with a short and a long reach, and what those nearest to them are."""
@@ -351,7 +348,7 @@ class _Scene(NamedTuple):
     about: Float[Tensor, "T G"]
     log_scale: Float[Tensor, "T 1 1"]
     expected: Float[Tensor, "T K"]
-    is_told: Bool[Tensor, "T 1"]
+    is_given: Bool[Tensor, "T 1"]
 
 
 class _View(NamedTuple):
@@ -379,21 +376,6 @@ def _spread(
     scatter = (hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True) / unit).squeeze(-1)
     pooled = scatter.sum(1, keepdim=True) / (shots - 1).sum(1, keepdim=True).clamp_min(1)
     return torch.where(shots > 1, scatter / (shots - 1).clamp_min(1), pooled), pooled
-
-
-def _parsed(proportions: str) -> tuple[float, ...]:
-    """The numbers; none where the word says it all."""
-    if proportions in ("unknown", "balanced"):
-        return ()
-    try:
-        numbers = [float(part) for part in proportions.split("/")]
-    except ValueError:
-        numbers = []
-    if len(numbers) < 2 or not all(0 <= x < math.inf for x in numbers) or not 0 < sum(numbers) < math.inf:
-        raise SettingsError(
-            f"Proportions are unknown, balanced, or a number for each class (0.5/0.3/0.2), but got {proportions!r}."
-        )
-    return tuple(x / sum(numbers) for x in numbers)
 
 
 def _silent(size: int) -> nn.Linear:

@@ -5,7 +5,6 @@ import runpy
 import shlex
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -121,9 +120,6 @@ def leaves(group: Any, path: str = "onelook") -> list[str]:
     return [leaf for name, command in group.commands.items() for leaf in leaves(command, f"{path} {name}")]
 
 
-PUBLIC = [n for n, v in vars(onelook).items() if not n.startswith("_") and not isinstance(v, ModuleType)]
-
-
 @pytest.mark.parametrize("command", leaves(get_command(cli.app)))
 def test_every_command_is_on_a_page(command: str) -> None:
     name = command.split()[-1]
@@ -132,7 +128,7 @@ def test_every_command_is_on_a_page(command: str) -> None:
     assert re.search(rf"{command}\b", text) or any(re.search(rf"\b{name}\b", line) for line in lists)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", onelook.__all__)
 def test_every_public_name_is_on_a_page(name: str) -> None:
     spans = [span for text in PAGES.values() for span in re.findall(r"`[^`\n]+`", text) + blocks(text, "python")]
     assert any(re.search(rf"\b{name}\b", span) for span in spans)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from onelook.errors import SettingsError
 from onelook.files import cache_home
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
@@ -18,12 +19,20 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHO
 
 @dataclass(frozen=True)
 class Place:
-    """Where things are and what the machine can do."""
+    """Where files lie on this machine, and what it computes in."""
 
     cache: Path = field(default_factory=cache_home)
+    """Folder of cached features. Default: $ONELOOK_CACHE, or the user's cache folder."""
     home: Path | None = None
-    """Of the standard data sets; None: $ONELOOK_DATA or the user's cache folder."""
-    precision: str = field(default_factory=lambda: best_precision())
+    """Folder of the standard data sets. Default: $ONELOOK_DATA, or the user's cache folder."""
+    precision: str = "auto"
+    """Number format of networks: float32, bfloat16, or auto, which is bfloat16 where the processor has it."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise SettingsError(f"A precision is auto, float32 or bfloat16, but got {self.precision!r}.")
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", best_precision())
 
 
 def best_precision() -> str:

@@ -169,7 +169,7 @@ def test_a_single_unlabelled_row_gets_the_answer_of_the_labelled_examples_alone(
 def test_the_inductive_answers_are_those_of_a_fit_without_unlabelled_rows(class_priors: Any) -> None:
     x, y = rows(2, seed=5, noise=2.0)
     pool, _ = rows(30, seed=7, noise=2.0)
-    made = FewShotClassifier(proportions=class_priors).fit(x, y, pool)
+    made = FewShotClassifier(class_priors=class_priors).fit(x, y, pool)
     np.testing.assert_array_equal(made.inductive_, FewShotClassifier().fit(x, y).predict(pool))
     assert (made.inductive_ != made.transduction_).any()
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from onelook.artifacts import load_backbone, load_method, load_shipped, save_results
-from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import finish
 from onelook.machine import Place, commit, machine
 from onelook.methods import Glance
@@ -133,9 +133,10 @@ def main() -> None:
     options = parser.parse_args()
     network, named = load_backbone(options.backbone)
     place = Place()
-    training = finish(features("cifar-fs", "train", network, place, N_VIEWS, "mirror"))
-    validation = finish(features("cifar-fs", "val", network, place, average="mirror"))
-    test = finish(features("cifar-fs", "test", network, place, average="mirror"))
+    data = open_data("cifar-fs")
+    training = finish(data.embed("train", network, place, N_VIEWS, "mirror"))
+    validation = finish(data.embed("val", network, place, average="mirror"))
+    test = finish(data.embed("test", network, place, average="mirror"))
     about = {
         "dataset": "cifar-fs",
         "split": "test",

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from onelook.artifacts import load_backbone, load_shipped, save_results
-from onelook.data.features import features
 from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sources import open_data
 from onelook.events import finish
 from onelook.machine import Place, commit, machine
 from onelook.methods import Method
@@ -52,7 +52,7 @@ def main() -> None:
     records: list[dict[str, Any]] = []
     for name, average in ROWS:
         network, _ = load_backbone(options.networks / name / "model.safetensors")
-        data = finish(features("cifar-fs", "val", network, PLACE, average=average))
+        data = finish(open_data("cifar-fs").embed("val", network, PLACE, average=average))
         record: dict[str, Any] = {"experiment": f"features: {name}, averaged: {average}"}
         for label, method in methods().items():
             for shot in (1, 5):

@@ -30,7 +30,7 @@ from torch import Tensor
 from onelook.artifacts import SHIPPED_NETWORK, load_backbone, load_shipped, save_results
 from onelook.data.datasets import data_home
 from onelook.data.embed import EmbedConfig, embed
-from onelook.data.sources import open_split
+from onelook.data.sources import open_data
 from onelook.events import finish
 from onelook.files import cache_home
 from onelook.labelling.suggest import suggest
@@ -67,7 +67,7 @@ def sets(names: list[str], backbone: Path, split: str) -> Iterator[Set]:
         digits = load_digits()
         yield Set("digits", torch.tensor(digits.data, dtype=torch.float32), torch.tensor(digits.target), 10, 40, 25)
     if "omniglot" in names:
-        images = finish(open_split("omniglot", split))
+        images = finish(open_data("omniglot").images(split))
         yield Set("omniglot", images.pixels[0].flatten(1) / 255, images.labels, 10, 12, 8)
     if "cifar-fs" in names:
         yield Set("cifar-fs", *_embedded("cifar-fs", split, backbone), 5, 60, 40)
@@ -81,7 +81,7 @@ def sets(names: list[str], backbone: Path, split: str) -> Iterator[Set]:
 
 def _embedded(data: str, split: str, backbone: Path) -> tuple[Tensor, Tensor]:
     network = load_backbone(backbone)[0]
-    images = finish(open_split(data, split, network.image_size, network.channels))
+    images = finish(open_data(data).images(split, network.image_size, network.channels))
     embedded = finish(embed(images, network, EmbedConfig(), cache_home()))
     return embedded.features, embedded.labels
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 from making import N_CLASSES, tiny_network
 from onelook import methods, ops
 from onelook.benchmark.audit import CHECKS, GROUPS, Audit, Finding, audit, table
-from onelook.data.features import save_features
 from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.vectors import save_features
 from onelook.events import finish
 from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings, Tasks

@@ -10,10 +10,9 @@ import torch
 from onelook.artifacts import load, load_backbone
 from onelook.benchmark import compare, sources
 from onelook.benchmark.compare import Comparison
-from onelook.data import features
-from onelook.data.features import save_features
 from onelook.data.sampler import TaskSpec
-from onelook.data.sources import open_split
+from onelook.data.sources import open_data
+from onelook.data.vectors import save_features
 from onelook.errors import DataError, SettingsError
 from onelook.events import Progress, finish
 from onelook.machine import Place
@@ -123,13 +122,13 @@ def test_episodes_train_a_network_through_a_method_without_weights(images: str, 
     config = recipes.MetaTrainConfig(2, 1, TaskSpec(5, 1, 3), Optimisation("adam", 1e-3), 2, 4)
     work = jobs.pretrain_by_episodes(images, "conv4-64", MethodRequest("prototypical"), config, tmp_path, place, 16)
     backbone, about = load_backbone(finish(work))
-    fresh = jobs.new_backbone("conv4-64", finish(open_split(images, "train", 16)), 0)
+    fresh = jobs.new_backbone("conv4-64", finish(open_data(images).images("train", 16)), 0)
     assert about["config"]["objective"] == "prototypical"
     assert backbone.digest() != fresh.digest()
 
 
 def test_the_same_seed_gives_the_same_new_network_and_moves_no_generator(images: str) -> None:
-    small = finish(open_split(images, "val", 16))
+    small = finish(open_data(images).images("val", 16))
     before = torch.get_rng_state()
     digests = [jobs.new_backbone("conv4-64", small, seed).digest() for seed in (0, 0, 1)]
     assert torch.equal(torch.get_rng_state(), before)
@@ -139,9 +138,9 @@ def test_the_same_seed_gives_the_same_new_network_and_moves_no_generator(images:
 def test_features_are_computed_once(images: str, checkpoint: Path, place: Place, tmp_path: Path) -> None:
     backbone, _ = load_backbone(checkpoint)
     own = replace(place, cache=tmp_path)
-    first = finish(features.features(images, "test", backbone, own, n_views=2))
-    stages = {e.stage for e in features.features(images, "test", backbone, own, n_views=2)}
-    again = finish(features.features(images, "test", backbone, own, n_views=2))
+    first = finish(open_data(images).embed("test", backbone, own, n_views=2))
+    stages = {e.stage for e in open_data(images).embed("test", backbone, own, n_views=2)}
+    again = finish(open_data(images).embed("test", backbone, own, n_views=2))
     assert "computing features" not in stages
     assert first.views.shape == (2, 80, backbone.feature_size)
     assert torch.equal(again.views, first.views)

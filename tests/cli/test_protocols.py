@@ -10,7 +10,7 @@ import pytest
 from pages import transductive
 
 from onelook.artifacts import load_results
-from onelook.data.features import save_features
+from onelook.data.vectors import save_features
 from onelook.experiments.transductive import INDUCTIVE
 from onelook.methods import BDCSPN
 from synthetic import random_embeddings

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +19,7 @@ from PIL import Image
 
 from onelook.data.images import ImageSet, Rejected, decode, load
 from onelook.data.listing import SUFFIXES, Listing, list_images
+from onelook.data.tables import read_labels
 from onelook.errors import DataError
 from onelook.events import finish
 from tiny_images import blank_png, class_image, classes, encoded, picture, write_files, write_table, write_zip
@@ -202,7 +204,7 @@ def test_a_source_that_is_nothing_of_the_kind_is_one_sentence(tmp_path: Path) ->
     write_files(tmp_path, {"empty/x.txt": b"", "words.txt": b"words", "damaged.zip": b"PK\3\4 and no more"})
     assert "no images" in error(tmp_path / "empty")
     assert "no file or folder" in error(tmp_path / "missing")
-    assert "neither a folder nor a zip nor a CSV" in error(tmp_path / "words.txt")
+    assert "neither a folder nor a zip nor a table" in error(tmp_path / "words.txt")
     assert "cannot be opened as a zip" in error(tmp_path / "damaged.zip")
     assert "no images" in error(write_zip(tmp_path / "empty.zip", {}))
 
@@ -221,17 +223,16 @@ def test_a_source_without_one_readable_image_says_why(tmp_path: Path) -> None:
 
 
 TABLES: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "needs the columns filename and label"),
+    "empty": (b"", "needs a column path (or filename) and a column label, but has none"),
     "other columns": (b"file,class\na.png,x\n", "but has file, class"),
-    "semicolons": (b"filename;label\na.png;x\n", "but has filename;label"),
     "no rows": (b"filename,label\n", "no rows"),
-    "empty label": (b"filename,label\na.png,x\n\na.png,\n", "line 4: filename or label is empty"),
-    "no label": (b"filename,label\na.png\n", "line 2: filename or label is empty"),
-    "empty filename": (b"filename,label\n ,x\n", "line 2: filename or label is empty"),
+    "empty label": (b"filename,label\na.png,x\n\na.png,\n", "line 4: label is empty"),
+    "no label": (b"filename,label\na.png\n", "line 2: label is empty"),
+    "empty filename": (b"filename,label\n ,x\n", "line 2: filename is empty"),
     "latin-1": ("filename,label\na.png,café\n".encode("latin-1"), "is not UTF-8 text"),
     "zero bytes": (b"filename,label\na.png,\0\n\0,x\n", "None of the 2 images"),
     "missing files": (b"filename,label\nno.png,x\n", "no.png: no such file or directory"),
-    "unclosed quote": (b'filename,label\n"a.png,x\nb.png,y\n', "filename or label is empty"),
+    "unclosed quote": (b'filename,label\n"a.png,x\nb.png,y\n', "label is empty"),
 }
 
 
@@ -246,6 +247,24 @@ def test_a_table_may_begin_with_a_byte_order_mark_and_have_more_columns(tmp_path
     content = b"\xef\xbb\xbflabel,note,filename\nx,1,a.png\ny,2,b.png,and more\n"
     write_files(tmp_path, {"table.csv": content, "a.png": GOOD, "b.png": GOOD})
     assert read(tmp_path / "table.csv").class_names == ("x", "y")
+
+
+@pytest.mark.parametrize("kind", ["csv", "semicolons", "parquet"])
+@pytest.mark.parametrize("column", ["path", "filename"])
+def test_a_table_for_training_may_have_any_form_that_a_table_of_labels_has(
+    kind: str, column: str, tmp_path: Path
+) -> None:
+    files = {f"{i}.png": class_image(i % 2, i) for i in range(4)}
+    write_files(tmp_path, files)
+    table = pandas.DataFrame({column: list(files), "label": ["x", "y"] * 2, "split": ["train"] * 3 + ["val"]})
+    file = tmp_path / ("table.parquet" if kind == "parquet" else "table.csv")
+    if kind == "parquet":
+        table.to_parquet(file)
+    else:
+        table.to_csv(file, index=False, sep=";" if kind == "semicolons" else ",")
+    assert read(file, "train").names == ("0.png", "1.png", "2.png")
+    assert read(file).labels.tolist() == [0, 1, 0, 1]
+    assert [row.label for row in read_labels(file)] == ["x", "y"] * 2
 
 
 def test_a_missing_file_of_a_table_is_left_out_with_its_name(tmp_path: Path) -> None:

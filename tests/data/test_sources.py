@@ -10,7 +10,7 @@ from onelook.data.datasets import BENCHMARKS
 from onelook.data.glyphs import GlyphsConfig
 from onelook.data.images import ImageSet
 from onelook.data.listing import SPLITS
-from onelook.data.sources import SHARES, augmentation_of, is_rotated, list_split, open_split
+from onelook.data.sources import FRACTIONS, open_data
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
 from tiny_benchmarks import CIFAR, use_facts
@@ -18,7 +18,7 @@ from tiny_images import class_image, classes, divided, write_files, write_table,
 
 
 def opened(data: str | Path, split: str, **how: int) -> ImageSet:
-    return finish(open_split(str(data), split, **how))  # type: ignore[arg-type]
+    return finish(open_data(str(data)).images(split, **how))
 
 
 @pytest.mark.parametrize("n_classes", [5, 6, 10, 25, 26])
@@ -31,8 +31,8 @@ def test_undivided_data_is_divided_by_class_into_parts_that_cover_it_and_share_n
     names = [name for part in parts for name in part.class_names]
     assert sorted(names) == list(whole.class_names)
     assert sorted(name for part in parts for name in part.names) == sorted(whole.names)
-    for part, share in zip(parts, (*SHARES, 1 - sum(SHARES)), strict=True):
-        assert abs(len(part.class_names) - share * n_classes) <= 1
+    for part, fraction in zip(parts, (*FRACTIONS, 1 - sum(FRACTIONS)), strict=True):
+        assert abs(len(part.class_names) - fraction * n_classes) <= 1
         classes_of_rows = [part.class_names[k] for k in part.labels]
         assert classes_of_rows == [name.split("/")[0] for name in part.names]
         assert f"{len(part.class_names)} of its {n_classes} classes" in part.source
@@ -94,7 +94,7 @@ def test_a_standard_set_is_opened_by_its_name_at_its_usual_size(
     images = opened("cifar-fs", "train")
     assert list(images.class_names) == CIFAR["train"]
     assert images.pixels.shape[-1] == BENCHMARKS["cifar-fs"].image_size
-    assert finish(open_split("cifar-fs", "test", home=tmp_path / "home")).class_names == tuple(CIFAR["test"])
+    assert finish(open_data("cifar-fs", tmp_path / "home").images("test")).class_names == tuple(CIFAR["test"])
 
 
 def test_glyphs_are_rendered_at_the_size_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def test_a_folder_that_may_not_be_listed_is_named_with_the_reason(
 
     monkeypatch.setattr("os.scandir", refused)
     with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
-        list_split(str(tmp_path), "all")
+        finish(open_data(str(tmp_path)).images("all"))
 
 
 @pytest.mark.parametrize("data", ["folder", "glyphs", "cifar-fs"])
@@ -139,6 +139,6 @@ def test_an_unknown_split_is_refused_with_the_known_ones(data: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_only_sets_with_rotations_are_rotated_and_characters_are_never_mirrored(name: str) -> None:
-    assert is_rotated(name) == (BENCHMARKS[name].rotations == 4)
-    assert augmentation_of(name).flip == (name != "omniglot")
-    assert not augmentation_of("glyphs").flip
+    assert open_data(name).rotated == (BENCHMARKS[name].rotations == 4)
+    assert open_data(name).augmentation.flip == (name != "omniglot")
+    assert not open_data("glyphs").augmentation.flip

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from onelook.artifacts import load_backbone
-from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import finish
 from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
 from onelook.machine import Place
@@ -55,8 +55,10 @@ class Known:
     def __init__(self, config: BottleneckConfig, place: Place) -> None:
         backbone, _ = load_backbone(config.backbone)
         self.place = place
-        self.views = finish(features(config.data, "train", backbone, place, N_VIEWS))
-        self.sets = {s: finish(features(config.data, s, backbone, place)) for s in ("train", "val", "test")}
+        self.views = finish(open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS))
+        self.sets = {
+            s: finish(open_data(config.data, place.home).embed(s, backbone, place)) for s in ("train", "val", "test")
+        }
 
     def method(self, text: str, spec: TaskSpec) -> tuple[SIB, int]:
         """The method and the steps that it took to get it."""

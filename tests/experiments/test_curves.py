@@ -8,8 +8,8 @@ import pytest
 
 from onelook.artifacts import load_backbone
 from onelook.benchmark.measure import Entry, compare
-from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSpec
+from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import finish
 from onelook.experiments.curves import INDUCTIVE, CurvesConfig, curves
 from onelook.machine import Place
@@ -82,8 +82,10 @@ def test_a_method_is_trained_for_the_queries_it_is_said_to_be_trained_for(
 ) -> None:
     """Used with 2 queries a class in both cases; the record is that of a method trained for so many."""
     backbone, _ = load_backbone(config.backbone)
-    known = finish(features(config.data, "train", backbone, place, N_VIEWS))
-    chosen, test = (finish(features(config.data, split, backbone, place)) for split in ("val", "test"))
+    known = finish(open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS))
+    chosen, test = (
+        finish(open_data(config.data, place.home).embed(split, backbone, place)) for split in ("val", "test")
+    )
     trained, used = TaskSpec(5, 1, n_query), TaskSpec(5, 1, 2)
     work = ready(parse_request("sib"), trained, backbone.feature_size, known, chosen, place.cache / "runs")
     events, made = events_and_result(work)

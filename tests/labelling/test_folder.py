@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onelook import backbones
 from onelook.data.embed import embed_files
 from onelook.data.images import Rejected
-from onelook.data.tables import LabelRow, guarded, path_cell, path_of, read_labels, unguarded
+from onelook.data.tables import LabelRow, guard_cell, parse_path, path_cell, read_labels, strip_guard
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
 from onelook.labelling.folder import TO_LABEL, FolderListing, is_unlabelled, list_folder
@@ -249,7 +249,7 @@ def test_without_its_package_parquet_is_refused_in_one_sentence(
 
 @given(NAMES, st.sampled_from(["", "=", "-", "'", "./", "file:", "\udcff"]))
 def test_a_cell_is_read_as_it_was_and_computed_by_no_spreadsheet(text: str, start: str) -> None:
-    for cell, back in ((guarded(start + text), unguarded), (path_cell(start + text), path_of)):
+    for cell, back in ((guard_cell(start + text), strip_guard), (path_cell(start + text), parse_path)):
         assert back(cell) == start + text
         assert cell[0] not in "=+-@\t\r"
     path_cell(start + text).encode()

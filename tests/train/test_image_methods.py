@@ -11,10 +11,9 @@ from onelook.artifacts import load_backbone, load_method
 from onelook.benchmark import compare
 from onelook.benchmark.compare import Comparison
 from onelook.benchmark.sources import items_of
-from onelook.data import features
-from onelook.data.features import save_features
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.data.sources import open_split
+from onelook.data.sources import N_VIEWS, open_data
+from onelook.data.vectors import save_features
 from onelook.errors import DataError, SettingsError
 from onelook.events import Notice, finish
 from onelook.machine import Place
@@ -172,7 +171,7 @@ def test_files_are_compared_on_the_tasks_of_the_others(
     comparison = Comparison(tuple(map(parse_request, texts)), (SPEC, replace(SPEC, n_shot=2)), 6)
     records = finish(compare.benchmark(comparison, images, "test", checkpoint, place))
     assert [(r["method"], r["n_shot"]) for r in records] == [(text, shot) for shot in (1, 2) for text in texts]
-    test = finish(open_split(images, "test", 16, 3))
+    test = finish(open_data(images).images("test", 16, 3))
     sampler = TaskSampler(test, SPEC)
     own = [finish(task_accuracies(load_method(Path(text))[0], sampler, 6)) for text in texts[1:]]
     backbone, _ = load_backbone(checkpoint)
@@ -181,12 +180,12 @@ def test_files_are_compared_on_the_tasks_of_the_others(
             parse_request(texts[0]),
             SPEC,
             backbone.feature_size,
-            finish(features.features(images, "train", backbone, place, features.N_VIEWS)),
-            finish(features.features(images, "val", backbone, place)),
+            finish(open_data(images).embed("train", backbone, place, N_VIEWS)),
+            finish(open_data(images).embed("val", backbone, place)),
             place.cache / "runs",
         )
     ).method
-    shared = finish(features.features(images, "test", backbone, place))
+    shared = finish(open_data(images).embed("test", backbone, place))
     reference = finish(task_accuracies(averaging, TaskSampler(shared, SPEC), 6))
     for record, values in zip(records[:3], [reference, *own], strict=True):
         assert (record["accuracy"], record["ci95"]) == tuple(round(x, 3) for x in vars(interval(values)).values())
@@ -203,7 +202,7 @@ def test_an_end_to_end_method_is_asked_by_its_head_about_features_of_its_own_net
     assert isinstance(whole, EndToEnd)
     head, items = finish(items_of(whole, images, "test", place))
     assert head is whole.head
-    test = finish(open_split(images, "test", 16, 3))
+    test = finish(open_data(images).images("test", 16, 3))
     assert finish(mean_accuracy(head, items, SPEC, 5)) == finish(mean_accuracy(whole, test, SPEC, 5))
 
 

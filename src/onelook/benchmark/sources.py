@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from onelook.artifacts import load_backbone
-from onelook.data.features import N_VIEWS, features, load_features
 from onelook.data.sampler import Views
-from onelook.data.sources import open_split
+from onelook.data.sources import N_VIEWS, open_data
+from onelook.data.vectors import load_features
 from onelook.errors import DataError, SettingsError
 from onelook.machine import Place
 from onelook.methods import EndToEnd, ImageMethod, Method
@@ -36,7 +36,8 @@ def source_of(
 ) -> Generator[Any, None, Source]:
     """The features of a data set."""
     backbone, named = load_backbone(checkpoint)
-    test = yield from features(data, split, backbone, place, average=average)
+    opened = open_data(data, place.home)
+    test = yield from opened.embed(split, backbone, place, average=average)
     about = {
         "dataset": data,
         "split": split,
@@ -48,8 +49,8 @@ def source_of(
 
     def training() -> Generator[Any, None, tuple[Embeddings, Embeddings]]:
         if not sets:  # only where a method asks for them
-            known = yield from features(data, "train", backbone, place, N_VIEWS, average)
-            sets.extend([known, (yield from features(data, "val", backbone, place, average=average))])
+            known = yield from opened.embed("train", backbone, place, N_VIEWS, average)
+            sets.extend([known, (yield from opened.embed("val", backbone, place, average=average))])
         return sets[0], sets[1]
 
     def own(method: ImageMethod) -> Generator[Any, None, tuple[Method, Views]]:
@@ -63,14 +64,16 @@ def items_of(
 ) -> Generator[Any, None, tuple[Method, Views]]:
     """What to ask and what to ask it about: where features are all that a method needs, each image is embedded once."""
     if isinstance(method, EndToEnd):
-        return method.head, (yield from features(data, split, method.backbone, place, average=average))
+        return method.head, (
+            yield from open_data(data, place.home).embed(split, method.backbone, place, average=average)
+        )
     if average != "none":
         raise SettingsError(
             "A method that takes images, and not their features, has no features to average; leave "
             "it out, or --average."
         )
     own = method.backbone
-    return method, (yield from open_split(data, split, own.image_size, own.channels, place.home))
+    return method, (yield from open_data(data, place.home).images(split, own.image_size, own.channels))
 
 
 def source_of_files(file: Path, training_file: Path | None, n_way: int, average: str = "none") -> Source:

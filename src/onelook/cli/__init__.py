@@ -41,11 +41,11 @@ from onelook.cli.options import (
     writable,
 )
 from onelook.cli.predicting import predict
-from onelook.data import features
 from onelook.data.datasets import BENCHMARKS, status
 from onelook.data.fetch import fetch
 from onelook.data.sampler import TaskSpec
-from onelook.data.sources import augmentation_of
+from onelook.data.sources import open_data
+from onelook.data.vectors import save_features
 from onelook.data.verify import verify
 from onelook.errors import DataError, SettingsError, unknown_name
 from onelook.machine import keep_freed_memory
@@ -194,7 +194,7 @@ def pretrain(
     config = PretrainConfig(
         epochs,
         batch_size,
-        augmentation_of(data),
+        open_data(data).augmentation,
         optimisation,
         place.precision,
         rotation_weight,
@@ -288,9 +288,10 @@ def embed(
     """
     network, _ = artifacts.load_backbone(backbone)
     writable(out.parent, out)
-    job = features.features(data, split, network, place_of(cache, home, precision), average=average)
+    place = place_of(cache, home, precision)
+    job = open_data(data, place.home).embed(split, network, place, average=average)
     embeddings = run(job, "embedding")
-    features.save_features(embeddings, out)
+    save_features(embeddings, out)
     print(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")
 
 

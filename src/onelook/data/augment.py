@@ -22,6 +22,8 @@ class Augmentation:
     """Brightness, contrast and saturation each change by a factor of 1 - jitter to 1 + jitter."""
 
 
+CHARACTERS = Augmentation(crop_padding=2, flip=False, jitter=0.0)
+"""For images of characters: a mirrored character is another character."""
 N_DRAWS = 6
 """Random numbers an image: two shifts, the flip, brightness, contrast, saturation."""
 

@@ -66,6 +66,8 @@ class Benchmark:
     """4: each class is made into four by quarter turns after loading (`rotate_classes`)."""
     stored_in: str = ""
     """The benchmark whose archive holds the images, if it is another one; its splits are pooled and divided anew."""
+    characters: bool = False
+    """Whether a mirrored image may be of another class."""
     made_from: str = ""
     """An example of the folder that the user must have to rebuild it; empty where it can be downloaded."""
 
@@ -108,6 +110,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         citation="Lake et al. Human-level concept learning through probabilistic program induction. Science 350, 2015. "
         "Split: Vinyals et al. Matching networks for one shot learning. NeurIPS 2016.",
         rotations=4,
+        characters=True,
     ),
     "mini-imagenet": Benchmark(
         "mini-imagenet",

@@ -1,6 +1,5 @@
-"""Which images there are: of a folder, an archive or a table. Nothing is read or decoded here."""
+"""Lists of the images of a folder, an archive or a table. No image is read here."""
 
-import csv
 import lzma
 import os
 import struct
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
+from onelook.data.tables import PARQUET, read_labels
 from onelook.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -18,46 +18,43 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True)
 class Listing:
-    """Which image files there are and the class of each. Nothing is read yet."""
+    """Image files and the class of each."""
 
     names: tuple[str, ...]
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
     source: str
     read: Callable[[str], bytes]
-    """From a name to the bytes of the file; raises OSError."""
+    """Returns the bytes of a file by its name; raises OSError."""
     split: str | None = None
-    """Which split of its own division the source was asked for; None where it is not divided."""
+    """The split that was taken, where the source has splits of its own."""
 
     def take(self, rows: Sequence[int]) -> "Listing":
-        """Some of the images; the classes stay what they are."""
+        """A selection of the images; the classes stay what they are."""
         names = tuple(self.names[i] for i in rows)
         return replace(self, names=names, labels=tuple(self.labels[i] for i in rows))
 
 
 def list_images(source: Path, split: str | None = None) -> Listing:
-    """The images of a folder of class folders, a zip of the same, or a CSV (`filename,label`) beside its images.
+    """List the images of a folder of class folders, a zip of it, or a table (`path,label`) beside its images.
 
     split: where the top level holds train, val and test, the one to take. Raises DataError.
     """
     if source.is_dir():
         return _list_folder(source, split)
     if not source.exists():
-        raise DataError(f"There is no file or folder {source}; give a folder of class folders, a zip of it, or a CSV.")
-    if source.suffix.lower() == ".csv":
+        raise DataError(
+            f"There is no file or folder {source}; give a folder of class folders, a zip of it, or a table."
+        )
+    if source.suffix.lower() in (".csv", *PARQUET):
         return _list_table(source, split)
     if source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
         return _list_zip(source, split)
-    raise DataError(f"{source} is neither a folder nor a zip nor a CSV (filename,label); give one of these.")
+    raise DataError(f"{source} is neither a folder nor a zip nor a table (path,label); give one of these.")
 
 
 def _list_folder(folder: Path, split: str | None) -> Listing:
-    names = [
-        name
-        for name in files_below(folder)
-        if PurePosixPath(name).suffix.lower() in SUFFIXES and not hidden(PurePosixPath(name))
-    ]
-    return _listing(names, str(folder), split, lambda name: (folder / name).read_bytes())
+    return _listing(files_below(folder), str(folder), split, lambda name: (folder / name).read_bytes())
 
 
 def _complain(error: OSError) -> None:
@@ -67,7 +64,7 @@ def _complain(error: OSError) -> None:
 def files_below(folder: Path, complain: Callable[[OSError], None] = _complain) -> Iterator[str]:
     """Relative names of all files, also behind links to folders, but not round in circles.
 
-    complain: what to do about a folder that cannot be read; by default its OSError is raised.
+    complain: called with the OSError of a folder that cannot be read; raises it by default.
     """
     for place, folders, files in os.walk(folder, onerror=complain, followlinks=True):
         here = Path(place)
@@ -78,7 +75,7 @@ def files_below(folder: Path, complain: Callable[[OSError], None] = _complain) -
 
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error)
-"""What zipfile raises on an archive that is damaged, locked with a password or of an unknown compression."""
+"""Errors of zipfile for an archive that is damaged, locked with a password or of an unknown compression."""
 
 
 def _list_zip(path: Path, split: str | None) -> Listing:
@@ -86,13 +83,7 @@ def _list_zip(path: Path, split: str | None) -> Listing:
         archive = zipfile.ZipFile(path)
     except (OSError, *DAMAGED) as error:
         raise DataError(f"{path} cannot be opened as a zip ({error}); copy or download it again.") from error
-    names = [
-        entry.filename
-        for entry in archive.infolist()
-        if not entry.is_dir()
-        and PurePosixPath(entry.filename).suffix.lower() in SUFFIXES
-        and not hidden(PurePosixPath(entry.filename))
-    ]
+    names = (entry.filename for entry in archive.infolist() if not entry.is_dir())
 
     def read(name: str) -> bytes:
         try:
@@ -104,15 +95,17 @@ def _list_zip(path: Path, split: str | None) -> Listing:
 
 
 def hidden(path: PurePath) -> bool:
-    """Whether it is what a system keeps for itself, or lies in such a folder."""
+    """Whether a file belongs to the system, or lies in such a folder."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
-def _listing(names: list[str], source: str, split: str | None, read: Callable[[str], bytes]) -> Listing:
+def _listing(found: Iterable[str], source: str, split: str | None, read: Callable[[str], bytes]) -> Listing:
     """Classes are the folders; a first level of train, val and test is a split and never a class."""
+    paths = {name: PurePosixPath(name) for name in found}
+    names = [name for name, path in paths.items() if path.suffix.lower() in SUFFIXES and not hidden(path)]
     if not names:
         raise DataError(f"{source} holds no images ({', '.join(SUFFIXES)}); expected a folder for each class.")
-    parts = {name: PurePosixPath(name).parts for name in names}
+    parts = {name: paths[name].parts for name in names}
     names = sorted(names, key=lambda name: parts[name])  # alike for a folder and its zip
     parts = _without_wrapping(parts)
     tops = {p[0] for p in parts.values() if len(p) > 1}
@@ -139,7 +132,7 @@ def _listing(names: list[str], source: str, split: str | None, read: Callable[[s
 
 
 def _without_wrapping(parts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Without the one folder that holds everything, as in an archive made of a folder; it would hide the splits."""
+    """Cut off the one folder that holds everything, as in an archive made of a folder; it would hide the splits."""
     tops = {p[0] for p in parts.values()}
     if len(tops) == 1 and tops.isdisjoint(SPLITS) and all(len(p) > 2 for p in parts.values()):
         return _without_wrapping({name: p[1:] for name, p in parts.items()})
@@ -147,29 +140,17 @@ def _without_wrapping(parts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str,
 
 
 def _list_table(table: Path, split: str | None) -> Listing:
-    """A CSV with the columns filename and label, and if it has one, split; file names are relative to its folder."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            rows = [(reader.line_num, row) for row in reader]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table} is not UTF-8 text ({error.reason}, byte {error.start}); save it as such.") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read as a CSV ({error}).") from error
-    if not {"filename", "label"} <= set(columns):
-        raise DataError(f"{table} needs the columns filename and label, but has {', '.join(columns) or 'none'}.")
-    if not rows:
-        raise DataError(f"{table} has no rows below its columns; expected one for each image.")
-    for number, row in rows:
-        if not (row["filename"] or "").strip() or not (row["label"] or "").strip():
-            raise DataError(f"{table}, line {number}: filename or label is empty; fill it or remove the line.")
-    own = split if "split" in columns else None
-    kept = [row for _, row in rows if own is None or row["split"] == own]
+    """The rows of a table of labels, of one split where it has a column `split`; paths are relative to its folder."""
+    rows = read_labels(table)
+    if unlabelled := [row for row in rows if not row.label]:
+        raise DataError(f"{table}, line {unlabelled[0].line}: label is empty; fill it or remove the line.")
+    own = split if rows[0].split is not None else None
+    kept = [row for row in rows if own is None or row.split == own]
     if not kept:
-        found = ", ".join(sorted({str(row["split"]) for _, row in rows}))
-        raise DataError(f"{table} has no row of the split {split!r}, but {found}.")
-    names, labels = [row["filename"] for row in kept], [row["label"] for row in kept]
+        raise DataError(
+            f"{table} has no row of the split {split!r}, but {', '.join(sorted({str(row.split) for row in rows}))}."
+        )
+    names, labels = [row.name for row in kept], [row.label for row in kept]
     listing = _with_classes(names, labels, str(table), lambda name: (table.parent / name).read_bytes())
     return replace(listing, source=f"{table}:{own}", split=own) if own else listing
 

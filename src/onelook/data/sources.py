@@ -1,80 +1,119 @@
-"""One door to all data: the built-in glyphs, a standard benchmark by its name, or a path."""
+"""The one door to data: the built-in glyphs, a standard benchmark by its name, or a path."""
 
-from collections.abc import Generator
-from dataclasses import replace
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from onelook.data.augment import Augmentation
+from onelook.backbones import Backbone
+from onelook.data.augment import CHARACTERS, Augmentation
 from onelook.data.datasets import BENCHMARKS, open_benchmark, rotate_classes
+from onelook.data.embed import EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.glyphs import GlyphsConfig, load_glyphs
 from onelook.data.images import ImageSet, Reading, load
 from onelook.data.listing import SPLITS, Listing, list_images
 from onelook.errors import DataError, SettingsError
+from onelook.machine import Place
+from onelook.tasks import Embeddings
 
-SHARES = (0.64, 0.16)
-"""Of the classes of undivided data, what goes to training and to validation; the rest is for testing."""
+GLYPHS = "glyphs"
+NAMES = (GLYPHS, *sorted(BENCHMARKS))
+"""Data that is opened by a name; all other data by its path."""
+N_VIEWS = 8
+"""R, the augmented views of every training image that meta-training reads."""
+FRACTIONS = (0.64, 0.16)
+"""Fractions of the classes of undivided data for training and for validation; the rest is for testing."""
 
 
-def open_split(
-    data: str, split: str, size: int | None = None, channels: int | None = None, home: Path | None = None
-) -> Generator[Reading, None, ImageSet]:
-    """The images of one split, decoded.
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that was opened by `open_data`; an image is read or rendered when a split is asked for."""
 
-    data: "glyphs", a name of BENCHMARKS, or the path of a folder, zip or CSV. Data without a division of its own is
-        divided by class, at random but always alike; "all" takes it whole.
-    size, channels: of the images; None: what is usual for this data (32 and 3 for a path).
-    Raises DataError, SettingsError.
+    files: Callable[[str], Listing] | None = None
+    """Lists the image files of a split; None: the images are rendered."""
+    image_size: int = 32
+    """Usual height and width in pixels."""
+    channels: int = 3
+    augmentation: Augmentation = Augmentation()
+    """Changes of an image that leave its class as it is."""
+    rotated: bool = False
+    """Whether each class becomes four by quarter turns, so that an image is more than its file."""
+
+    def images(
+        self, split: str, size: int | None = None, channels: int | None = None
+    ) -> Generator[Reading, None, ImageSet]:
+        """Load or render the images of one split. Raises DataError, SettingsError."""
+        size = size or self.image_size
+        if self.files is None:
+            return (yield from load_glyphs(split, GlyphsConfig(size=size)))
+        images = yield from load(self.files(split), size, channels or self.channels)
+        return rotate_classes(images) if self.rotated else images
+
+    def embed(
+        self, split: str, backbone: Backbone, place: Place, n_views: int = 1, average: str = "none"
+    ) -> Generator[Any, None, Embeddings]:
+        """Compute the features of one split, or find them in the cache.
+
+        n_views: augmented views of each image, where the data has no environments of its own.
+        average: what else of an image goes into its feature (`parse_averaging`).
+        """
+        config = EmbedConfig(precision=place.precision, average=parse_averaging(average, self.augmentation))
+        if n_views > 1 and self.files is not None:
+            config = replace(config, augmentation=self.augmentation, n_views=n_views)
+        if self.files is not None and not self.rotated:
+            return (yield from embed_files(self.files(split), backbone, config, place.cache))
+        images = yield from self.images(split, backbone.image_size, backbone.channels)
+        return (yield from embed(images, backbone, config, place.cache))
+
+
+def open_data(data: str, home: Path | None = None) -> Dataset:
+    """Open a data set. Raises DataError for one that is not there.
+
+    data: "glyphs", a name of BENCHMARKS, or the path of a folder, zip or table. Data without splits of its own is
+        divided by class, at random but always alike; the split "all" takes it whole.
+    home: the folder of the benchmarks; None: the usual one.
+
+    >>> open_data("glyphs").augmentation.flip
+    False
     """
-    if data == "glyphs":
-        return (yield from load_glyphs(split, GlyphsConfig() if size is None else GlyphsConfig(size=size)))
-    listing = list_split(data, split, home)
-    facts = BENCHMARKS.get(data)
-    images = yield from load(
-        listing, size or (facts.image_size if facts else 32), channels or (facts.channels if facts else 3)
-    )
-    return rotate_classes(images) if is_rotated(data) else images
-
-
-def list_split(data: str, split: str, home: Path | None = None) -> Listing:
-    """The image files of one split of anything but glyphs."""
-    if split not in (*SPLITS, "all"):
-        raise SettingsError(f"There is no split {split!r}; known: {', '.join(SPLITS)}, all.")
+    if data == GLYPHS:
+        return Dataset(augmentation=CHARACTERS)
     if data in BENCHMARKS:
-        return open_benchmark(data, split, home)
+        facts = BENCHMARKS[data]
+        augmentation = CHARACTERS if facts.characters else Augmentation()
+        return Dataset(
+            lambda split: open_benchmark(data, _known(split), home),
+            facts.image_size,
+            facts.channels,
+            augmentation,
+            facts.rotations > 1,
+        )
     path = Path(data)
     if not path.exists() and path.suffix == "" and "/" not in data:
-        known = ", ".join(["glyphs", *sorted(BENCHMARKS)])
-        raise DataError(f"There is no data named {data!r} and no such file or folder; known names: {known}.")
-    return _division(list_path(path, split), split)
+        raise DataError(f"There is no data named {data!r} and no such file or folder; known names: {', '.join(NAMES)}.")
+    return Dataset(lambda split: _list_path(path, _known(split)))
 
 
-def is_rotated(data: str) -> bool:
-    """Whether the classes of `data` are multiplied by quarter turns."""
-    return data in BENCHMARKS and BENCHMARKS[data].rotations > 1
+def _known(split: str) -> str:
+    if split not in (*SPLITS, "all"):
+        raise SettingsError(f"There is no split {split!r}; known: {', '.join(SPLITS)}, all.")
+    return split
 
 
-def augmentation_of(data: str) -> Augmentation:
-    """What may be done to the images of `data` without changing their class."""
-    if data in ("glyphs", "omniglot"):
-        return Augmentation(crop_padding=2, flip=False, jitter=0.0)  # a mirrored character is another character
-    return Augmentation()
-
-
-def list_path(path: Path, split: str) -> Listing:
+def _list_path(path: Path, split: str) -> Listing:
     try:
-        return list_images(path, None if split == "all" else split)
+        listing = list_images(path, None if split == "all" else split)
     except OSError as error:
         raise DataError(f"{error.filename or path} cannot be read ({error.strerror or error}).") from error
+    return listing if split == "all" or listing.split is not None else _divide(listing, split)
 
 
-def _division(listing: Listing, split: str) -> Listing:
-    """The classes of `split`, where the data is not divided by itself."""
-    if split == "all" or listing.split is not None:
-        return listing
+def _divide(listing: Listing, split: str) -> Listing:
+    """The classes of `split` of data without splits of its own."""
     order = np.random.default_rng(0).permutation(len(listing.class_names))
-    n_train, n_val = (round(share * len(order)) for share in SHARES)
+    n_train, n_val = (round(fraction * len(order)) for fraction in FRACTIONS)
     parts = {"train": order[:n_train], "val": order[n_train : n_train + n_val], "test": order[n_train + n_val :]}
     kept = sorted(int(k) for k in parts[split])
     if not kept:

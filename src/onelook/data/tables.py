@@ -1,6 +1,6 @@
 """Tables about images: CSV or Parquet with a column `path` (or `filename`), and for labels a column `label`.
 
-A cell that a spreadsheet would take for a formula is written with a guard before it, and read without.
+A cell that a spreadsheet would take for a formula is written with a guard before it, and read without the guard.
 """
 
 import csv
@@ -17,7 +17,7 @@ from onelook.errors import DataError
 NAME_COLUMNS = ("path", "filename")
 PARQUET = (".parquet", ".pq")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet would compute (OWASP, CSV injection)."""
+"""Characters that begin a cell which a spreadsheet would compute (OWASP, CSV injection)."""
 LABEL_GUARD, PATH_GUARD = "'", "./"
 """The first is the spreadsheets' own mark of plain text; with the second a path stays the same path."""
 FILE = "file:"
@@ -28,39 +28,41 @@ class LabelRow:
     """One row of a table of labels."""
 
     line: int
-    """Where it stands in the file, for messages; the number of the row in a Parquet file."""
+    """Line of the file, for messages; row number in a Parquet file."""
     name: str
     label: str
-    """Empty: to be labelled."""
+    """Empty for an unlabelled image."""
+    split: str | None = None
+    """None: the table has no column `split`."""
 
 
-def guarded(text: str, guard: str = LABEL_GUARD) -> str:
-    """`text` as a cell that no spreadsheet computes; `unguarded` gives it back."""
+def guard_cell(text: str, guard: str = LABEL_GUARD) -> str:
+    """`text` as a cell that no spreadsheet computes; `strip_guard` gives it back."""
     return guard + text if text.startswith((*FORMULA, guard)) else text
 
 
-def unguarded(cell: str, guard: str = LABEL_GUARD) -> str:
+def strip_guard(cell: str, guard: str = LABEL_GUARD) -> str:
     rest = cell.removeprefix(guard)
     return rest if rest.startswith((*FORMULA, guard)) else cell
 
 
 def path_cell(path: str) -> str:
-    """A path as a cell. One that is not UTF-8 becomes a `file:` address, so that the table is UTF-8; see `path_of`."""
+    """A path as a cell, for `parse_path`; one that is not UTF-8 becomes a `file:` address, as the table is UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
         return FILE + quote(os.fsencode(path))
-    return FILE + quote(path) if path.startswith(FILE) else guarded(path, PATH_GUARD)
+    return FILE + quote(path) if path.startswith(FILE) else guard_cell(path, PATH_GUARD)
 
 
-def path_of(cell: str) -> str:
+def parse_path(cell: str) -> str:
     if cell.startswith(FILE):
         return os.fsdecode(unquote_to_bytes(cell.removeprefix(FILE)))
-    return unguarded(cell, PATH_GUARD)
+    return strip_guard(cell, PATH_GUARD)
 
 
 def read_labels(table: Path) -> tuple[LabelRow, ...]:
-    """The rows of a CSV or Parquet file, in their order. Raises DataError."""
+    """Read the rows of a table of labels, in their order. Raises DataError."""
     columns, rows = read_rows(table)
     name = name_column(columns)
     if name is None or "label" not in columns:
@@ -72,24 +74,25 @@ def read_labels(table: Path) -> tuple[LabelRow, ...]:
         raise DataError(f"{table} has no rows below its columns; expected one for each labelled image.")
     found = []
     for line, row in rows:
-        path, label = (("" if row.get(c) is None else str(row[c])) for c in (name, "label"))
+        path, label, split = (("" if row.get(c) is None else str(row[c])) for c in (name, "label", "split"))
         if not path.strip():
             raise DataError(f"{table}, line {line}: {name} is empty; fill it or remove the line.")
-        found.append(LabelRow(line, path_of(path), unguarded(label.strip())))
+        own = split if "split" in columns else None
+        found.append(LabelRow(line, parse_path(path), strip_guard(label.strip()), own))
     return tuple(found)
 
 
 Row = tuple[int, dict[str, Any]]
-"""Where it stands in the file, and its cells by their columns."""
+"""Line of the file, and the cells by their columns."""
 
 
 def read_rows(table: Path) -> tuple[list[str], list[Row]]:
-    """The columns and the rows of a CSV or Parquet file. Raises DataError."""
+    """Read the columns and the rows of a CSV or Parquet file. Raises DataError."""
     return _parquet(table) if table.suffix.lower() in PARQUET else _csv(table)
 
 
 def name_column(columns: Collection[str]) -> str | None:
-    """The one that names images."""
+    """The column that names images."""
     return next((column for column in NAME_COLUMNS if column in columns), None)
 
 

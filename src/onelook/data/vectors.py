@@ -19,8 +19,9 @@ import torch
 from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 
-from onelook.data.tables import PARQUET, Row, name_column, path_of, read_rows
+from onelook.data.tables import PARQUET, Row, name_column, parse_path, read_rows
 from onelook.errors import DataError
+from onelook.files import replacing
 from onelook.tasks import Embeddings
 
 FEATURES = "features"
@@ -35,22 +36,58 @@ def read_vectors(file: Path) -> Embeddings:
     if kind not in KINDS:
         raise DataError(f"{file} is no file that features are read from; give one of {', '.join(KINDS)}.")
     if kind == ".npz":
-        names, x = _of_arrays(file, npz_arrays(file), None)
+        names, x = _of_arrays(file, _npz_arrays(file), None)
     elif kind == ".safetensors":
         names, x = _of_arrays(file, *_tensors(file))
     else:
         names, x = _of_table(file)
     if strange := [name for name in names if not isinstance(name, str | bytes)]:
         raise DataError(f"{file}: the names of images must be words, but {strange[0]!r} is among them.")
-    x = as_numbers(file, x)
+    x = _as_numbers(file, x)
     if x.ndim != 2 or len(x) != len(names) or not x.size:
         raise DataError(f"{file}: features must be (N, D) for its {len(names)} names, but they are {x.shape}.")
-    require_finite(file, x)
+    _require_finite(file, x)
     labels = torch.full((len(x),), -1)
     return Embeddings(torch.from_numpy(x)[None], labels, (), tuple(map(os.fsdecode, names)), str(file))
 
 
-def npz_arrays(file: Path) -> dict[str, np.ndarray]:
+def load_features(file: Path) -> Embeddings:
+    """`features` (N, D) and `labels` (N, numbers or words) of an .npz file; `class_names` if it has them."""
+    arrays = _npz_arrays(file)
+    missing = {"features", "labels"} - set(arrays)
+    if missing:
+        raise DataError(
+            f"{file} needs the arrays features (N, D) and labels (N), but holds {', '.join(arrays) or 'none'}."
+        )
+    x, labels = _as_numbers(file, arrays["features"]), arrays["labels"]
+    if x.ndim != 2 or labels.shape != (len(x),) or not len(x):
+        raise DataError(f"{file}: features must be (N, D) and labels (N), but they are {x.shape} and {labels.shape}.")
+    _require_finite(file, x)
+    classes, index = np.unique(labels, return_inverse=True)
+    names = np.atleast_1d(arrays.get("class_names", classes))
+    if labels.dtype.kind in "iu" and classes[0] >= 0 and classes[-1] < len(names):
+        index = labels  # they number the names already, and a class may be without a row
+    elif len(names) != len(classes):
+        raise DataError(f"{file} has {len(names)} class_names, but {len(classes)} different labels.")
+    return Embeddings(
+        torch.from_numpy(x)[None], torch.from_numpy(index.astype(np.int64)), tuple(map(str, names)), source=str(file)
+    )
+
+
+def save_features(embeddings: Embeddings, file: Path) -> None:
+    """What `load_features` reads, and `read_vectors` where the items have names."""
+    named: dict[str, Any] = {"path": np.array(embeddings.items)} if embeddings.items else {}
+    with replacing(file) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            features=embeddings.features.numpy(),
+            labels=embeddings.labels.numpy(),
+            class_names=np.array(embeddings.class_names),
+            **named,
+        )
+
+
+def _npz_arrays(file: Path) -> dict[str, np.ndarray]:
     """All arrays of an .npz file. Raises DataError."""
     try:
         with file.open("rb") as stream:  # np.load itself would leave a damaged file open
@@ -67,14 +104,14 @@ def npz_arrays(file: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def as_numbers(file: Path, x: np.ndarray) -> Float32[np.ndarray, "*shape"]:
+def _as_numbers(file: Path, x: np.ndarray) -> Float32[np.ndarray, "*shape"]:
     if x.dtype.kind not in "fiub":
         raise DataError(f"{file}: features must be numbers, but they are of type {x.dtype}.")
     with np.errstate(over="ignore"):  # what is too large for float32 is infinite then, and refused
         return np.asarray(x, dtype=np.float32)
 
 
-def require_finite(file: Path, x: Float32[np.ndarray, "N D"]) -> None:
+def _require_finite(file: Path, x: Float32[np.ndarray, "N D"]) -> None:
     if not np.isfinite(x).all():
         row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
         raise DataError(f"{file}: the features of row {row} are not finite; repair or remove them.")
@@ -126,7 +163,7 @@ def _of_table(file: Path) -> tuple[list[Any], np.ndarray]:
         raise DataError(
             f"{file} has vectors of {min(sizes)} and of {max(sizes)} numbers; those of one size are needed."
         )
-    names = [row[name] if row[name] is None else path_of(str(row[name])) for _, row in rows]
+    names = [row[name] if row[name] is None else parse_path(str(row[name])) for _, row in rows]
     return names, np.array(vectors, dtype=np.float64)
 
 

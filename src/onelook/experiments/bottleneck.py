@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook.artifacts import load_backbone
-from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import Progress
 from onelook.machine import Place, commit, machine
 from onelook.methods import SIB
@@ -40,12 +40,12 @@ class BottleneckConfig:
 def bottleneck(config: BottleneckConfig, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
     """A record for each weight and shot: accuracy and loss on tasks of training and of test classes, and their gaps."""
     backbone, named = load_backbone(config.backbone)
-    training = yield from features(config.data, "train", backbone, place, N_VIEWS)
-    validation = yield from features(config.data, "val", backbone, place)
+    training = yield from open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS)
+    validation = yield from open_data(config.data, place.home).embed("val", backbone, place)
     # Training classes as test classes are seen: without augmentation.
     sets = {
-        "train": (yield from features(config.data, "train", backbone, place)),
-        "test": (yield from features(config.data, "test", backbone, place)),
+        "train": (yield from open_data(config.data, place.home).embed("train", backbone, place)),
+        "test": (yield from open_data(config.data, place.home).embed("test", backbone, place)),
     }
     records = []
     for shot in config.shots:

@@ -11,8 +11,8 @@ from typing import Any
 
 from onelook.artifacts import load_backbone
 from onelook.benchmark.measure import Entry, compare
-from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSpec
+from onelook.data.sources import N_VIEWS, open_data
 from onelook.machine import Place
 from onelook.tasks import Embeddings
 from onelook.train.recipes import parse_request, ready
@@ -70,9 +70,9 @@ class _Study:
     @staticmethod
     def of(config: CurvesConfig, place: Place) -> Generator[Any, None, "_Study"]:
         backbone, named = load_backbone(config.backbone)
-        training = yield from features(config.data, "train", backbone, place, N_VIEWS)
-        validation = yield from features(config.data, "val", backbone, place)
-        test = yield from features(config.data, config.split, backbone, place)
+        training = yield from open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS)
+        validation = yield from open_data(config.data, place.home).embed("val", backbone, place)
+        test = yield from open_data(config.data, place.home).embed(config.split, backbone, place)
         about = {
             "dataset": config.data,
             "split": config.split,

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from onelook.artifacts import load_backbone, save_results
 from onelook.benchmark.measure import Entry, compare, step_accuracies
+from onelook.data.augment import CHARACTERS
 from onelook.data.embed import EmbedConfig, embed
 from onelook.data.glyphs import GlyphsConfig, load_glyphs
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.data.sources import augmentation_of
 from onelook.experiments import demo_page
 from onelook.experiments.demo_page import Curve, Report, TaskPicture
 from onelook.machine import Place, commit, machine
@@ -113,7 +113,7 @@ def _pretrain(config: DemoConfig, images: dict[str, ImageSet], out: Path, place:
     backbone = new_backbone(config.backbone, images["train"], config.seed)
     settings = PretrainConfig(
         epochs=config.epochs,
-        augmentation=augmentation_of("glyphs"),
+        augmentation=CHARACTERS,
         precision=place.precision,
         seed=config.seed,
         optimisation=Optimisation(learning_rate=0.2),

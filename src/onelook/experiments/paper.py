@@ -22,8 +22,8 @@ from torch import Tensor
 
 from onelook.artifacts import load_backbone, load_method
 from onelook.benchmark.sources import items_of
-from onelook.data.features import N_VIEWS, features
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
+from onelook.data.sources import N_VIEWS, open_data
 from onelook.errors import unknown_name
 from onelook.events import Notice
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
@@ -158,7 +158,7 @@ def _row(
     about: dict[str, Any] = {"backbone": f"{named['name']}@{asked['network']}", "by_shot": {}}
     accuracies: dict[int, Tensor] = {}
     specs = {shot: TaskSpec(5, shot, 15, seed=config.seed) for shot in config.shots}
-    test = yield from features(config.data, config.split, backbone, place)
+    test = yield from open_data(config.data, place.home).embed(config.split, backbone, place)
     for spec in specs.values():
         TaskSampler(test, spec)  # too few test classes are refused now, not after a training
     for shot, spec in specs.items():
@@ -180,15 +180,15 @@ def _trained(
     backbone, _ = load_backbone(checkpoint)
     request = parse_request(row.method)
     # Before the clock is started: the features are there for all rows.
-    training = yield from features(config.data, "train", backbone, place, N_VIEWS)
-    validation = yield from features(config.data, "val", backbone, place)
+    training = yield from open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS)
+    validation = yield from open_data(config.data, place.home).embed("val", backbone, place)
     n_network = _n_parameters(backbone)
     if row.on == "features":
         # In the folder of the training, which may serve several shots.
         clock = _Clock(recipes.run_of(request, spec, training, validation, folder) / "seconds.json")
         work = ready(request, spec, backbone.feature_size, training, validation, folder)
         method = (yield from clock.of(work)).method
-        items: Views = yield from features(config.data, config.split, backbone, place)
+        items: Views = yield from open_data(config.data, place.home).embed(config.split, backbone, place)
         learns = has_weights(method)
         return method, items, _facts(_n_parameters(method) + n_network, clock.seconds if learns else 0.0)
     clock = _Clock(folder / "seconds.json")

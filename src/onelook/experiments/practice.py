@@ -20,11 +20,10 @@ from onelook import ops
 from onelook.artifacts import SHIPPED_METHODS, load_backbone
 from onelook.backbones import Backbone
 from onelook.data import sampler
-from onelook.data.datasets import BENCHMARKS
 from onelook.data.embed import EmbedConfig, embed
-from onelook.data.features import features
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
+from onelook.data.sources import NAMES, open_data
 from onelook.errors import DataError
 from onelook.estimators import calibration, classifier, label_values
 from onelook.events import Notice
@@ -168,14 +167,14 @@ def _code() -> str:
 
 def _name_and_split(text: str) -> tuple[str, str]:
     name, _, split = (text, "", "") if Path(text).exists() else text.partition(":")
-    return name, split or ("test" if name in (*BENCHMARKS, "glyphs") else "all")
+    return name, split or ("test" if name in NAMES else "all")
 
 
 def _features(name: str, split: str, backbone: Backbone, place: Place) -> Generator[Any, None, Embeddings]:
     if (name, split) == (DIGITS, "all"):
         images = digits(backbone.image_size, backbone.channels)
         return (yield from embed(images, backbone, EmbedConfig(precision=place.precision), place.cache))
-    return (yield from features(name, split, backbone, place))
+    return (yield from open_data(name, place.home).embed(split, backbone, place))
 
 
 def digits(size: int, channels: int) -> ImageSet:

@@ -15,7 +15,7 @@ from xml.sax.saxutils import quoteattr
 from PIL import Image
 
 from onelook.data.images import FORMATS, Rejected, reason_of
-from onelook.data.tables import guarded, path_cell, path_of, unguarded
+from onelook.data.tables import guard_cell, parse_path, path_cell, strip_guard
 from onelook.errors import DataError
 from onelook.files import write_atomically
 
@@ -54,7 +54,7 @@ def csv_text(predictions: Iterable[Prediction]) -> str:
     writer.writerow(COLUMNS)
     for one in predictions:
         numbers = float(one.probability), float(one.margin)
-        label, runner_up = (_utf8(guarded(name)) for name in (one.label, one.runner_up))
+        label, runner_up = (_utf8(guard_cell(name)) for name in (one.label, one.runner_up))
         writer.writerow([path_cell(one.path), label, numbers[0], runner_up, numbers[1], str(one.unknown).lower()])
     return text.getvalue()
 
@@ -73,10 +73,10 @@ def read_csv(path: Path) -> tuple[Prediction, ...]:
             rows = list(csv.DictReader(file))
         return tuple(
             Prediction(
-                path_of(row["path"]),
-                unguarded(row["label"]),
+                parse_path(row["path"]),
+                strip_guard(row["label"]),
                 float(row["probability"]),
-                unguarded(row["runner_up"]),
+                strip_guard(row["runner_up"]),
                 float(row["margin"]),
                 row["unknown"] == "true",
             )

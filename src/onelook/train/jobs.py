@@ -11,10 +11,9 @@ import torch
 from onelook import backbones
 from onelook.artifacts import load_backbone
 from onelook.backbones import Backbone
-from onelook.data.features import N_VIEWS, features
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.data.sources import augmentation_of, open_split
+from onelook.data.sources import N_VIEWS, open_data
 from onelook.data.synthetic import synthetic_suite
 from onelook.data.variants import variants
 from onelook.errors import SettingsError, unknown_name
@@ -46,8 +45,9 @@ def pretrain(
     """
     require_backbone(name)
     teacher = None if teacher_file is None else load_teacher(teacher_file)
-    training = yield from open_split(data, "train", image_size, home=place.home)
-    validation = yield from open_split(data, "val", image_size, home=place.home)
+    source = open_data(data, place.home)
+    training = yield from source.images("train", image_size)
+    validation = yield from source.images("val", image_size)
     if config.batch_size > len(training) * len(training.pixels):
         raise SettingsError(
             f"{training.source} has {len(training)} images, fewer than a batch of "
@@ -77,8 +77,9 @@ def pretrain_by_episodes(
             f"{request.label} begins with a network that was pretrained; run `onelook pretrain`, "
             f"then `onelook train --backbone` with its file."
         )
-    training = yield from open_split(data, "train", image_size, home=place.home)
-    validation = yield from open_split(data, "val", image_size, home=place.home)
+    source = open_data(data, place.home)
+    training = yield from source.images("train", image_size)
+    validation = yield from source.images("val", image_size)
     backbone = new_backbone(name, training, config.tasks.seed)
     method = build(request, config.tasks, backbone.feature_size)
     own = config.tasks  # as EpisodicPretraining validates
@@ -127,8 +128,9 @@ def meta_train(
     """A method trained on tasks of the training classes of `data`; returns the path of the trained method."""
     backbone, _ = load_backbone(checkpoint)
     recipes.require_weights(request, spec)
-    training = yield from features(data, "train", backbone, place, N_VIEWS, average)
-    validation = yield from features(data, "val", backbone, place, average=average)
+    source = open_data(data, place.home)
+    training = yield from source.embed("train", backbone, place, N_VIEWS, average)
+    validation = yield from source.embed("val", backbone, place, average=average)
     return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
 
 
@@ -161,9 +163,10 @@ def meta_train_mixed(
         if not at:
             raise SettingsError(f"A source is DATA@FILE of a feature network, or synthetic:N, but got {source!r}.")
         backbone, _ = load_backbone(Path(file))
-        found = yield from features(data, "train", backbone, place, average=average)
+        opened = open_data(data, place.home)
+        found = yield from opened.embed("train", backbone, place, average=average)
         training += [found, *variants(found, config.seed + i, n_variants)]
-        validation.append((yield from features(data, "val", backbone, place, average=average)))
+        validation.append((yield from opened.embed("val", backbone, place, average=average)))
     if not validation:
         raise SettingsError("Without a real source there is nothing to choose the best weights by; add DATA@FILE.")
     objective = MixedTraining(method, training, validation, config)
@@ -206,13 +209,14 @@ def meta_train_images(
     recipes.require_name(request)
     backbone, _ = load_backbone(checkpoint)
     identity = backbone.digest().hex()[:16]
-    training = yield from open_split(data, "train", backbone.image_size, backbone.channels, place.home)
-    validation = yield from open_split(data, "val", backbone.image_size, backbone.channels, place.home)
+    source = open_data(data, place.home)
+    training = yield from source.images("train", backbone.image_size, backbone.channels)
+    validation = yield from source.images("val", backbone.image_size, backbone.channels)
     for spec in config.specs:
         TaskSampler(validation, spec)  # too few validation classes are refused now, not after hours
     untrained = build(request, config.tasks, backbone.feature_size, len(training.class_names), backbone)
     method = untrained if isinstance(untrained, ImageMethod) else EndToEnd(backbone, untrained)
-    augmentation = augmentation_of(data)
+    augmentation = source.augmentation
     objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
     if not (run / "model.safetensors").exists():
         minutes = seconds_of_a_step(objective) * config.n_steps / 60
@@ -222,8 +226,8 @@ def meta_train_images(
             f"goes on."
         )
     if method is not untrained:
-        known = yield from features(data, "train", backbone, place, N_VIEWS)
-        chosen = yield from features(data, "val", backbone, place)
+        known = yield from source.embed("train", backbone, place, N_VIEWS)
+        chosen = yield from source.embed("val", backbone, place)
         made = yield from ready(request, config.tasks, backbone.feature_size, known, chosen, run / "head")
         method = EndToEnd(backbone, made.method)
         objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from onelook.data.features import load_features, save_features
+from onelook.data.vectors import load_features, save_features
 from onelook.errors import DataError
 from onelook.tasks import Embeddings
 from synthetic import random_embeddings

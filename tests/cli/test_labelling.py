@@ -1,4 +1,4 @@
-"""`onelook label | suggest | doctor | undo` as at the terminal, and what a clumsy person gets to read."""
+"""`onelook label | suggest | doctor` as at the terminal, and what a clumsy person gets to read."""
 
 import csv
 import json
@@ -68,14 +68,12 @@ def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
     assert told["confusion"] == [[2, 0], [0, 2]]
     assert [one["n_labels"] for one in told["learning_curve"]] == [2]
     assert [one["n_labels"] for one in told["with_more_labels"]] == [8]
-    assert (told["sorting"]["done"], len(told["sorting"]["steps"])) == (0, 8)
+    target = str(Path("onelook-labels") / SORTED_FOLDER)
+    assert told["sorting"] == {"target": target, "n_sorted": 8, "left": [], "failed": []}
     assert outcome.err.splitlines()[1:] == [
         "label: 1 image cannot be read and was left out",
         "  bad.png: it is not an image",
     ]
-    told = json.loads(done("label", images, "--json", "--sort", "copy", "--yes"))
-    assert told["sorting"]["done"] == 8
-    assert json.loads(done("label", images, "--json", "--no-report"))["sorting"] is None
 
 
 def test_files_for_other_programs_are_written_when_asked_for(images: Path) -> None:
@@ -136,7 +134,7 @@ def test_names_that_would_break_a_line_are_told_in_one(images: Path) -> None:
     odd = ['it\'s "quoted".png', "new\nline.png", "\N{GRINNING FACE}.png", "\udcff.png", "[bold].png"]
     write_files(images, {name: class_image(1, 70 + i) for i, name in enumerate(odd)} | {"bad\n.png": b""})
     write_files(images, {"[red]\n/1.png": class_image(8, 1)})
-    outcome = onelook("label", images, "--sort", "copy", "--yes", "--coco", "--label-studio")
+    outcome = onelook("label", images, "--sort", "copy", "--coco", "--label-studio")
     assert outcome.code == 0
     assert "  bad\\n.png: it is not an image" in outcome.err.splitlines()
     found = labels(Path("onelook-labels"))
@@ -149,33 +147,28 @@ def test_names_that_would_break_a_line_are_told_in_one(images: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ sorting
 
 
-@pytest.mark.parametrize("mode", ["copy", "move", "link"])
-def test_sorting_is_shown_first_done_with_a_yes_and_taken_back(mode: str, images: Path) -> None:
+@pytest.mark.parametrize("mode", ["copy", "link"])
+def test_sorting_again_changes_nothing_but_what_it_made_and_says_what_it_left(mode: str, images: Path) -> None:
     before = contents(images)
-    out = done("label", images, "--sort", mode)
-    assert "8 images would be" in out
-    assert "Nothing was done; --yes does it" in out
-    assert not (Path("onelook-labels") / SORTED_FOLDER).exists()
-    out = done("label", images, "--sort", mode, "--yes")
     target = Path("onelook-labels") / SORTED_FOLDER
-    assert {p.name: p.parent.name for p in target.rglob("*.png")} == EXPECTED
-    assert all(p.is_symlink() == (mode == "link") for p in target.rglob("*.png"))
-    assert set(contents(images)) == set(before) - (set(OTHERS) if mode == "move" else set())
-    (line,) = (line for line in out.splitlines() if "onelook undo" in line)
-    assert line.startswith("8 images are sorted into ")
-    assert done("undo", line.split("onelook undo ")[1].split(" takes")[0].strip("'")) == "8 images are as before.\n"
+    for _ in range(2):
+        assert done("label", images, "--sort", mode).endswith(f"Sorted 8 images into {target}.\n")
+        assert {p.name: p.parent.name for p in target.rglob("*.png")} == EXPECTED
+        assert all(p.is_symlink() == (mode == "link") for p in target.rglob("*.png"))
+        assert contents(images) == before
+    write_files(target, {"class 00/mine.png": b"mine"})
+    out = done("label", images, "--sort", mode)
+    assert out.splitlines()[-1] == "What you changed or added there stays: class 00/mine.png (added)."
+    assert (target / "class 00/mine.png").read_bytes() == b"mine"
     assert contents(images) == before
-    assert not target.exists()
-    assert [p.name for p in Path("onelook-labels").glob(".onelook-*")] == []
 
 
 def test_what_was_sorted_into_the_folder_itself_is_not_listed_by_the_next_run(images: Path) -> None:
     for _ in range(2):
-        done("label", images, "--out", images, "--sort", "copy", "--yes", "--coco")
+        done("label", images, "--out", images, "--sort", "copy", "--coco")
         assert labels(images) == EXPECTED
-        done("label", images, "--out", images / "below", "--sort", "link", "--yes")
+        done("label", images, "--out", images / "below", "--sort", "link")
         assert labels(images / "below") == EXPECTED
-    assert len(list(images.glob(".onelook-*"))) == 1  # the second run had nothing to copy
     told = json.loads(done("doctor", images, "--json"))
     assert told["n_images"] == 12
     assert len(json.loads(done("suggest", images, "-n", 100, "--json"))["suggestions"]) == 8
@@ -186,7 +179,7 @@ def test_the_default_output_is_not_listed_where_the_folder_is_the_one_at_hand(
 ) -> None:
     monkeypatch.chdir(images)
     for _ in range(2):
-        done("label", ".", "--sort", "copy", "--yes")
+        done("label", ".", "--sort", "copy")
         assert labels(Path("onelook-labels")) == EXPECTED
 
 
@@ -244,7 +237,6 @@ MISTAKES = {
     "class priors": (("label", "images", "--class-priors", "1/2/3"), "a number for each of the 2 classes"),
     "words of class priors": (("label", "images", "--class-priors", "even"), "but is 'even'"),
     "mode": (("label", "images", "--sort", "cpoy"), "no mode named 'cpoy'; did you mean 'copy'"),
-    "yes to nothing": (("label", "images", "--yes"), "it goes with --sort"),
     "two sources": (("label", "images", "--labels", "t.csv", "--pattern", "{label}_*"), "drop one"),
     "no table": (("label", "images", "--labels", "t.csv"), "t.csv cannot be read as a CSV"),
     "pattern": (("label", "images", "--pattern", "*"), "does not say where the label is"),
@@ -256,8 +248,6 @@ MISTAKES = {
     "doctor": (("doctor", "none"), "There is no folder none"),
     "doctor of a file": (("doctor", "file.png"), "file.png is a file"),
     "doctor of an empty folder": (("doctor", "empty"), "but no image"),
-    "undo": (("undo", "none.jsonl"), "There is no journal none.jsonl"),
-    "undo of a picture": (("undo", "file.png"), "is not a journal"),
 }
 
 
@@ -273,6 +263,7 @@ def test_a_mistake_is_answered_by_one_sentence_and_nothing_is_written(name: str,
             "one/b.png": b"",
             "all/a/1.png": b"",
             "all/b/1.png": b"",
+            f"{SORTED_FOLDER}/a/1.png": b"",
         },
     )
     Path("empty").mkdir()

@@ -15,6 +15,7 @@ import pytest
 from labelled_folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
 from onelook.cli import watching
 from onelook.events import Notice
+from onelook.labelling.folder import SORTED_FOLDER
 from terminal import done, onelook
 from tiny_images import class_image, write_files
 
@@ -101,12 +102,17 @@ def test_a_folder_without_labels_is_waited_for_with_one_notice_for_each_reason(
     assert labels(Path("onelook-labels")) == EXPECTED
 
 
-def test_images_that_are_moved_away_by_watching_are_the_last_change(
-    images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outcome = watch(monkeypatch, images, lambda: None, lambda: None, more=("--sort", "move", "--yes"))
-    assert outcome.out.count("8 images are sorted into") == 1
-    assert outcome.err.count("is labelled already") == 1
+def test_sorted_copies_follow_the_folder_that_is_watched(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = Path("onelook-labels") / SORTED_FOLDER
+
+    def change() -> None:
+        assert {p.name: p.parent.name for p in target.rglob("*.png")} == EXPECTED
+        (images / "00-0.png").rename(images / "new.png")
+
+    outcome = watch(monkeypatch, images, lambda: None, change, more=("--sort", "copy"))
+    assert outcome.out.count("Sorted 8 images into") == 2
+    assert "00-0.png (its original is gone)." in outcome.out.splitlines()[-1]
+    assert {p.name for p in target.rglob("*.png")} == {*EXPECTED, "new.png"}
 
 
 def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images: Path, cache: Path) -> None:

@@ -15,7 +15,7 @@ from onelook.cli import console
 from onelook.cli import practice as practice
 from onelook.cli.benchmark import benchmark_app
 from onelook.cli.console import run
-from onelook.cli.labelling import doctor, label, suggest, undo_sorting
+from onelook.cli.labelling import doctor, label, suggest
 from onelook.cli.options import (
     AVERAGE_FROM,
     END_TO_END,
@@ -70,7 +70,6 @@ app.command()(label)
 app.command()(predict)
 app.command()(suggest)
 app.command()(doctor)
-app.command("undo")(undo_sorting)
 
 
 @app.command()

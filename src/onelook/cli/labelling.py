@@ -1,11 +1,10 @@
-"""`onelook label`, `suggest`, `doctor` and `undo`: from a folder of images to labels."""
+"""`onelook label`, `suggest` and `doctor`: from a folder of images to labels."""
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,13 +12,12 @@ from onelook.cli import console
 from onelook.cli.console import run
 from onelook.cli.options import Cache, Json, Precision, place_of, writable
 from onelook.cli.watching import watched
-from onelook.errors import SettingsError, plural, quote_name, unknown_name
+from onelook.errors import SettingsError, quote_name, unknown_name
 from onelook.labelling.doctor import examine
 from onelook.labelling.export import Prediction, write_coco, write_csv, write_label_studio
 from onelook.labelling.folder import SORTED_FOLDER, list_folder, require_folder
 from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_classifier, suggest_next, write_report
-from onelook.labelling.plan import MODES, plan_folders
-from onelook.labelling.sort import carry_out, undo
+from onelook.labelling.sort import MODES, Sorted, require_outside, sort_images
 
 FOLDER = "Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."
 LABELS = "A CSV or Parquet file with the columns path and label, instead of sub-folders."
@@ -30,7 +28,10 @@ NETWORK = (
 CLASS_PRIORS = "How frequent the classes are among the images to label: unknown, balanced, or numbers (0.5/0.3/0.2)."
 ALSO = "A folder that is a class although its name says otherwise, such as test. May be given again."
 RATE = "The share of images of the known classes that may be set aside as unknown. 0: no image is."
-SORT = "Also put the images into a folder for each label: copy, move or link. Shows what it would do, without --yes."
+SORT = (
+    "Also put a copy of each image, or a link to it, into a folder for its label: copy or link. Sorting again replaces "
+    "what sorting made and leaves what you changed there."
+)
 SAVE = "Also keep the classifier in this file, for `onelook predict` and `FewShotClassifier.load`."
 FEATURES = (
     "A file of features that are there already, of any network: .npz, .safetensors, .csv or .parquet, with names."
@@ -57,7 +58,6 @@ def label(
     class_priors: Annotated[str, typer.Option(help=CLASS_PRIORS)] = "unknown",
     unknown_rate: Annotated[float, typer.Option(min=0, max=0.5, help=RATE)] = 0.0,
     sort: Annotated[str | None, typer.Option(help=SORT)] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do what --sort shows.")] = False,
     coco: Annotated[bool, typer.Option("--coco", help="Also write labels.coco.json.")] = False,
     label_studio: Annotated[bool, typer.Option("--label-studio", help="Also write label-studio.json.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html.")] = True,
@@ -73,10 +73,10 @@ def label(
     """
     if sort is not None and sort not in MODES:
         raise unknown_name("mode", sort, MODES)
-    if yes and sort is None:
-        raise SettingsError("--yes says that the images may be sorted, so it goes with --sort copy, move or link.")
     place = place_of(cache, None, precision)
     require_folder(folder)
+    if sort is not None:
+        require_outside(out / SORTED_FOLDER, [folder])
     writable(out)
     if save is not None:
         writable(save.parent, save)
@@ -97,7 +97,9 @@ def label(
             run(write_report(done, out / "report.html"), "report")
         if save is not None:
             save_classifier(done, save)
-        sorting = None if sort is None else _sort(done, out / SORTED_FOLDER, sort, yes)
+        sorting = None
+        if sort is not None:
+            sorting = run(sort_images(done.predictions, out / SORTED_FOLDER, sort, done.config.folder), "sorting")
         _tell(done, out, as_json, sorting)
 
 
@@ -123,7 +125,7 @@ def _write_coco(done: Labelled, path: Path) -> None:
         console.say(f"label: {quote_name(one.name)} is not in {path.name}: {one.reason}")
 
 
-def _tell(done: Labelled, out: Path, as_json: bool, sorting: "_Sorting | None") -> None:
+def _tell(done: Labelled, out: Path, as_json: bool, sorting: Sorted | None) -> None:
     if as_json:
         console.print_json(
             {
@@ -133,7 +135,7 @@ def _tell(done: Labelled, out: Path, as_json: bool, sorting: "_Sorting | None") 
                 "guard": done.classifier.guard_,
                 "unreadable": [vars(one) for one in done.rejected],
                 "labels": [vars(one) for one in done.predictions],
-                "sorting": sorting and sorting.record,
+                "sorting": sorting and asdict(sorting),
             }
             | done.assessment.record()
         )
@@ -143,61 +145,13 @@ def _tell(done: Labelled, out: Path, as_json: bool, sorting: "_Sorting | None") 
         "\n".join([done.classifier.guard_, *done.assessment.words(), f"Written: {quote_name(str(out / 'labels.csv'))}"])
     )
     if sorting is not None:
-        print("\n".join(sorting.words))
+        print("\n".join(sorting.summary()))
 
 
 def print_counts(predictions: Iterable[Prediction]) -> None:
     """How many images got each label."""
     for name, n in Counter("unknown" if p.unknown else p.label for p in predictions).most_common():
         print(f"{n:>7,}  {quote_name(name)}")
-
-
-@dataclass(frozen=True)
-class _Sorting:
-    """What was sorted, or would be."""
-
-    words: tuple[str, ...]
-    record: dict[str, Any]
-
-
-def _sort(done: Labelled, target: Path, mode: str, yes: bool) -> _Sorting:
-    plan = plan_folders(done.predictions, target, mode, done.config.folder)
-    record = {
-        "mode": mode,
-        "target": str(target),
-        "steps": [vars(step) for step in plan.steps],
-        "skipped": [vars(one) for one in plan.skipped],
-        "done": 0,
-        "failed": [],
-        "journal": None,
-    }
-    if not yes or not plan.steps:
-        hint = "Nothing was done; --yes does it, and `onelook undo` takes it back."
-        return _Sorting((*plan.words(), *([] if yes else [hint])), record)
-    filed = run(carry_out(plan), "sorting")
-    record |= {"done": filed.n_done, "failed": [vars(one) for one in filed.failed], "journal": str(filed.journal)}
-    words = (
-        f"{_images_are(filed.n_done)} sorted into {quote_name(str(target))}; "
-        f"onelook undo {shlex.quote(str(filed.journal))} takes it back.",
-        *(f"  {quote_name(one.name)} was not: {one.reason}" for one in filed.failed),
-        *(f"  {quote_name(one.name)} was passed over: {one.reason}" for one in plan.skipped),
-    )
-    return _Sorting(words, record)
-
-
-def _images_are(n: int) -> str:
-    return f"{plural(n, 'image')} {'is' if n == 1 else 'are'}"
-
-
-def undo_sorting(journal: Annotated[Path, typer.Argument(help="Named by `onelook label --sort`.")]) -> None:
-    """Take back what `onelook label --sort` did.
-
-    Example: onelook undo .onelook-0123456789abcdef.jsonl
-    """
-    undone = run(undo(journal), "undo")
-    print(f"{_images_are(undone.n_undone)} as before.")
-    for one in undone.kept:
-        print(f"  {quote_name(one.name)} was left as it is: {one.reason}")
 
 
 def suggest(

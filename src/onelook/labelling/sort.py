@@ -1,219 +1,232 @@
-"""Images sorted into a folder for each label, by a plan that can be stopped anywhere, taken up and undone.
+"""Images sorted into a folder for each label, as copies or as links; the originals are only ever read.
 
-The journal holds the plan and then a line before and after each operation, on the disk before the next one. Whatever
-the moment of a stop, the journal and the files together tell what was done. No file is ever overwritten.
+A manifest in the target says what sorting made there. Sorting again replaces what is still as it was made and leaves
+all else: what a person changed, renamed or added there is theirs. The manifest is written before the files that it
+names, and a file appears whole, so that sorting again also completes what was interrupted, at whatever moment.
 """
 
 import hashlib
+import itertools
+import json
 import os
+import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from onelook.data.images import Rejected, reason_of
-from onelook.errors import ArtifactError, StorageError
+from onelook.data.listing import hidden
+from onelook.errors import ArtifactError, SettingsError, plural, quote_name, unknown_name
 from onelook.events import Progress
-from onelook.files import storage_error
-from onelook.labelling.journal import Journal
-from onelook.labelling.plan import Plan, is_done, next_name
+from onelook.files import storage_error, write_atomically
+from onelook.labelling.export import Prediction
+
+MODES = ("copy", "link")
+UNKNOWN_FOLDER = "_unknown"
+"""Folder of the images of none of the classes."""
+MANIFEST = ".onelook-sorted.json"
+PART = ".onelook-sorted.part"
+"""A copy under way, in the target."""
 
 
 @dataclass(frozen=True)
-class Filed:
-    """What was carried out."""
+class Sorted:
+    """Outcome of sorting."""
 
-    n_done: int
-    journal: Path
-    """For `undo`."""
+    target: str
+    n_sorted: int
+    left: tuple[Rejected, ...] = ()
+    """Files in the target that belong to a person now, and why."""
     failed: tuple[Rejected, ...] = ()
+    """Images that could not be sorted."""
+
+    def summary(self) -> list[str]:
+        lines = [f"Sorted {plural(self.n_sorted, 'image')} into {quote_name(self.target)}."]
+        if self.left:
+            first, more = self.left[0], f" and {len(self.left) - 1:,} more" if len(self.left) > 1 else ""
+            lines.append(f"What you changed or added there stays: {quote_name(first.name)} ({first.reason}){more}.")
+        return lines + [f"  {quote_name(one.name)} was not sorted: {one.reason}" for one in self.failed]
 
 
 @dataclass(frozen=True)
-class Undone:
-    n_undone: int
-    kept: tuple[Rejected, ...] = ()
-    """What was left as it is because it was changed since; the journal is kept then too."""
+class _Made:
+    """A file that sorting makes."""
+
+    source: str
+    sha256: str
+    """Digest of a copy; empty for a link."""
+
+    def is_at(self, place: Path) -> bool:
+        if not self.sha256:
+            return place.is_symlink() and str(place.readlink()) == self.source
+        return place.is_file() and not place.is_symlink() and _hash(place) == self.sha256
 
 
-class _RefusedError(Exception):
-    """One file cannot be had; the others can."""
+def sort_images(
+    predictions: Iterable[Prediction], target: Path, mode: str = "copy", root: Path = Path()
+) -> Generator[Progress, None, Sorted]:
+    """Put each image into the folder of its label in `target`, unknown ones into UNKNOWN_FOLDER.
 
-
-def carry_out(plan: Plan) -> Generator[Progress, None, Filed]:
-    """Do it, or what is left of it after a stop. Raises StorageError where the target cannot be written."""
-    journal = Journal(Path(plan.journal)).read()
-    if journal.undoing:
-        raise StorageError(f"The plan of {plan.journal} is being undone; finish that and make the plan again.")
-    place = journal.path
+    mode: copy, or link (a symbolic link to the image).
+    root: the folder that the paths of the predictions are relative to.
+    A name that is taken becomes `name (2)`. A copy that a person changed stands for its image as long as the label of
+    the image stays, and a copy whose original is gone is left. Links in the target are never followed.
+    Raises SettingsError where an original lies in the target, ArtifactError for a damaged manifest, StorageError.
+    """
+    if mode not in MODES:
+        raise unknown_name("mode", mode, MODES)
+    rows = list(predictions)
+    sources = [Path(os.path.normpath((root / one.path).absolute())) for one in rows]
+    base = target.resolve()
+    require_outside(base, sources)
+    before = _read_manifest(base / MANIFEST)
     try:
-        if journal.plan is None:
-            entry = {"mode": plan.mode, "target": plan.target, "steps": [asdict(step) for step in plan.steps]}
-            journal.write({"plan": entry})
-        for i, step in enumerate(plan.steps):
-            place = Path(step.target)
-            if i not in journal.done and i not in journal.failed:
-                _carry_out(journal, plan, i)
-            yield Progress("sorting images", i + 1, len(plan.steps))
+        left = _list_left(base, before)
+        wanted, failed = yield from _choose_places(rows, sources, mode, before, left)
+        _remove_old(base, before, wanted, left)
+        after = {name: made for name, made in before.items() if name in left} | wanted
+        if after != before:
+            content = json.dumps({name: asdict(made) for name, made in sorted(after.items())}, indent=1)
+            write_atomically(base / MANIFEST, content.encode())
+        for i, (name, made) in enumerate(wanted.items(), 1):
+            try:
+                if name not in left:
+                    _make(made, base / name, base / PART)
+            except OSError as error:
+                if not isinstance(error, FileExistsError | NotADirectoryError) and os.access(made.source, os.R_OK):
+                    raise
+                failed.append(Rejected(made.source, reason_of(error)))
+            yield Progress("sorting images", i, len(wanted))
     except OSError as error:
-        raise storage_error(place, error) from error
-    failed = tuple(Rejected(plan.steps[i].source, reason) for i, reason in sorted(journal.failed.items()))
-    return Filed(len(journal.done), journal.path, failed)
+        raise storage_error(base, error) from error
+    shown = tuple(Rejected(name, why) for name, why in sorted(left.items()) if not hidden(PurePath(name)))
+    return Sorted(str(target), len(rows) - len(failed), shown, tuple(failed))
 
 
-def _carry_out(journal: Journal, plan: Plan, i: int) -> None:
-    source, place = Path(plan.steps[i].source), journal.begun.get(i, Path(plan.steps[i].target))
-    part = _part(journal, place)
-    part.unlink(missing_ok=True)
-    if i in journal.begun and os.path.lexists(place):
-        if plan.mode == "move" and not source.exists():
-            return journal.write({"done": i, "sha256": ""})
-        if is_done(plan.mode, source, place):
-            if plan.mode == "move":
-                source.unlink()
-            return journal.write({"done": i, "sha256": _sha256(place) if plan.mode == "copy" else ""})
-    _make_folders(journal, place.parent)
-    while True:
-        while os.path.lexists(place):
-            place = next_name(place)
-        journal.write({"begin": i, "target": str(place)})
+def require_outside(target: Path, originals: Iterable[Path]) -> None:
+    """Raises SettingsError where an original, a file or a folder, lies in the target."""
+    base = target.resolve()
+    if inside := next((path for path in originals if path.resolve().is_relative_to(base)), None):
+        raise SettingsError(f"{target} is to hold sorted images, but {inside} lies in it; choose another place.")
+
+
+def escape_label(label: str) -> Path:
+    """The folder of a label below the target: a / in it makes folders in folders, nothing leads out or is hidden."""
+    bad = r'[\0\\<>:"|?*]' if os.name == "nt" else r"[\0\\]"
+    parts = []
+    for part in label.split("/"):
+        safe = re.sub(bad, lambda m: f"%{ord(m[0]):02X}", re.sub(r"%(?=[0-9A-F]{2})|^%$", "%25", part))
+        parts.append(re.sub(r"^\.", "%2E", safe) or "%")
+    return Path(*parts)
+
+
+def _read_manifest(path: Path) -> dict[str, _Made]:
+    try:
+        made = {name: _Made(**one) for name, one in json.loads(path.read_bytes()).items()}
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in made):
+            raise ValueError("a name that leads out of the folder")
+        return made
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}, which says what was sorted, is damaged ({error}); rename {path.parent.name}, and sort again."
+        ) from error
+
+
+def _list_left(base: Path, before: dict[str, _Made]) -> dict[str, str]:
+    """Files in the target that are not to be touched, and why."""
+    left = {}
+    for folder, folders, files in os.walk(base):
+        for place in (Path(folder, name) for name in (*files, *folders)):
+            name = place.relative_to(base).as_posix()
+            made = before.get(name)
+            if name in (MANIFEST, PART) or (place.is_dir() and not place.is_symlink()):
+                continue
+            if made is None:
+                left[name] = "added"
+            elif not made.is_at(place):
+                left[name] = "changed"
+            elif made.sha256 and not Path(made.source).exists():  # perhaps nobody has another copy
+                left[name] = "its original is gone"
+    return left
+
+
+def _choose_places(
+    rows: Sequence[Prediction], sources: Sequence[Path], mode: str, before: dict[str, _Made], left: dict[str, str]
+) -> Generator[Progress, None, tuple[dict[str, _Made], list[Rejected]]]:
+    """Names in the target and what belongs there, and the images that cannot be read."""
+    taken = {name.casefold() for name in left}  # as on the disks of Windows and macOS, also elsewhere
+    wanted: dict[str, _Made] = {}
+    failed = []
+    for i, (row, source) in enumerate(zip(rows, sources, strict=True), 1):
+        yield Progress("comparing images", i, len(rows))
         try:
-            digest = _transfer(plan.mode, source, place, part)
-        except FileExistsError:  # made by somebody else in this moment
+            made = _Made(str(source), _hash(source) if mode == "copy" else "")
+            source.stat()
+        except OSError as error:
+            failed.append(Rejected(row.path, reason_of(error)))
             continue
-        except _RefusedError as error:
-            return journal.write({"failed": i, "reason": str(error)})
-        return journal.write({"done": i, "sha256": digest})
+        place = (Path(UNKNOWN_FOLDER) if row.unknown else escape_label(row.label)) / source.name
+        others = (f"{source.stem} ({n}){source.suffix}" for n in itertools.count(2))
+        while (name := place.as_posix()).casefold() in taken:
+            if name in left and name in before and before[name].source == str(source):
+                made = before[name]  # changed by a person, and still the copy of this image
+                break
+            place = place.with_name(next(others))
+        taken.add(name.casefold())
+        wanted[name] = made
+    return wanted, failed
 
 
-def _make_folders(journal: Journal, folder: Path) -> None:
-    missing = [p for p in (folder, *folder.parents) if not p.is_dir()]
-    for one in reversed(missing):
-        journal.write({"folder": str(one)})
-        one.mkdir()
+def _remove_old(base: Path, before: dict[str, _Made], wanted: dict[str, _Made], left: dict[str, str]) -> None:
+    """Remove what sorting made and is not wanted any more, and the folders that are empty then."""
+    for name, made in before.items():
+        place = base / name
+        if name in left or wanted.get(name) == made or not _is_inside(place):
+            continue
+        if made.is_at(place):  # asked once more, because hashing all the others took its time
+            place.unlink()
+        folder = place.parent
+        while folder != base and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
 
 
-def _part(journal: Journal, place: Path) -> Path:
-    """A copy on its way to `place`; by its name it is known after a stop."""
-    return place.with_name(f"{journal.path.stem}.part")
+def _is_inside(place: Path) -> bool:
+    """Whether no link leads to another folder on the way to `place`."""
+    return place.parent.resolve() == place.parent
 
 
-def _transfer(mode: str, source: Path, place: Path, part: Path) -> str:
-    """Raises FileExistsError where the place is taken, _RefusedError where the source cannot be had, OSError."""
-    if mode == "copy":
-        return _copy(source, place, part)
-    if mode == "link":
-        if not source.exists():
-            raise _RefusedError("there is no such file any more")
-        place.symlink_to(source)
-        return ""
+def _make(made: _Made, place: Path, part: Path) -> None:
+    """Make it unless it is there. Raises FileExistsError where something else is, and other kinds of OSError."""
+    if not _is_inside(place):
+        raise FileExistsError(0, "a link is where its folder would be")
+    if os.path.lexists(place):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not made.sha256:
+        place.symlink_to(made.source)
+        return
+    part.unlink(missing_ok=True)
+    shutil.copyfile(made.source, part)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())  # or a crash could leave the name on an empty file, which would pass for a change
+    shutil.copystat(made.source, part)
+    if _hash(part) != made.sha256:
+        raise FileExistsError(0, "it changed while it was sorted")
     try:
-        place.hardlink_to(source)  # not rename, which overwrites
+        place.hardlink_to(part)  # not rename, which overwrites
     except FileExistsError:
-        raise
-    except OSError:  # to another disk, or on one without hard links
-        _copy(source, place, part)
-    try:
-        source.unlink()
-    except OSError as error:
-        place.unlink()
-        raise _RefusedError(f"it cannot be taken away: {reason_of(error)}") from error
-    return ""
-
-
-def _copy(source: Path, place: Path, part: Path) -> str:
-    """Returns the SHA-256. The copy appears at its place as a whole."""
-    try:
-        reading = source.open("rb")
-    except OSError as error:
-        raise _RefusedError(reason_of(error)) from error
-    with reading, part.open("xb") as writing:
-        shutil.copyfileobj(reading, writing, 1 << 20)
-        writing.flush()
-        os.fsync(writing.fileno())
-    shutil.copystat(source, part)
-    digest = _sha256(part)
-    try:
-        place.hardlink_to(part)
-    except FileExistsError:
-        part.unlink()
         raise
     except OSError as error:  # a disk without hard links
         if os.path.lexists(place):
-            part.unlink()
-            raise FileExistsError(place) from error
+            raise FileExistsError(0, "file exists") from error
         part.rename(place)
     part.unlink(missing_ok=True)
-    return digest
 
 
-def _sha256(path: Path) -> str:
+def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-# ------------------------------------------------------------------------------------------------------------ undoing
-
-
-def undo(journal: Path) -> Generator[Progress, None, Undone]:
-    """Bring everything back: move back what was moved, remove copies and links that were made and are unchanged.
-
-    Folders that were made are removed where they are empty, and at last the journal. May be stopped and called again.
-    Raises ArtifactError, StorageError.
-    """
-    if not journal.is_file():
-        raise ArtifactError(f"There is no journal {journal}; give the one that sorting the images named.")
-    held = Journal(journal).read()
-    kept: list[Rejected] = []
-    place = journal
-    try:
-        if held.plan is not None and not held.undoing:
-            held.write({"undo": True})
-        for n, (i, place) in enumerate(reversed(held.begun.items()), 1):
-            assert held.plan is not None, "a step without a plan"
-            _part(held, place).unlink(missing_ok=True)
-            reason = "" if i in held.failed else _take_back(held, Path(held.plan.steps[i].source), place, i)
-            kept += [Rejected(str(place), reason)] if reason else []
-            yield Progress("undoing", n, len(held.begun))
-        for folder in reversed(held.folders):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        if not kept:
-            journal.unlink()
-    except OSError as error:
-        raise storage_error(place, error) from error
-    return Undone(len(held.begun) - len(held.failed) - len(kept), tuple(kept))
-
-
-def _take_back(journal: Journal, source: Path, place: Path, i: int) -> str:
-    """Undo one step, done or stopped in the middle. Returns why it was kept, or nothing."""
-    assert journal.plan is not None, "a step without a plan"
-    mode = journal.plan.mode
-    if mode == "move":
-        return _move_back(source, place, _part(journal, source))
-    if not os.path.lexists(place):
-        return ""
-    if mode == "copy" and i in journal.done:
-        ours = place.is_file() and not place.is_symlink() and _sha256(place) == journal.done[i]
-    else:
-        ours = is_done(mode, source, place)
-    if ours:
-        place.unlink()
-    return "" if ours or i not in journal.done else "it was changed since"
-
-
-def _move_back(source: Path, place: Path, part: Path) -> str:
-    part.unlink(missing_ok=True)
-    if not os.path.lexists(place):
-        return "" if source.exists() else "it is gone"
-    if os.path.lexists(source):
-        if not is_done("move", source, place):
-            return "another file has taken its old place"
-        place.unlink()
-        return ""
-    source.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        _transfer("move", place, source, part)
-    except (_RefusedError, FileExistsError) as error:
-        return str(error)
-    return ""

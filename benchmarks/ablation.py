@@ -23,7 +23,7 @@ from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import finish
 from onelook.machine import Place, commit, machine
 from onelook.methods import Glance
-from onelook.scoring import interval, paired, percent_right
+from onelook.scoring import Estimate, fraction_right, paired
 from onelook.tasks import Embeddings, Tasks
 from onelook.train.loop import train
 from onelook.train.mixed import MixedConfig, MixedTraining, proportions
@@ -96,11 +96,10 @@ def measured(rows: Iterator[tuple[str, Answer]], test: Embeddings, n_tasks: int,
                 tasks = sampler.sample(range(start, start + CHUNK))
                 for name, answer in answers.items():
                     with torch.inference_mode():
-                        found[name].append(percent_right(answer(tasks).argmax(-1), tasks))
+                        found[name].append(fraction_right(answer(tasks).argmax(-1), tasks))
             whole = {name: torch.cat(parts) for name, parts in found.items()}
             first = next(iter(whole))
             for name, values in whole.items():
-                one, to = interval(values), paired(values, whole[first])
                 records.append(
                     {
                         **about,
@@ -112,9 +111,8 @@ def measured(rows: Iterator[tuple[str, Answer]], test: Embeddings, n_tasks: int,
                         "n_tasks": n_tasks,
                         "seed": spec.seed,
                         "tasks": sampler.digest(n_tasks),
-                        "accuracy": round(one.mean, 3),
-                        "ci95": round(one.ci95, 3),
-                        "versus": {"method": first, "difference": round(to.mean, 3), "ci95": round(to.ci95, 3)},
+                        **Estimate.from_values(values).record("accuracy"),
+                        "versus": {"method": first, **paired(values, whole[first]).record("difference")},
                         "commit": commit(),
                         "machine": machine(),
                     }

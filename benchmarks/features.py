@@ -19,7 +19,7 @@ from onelook.data.sources import open_data
 from onelook.events import finish
 from onelook.machine import Place, commit, machine
 from onelook.methods import Method
-from onelook.scoring import interval, paired, task_accuracies
+from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.train.recipes import build, parse_request
 
 ROWS = (
@@ -59,7 +59,7 @@ def main() -> None:
                 sampler = TaskSampler(data, TaskSpec(n_shot=shot, protocol=PROTOCOL))
                 found = finish(task_accuracies(method, sampler, options.tasks))
                 to = paired(found, first.setdefault((label, shot), found))
-                record[f"{label}, {shot}-shot"] = f"{interval(found)} ({to.mean:+.2f} ± {to.ci95:.2f})"
+                record[f"{label}, {shot}-shot"] = f"{Estimate.from_values(found).plus_minus()} ({to.plus_minus('+')})"
         records.append(
             record
             | {

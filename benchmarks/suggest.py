@@ -35,7 +35,7 @@ from onelook.events import finish
 from onelook.files import cache_home
 from onelook.labelling.suggest import suggest
 from onelook.machine import commit, machine
-from onelook.scoring import Interval, harm, interval, paired
+from onelook.scoring import Estimate, harm, paired
 from onelook.tasks import Tasks
 
 Rule = Callable[[Tensor, Tensor, int, Tensor, int], list[int]]
@@ -141,7 +141,7 @@ def classifiers() -> dict[str, Callable[[Tasks], Tensor]]:
 
 @dataclass(frozen=True)
 class Course:
-    """Of each user (rows) after each round (columns), in percent."""
+    """Of each user (rows) after each round (columns), as fractions."""
 
     held_out: Tensor
     folder: Tensor
@@ -178,7 +178,7 @@ def course(
                 chosen = rule(pool, posterior[j, :n_open], data.n_way, known, seed + 1000 * r + j)
                 rows += others[chosen].tolist()
         for column, values in zip(columns, torch.stack(found).T, strict=True):
-            column.append(100 * values)
+            column.append(values)
     return Course(*(torch.stack(column, 1) for column in columns))
 
 
@@ -213,27 +213,26 @@ def _posterior(
 def record_of(about: dict[str, Any], found: Course, reference: Course) -> dict[str, Any]:
     """Accuracies in the order of the rounds, beginning with one example of each class; differences to random choice."""
     mean = paired(found.held_out[:, 1:].mean(1), reference.held_out[:, 1:].mean(1))
+    worse = harm(found.held_out[:, 1:].mean(1), reference.held_out[:, 1:].mean(1))
     rounds = range(found.held_out.shape[1])
     return about | {
-        "held_out": [str(interval(found.held_out[:, r])) for r in rounds],
-        "held_out_against_random": [_signed(paired(found.held_out[:, r], reference.held_out[:, r])) for r in rounds],
-        "whole_folder_against_random": [_signed(paired(found.folder[:, r], reference.folder[:, r])) for r in rounds],
-        "mean_against_random": _signed(mean),
-        "users_worse_than_random": f"{harm(found.held_out[:, 1:].mean(1), reference.held_out[:, 1:].mean(1))} %",
+        "held_out": [Estimate.from_values(found.held_out[:, r]).plus_minus() for r in rounds],
+        "held_out_against_random": [
+            paired(found.held_out[:, r], reference.held_out[:, r]).plus_minus("+") for r in rounds
+        ],
+        "whole_folder_against_random": [
+            paired(found.folder[:, r], reference.folder[:, r]).plus_minus("+") for r in rounds
+        ],
+        "mean_against_random": mean.plus_minus("+"),
+        "users_worse_than_random": f"{worse.plus_minus()} %",
     }
-
-
-def _signed(value: Interval) -> str:
-    return f"{value.mean:+.2f} ± {value.ci95:.2f}"
 
 
 def points(curves: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
     """Of every user and pair of rounds i <= j: log of the factor of labels, logit of accuracy j less confidence i."""
     x, y = [], []
     for curve in curves:
-        accuracy, confidence = (
-            torch.tensor(curve[k]).div(100).clamp(0.02, 0.98).logit() for k in ("accuracy", "confidence")
-        )
+        accuracy, confidence = (torch.tensor(curve[k]).clamp(0.02, 0.98).logit() for k in ("accuracy", "confidence"))
         for i in range(accuracy.shape[1]):
             for j in range(i, accuracy.shape[1]):
                 x.append(torch.full((len(accuracy),), math.log((j + 1) / (i + 1))))

@@ -15,50 +15,50 @@ from onelook import scoring
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import Progress, finish
 from onelook.methods import Method, PrototypicalNetworks
-from onelook.scoring import CHUNK, IMAGE_CHUNK, Interval, interval, mean_accuracy, paired, task_accuracies
+from onelook.scoring import CHUNK, IMAGE_CHUNK, Estimate, harm, mean_accuracy, paired, task_accuracies
 from onelook.tasks import Embeddings, Tasks
 from synthetic import random_embeddings, random_images
 
 SPEC = TaskSpec(n_way=3, n_shot=1, n_query=2)
-accuracies = st.lists(st.floats(0, 100), min_size=2, max_size=50)
+accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=50)
 
 
 @given(accuracies)
 def test_the_interval_is_the_normal_one_of_95_percent(values: list[float]) -> None:
-    found = interval(torch.tensor(values, dtype=torch.float64))
+    found = Estimate.from_values(torch.tensor(values, dtype=torch.float64))
     error = float(stats.sem(values))
-    assert found.mean == pytest.approx(np.mean(values), abs=1e-9)
-    if error > 1e-6:
+    assert found.value == pytest.approx(np.mean(values), abs=1e-9)
+    if error > 1e-8:
         low, high = stats.norm.interval(0.95, loc=np.mean(values), scale=error)
-        assert found.mean - found.ci95 == pytest.approx(low, abs=1e-4 * error)
-        assert found.mean + found.ci95 == pytest.approx(high, abs=1e-4 * error)
+        assert found.low == pytest.approx(low, abs=1e-4 * error)
+        assert found.high == pytest.approx(high, abs=1e-4 * error)
     else:
-        assert found.ci95 == pytest.approx(0, abs=1e-5)
+        assert found.half_width == pytest.approx(0, abs=1e-5)
 
 
 def test_the_interval_holds_the_true_mean_in_95_of_100_experiments() -> None:
     """Accuracies as few-shot tasks have them: of 75 queries, with a rate that differs from task to task."""
     rng = np.random.default_rng(0)
     rates = rng.beta(6, 4, (2000, 300))
-    values = torch.from_numpy(100 * rng.binomial(75, rates) / 75)
-    held = np.mean([abs(i.mean - 60) <= i.ci95 for i in map(interval, values)])
+    values = torch.from_numpy(rng.binomial(75, rates) / 75)
+    held = np.mean([i.low <= 0.6 <= i.high for i in map(Estimate.from_values, values)])
     assert 0.935 <= held <= 0.965
 
 
 def test_one_task_has_no_interval() -> None:
-    assert interval(torch.tensor([70.0])) == Interval(70.0, math.inf)
+    assert Estimate.from_values(torch.tensor([0.7], dtype=torch.float64)) == Estimate(0.7, -math.inf, math.inf)
 
 
 def test_many_single_precision_values_do_not_lose_digits() -> None:
-    values = torch.full((100_000,), 61.3)
-    assert interval(values).mean == pytest.approx(float(values[0]), abs=1e-9)
-    assert interval(values).ci95 == pytest.approx(0, abs=1e-9)
+    values = torch.full((100_000,), 0.613)
+    assert Estimate.from_values(values).value == pytest.approx(float(values[0]), abs=1e-11)
+    assert Estimate.from_values(values).half_width == pytest.approx(0, abs=1e-11)
 
 
 @given(accuracies)
 def test_nothing_differs_from_itself(values: list[float]) -> None:
     own = torch.tensor(values, dtype=torch.float64)
-    assert paired(own, own) == Interval(0.0, 0.0)
+    assert paired(own, own) == Estimate(0.0, 0.0, 0.0)
 
 
 def test_the_paired_difference_is_narrower_than_that_of_independent_tasks_where_tasks_are_hard_for_both() -> None:
@@ -66,11 +66,11 @@ def test_the_paired_difference_is_narrower_than_that_of_independent_tasks_where_
     difficulty = 60 + 10 * rng.standard_normal(1000)
     first, second = (torch.from_numpy(difficulty + shift + rng.standard_normal(1000)) for shift in (0.5, 0.0))
     difference = paired(first, second)
-    unpaired = math.hypot(interval(first).ci95, interval(second).ci95)
-    assert difference.mean == pytest.approx(interval(first).mean - interval(second).mean)
-    assert difference.ci95 < unpaired / 5
+    unpaired = math.hypot(*(Estimate.from_values(values).half_width for values in (first, second)))
+    assert difference.value == pytest.approx((first.mean() - second.mean()).item())
+    assert difference.half_width < unpaired / 5
     assert difference.excludes_zero
-    assert not Interval(difference.mean, unpaired).excludes_zero
+    assert not Estimate.from_half_width(difference.value, unpaired).excludes_zero
 
 
 @given(accuracies, st.integers(0, 100))
@@ -78,13 +78,37 @@ def test_the_difference_changes_sign_with_the_order(values: list[float], seed: i
     first = torch.tensor(values, dtype=torch.float64)
     second = first + torch.randn(len(values), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     there, back = paired(first, second), paired(second, first)
-    assert there.mean == pytest.approx(-back.mean)
-    assert there.ci95 == pytest.approx(back.ci95)
+    assert there.value == pytest.approx(-back.value)
+    assert there.half_width == pytest.approx(back.half_width)
 
 
 @pytest.mark.parametrize(("mean", "excludes"), [(1.01, True), (-1.01, True), (0.99, False), (-0.99, False)])
 def test_an_interval_excludes_zero_when_it_does_not_reach_it(mean: float, excludes: bool) -> None:
-    assert Interval(mean, 1.0).excludes_zero == excludes
+    assert Estimate.from_half_width(mean, 1.0).excludes_zero == excludes
+
+
+def test_an_estimate_is_in_percent_where_it_is_printed_or_recorded_and_comes_back_from_its_record() -> None:
+    found = Estimate(0.53, 0.41, 0.65)
+    assert str(found) == "53 % (41 to 65)"
+    assert found.plus_minus() == "53.00 ± 12.00"
+    assert found.plus_minus("+") == "+53.00 ± 12.00"
+    record = found.record("accuracy")
+    assert record == {"accuracy": 53.0, "ci95": 12.0}
+    back = Estimate.from_record(record, "accuracy")
+    assert (back.value, back.low, back.high) == pytest.approx((0.53, 0.41, 0.65))
+
+
+def test_harm_is_the_fraction_of_tasks_that_are_worse() -> None:
+    own, other = torch.tensor([0.2, 0.5, 0.5, 0.9]), torch.tensor([0.3, 0.5, 0.4, 1.0])
+    assert harm(own, other).value == 0.5
+    assert harm(own, own) == Estimate(0.0, 0.0, 0.0)
+
+
+def test_the_average_of_independent_estimates_is_narrower_by_the_root_of_their_number() -> None:
+    parts = [Estimate.from_half_width(value, 0.02) for value in (0.5, 0.6, 0.7, 0.8)]
+    found = Estimate.average(parts)
+    assert found.value == pytest.approx(0.65)
+    assert found.half_width == pytest.approx(0.01)
 
 
 def any_method(name: str = "sib") -> Method:
@@ -131,12 +155,12 @@ class Oracle(Method):
 
 
 @pytest.mark.parametrize("n_right", range(7))
-def test_accuracy_is_the_percentage_of_right_answers_and_the_method_does_not_see_them(n_right: int) -> None:
+def test_accuracy_is_the_fraction_of_right_answers_and_the_method_does_not_see_them(n_right: int) -> None:
     sampler = TaskSampler(random_embeddings(), SPEC)
     answers = sampler.sample(range(4)).query_labels
     assert answers is not None
     found = finish(task_accuracies(Oracle(answers, n_right), sampler, 4))
-    torch.testing.assert_close(found, torch.full((4,), 100 * n_right / 6))
+    torch.testing.assert_close(found, torch.full((4,), n_right / 6, dtype=torch.float64))
 
 
 def test_the_mean_is_over_the_first_tasks_and_progress_reaches_its_total() -> None:
@@ -149,7 +173,7 @@ def test_the_mean_is_over_the_first_tasks_and_progress_reaches_its_total() -> No
         except StopIteration as end:
             found = end.value
             break
-    assert found == interval(finish(task_accuracies(method, TaskSampler(data, SPEC), 40)))
+    assert found == Estimate.from_values(finish(task_accuracies(method, TaskSampler(data, SPEC), 40)))
     assert events[-1] == Progress("tasks", 40, 40)
     assert [e.done for e in events] == sorted({e.done for e in events})
 

@@ -9,7 +9,7 @@ from pages.plots import BLUE, GREY, Records, drawn
 
 from onelook.data.protocols import parse_protocol
 from onelook.experiments.transductive import INDUCTIVE
-from onelook.scoring import Interval
+from onelook.scoring import Estimate
 from onelook.train.recipes import parse_request
 
 MAIN = (
@@ -198,7 +198,7 @@ def _plain(record: dict[str, Any]) -> str:
 
 def _signed(versus: dict[str, Any]) -> str:
     text = f"{versus['difference']:+.2f} ± {versus['ci95']:.2f}"
-    return f"**{text}**" if Interval(versus["difference"], versus["ci95"]).excludes_zero else text
+    return f"**{text}**" if Estimate.from_record(versus, "difference").excludes_zero else text
 
 
 def _made(records: Records) -> str:
@@ -228,8 +228,8 @@ def _markdown(lines: list[list[str]]) -> str:
 
 def _accuracy(record: dict[str, Any], best: float) -> str:
     text = _plain(record)
-    versus = Interval(record["versus"]["difference"], record["versus"]["ci95"])
-    mark = "" if not versus.excludes_zero else " ▲" if versus.mean > 0 else " ▼"
+    versus = Estimate.from_record(record["versus"], "difference")
+    mark = "" if not versus.excludes_zero else " ▲" if versus.value > 0 else " ▼"
     return (f"**{text}**" if record["accuracy"] == best else text) + mark
 
 

@@ -1,8 +1,9 @@
-"""Accuracy of each task, and what may be said of their mean."""
+"""The accuracy of each task, and the mean over tasks with its interval."""
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -23,10 +24,12 @@ IMAGE_CHUNK = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """A fraction, or a difference of two, with the ends of its interval: 95 % unless something else is said.
+    """A fraction, or a difference of two, with its interval, of 95 % unless something else is said.
 
     >>> print(Estimate(0.53, 0.41, 0.65))
     53 % (41 to 65)
+    >>> Estimate.from_half_width(0.636, 0.0032).record("accuracy")
+    {'accuracy': 63.6, 'ci95': 0.32}
     """
 
     value: float
@@ -34,12 +37,26 @@ class Estimate:
     high: float
 
     @classmethod
+    def from_half_width(cls, value: float, half_width: float) -> "Estimate":
+        return cls(value, value - half_width, value + half_width)
+
+    @classmethod
     def from_values(cls, values: Float[Tensor, "T"]) -> "Estimate":
-        """The mean with its normal interval, 1.96 standard errors; one value alone has an infinite interval."""
+        """The mean with its normal interval, 1.96 standard errors; a single value has an infinite interval."""
         values = values.double()
         error = values.std(correction=1).item() / math.sqrt(len(values)) if len(values) > 1 else math.inf
-        mean = values.mean().item()
-        return cls(mean, mean - 1.96 * error, mean + 1.96 * error)
+        return cls.from_half_width(values.mean().item(), 1.96 * error)
+
+    @classmethod
+    def average(cls, parts: Sequence["Estimate"]) -> "Estimate":
+        """The mean of estimates that are independent of each other."""
+        half_width = math.hypot(*(part.half_width for part in parts)) / len(parts)
+        return cls.from_half_width(sum(part.value for part in parts) / len(parts), half_width)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], name: str, interval: str = "ci95") -> "Estimate":
+        """Inverse of `record`."""
+        return cls.from_half_width(record[name] / 100, record[interval] / 100)
 
     def __str__(self) -> str:
         return f"{100 * self.value:.0f} % ({100 * self.low:.0f} to {100 * self.high:.0f})"
@@ -52,47 +69,32 @@ class Estimate:
     def excludes_zero(self) -> bool:
         return self.low > 0 or self.high < 0
 
-    def plus_minus(self) -> str:
-        """Percent for a table of results, as in 63.60 ± 0.32."""
-        return f"{100 * self.value:.2f} ± {100 * self.half_width:.2f}"
+    def plus_minus(self, sign: str = "") -> str:
+        """Percent for a table of results, as in 63.60 ± 0.32. sign: "+" for a difference."""
+        return f"{100 * self.value:{sign}.2f} ± {100 * self.half_width:.2f}"
+
+    def record(self, name: str, interval: str = "ci95", digits: int = 3, scale: int = 100) -> dict[str, float]:
+        """The estimate as it stands in result files: percent, and half the width of its interval.
+
+        scale: 1 for what is no fraction, such as a loss.
+        """
+        return {name: round(scale * self.value, digits), interval: round(scale * self.half_width, digits)}
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % confidence interval, mean ± ci95."""
-
-    mean: float
-    ci95: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.ci95:.2f}"
-
-    @property
-    def excludes_zero(self) -> bool:
-        return abs(self.mean) > self.ci95
-
-
-def interval(values: Float[Tensor, "T"]) -> Interval:
-    """Normal interval of the mean over tasks: 1.96 standard errors. One task has no interval (infinite)."""
-    values = values.double()
-    error = values.std(correction=1).item() / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return Interval(values.mean().item(), 1.96 * error)
-
-
-def paired(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Interval:
+def paired(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Estimate:
     """The mean difference task by task: what the tasks have in common drops out of its interval."""
-    return interval(values.double() - reference.double())
+    return Estimate.from_values(values.double() - reference.double())
 
 
-def harm(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Interval:
-    """Percent of the tasks in which `values` is below `reference`: how often the other would have been better."""
-    return interval(100 * (values < reference).double())
+def harm(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Estimate:
+    """The fraction of tasks in which `values` is below `reference`: how often the other would have been better."""
+    return Estimate.from_values((values < reference).double())
 
 
 def task_accuracies(
     method: Method, sampler: TaskSampler, n_tasks: int, first: int = 0, compute: str = "float32"
 ) -> Generator[Progress, None, Float[Tensor, "T"]]:
-    """Percent of right answers in each of the tasks first … first + n_tasks - 1.
+    """The fraction of right answers in each of the tasks first … first + n_tasks - 1.
 
     compute: the precision of a method of images, float32 or bfloat16.
     """
@@ -102,20 +104,20 @@ def task_accuracies(
         tasks = sampler.sample(range(start, min(start + chunk, first + n_tasks)))
         with torch.inference_mode(), precision(compute):
             answers = method(tasks.without_query_labels()).argmax(-1)
-        parts.append(percent_right(answers, tasks))
+        parts.append(fraction_right(answers, tasks))
         yield Progress("tasks", start + len(tasks) - first, n_tasks)
     return torch.cat(parts)
 
 
-def percent_right(answers: Int[Tensor, "T Q"], tasks: Tasks) -> Float[Tensor, "T"]:
-    """Of each task, among the queries whose class it has."""
+def fraction_right(answers: Int[Tensor, "T Q"], tasks: Tasks) -> Float[Tensor, "T"]:
+    """The accuracy of each task, over the queries whose class it has."""
     assert tasks.query_labels is not None
     known = tasks.query_labels != UNKNOWN
-    return 100 * ((answers == tasks.query_labels) & known).sum(1) / known.sum(1)
+    return ((answers == tasks.query_labels) & known).sum(1).double() / known.sum(1)
 
 
 def mean_accuracy(
     method: Method, data: Views, spec: TaskSpec, n_tasks: int, compute: str = "float32"
-) -> Generator[Progress, None, Interval]:
-    """Mean over the first `n_tasks` tasks of `spec`, in percent."""
-    return interval((yield from task_accuracies(method, TaskSampler(data, spec), n_tasks, compute=compute)))
+) -> Generator[Progress, None, Estimate]:
+    """The mean over the first `n_tasks` tasks of `spec`."""
+    return Estimate.from_values((yield from task_accuracies(method, TaskSampler(data, spec), n_tasks, compute=compute)))

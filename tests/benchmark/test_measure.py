@@ -12,7 +12,7 @@ from onelook.benchmark.measure import Entry, compare, step_accuracies, table
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
 from onelook.methods import FeatureAveraging, IterativeMethod, Method
-from onelook.scoring import interval, paired, task_accuracies
+from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.tasks import Tasks
 from synthetic import random_embeddings
 
@@ -86,10 +86,10 @@ def test_numbers_and_differences_are_those_of_the_tasks() -> None:
     reference = finish(task_accuracies(entries()[0].method, sampler, 40))
     for entry, record in zip(entries(), records(), strict=True):
         own = finish(task_accuracies(entry.method, sampler, 40))
-        assert record["accuracy"] == pytest.approx(interval(own).mean, abs=5.1e-4)
-        assert record["ci95"] == pytest.approx(interval(own).ci95, abs=5.1e-4)
-        assert record["versus"]["difference"] == pytest.approx(paired(own, reference).mean, abs=5.1e-4)
-        assert record["versus"]["ci95"] == pytest.approx(paired(own, reference).ci95, abs=5.1e-4)
+        assert record["accuracy"] == pytest.approx(100 * Estimate.from_values(own).value, abs=5.1e-4)
+        assert record["ci95"] == pytest.approx(100 * Estimate.from_values(own).half_width, abs=5.1e-4)
+        assert record["versus"]["difference"] == pytest.approx(100 * paired(own, reference).value, abs=5.1e-4)
+        assert record["versus"]["ci95"] == pytest.approx(100 * paired(own, reference).half_width, abs=5.1e-4)
 
 
 def test_an_entry_may_have_items_of_its_own_and_meets_the_same_tasks_of_them() -> None:
@@ -101,8 +101,8 @@ def test_an_entry_may_have_items_of_its_own_and_meets_the_same_tasks_of_them() -
     assert (told["accuracy"], told["ci95"]) == (100, 0)
     assert again["accuracy"] == without["accuracy"] < 100  # it is none but its own
     sampler = TaskSampler(shared, SPEC)
-    missed = 100 - finish(task_accuracies(entries()[0].method, sampler, 40))
-    assert told["versus"]["ci95"] == pytest.approx(interval(missed).ci95, abs=5.1e-4)
+    missed = 1 - finish(task_accuracies(entries()[0].method, sampler, 40))
+    assert told["versus"]["ci95"] == pytest.approx(100 * Estimate.from_values(missed).half_width, abs=5.1e-4)
 
 
 def test_a_record_does_not_depend_on_what_it_is_compared_with_but_for_the_difference() -> None:
@@ -119,11 +119,13 @@ def test_accuracy_after_the_last_step_is_that_of_the_comparison_and_after_none_t
     found = finish(step_accuracies(sib, random_embeddings(), SPEC, 40))
     assert len(found) == 5
     record = records()[1]
-    assert (round(found[-1].mean, 3), round(found[-1].ci95, 3)) == (record["accuracy"], record["ci95"])
+    assert found[-1].record("accuracy").items() <= record.items()
     without = method("sib", n_steps=0)
     without.load_state_dict(sib.state_dict())
-    assert found[0] == interval(finish(task_accuracies(without, TaskSampler(random_embeddings(), SPEC), 40)))
-    assert len({step.mean for step in found}) > 1  # the steps do something here
+    assert found[0] == Estimate.from_values(
+        finish(task_accuracies(without, TaskSampler(random_embeddings(), SPEC), 40))
+    )
+    assert len({step.value for step in found}) > 1  # the steps do something here
 
 
 def test_every_step_is_what_a_method_of_so_many_steps_gives() -> None:
@@ -134,7 +136,7 @@ def test_every_step_is_what_a_method_of_so_many_steps_gives() -> None:
         shorter = method("sib", n_steps=n_steps, step_size=0.5)
         shorter.load_state_dict(sib.state_dict())
         sampler = TaskSampler(random_embeddings(), SPEC)
-        assert step == interval(finish(task_accuracies(shorter, sampler, 33)))
+        assert step == Estimate.from_values(finish(task_accuracies(shorter, sampler, 33)))
 
 
 class Curious(FeatureAveraging):

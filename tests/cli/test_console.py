@@ -21,7 +21,7 @@ from onelook.errors import (
     UserError,
 )
 from onelook.events import Notice, Progress
-from onelook.scoring import Interval
+from onelook.scoring import Estimate
 from onelook.train.loop import Resumed, Stepped, Validated
 
 
@@ -106,7 +106,7 @@ def test_every_event_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
         yield Resumed(1, 900)
         for step in range(2, 30):
             yield Stepped(step, 900, 0.5)
-        yield Validated(29, 900, 0.5, Interval(61.234, 1.5), True)
+        yield Validated(29, 900, 0.5, Estimate.from_half_width(0.61234, 0.015), True)
 
     run(work(), "work")
     out, err = capsys.readouterr()

@@ -27,8 +27,9 @@ def suite() -> list[Embeddings]:
 
 
 def accuracy(data: Embeddings, n_shot: int = 1) -> float:
+    """The mean accuracy in percent."""
     method = PrototypicalNetworks(data.feature_size, transform="l2n")
-    return finish(mean_accuracy(method, data, TaskSpec(n_shot=n_shot), 200)).mean
+    return 100 * finish(mean_accuracy(method, data, TaskSpec(n_shot=n_shot), 200)).value
 
 
 def within(data: Embeddings) -> np.ndarray:

@@ -26,7 +26,9 @@ def rectified() -> Embeddings:
 
 
 def accuracy(data: Embeddings) -> float:
-    return finish(mean_accuracy(PrototypicalNetworks(data.feature_size, transform="l2n"), data, TaskSpec(), 200)).mean
+    """The mean accuracy in percent."""
+    method = PrototypicalNetworks(data.feature_size, transform="l2n")
+    return 100 * finish(mean_accuracy(method, data, TaskSpec(), 200)).value
 
 
 def distances(data: Embeddings) -> torch.Tensor:

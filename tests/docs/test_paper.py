@@ -94,9 +94,9 @@ def test_the_relative_gain_has_the_interval_that_resampling_the_tasks_gives(seed
     values = 70 + 12 * common + 3 * rng.normal(size=2000)
     found = relative_gain(torch.from_numpy(values), torch.from_numpy(base))
     rows = rng.integers(2000, size=(4000, 2000))
-    drawn = 100 * (values[rows].mean(1) / base[rows].mean(1) - 1)
-    assert found.mean == pytest.approx(100 * (values.mean() / base.mean() - 1), rel=1e-9)
-    assert found.ci95 == pytest.approx(1.96 * drawn.std(), rel=0.06)
+    drawn = values[rows].mean(1) / base[rows].mean(1) - 1
+    assert found.value == pytest.approx(values.mean() / base.mean() - 1, rel=1e-9)
+    assert found.half_width == pytest.approx(1.96 * drawn.std(), rel=0.06)
 
 
 @pytest.mark.parametrize("name", ["paper", "curves", "bottleneck", "lines", "domains"])

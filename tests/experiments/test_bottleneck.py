@@ -1,5 +1,6 @@
 """The gap between known and unknown classes, with and without the KL term."""
 
+import math
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from onelook.events import finish
 from onelook.experiments.bottleneck import BottleneckConfig, bottleneck
 from onelook.machine import Place
 from onelook.methods import SIB
-from onelook.scoring import interval, mean_accuracy
+from onelook.scoring import Estimate, mean_accuracy
 from onelook.tasks import Embeddings
 from onelook.train.loop import Stepped
 from onelook.train.recipes import parse_request, ready
@@ -106,13 +107,13 @@ def test_gaps_are_those_of_accuracies_and_losses_on_the_two_sets(
     method, n_steps = known.method(TEXTS[r["prior_weight"]], spec)
     assert n_steps == 0  # that training was done; without the term it is plain SIB
     train, test = (finish(mean_accuracy(method, known.sets[s], spec, N_TASKS)) for s in ("train", "test"))
-    assert (r["train_accuracy"], r["accuracy"]) == (round(train.mean, 3), round(test.mean, 3))
-    assert r["accuracy_gap"] == pytest.approx(train.mean - test.mean, abs=1e-4)
-    assert r["accuracy_gap_ci95"] == pytest.approx((train.ci95**2 + test.ci95**2) ** 0.5, abs=1e-4)
-    seen, unseen = (interval(losses(method, known.sets[s], spec)) for s in ("train", "test"))
-    assert (r["train_loss"], r["loss"]) == pytest.approx((seen.mean, unseen.mean), abs=2e-4)
-    assert r["loss_gap"] == pytest.approx(unseen.mean - seen.mean, abs=2e-4)
-    assert r["loss_gap_ci95"] == pytest.approx((seen.ci95**2 + unseen.ci95**2) ** 0.5, abs=2e-4)
+    assert (r["train_accuracy"], r["accuracy"]) == (round(100 * train.value, 3), round(100 * test.value, 3))
+    assert r["accuracy_gap"] == pytest.approx(100 * (train.value - test.value), abs=1e-4)
+    assert r["accuracy_gap_ci95"] == pytest.approx(100 * math.hypot(train.half_width, test.half_width), abs=1e-4)
+    seen, unseen = (Estimate.from_values(losses(method, known.sets[s], spec)) for s in ("train", "test"))
+    assert (r["train_loss"], r["loss"]) == pytest.approx((seen.value, unseen.value), abs=2e-4)
+    assert r["loss_gap"] == pytest.approx(unseen.value - seen.value, abs=2e-4)
+    assert r["loss_gap_ci95"] == pytest.approx(math.hypot(seen.half_width, unseen.half_width), abs=2e-4)
 
 
 def test_the_length_of_the_weights_is_their_root_mean_square(records: list[dict[str, Any]], known: Known) -> None:

@@ -19,7 +19,7 @@ from onelook.experiments import transductive as module
 from onelook.experiments.transductive import INDUCTIVE, PROTOCOL_METHODS, PROTOCOLS, ProtocolsConfig, protocols
 from onelook.machine import Place
 from onelook.methods import Glance, PrototypicalNetworks
-from onelook.scoring import interval, paired, task_accuracies
+from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.tasks import Embeddings
 from onelook.train.loop import Stepped
 from onelook.train.recipes import build, parse_request
@@ -121,12 +121,12 @@ def test_the_gain_and_the_harm_are_counted_task_by_task_against_the_inductive_me
         spec = TaskSpec(3, r["n_shot"], 4, r["protocol"])
         sampler = TaskSampler(source().test, spec)
         own, base = (finish(task_accuracies(method_of(m), sampler, N_TASKS)) for m in (r["method"], INDUCTIVE))
-        worse = torch.tensor([100.0 * (a < b) for a, b in zip(own.tolist(), base.tolist(), strict=True)])
+        worse = torch.tensor([float(a < b) for a, b in zip(own.tolist(), base.tolist(), strict=True)])
         (to,) = r["against"]
-        assert to["difference"] == pytest.approx(paired(own, base).mean, abs=5.1e-4)
-        assert to["ci95"] == pytest.approx(paired(own, base).ci95, abs=5.1e-4)
-        assert to["harm"] == pytest.approx(interval(worse).mean, abs=5.1e-4)
-        assert to["harm_ci95"] == pytest.approx(interval(worse).ci95, abs=5.1e-4)
+        assert to["difference"] == pytest.approx(100 * paired(own, base).value, abs=5.1e-4)
+        assert to["ci95"] == pytest.approx(100 * paired(own, base).half_width, abs=5.1e-4)
+        assert to["harm"] == pytest.approx(100 * Estimate.from_values(worse).value, abs=5.1e-4)
+        assert to["harm_ci95"] == pytest.approx(100 * Estimate.from_values(worse).half_width, abs=5.1e-4)
         found += 0 < to["harm"] < 100
     assert found > 3  # else the counts above would say little
 

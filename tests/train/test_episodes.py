@@ -162,10 +162,10 @@ def test_validation_of_embedded_images_is_that_of_the_whole_method_task_by_task(
     work = objective("r2d2 end to end")
     found = work.validate()
     asked = [finish(mean_accuracy(work.method, VALIDATION, spec, 6)) for spec in CONFIG.specs]
-    assert found.mean == pytest.approx((asked[0].mean + asked[1].mean) / 2, abs=1e-9)
-    assert found.ci95 == pytest.approx((asked[0].ci95 ** 2 + asked[1].ci95 ** 2) ** 0.5 / 2, abs=1e-9)
-    assert asked[0].mean != asked[1].mean  # else the mean over the shots would say nothing
-    assert 0 < asked[0].ci95 != asked[1].ci95
+    assert found.value == pytest.approx((asked[0].value + asked[1].value) / 2, abs=1e-9)
+    assert found.half_width == pytest.approx((asked[0].half_width ** 2 + asked[1].half_width ** 2) ** 0.5 / 2, abs=1e-9)
+    assert asked[0].value != asked[1].value  # else the mean over the shots would say nothing
+    assert 0 < asked[0].half_width != asked[1].half_width
 
 
 def test_validation_of_a_method_that_owns_its_network_is_its_accuracy_on_the_images() -> None:
@@ -252,6 +252,6 @@ def test_a_training_of_features_validates_on_every_shot() -> None:
     method = methods.create("prototypical", feature_size=6)
     data = random_embeddings(noise=1.5, n_views=1)
     found = MetaTraining(method, data, data, replace(CONFIG, n_validation_tasks=30)).validate()
-    asked = [finish(mean_accuracy(method, data, replace(SPEC, n_shot=n), 30)).mean for n in (1, 3)]
+    asked = [finish(mean_accuracy(method, data, replace(SPEC, n_shot=n), 30)).value for n in (1, 3)]
     assert asked[0] < asked[1]
-    assert found.mean == pytest.approx(sum(asked) / 2)
+    assert found.value == pytest.approx(sum(asked) / 2)

@@ -23,7 +23,7 @@ from onelook.data.augment import Augmentation
 from onelook.data.sampler import TaskSpec
 from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.events import finish
-from onelook.scoring import Interval
+from onelook.scoring import Estimate
 from onelook.train.episodes import EpisodicPretraining, MetaTrainConfig, MetaTraining
 from onelook.train.loop import Event, Objective, Optimisation, Resumed, Stepped, Validated, train
 from onelook.train.pretraining import PretrainConfig, Pretraining
@@ -226,9 +226,7 @@ def test_the_history_is_in_the_model_and_is_that_of_the_events(case: str, tmp_pa
     (tmp_path / "model").write_bytes(straight(case)[0])
     about = load(tmp_path / "model", artifacts.kind_of(tmp_path / "model")).about
     told = [e for e in straight(case)[1] if isinstance(e, Validated)]
-    assert about["history"] == [
-        {"step": e.step, "loss": e.loss, "accuracy": e.accuracy.mean, "ci95": e.accuracy.ci95} for e in told
-    ]
+    assert about["history"] == [{"step": e.step, "loss": e.loss, **e.accuracy.record("accuracy")} for e in told]
     assert about["config"] == {"lr": 0.01, "name": "x"}
     steps = [e for e in straight(case)[1] if isinstance(e, Stepped)]
     first = [e.loss for e in steps if e.step <= told[0].step]
@@ -443,8 +441,8 @@ class Diverging:
                 return loss + (1e25 * (self.module.weight - self.module.weight.detach())).sum()
         return loss
 
-    def validate(self) -> Interval:
-        return Interval(100 - self.module.weight.abs().sum().item(), 1.0)
+    def validate(self) -> Estimate:
+        return Estimate.from_half_width(1 - self.module.weight.abs().sum().item() / 100, 0.01)
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
         return Artifact("method", dict(self.module.state_dict()), about)
@@ -583,10 +581,10 @@ def test_what_is_validated_and_kept_is_the_mean_of_the_weights_of_all_steps_sinc
     weights, events, kept = run_of(average_from, tmp_path / "averaged")
     plain, plain_events, _ = run_of(None, tmp_path / "plain")
     assert all(torch.equal(a, b) for a, b in zip(weights, plain, strict=True))  # the steps are what they were
-    told = [e.accuracy.mean for e in events if isinstance(e, Validated)]
-    plainly = [e.accuracy.mean for e in plain_events if isinstance(e, Validated)]
+    told = [e.accuracy.value for e in events if isinstance(e, Validated)]
+    plainly = [e.accuracy.value for e in plain_events if isinstance(e, Validated)]
     means = [torch.stack(weights[min(i, first) : i + 1]).mean(0) if i >= first else weights[i] for i in range(24)]
-    assert told == pytest.approx([100 - mean.abs().sum().item() for mean in means])
+    assert told == pytest.approx([1 - mean.abs().sum().item() / 100 for mean in means])
     assert told[: first + 1] == plainly[: first + 1]
     assert first == 23 or told[first + 1] != plainly[first + 1]
     torch.testing.assert_close(kept["weight"], means[max(range(24), key=told.__getitem__)])
@@ -681,9 +679,9 @@ class Scripted:
             self.module.weight += 1e-3
         return 0 * self.module.weight.sum()
 
-    def validate(self) -> Interval:
+    def validate(self) -> Estimate:
         step = round(self.module.weight.item() * 1000)
-        return Interval(self.accuracies[step // self.validate_every - 1], 1.0)
+        return Estimate.from_half_width(self.accuracies[step // self.validate_every - 1] / 100, 0.01)
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
         return Artifact("method", dict(self.module.state_dict()), about)
@@ -705,7 +703,7 @@ def test_the_model_is_the_first_of_highest_validation_accuracy_also_when_resumed
         tensors = load(run / "model.safetensors", "method").tensors
         best = accuracies.index(max(accuracies)) + 1
         assert round(tensors["weight"].item() * 1000) == best * every
-        best_so_far = [e.accuracy.mean for e in (*first, *rest) if isinstance(e, Validated) and e.best]
+        best_so_far = [e.accuracy.value for e in (*first, *rest) if isinstance(e, Validated) and e.best]
         assert best_so_far == sorted(set(best_so_far))
 
 

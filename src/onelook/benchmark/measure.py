@@ -17,7 +17,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.machine import commit, machine
 from onelook.methods import IterativeMethod, Method, settings_of
-from onelook.scoring import Interval, harm, interval, paired, percent_right, task_accuracies
+from onelook.scoring import Estimate, fraction_right, harm, paired, task_accuracies
 from onelook.tasks import Embeddings
 
 
@@ -91,11 +91,14 @@ def record_of(
         "n_tasks": len(measured.accuracies),
         "seed": spec.seed,
         "tasks": tasks,
-        **_rounded("accuracy", interval(measured.accuracies)),
+        **Estimate.from_values(measured.accuracies).record("accuracy"),
         "versus": _difference(measured, reference),
     }
     if others:
-        record["against"] = [_difference(measured, other) | _harm(measured, other) for other in others]
+        record["against"] = [
+            _difference(measured, other) | harm(measured.accuracies, other.accuracies).record("harm", "harm_ci95")
+            for other in others
+        ]
     return record | measured.cost
 
 
@@ -129,16 +132,7 @@ def _watched(method: Method) -> Iterator[list[float]]:
 
 def _difference(measured: Measured, reference: Measured) -> dict[str, Any]:
     difference = paired(measured.accuracies, reference.accuracies)
-    return {"method": reference.label, **_rounded("difference", difference)}
-
-
-def _harm(measured: Measured, reference: Measured) -> dict[str, float]:
-    share = harm(measured.accuracies, reference.accuracies)
-    return {"harm": round(share.mean, 3), "harm_ci95": round(share.ci95, 3)}
-
-
-def _rounded(name: str, value: Interval) -> dict[str, float]:
-    return {name: round(value.mean, 3), "ci95": round(value.ci95, 3)}
+    return {"method": reference.label, **difference.record("difference")}
 
 
 def _peak_memory() -> float:
@@ -149,7 +143,7 @@ def _peak_memory() -> float:
 
 def step_accuracies(
     method: IterativeMethod, data: Embeddings, spec: TaskSpec, n_tasks: int
-) -> Generator[Progress, None, list[Interval]]:
+) -> Generator[Progress, None, list[Estimate]]:
     """Accuracy after 0, 1, … n_steps steps, on the same tasks as `compare`."""
     sampler = TaskSampler(data, spec)
     parts = []
@@ -157,9 +151,9 @@ def step_accuracies(
         tasks = sampler.sample(range(start, min(start + 32, n_tasks)))
         with torch.inference_mode():
             answers = method.trajectory(tasks.without_query_labels()).argmax(-1)
-        parts.append(torch.stack([percent_right(step, tasks) for step in answers]))
+        parts.append(torch.stack([fraction_right(step, tasks) for step in answers]))
         yield Progress("tasks", start + len(tasks), n_tasks)
-    return [interval(step) for step in torch.cat(parts, 1)]
+    return [Estimate.from_values(step) for step in torch.cat(parts, 1)]
 
 
 def table(records: Iterable[dict[str, Any]]) -> str:

@@ -99,7 +99,7 @@ class _Display:
             self.where = f"step {event.step:,} of {event.n_steps:,}"
             self._announce(event)
         elif isinstance(event, Validated):
-            self._note = f"loss {event.loss:.3f}, validation {event.accuracy} %"
+            self._note = f"loss {event.loss:.3f}, validation {event.accuracy.plus_minus()} %"
             if not self.bars.console.is_terminal:
                 error_console.print(f"{self.title}: step {event.step:,} of {event.n_steps:,}, {self._note}")
 

@@ -5,6 +5,7 @@ theorem 1: the objective with its KL term bounds the generalisation gap. With a 
 mean 0 the term is gamma / 2 |theta|^2, and gamma the `prior_weight` of SIB.
 """
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import Progress
 from onelook.machine import Place, commit, machine
 from onelook.methods import SIB
-from onelook.scoring import CHUNK, Interval, interval
+from onelook.scoring import CHUNK, Estimate, fraction_right
 from onelook.tasks import Embeddings
 from onelook.train.recipes import parse_request, ready
 
@@ -80,8 +81,8 @@ def bottleneck(config: BottleneckConfig, place: Place) -> Generator[Any, None, l
 
 @dataclass(frozen=True)
 class _Measured:
-    accuracy: Interval
-    loss: Interval
+    accuracy: Estimate
+    loss: Estimate
     length: float
     """Root mean square of the entries of the final weights."""
 
@@ -95,32 +96,28 @@ def _measure(method: SIB, data: Embeddings, spec: TaskSpec, n_tasks: int) -> Gen
         with torch.inference_mode():
             weights = method.adapt(tasks.without_query_labels())
             logits: Float[Tensor, "T Q K"] = method.score(weights, tasks.query)
-            accuracies.append(100 * torch.eq(logits.argmax(-1), tasks.query_labels).float().mean(1))
+            accuracies.append(fraction_right(logits.argmax(-1), tasks))
             losses.append(functional.cross_entropy(logits.mT, tasks.query_labels, reduction="none").mean(1))
             squares.append(weights.square().mean((1, 2)))
         yield Progress("tasks", start + len(tasks), n_tasks)
     return _Measured(
-        interval(torch.cat(accuracies)), interval(torch.cat(losses)), float(torch.cat(squares).mean().sqrt())
+        Estimate.from_values(torch.cat(accuracies)),
+        Estimate.from_values(torch.cat(losses)),
+        float(torch.cat(squares).mean().sqrt()),
     )
 
 
 def _record(train: _Measured, test: _Measured) -> dict[str, Any]:
-    def gap(known: Interval, unknown: Interval) -> tuple[float, float]:
-        """Of two independent sets of tasks."""
-        return round(unknown.mean - known.mean, 4), round((known.ci95**2 + unknown.ci95**2) ** 0.5, 4)
+    def gap(known: Estimate, unknown: Estimate) -> Estimate:
+        """The difference of two independent sets of tasks."""
+        return Estimate.from_half_width(unknown.value - known.value, math.hypot(known.half_width, unknown.half_width))
 
-    accuracy_gap, accuracy_ci = gap(test.accuracy, train.accuracy)
-    loss_gap, loss_ci = gap(train.loss, test.loss)
     return {
-        "accuracy": round(test.accuracy.mean, 3),
-        "ci95": round(test.accuracy.ci95, 3),
-        "train_accuracy": round(train.accuracy.mean, 3),
-        "train_ci95": round(train.accuracy.ci95, 3),
-        "accuracy_gap": accuracy_gap,
-        "accuracy_gap_ci95": accuracy_ci,
-        "loss": round(test.loss.mean, 4),
-        "train_loss": round(train.loss.mean, 4),
-        "loss_gap": loss_gap,
-        "loss_gap_ci95": loss_ci,
+        **test.accuracy.record("accuracy"),
+        **train.accuracy.record("train_accuracy", "train_ci95"),
+        **gap(test.accuracy, train.accuracy).record("accuracy_gap", "accuracy_gap_ci95", 4),
+        "loss": round(test.loss.value, 4),
+        "train_loss": round(train.loss.value, 4),
+        **gap(train.loss, test.loss).record("loss_gap", "loss_gap_ci95", 4, 1),
         "weight_rms": round(test.length, 4),
     }

@@ -70,8 +70,8 @@ def demo(config: DemoConfig, out: Path, place: Place) -> Generator[Any, None, Re
                 "synthetic gradient steps",
                 "accuracy (%)",
                 tuple(range(len(accuracies))),
-                tuple(a.mean for a in accuracies),
-                tuple(a.ci95 for a in accuracies),
+                tuple(100 * a.value for a in accuracies),
+                tuple(100 * a.half_width for a in accuracies),
             )
         )
         curves.append(_curve(f"Meta-training, {shot}-shot", history))

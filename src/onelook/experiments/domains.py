@@ -50,7 +50,7 @@ from onelook.data.images import ImageSet, Reading
 from onelook.errors import DivergedError, SettingsError
 from onelook.events import Progress
 from onelook.methods.sib import GradientNetwork
-from onelook.scoring import Interval, interval, paired
+from onelook.scoring import Estimate, paired
 from onelook.train.jobs import require_backbone
 from onelook.train.loop import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
@@ -249,19 +249,15 @@ def domains(config: DomainsConfig, data: Path | Domains) -> Generator[Reading, N
 def _told(right: dict[str, Tensor]) -> dict[str, Any]:
     pairs = (("rotation", "fixed"), ("rotation + steps", "rotation"), ("rotation + steps", "fixed"))
     return {
-        "accuracy": {name: _plain(interval(values)) for name, values in right.items()},
-        "difference": {f"{a} - {b}": _plain(paired(right[a], right[b])) for a, b in pairs},
+        "accuracy": {name: Estimate.from_values(values).record("mean") for name, values in right.items()},
+        "difference": {f"{a} - {b}": paired(right[a], right[b]).record("mean") for a, b in pairs},
     }
-
-
-def _plain(value: Interval) -> dict[str, float]:
-    return {"mean": value.mean, "ci95": value.ci95}
 
 
 def _adapt_to(
     target: ImageSet, sources: Domains, config: DomainsConfig, named: str
 ) -> Generator[Progress, None, dict[str, Tensor]]:
-    """For every variant, 100 for each image of the target that is answered right, and 0 for the others."""
+    """For every variant, 1 for each image of the target that is answered right, and 0 for the others."""
     every = [_Images(one.pixels[0], one.labels) for one in sources.values()]
     first = every[: len(every) - config.n_held_out]
     pixels = torch.cat([one.pixels for one in first])
@@ -394,5 +390,5 @@ def _judge(head: DomainHead, target: _Features, config: DomainsConfig) -> Float[
     for rows in order.tensor_split(n_tasks):
         with torch.inference_mode():
             answers = head(target.turned[rows].unsqueeze(0))[0].argmax(-1)
-        right[rows] = 100 * (answers == target.labels[rows]).float()
+        right[rows] = (answers == target.labels[rows]).float()
     return right

@@ -30,7 +30,7 @@ from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, publ
 from onelook.files import write_atomically, write_tensors
 from onelook.machine import Place, commit, machine
 from onelook.methods import ImageMethod, Method
-from onelook.scoring import Interval, interval, paired, task_accuracies
+from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.train import recipes
 from onelook.train.jobs import meta_train_images
 from onelook.train.loop import Validated
@@ -83,16 +83,14 @@ def _records(
     records = []
     network = about["backbone"].split("@")[0]
     for shot, values in accuracies.items():
-        mean = interval(values)
         versus = None
         if shot in reference:
             difference = paired(values, reference[shot])
             gain = relative_gain(reference[shot], values)
             versus = {
                 "method": ROWS[REFERENCE].title,
-                "difference": round(difference.mean, 3),
-                "ci95": round(difference.ci95, 3),
-                "relative": {"mean": round(gain.mean, 3), "ci95": round(gain.ci95, 3)},
+                **difference.record("difference"),
+                "relative": gain.record("mean"),
             }
         own = about["by_shot"].get(str(shot), {})
         records.append(
@@ -111,8 +109,7 @@ def _records(
                 "protocol": "balanced",
                 "n_tasks": config.n_tasks,
                 "seed": config.seed,
-                "accuracy": round(mean.mean, 3),
-                "ci95": round(mean.ci95, 3),
+                **Estimate.from_values(values).record("accuracy"),
                 "versus": versus,
                 "published": published(key, config.data, network, shot),
                 "elsewhere": published_elsewhere(key, config.data, network),
@@ -125,12 +122,12 @@ def _records(
     return records
 
 
-def relative_gain(values: Float[Tensor, "T"], base: Float[Tensor, "T"]) -> Interval:
-    """By how many percent the mean of `values` is above that of `base`, on the same tasks; interval to first order."""
+def relative_gain(values: Float[Tensor, "T"], base: Float[Tensor, "T"]) -> Estimate:
+    """The mean of `values` over that of `base`, less 1, on the same tasks; the interval is of first order."""
     values, base = values.double(), base.double()
     ratio = (values.mean() / base.mean()).item()
-    spread = interval(100 * (values - ratio * base) / base.mean())  # of mean 0
-    return Interval(100 * (ratio - 1), spread.ci95)
+    spread = Estimate.from_values((values - ratio * base) / base.mean())  # of mean 0
+    return Estimate.from_half_width(ratio - 1, spread.half_width)
 
 
 def _row(

@@ -14,7 +14,7 @@ from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Progress
 from onelook.experiments.practice_said import Said, User, classifier, strangers, user_of
 from onelook.machine import commit, machine
-from onelook.scoring import interval, paired
+from onelook.scoring import Estimate, paired
 from onelook.tasks import Embeddings
 
 OWN = "onelook"
@@ -91,7 +91,7 @@ def compared(
             started = time.perf_counter()
             found = answer(user.x, user.y, user.pool)
             seconds[label] += time.perf_counter() - started
-            right[label].append(percent(found, user))
+            right[label].append(fraction_right(found, user))
         said.note(own[0], user)
         yield Progress(stage, number + 1, n_users)
     about = said.summary(spec.seed) | (yield from strangers(data, spec, n_users, stage))
@@ -108,14 +108,13 @@ def compared(
     ]
 
 
-def percent(answers: np.ndarray, user: User) -> float:
-    return 100 * float((answers == user.truth).mean())
+def fraction_right(answers: np.ndarray, user: User) -> float:
+    return float((answers == user.truth).mean())
 
 
 def _figures(values: list[float], own: list[float]) -> dict[str, Any]:
-    one, to = interval(torch.tensor(values)), paired(torch.tensor(values), torch.tensor(own))
+    found, difference = torch.tensor(values), paired(torch.tensor(values), torch.tensor(own))
     return {
-        "accuracy": round(one.mean, 3),
-        "ci95": round(one.ci95, 3),
-        "versus": {"method": OWN, "difference": round(to.mean, 3), "ci95": round(to.ci95, 3)},
+        **Estimate.from_values(found).record("accuracy"),
+        "versus": {"method": OWN, **difference.record("difference")},
     }

@@ -16,7 +16,7 @@ from onelook.estimators.calibration import interval_of_share
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Progress
 from onelook.ops import normalise
-from onelook.scoring import interval
+from onelook.scoring import Estimate
 from onelook.tasks import Embeddings
 
 ALPHA = 0.1
@@ -87,7 +87,7 @@ class Said:
         confidence, right = np.stack(self.confidence), np.stack(self.right)
         n_covered = sum(self.covered)
         low, high = interval_of_share(float(n_covered), float(len(self.covered) - n_covered), 0.95)
-        in_set = interval(torch.tensor(self.in_set))
+        in_set = Estimate.from_values(torch.tensor(self.in_set))
         return _rounded(
             {
                 "calibration_error": calibration_error(confidence.ravel(), right.ravel()),
@@ -96,8 +96,7 @@ class Said:
                 "estimate_covers_low": low,
                 "estimate_covers_high": high,
                 "estimate_width": float(np.mean(self.width)),
-                "set_coverage": in_set.mean,
-                "set_coverage_ci95": in_set.ci95,
+                **in_set.record("set_coverage", "set_coverage_ci95", 4, 1),
                 "set_size": float(np.mean(self.set_size)),
                 "largest_share": float(np.mean(self.largest)),
             }
@@ -153,8 +152,10 @@ def strangers(
         for name, value in found.items():
             values.setdefault(name, []).append(float(value))
         yield Progress(f"{stage}, with strangers", number + 1, n_users)
-    means = {name: interval(torch.tensor(of_users)) for name, of_users in values.items()}
-    return _rounded({key: x for name, m in means.items() for key, x in ((name, m.mean), (f"{name}_ci95", m.ci95))})
+    record: dict[str, float] = {}
+    for name, of_users in values.items():
+        record |= Estimate.from_values(torch.tensor(of_users)).record(name, f"{name}_ci95", 4, 1)
+    return record
 
 
 def _energy(user: User) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Meta-training: a method over tasks, of kept features or together with the network that computes them."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import finish
 from onelook.methods import EndToEnd, ImageMethod, Method
-from onelook.scoring import Interval, mean_accuracy
+from onelook.scoring import Estimate, mean_accuracy
 from onelook.tasks import Embeddings, Tasks
 from onelook.train.loop import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
@@ -67,7 +66,7 @@ class MetaTraining:
     def loss(self, step: int) -> Tensor:
         return self.method.loss(self.episodes.of_step(step))
 
-    def validate(self) -> Interval:
+    def validate(self) -> Estimate:
         return _accuracy(self.method, self.validation, self.config)
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
@@ -103,7 +102,7 @@ class ImageMetaTraining:
         with precision(self.precision):
             return self.method.loss(tasks).float()
 
-    def validate(self) -> Interval:
+    def validate(self) -> Estimate:
         if not isinstance(self.method, EndToEnd):
             return _accuracy(self.method, self.validation, self.config, self.precision)
         # Every image goes through the network once, and not once for each task that it is in.
@@ -114,12 +113,10 @@ class ImageMetaTraining:
         return method_artifact(self.method, about)
 
 
-def _accuracy(method: Method, data: Views, config: MetaTrainConfig, compute: str = "float32") -> Interval:
+def _accuracy(method: Method, data: Views, config: MetaTrainConfig, compute: str = "float32") -> Estimate:
     """The mean over the shots that are trained."""
     found = [finish(mean_accuracy(method, data, spec, config.n_validation_tasks, compute)) for spec in config.specs]
-    # As if the tasks of one shot had nothing to do with those of another.
-    half_width = math.sqrt(sum(one.ci95**2 for one in found)) / len(found)
-    return Interval(sum(one.mean for one in found) / len(found), half_width)
+    return Estimate.average(found)  # as if the tasks of one shot had nothing to do with those of another
 
 
 class EpisodicPretraining:
@@ -153,7 +150,7 @@ class EpisodicPretraining:
             features = tasks.map_items(self.backbone)
         return self.method.loss(features.map_items(Tensor.float))
 
-    def validate(self) -> Interval:
+    def validate(self) -> Estimate:
         embeddings = finish(embed(self.validation, self.backbone, EmbedConfig(precision=self.precision)))
         spec = TaskSpec(n_way=5, n_shot=self.config.tasks.n_shot, n_query=min(15, self.config.tasks.n_query))
         return finish(mean_accuracy(self.method, embeddings, spec, self.config.n_validation_tasks))

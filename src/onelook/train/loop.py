@@ -25,7 +25,7 @@ from onelook import artifacts
 from onelook.artifacts import Artifact
 from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.files import digest
-from onelook.scoring import Interval
+from onelook.scoring import Estimate
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class Objective(Protocol):
     def loss(self, step: int) -> Tensor:
         """The loss of step 0 … n_steps - 1, with its graph. It may draw from torch's global generator."""
 
-    def validate(self) -> Interval:
+    def validate(self) -> Estimate:
         """Accuracy in percent on the validation tasks, the same tasks every time."""
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
@@ -125,7 +125,7 @@ class Validated:
     n_steps: int
     loss: float
     """Mean since the last validation."""
-    accuracy: Interval
+    accuracy: Estimate
     best: bool
 
 
@@ -311,14 +311,12 @@ def _validate(objective: Objective, progress: _Progress) -> Validated:
     objective.module.eval()
     with _averaged(objective, progress):
         accuracy = objective.validate()
-        best = accuracy.mean > progress.best_accuracy
+        best = accuracy.value > progress.best_accuracy
         if best:
-            progress.best_accuracy = accuracy.mean
+            progress.best_accuracy = accuracy.value
             progress.best_weights = _weights(objective)
     mean_loss = progress.loss_sum / progress.n_summed
-    progress.history.append(
-        {"step": progress.step, "loss": mean_loss, "accuracy": accuracy.mean, "ci95": accuracy.ci95}
-    )
+    progress.history.append({"step": progress.step, "loss": mean_loss, **accuracy.record("accuracy")})
     progress.loss_sum, progress.n_summed = 0.0, 0
     return Validated(progress.step, objective.n_steps, mean_loss, accuracy, best)
 

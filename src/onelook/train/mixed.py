@@ -1,6 +1,5 @@
 """Mixed meta-training: one method on tasks of many data sets and feature networks, of every size and protocol."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import DataError
 from onelook.events import finish
 from onelook.methods import Glance
-from onelook.scoring import Interval, mean_accuracy
+from onelook.scoring import Estimate, mean_accuracy
 from onelook.tasks import Embeddings, Tasks
 from onelook.train.loop import Optimisation
 
@@ -95,7 +94,7 @@ class MixedTraining:
             protocol += f"+unknown:{rng.choice([0.1, 0.2, 0.33])}"
         return TaskSpec(way, shot, 1, protocol, config.seed, total)
 
-    def validate(self) -> Interval:
+    def validate(self) -> Estimate:
         specs = [
             TaskSpec(n_shot=shot, protocol=protocol)
             for shot in (1, 5)
@@ -103,8 +102,7 @@ class MixedTraining:
         ]
         n_tasks = self.config.n_validation_tasks
         found = [finish(mean_accuracy(self.method, data, spec, n_tasks)) for data in self.validation for spec in specs]
-        half_width = math.hypot(*(one.ci95 for one in found)) / len(found)
-        return Interval(sum(one.mean for one in found) / len(found), half_width)
+        return Estimate.average(found)
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
         return method_artifact(self.method, about)

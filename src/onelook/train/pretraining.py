@@ -17,7 +17,7 @@ from onelook.data.sampler import TaskSpec
 from onelook.errors import SettingsError
 from onelook.events import finish
 from onelook.methods import FeatureAveraging
-from onelook.scoring import Interval, mean_accuracy
+from onelook.scoring import Estimate, mean_accuracy
 from onelook.train.loop import Optimisation
 from onelook.train.mixup import Mixture, Mixup
 from onelook.train.teacher import CosineClassifier, Distillation, Teacher
@@ -138,7 +138,7 @@ class Pretraining:
 
         return of_answers(torch.arange(len(labels))) if mixture is None else mixture.loss(of_answers)
 
-    def validate(self) -> Interval:
+    def validate(self) -> Estimate:
         embeddings = finish(embed(self.validation, self.backbone, EmbedConfig(precision=self.config.precision)))
         method = FeatureAveraging(embeddings.feature_size)
         return finish(mean_accuracy(method, embeddings, TaskSpec(), self.config.n_validation_tasks))

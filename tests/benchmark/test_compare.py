@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from onelook import methods
 from onelook.artifacts import load, load_backbone
 from onelook.benchmark import compare, sources
 from onelook.benchmark.compare import Comparison
@@ -162,6 +163,32 @@ def test_a_comparison_trains_what_learns_once_and_reports_every_method_on_every_
     assert [e for e in events if isinstance(e, Resumed)]
 
 
+@pytest.mark.parametrize(("name", "n_expected"), [("sib", 1), ("prototypical:transform=cl2n", 1), ("dynamic", 1)])
+def test_a_method_is_built_once_for_a_comparison(
+    name: str, n_expected: int, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is trained: its weights are read into the method that was built."""
+    for file, seed in (("test", 0), ("train", 1)):
+        save_features(random_embeddings(9, 6, 4, n_views=1, seed=seed), tmp_path / f"{file}.npz")
+    request = parse_request(name)  # which builds one too, to refuse what cannot be
+    built: list[str] = []
+
+    def create(name: str, **settings: Any) -> Any:
+        built.append(name)
+        return original(name, **settings)
+
+    original = methods.create
+    monkeypatch.setattr(methods, "create", create)
+    comparison = Comparison((request,), (TaskSpec(3, 1, 2),), 4)
+    own = replace(place, cache=tmp_path / "cache")
+    for _ in range(2):  # the second time it is trained already
+        built.clear()
+        work = compare.benchmark_embeddings(comparison, tmp_path / "test.npz", tmp_path / "train.npz", own)
+        (record,) = finish(work)
+        assert len(built) == n_expected
+        assert record["n_tasks"] == 4
+
+
 def test_features_to_train_on_must_be_of_the_size_of_those_to_test_on(place: Place, tmp_path: Path) -> None:
     files = [tmp_path / "test.npz", tmp_path / "train.npz"]
     for file, size in zip(files, (4, 5), strict=True):
@@ -190,7 +217,7 @@ def test_features_to_train_on_are_divided_by_class_and_a_fifth_but_enough_for_a_
 
 def test_a_method_made_for_other_ways_is_refused_with_both_numbers(place: Place, tmp_path: Path) -> None:
     train, validation = random_embeddings(6, 6, 4), random_embeddings(4, 6, 4, seed=1)
-    path = finish(recipes.meta_train(MethodRequest("sib"), TaskSpec(3, 1, 2), train, validation, tmp_path / "run"))
+    path = finish(recipes.resolve(MethodRequest("sib"), TaskSpec(3, 1, 2), train, validation).train(tmp_path / "run"))
     save_features(random_embeddings(6, 6, 4, n_views=1), tmp_path / "test.npz")
     comparison = Comparison((parse_request(str(path)),), (TaskSpec(4, 1, 2),), 4)
     message = first_error(compare.benchmark_embeddings(comparison, tmp_path / "test.npz", None, place), SettingsError)

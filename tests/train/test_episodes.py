@@ -109,7 +109,7 @@ def test_too_few_images_for_one_of_the_shots_are_refused_before_the_first_step(p
     sets = {"training": random_embeddings(4, 8, 4), "validation": random_embeddings(4, 8, 4, n_views=1)}
     sets[part] = random_embeddings(4, 6, 4, n_views=1)
     request = recipes.parse_request("sib:recipe=joint")
-    work = recipes.meta_train(request, SPEC, sets["training"], sets["validation"], tmp_path)
+    work = recipes.resolve(request, SPEC, sets["training"], sets["validation"]).train(tmp_path)
     with pytest.raises(DataError, match="3-way 5-shot tasks with 6 queries"):
         next(work)
 

@@ -18,7 +18,7 @@ from onelook.methods import METHODS, SIB, EndToEnd, ImageMethod, PrototypicalNet
 from onelook.tasks import Embeddings
 from onelook.train import recipes
 from onelook.train.loop import Resumed, Stepped
-from onelook.train.recipes import MethodRequest, Ready, build, has_weights, meta_train, parse_request, ready
+from onelook.train.recipes import MethodRequest, Ready, build, has_weights, parse_request, ready, resolve
 from synthetic import random_embeddings
 from tiny_trainings import events_and_result
 
@@ -145,7 +145,7 @@ def test_a_method_of_fixed_ways_is_built_for_those_of_the_tasks() -> None:
 def test_a_setting_that_is_given_stands_above_that_of_the_recipe() -> None:
     recipe = build(parse_request("sib:recipe=published"), SPEC, 4)
     given = build(parse_request("sib:recipe=published:step_size=0.5"), SPEC, 4)
-    assert recipe.step_size == recipes.RECIPES["published"].sib["step_size"]
+    assert recipe.step_size == recipes.RECIPES["published"].settings["sib"]["step_size"]
     assert given.step_size == 0.5
 
 
@@ -237,7 +237,7 @@ def test_a_method_that_keeps_something_for_each_training_class_is_told_their_num
 
 
 def test_a_trained_file_is_used_as_it_is_and_needs_no_training_classes(tmp_path: Path) -> None:
-    path = finish(meta_train(MethodRequest("sib"), SPEC, TRAINING, VALIDATION, tmp_path / "run"))
+    path = finish(resolve(MethodRequest("sib"), SPEC, TRAINING, VALIDATION).train(tmp_path / "run"))
     trained, _ = load_method(path)
     events, result = made(str(path), tmp_path, training=None, validation=None)
     assert events == []
@@ -257,26 +257,26 @@ def test_a_trained_file_for_features_of_another_size_is_refused_with_both_sizes(
 
 def test_a_method_with_nothing_to_learn_is_not_trained(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="prototypical has nothing to learn; use it as it is"):
-        finish(meta_train(MethodRequest("prototypical"), SPEC, TRAINING, VALIDATION, tmp_path))
+        finish(resolve(MethodRequest("prototypical"), SPEC, TRAINING, VALIDATION).train(tmp_path))
 
 
 def test_a_trained_file_is_not_trained_again(tmp_path: Path) -> None:
     save(method_artifact(SIB(4, 3), {"config": {}}), tmp_path / "model.safetensors")
     request = parse_request(str(tmp_path / "model.safetensors"))
     with pytest.raises(SettingsError, match=r"model.safetensors is trained already"):
-        finish(meta_train(request, SPEC, TRAINING, VALIDATION, tmp_path))
+        resolve(request, SPEC, TRAINING, VALIDATION)
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])
 def test_too_few_classes_are_refused_before_the_first_step(part: str, tmp_path: Path) -> None:
     sets = {"training": TRAINING, "validation": VALIDATION, part: replace(random_embeddings(2, 6, 4), source="few")}
-    work = meta_train(MethodRequest("sib"), SPEC, sets["training"], sets["validation"], tmp_path)
+    work = resolve(MethodRequest("sib"), SPEC, sets["training"], sets["validation"]).train(tmp_path)
     with pytest.raises(DataError, match="only 2 of the 2 classes of few"):
         next(work)
 
 
 def test_the_number_of_steps_may_be_chosen_and_the_task_sizes_are_those_asked_for(tmp_path: Path) -> None:
-    path = finish(meta_train(MethodRequest("sib"), replace(SPEC, seed=7), TRAINING, VALIDATION, tmp_path, n_steps=1))
+    path = finish(resolve(MethodRequest("sib"), replace(SPEC, seed=7), TRAINING, VALIDATION, 1).train(tmp_path))
     _, about = load_method(path)
     assert about["config"]["n_steps"] == 1
     assert about["config"]["tasks"] == {
@@ -326,7 +326,7 @@ def test_the_bare_name_of_a_method_of_images_is_not_ready_for_features(name: str
     with pytest.raises(SettingsError, match=rf"^{name} trains its own feature network; run `onelook train --method"):
         made(name, tmp_path)
     with pytest.raises(SettingsError, match=f"^{name} trains its own feature network"):
-        finish(meta_train(MethodRequest(name), SPEC, TRAINING, VALIDATION, tmp_path))
+        resolve(MethodRequest(name), SPEC, TRAINING, VALIDATION)
     assert list(tmp_path.iterdir()) == []
 
 

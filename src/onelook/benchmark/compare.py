@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onelook.artifacts import SHIPPED_METHODS
 from onelook.benchmark.audit import IMAGE_TASKS, TASKS, audit
 from onelook.benchmark.measure import Entry, compare
 from onelook.benchmark.sources import Source, source_of, source_of_files
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import SettingsError
 from onelook.machine import Place
-from onelook.methods import ImageMethod
+from onelook.methods import ImageMethod, parameters_of
 from onelook.tasks import Embeddings
 from onelook.train import recipes
-from onelook.train.recipes import MethodRequest, build, has_weights, ready
+from onelook.train.recipes import MethodRequest, build, ready
 
 
 @dataclass(frozen=True)
@@ -87,9 +86,14 @@ def _audit(
 
 def entry_of(request: MethodRequest, spec: TaskSpec, source: Source, place: Place) -> Generator[Any, None, Entry]:
     """The row of a method, which is trained for tasks of `spec` first where it learns."""
-    size = source.test.feature_size
-    known, chosen = (yield from source.training()) if _learns(request, spec, size) else (None, None)
-    made = yield from ready(request, spec, size, known, chosen, place.cache / "runs")
+    size, method, known, chosen = source.test.feature_size, None, None, None
+    if not recipes.is_trained(request):
+        # The number of training classes shapes some methods, which cannot be built before it is known.
+        if "n_classes" not in parameters_of(request.name):
+            method = build(request, spec, size)
+        if method is None or recipes.learns(method):
+            known, chosen = yield from source.training()
+    made = yield from ready(request, spec, size, known, chosen, place.cache / "runs", method=method)
     if made.method.n_way not in (None, spec.n_way):
         raise SettingsError(
             f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
@@ -105,10 +109,3 @@ def entry_of(request: MethodRequest, spec: TaskSpec, source: Source, place: Plac
     method, items = yield from source.own(made.method)
     compute = place.precision if isinstance(method, ImageMethod) else "float32"
     return Entry(request.label, method, made.about, items, compute)
-
-
-def _learns(request: MethodRequest, spec: TaskSpec, feature_size: int) -> bool:
-    if request.file or request.name in SHIPPED_METHODS:
-        return False
-    method = build(request, spec, feature_size)
-    return method.needs_training_classes or has_weights(method)

@@ -182,7 +182,7 @@ def _trained(
     n_network = _n_parameters(backbone)
     if row.on == "features":
         # In the folder of the training, which may serve several shots.
-        clock = _Clock(recipes.run_of(request, spec, training, validation, folder) / "seconds.json")
+        clock = _Clock(recipes.resolve(request, spec, training, validation).folder(folder) / "seconds.json")
         work = ready(request, spec, backbone.feature_size, training, validation, folder)
         method = (yield from clock.of(work)).method
         items: Views = yield from open_data(config.data, place.home).embed(config.split, backbone, place)

@@ -1,4 +1,4 @@
-"""Meta-training: a method over tasks, of kept features or together with the network that computes them."""
+"""Meta-training: a method over tasks, of features or together with the backbone that computes them."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +15,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import finish
 from onelook.methods import EndToEnd, ImageMethod, Method
 from onelook.scoring import Estimate, mean_accuracy
-from onelook.tasks import Embeddings, Tasks
+from onelook.tasks import Tasks
 from onelook.train.loop import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
 
@@ -32,8 +32,8 @@ class MetaTrainConfig:
     validate_every: int = 500
     n_validation_tasks: int = 1000
     shots: tuple[int, ...] = ()
-    """Labelled examples a class of steps 0, 1, 2, … in turns, for one method of several shots; empty: always those of
-    `tasks`. Validation is the mean over them."""
+    """Labelled examples per class of steps 0, 1, 2, … in turns, for a multi-shot method; empty: those of `tasks`.
+    Validation is the mean over them."""
 
     @property
     def specs(self) -> tuple[TaskSpec, ...]:
@@ -55,7 +55,9 @@ class Episodes:
 class MetaTraining:
     """A method over tasks of features."""
 
-    def __init__(self, method: Method, training: Embeddings, validation: Embeddings, config: MetaTrainConfig) -> None:
+    module: nn.Module
+
+    def __init__(self, method: Method, training: Views, validation: Views, config: MetaTrainConfig) -> None:
         self.config = config
         self.module = self.method = method
         self.episodes = Episodes(training, config)
@@ -73,8 +75,8 @@ class MetaTraining:
         return method_artifact(self.method, about)
 
 
-class ImageMetaTraining:
-    """A method of images, its feature network included, over tasks of augmented images."""
+class ImageMetaTraining(MetaTraining):
+    """A method of images, its backbone included, over tasks of augmented images."""
 
     def __init__(
         self,
@@ -85,14 +87,10 @@ class ImageMetaTraining:
         augmentation: Augmentation,
         precision: str = "bfloat16",
     ) -> None:
-        self.config = config
-        self.module = self.method = method
-        self.episodes = Episodes(training, config)
-        self.validation = validation
+        super().__init__(method, training, validation, config)
+        self.images = validation
         self.augmentation = augmentation
         self.precision = precision
-        self.n_steps = config.n_steps
-        self.validate_every = config.validate_every
 
     def loss(self, step: int) -> Tensor:
         rng = np.random.default_rng([self.config.tasks.seed, 1, step])
@@ -106,11 +104,8 @@ class ImageMetaTraining:
         if not isinstance(self.method, EndToEnd):
             return _accuracy(self.method, self.validation, self.config, self.precision)
         # Every image goes through the network once, and not once for each task that it is in.
-        features = finish(embed(self.validation, self.method.backbone, EmbedConfig(precision=self.precision)))
+        features = finish(embed(self.images, self.method.backbone, EmbedConfig(precision=self.precision)))
         return _accuracy(self.method.head, features, self.config)
-
-    def artifact(self, about: dict[str, Any]) -> Artifact:
-        return method_artifact(self.method, about)
 
 
 def _accuracy(method: Method, data: Views, config: MetaTrainConfig, compute: str = "float32") -> Estimate:
@@ -119,8 +114,8 @@ def _accuracy(method: Method, data: Views, config: MetaTrainConfig, compute: str
     return Estimate.average(found)  # as if the tasks of one shot had nothing to do with those of another
 
 
-class EpisodicPretraining:
-    """A method over tasks of images, together with the feature network; the network is what is kept."""
+class EpisodicPretraining(MetaTraining):
+    """A method over tasks of images, together with the backbone, which is what is saved."""
 
     def __init__(
         self,
@@ -132,17 +127,13 @@ class EpisodicPretraining:
         config: MetaTrainConfig,
         precision: str = "bfloat16",
     ) -> None:
+        super().__init__(method, training, validation, config)
         self.name = name
-        self.config = config
         self.backbone = backbone
-        self.method = method
         self.module = nn.ModuleDict({"backbone": backbone, "method": method})
-        self.episodes = Episodes(training, config)
-        self.validation = validation
+        self.images = validation
         self.precision = precision
         set_pixel_statistics(backbone, training.pixels.flatten(0, 1))
-        self.n_steps = config.n_steps
-        self.validate_every = config.validate_every
 
     def loss(self, step: int) -> Tensor:
         tasks = self.episodes.of_step(step)
@@ -151,7 +142,7 @@ class EpisodicPretraining:
         return self.method.loss(features.map_items(Tensor.float))
 
     def validate(self) -> Estimate:
-        embeddings = finish(embed(self.validation, self.backbone, EmbedConfig(precision=self.precision)))
+        embeddings = finish(embed(self.images, self.backbone, EmbedConfig(precision=self.precision)))
         spec = TaskSpec(n_way=5, n_shot=self.config.tasks.n_shot, n_query=min(15, self.config.tasks.n_query))
         return finish(mean_accuracy(self.method, embeddings, spec, self.config.n_validation_tasks))
 

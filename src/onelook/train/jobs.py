@@ -127,11 +127,13 @@ def meta_train(
 ) -> Generator[Any, None, Path]:
     """A method trained on tasks of the training classes of `data`; returns the path of the trained method."""
     backbone, _ = load_backbone(checkpoint)
-    recipes.require_weights(request, spec)
+    recipes.require_name(request)
+    recipes.require_features(request)
+    recipes.require_weights(request, build(request, spec))
     source = open_data(data, place.home)
     training = yield from source.embed("train", backbone, place, N_VIEWS, average)
     validation = yield from source.embed("val", backbone, place, average=average)
-    return (yield from recipes.meta_train(request, spec, training, validation, run, n_steps))
+    return (yield from recipes.resolve(request, spec, training, validation, n_steps).train(run))
 
 
 def meta_train_mixed(

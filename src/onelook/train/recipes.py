@@ -1,4 +1,4 @@
-"""From the name of a method to a trained method: settings that are known to work."""
+"""Recipes: settings of meta-training that are known to work, and the way from the name of a method to a trained one."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from onelook import backbones, methods
-from onelook.artifacts import SHIPPED_METHODS, load_method, require_feature_size, with_settings
+from onelook.artifacts import SHIPPED_METHODS, load, load_method, require_feature_size, with_settings
 from onelook.backbones import Backbone
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.errors import SettingsError, unknown_name
@@ -26,8 +26,8 @@ class Recipe:
     """How a method is meta-trained."""
 
     config: MetaTrainConfig
-    sib: dict[str, Any] = field(default_factory=dict)
-    """Settings of SIB that go with it."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of methods that go with it, by the name of the method; those that are asked for stand above them."""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -37,10 +37,10 @@ RECIPES: dict[str, Recipe] = {
             validate_every=2000,
             optimisation=Optimisation("sgd", learning_rate=1e-3, weight_decay=5e-4, schedule="constant"),
         ),
-        {"step_size": 1e-3},
+        {"sib": {"step_size": 1e-3}},
     ),
     # Chosen on the validation tasks of CIFAR-FS: docs/log.md.
-    "fast": Recipe(MetaTrainConfig(), {"step_size": 0.01}),
+    "fast": Recipe(MetaTrainConfig(), {"sib": {"step_size": 0.01}}),
     # One method for one shot and five: what most methods learn is to compare, not to count.
     "joint": Recipe(
         MetaTrainConfig(
@@ -48,7 +48,7 @@ RECIPES: dict[str, Recipe] = {
             shots=(1, 5),
             optimisation=Optimisation("adam", learning_rate=1e-3, weight_decay=0.0, schedule="one-cycle"),
         ),
-        {"step_size": 0.01},
+        {"sib": {"step_size": 0.01}},
     ),
 }
 
@@ -60,12 +60,12 @@ END_TO_END = MetaTrainConfig(
     n_validation_tasks=500,
     optimisation=Optimisation("adam", learning_rate=5e-4, weight_decay=0.0, schedule="one-cycle"),
 )
-"""How a method is trained together with a feature network that was pretrained."""
+"""Configuration for a method that is trained together with a pretrained backbone."""
 
 
 @dataclass(frozen=True)
 class MethodRequest:
-    """What a person asks for: a name with settings, or the file of a trained method."""
+    """A method as a person asks for it: a name with settings, or the file of a trained method."""
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +81,11 @@ class MethodRequest:
 
 
 def parse_request(text: str) -> MethodRequest:
-    """`name`, `name:setting=value:…:recipe=published`, or the path of a trained method, with settings too."""
+    """Read `name`, `name:setting=value:…:recipe=published`, or the path of a trained method, with settings too.
+
+    >>> parse_request("sib:n_steps=5")
+    MethodRequest(name='sib', settings={'n_steps': 5}, recipe='fast', file=None)
+    """
     name, *pairs = text.split(":")
     if name not in methods.METHODS:
         if Path(text).is_file():
@@ -149,7 +153,62 @@ class Ready:
     method: Method
     about: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
-    """Of its meta-training: step, loss, accuracy, ci95."""
+    """Validations of the meta-training: step, loss, accuracy, ci95."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A meta-training in all that determines it. Its method is built once and goes through it."""
+
+    request: MethodRequest
+    method: Method
+    config: MetaTrainConfig
+    training: Embeddings
+    validation: Embeddings
+    identity: dict[str, Any]
+    """JSON of everything that determines the result."""
+
+    def folder(self, runs: Path) -> Path:
+        """The folder of this training under `runs`; one that differs in anything that matters has another."""
+        return runs / digest(json.dumps(self.identity, sort_keys=True).encode()).hex()[:16]
+
+    def train(self, run: Path) -> Generator[Event, None, Path]:
+        """Train in the folder `run`; returns the path of the trained method."""
+        require_weights(self.request, self.method)
+        for spec in self.config.specs:
+            TaskSampler(self.validation, spec)  # too few validation classes are refused now, not after many steps
+        objective = MetaTraining(self.method, self.training, self.validation, self.config)
+        return (yield from train(objective, self.config.optimisation, self.identity, run))
+
+
+def resolve(
+    request: MethodRequest,
+    spec: TaskSpec,
+    training: Embeddings,
+    validation: Embeddings,
+    n_steps: int | None = None,
+    method: Method | None = None,
+) -> Planned:
+    """Plan the training of a method by its recipe.
+
+    method: what `build` makes of the request, where that was done already.
+    """
+    require_name(request)
+    require_features(request)
+    if method is None:
+        method = build(request, spec, training.feature_size, len(training.class_names))
+    method.prepare(training.features, training.labels)
+    # The seed of the tasks is that of the first weights too (`build`), so it has to be in the identity.
+    config = with_tasks(RECIPES[request.recipe].config, spec)
+    config = config if n_steps is None else replace(config, n_steps=n_steps)
+    identity = {
+        "method": methods.name_of(method),
+        "settings": methods.settings_of(method),
+        **asdict(config),
+        "trained_on": training.source,
+        "features": features_digest(training, validation),
+    }
+    return Planned(request, method, config, training, validation, identity)
 
 
 def ready(
@@ -160,95 +219,53 @@ def ready(
     validation: Embeddings | None,
     runs: Path,
     n_steps: int | None = None,
+    method: Method | None = None,
 ) -> Generator[Event, None, Ready]:
     """The method for tasks of `spec`, meta-trained where it has something to learn.
 
     A training that was done before, of the same settings on the same features, is found again under `runs`.
+    method: what `build` makes of the request, where that was done already.
     """
-    file = request.file or SHIPPED_METHODS.get(request.name)
-    if file:
-        method, about = load_method(file)
-        if not isinstance(method, ImageMethod):
-            require_feature_size(method, feature_size, str(file))
-            method = with_settings(method, request.label, request.settings)
-        config = about.get("config", {})
-        if request.file is None:
-            return Ready(method, {"weights": "shipped"})
-        return Ready(method, {"trained_on": config.get("trained_on", config.get("data", ""))})
+    if is_trained(request):
+        return _load(request, feature_size)
     require_features(request)
-    method = build(request, spec, feature_size, _n_classes(training))
-    learns = has_weights(method)
-    if (learns or method.needs_training_classes) and (training is None or validation is None):
+    if method is None:
+        method = build(request, spec, feature_size, 1 if training is None else len(training.class_names))
+    if not learns(method):
+        return Ready(method.eval())
+    if training is None or validation is None:
         raise SettingsError(
             f"{request.label} has to learn from training classes, and there are none here; give a trained one "
             f"(--methods FILE, made by `onelook train`), or features to train on (--train-embeddings FILE)."
         )
-    if not learns or training is None or validation is None:
-        if training is not None:
-            method.prepare(training.features, training.labels)
+    if not has_weights(method):
+        method.prepare(training.features, training.labels)
         return Ready(method.eval())
-    run = run_of(request, spec, training, validation, runs, n_steps)
-    path = yield from meta_train(request, spec, training, validation, run, n_steps)
-    trained, found = load_method(path)
-    return Ready(trained, {"recipe": request.recipe, "train_steps": found["config"]["n_steps"]}, found["history"])
+    planned = resolve(request, spec, training, validation, n_steps, method)
+    trained = load((yield from planned.train(planned.folder(runs))), "method")
+    method.load_state_dict(trained.tensors)
+    facts = {"recipe": request.recipe, "train_steps": planned.config.n_steps}
+    return Ready(method.eval(), facts, trained.about["history"])
 
 
-def run_of(
-    request: MethodRequest,
-    spec: TaskSpec,
-    training: Embeddings,
-    validation: Embeddings,
-    runs: Path,
-    n_steps: int | None = None,
-) -> Path:
-    """The folder of a training under `runs`; one that differs in anything that matters has another."""
-    about = describe(request, spec, training, validation, n_steps)
-    return runs / digest(json.dumps(about, sort_keys=True).encode()).hex()[:16]
+def is_trained(request: MethodRequest) -> bool:
+    return request.file is not None or request.name in SHIPPED_METHODS
 
 
-def meta_train(
-    request: MethodRequest,
-    spec: TaskSpec,
-    training: Embeddings,
-    validation: Embeddings,
-    run: Path,
-    n_steps: int | None = None,
-) -> Generator[Event, None, Path]:
-    """Train by the recipe in the folder `run`; returns the path of the trained method."""
-    require_weights(request, spec)
-    method = build(request, spec, training.feature_size, _n_classes(training))
-    method.prepare(training.features, training.labels)
-    config = _config(request, spec, n_steps)
-    for own in config.specs:
-        TaskSampler(validation, own)  # too few validation classes are refused now, not after many steps
-    objective = MetaTraining(method, training, validation, config)
-    about = describe(request, spec, training, validation, n_steps)
-    return (yield from train(objective, config.optimisation, about, run))
-
-
-def describe(
-    request: MethodRequest, spec: TaskSpec, training: Embeddings, validation: Embeddings, n_steps: int | None
-) -> dict[str, Any]:
-    """All that determines what `meta_train` makes, as JSON."""
-    method = build(request, spec, training.feature_size, _n_classes(training))
-    return {
-        "method": methods.name_of(method),
-        "settings": methods.settings_of(method),
-        **asdict(_config(request, spec, n_steps)),
-        "trained_on": training.source,
-        "features": features_digest(training, validation),
-    }
-
-
-def _config(request: MethodRequest, spec: TaskSpec, n_steps: int | None) -> MetaTrainConfig:
-    """Training tasks are balanced, whatever the tasks are that the method is wanted for."""
-    # Their seed is that of the first weights too (`build`), so it has to be in what describes the training.
-    config = with_tasks(RECIPES[request.recipe].config, spec)
-    return config if n_steps is None else replace(config, n_steps=n_steps)
+def _load(request: MethodRequest, feature_size: int) -> Ready:
+    """The method of a file, or the one that is shipped."""
+    file = request.file or SHIPPED_METHODS[request.name]
+    method, about = load_method(file)
+    if not isinstance(method, ImageMethod):
+        require_feature_size(method, feature_size, str(file))
+        method = with_settings(method, request.label, request.settings)
+    config = about.get("config", {})
+    facts = {"trained_on": config.get("trained_on", config.get("data", ""))} if request.file else {"weights": "shipped"}
+    return Ready(method, facts)
 
 
 def with_tasks(config: MetaTrainConfig, spec: TaskSpec) -> MetaTrainConfig:
-    """The configuration for tasks of these sizes; where it has shots of its own, those of `spec` do not matter."""
+    """The configuration for balanced tasks of these sizes; shots of its own stand above those of `spec`."""
     shot = config.shots[0] if config.shots else spec.n_shot
     return replace(config, tasks=replace(spec, n_shot=shot, protocol="balanced", n_total=None))
 
@@ -257,16 +274,15 @@ def has_weights(method: Method) -> bool:
     return any(True for _ in method.parameters())
 
 
-def require_weights(request: MethodRequest, spec: TaskSpec) -> None:
+def learns(method: Method) -> bool:
+    """Whether the method takes something from training classes."""
+    return has_weights(method) or method.needs_training_classes
+
+
+def require_weights(request: MethodRequest, method: Method) -> None:
     """Raises SettingsError where there is nothing to train."""
-    require_name(request)
-    require_features(request)
-    if not has_weights(build(request, spec)):
+    if not has_weights(method):
         raise SettingsError(f"{request.label} has nothing to learn; use it as it is.")
-
-
-def _n_classes(training: Embeddings | None) -> int:
-    return 1 if training is None else len(training.class_names)
 
 
 def require_name(request: MethodRequest) -> None:
@@ -294,9 +310,8 @@ def build(
     """
     known = methods.parameters_of(request.name)
     given = {"feature_size": feature_size, "n_way": spec.n_way, "n_classes": n_classes}
-    settings: dict[str, Any] = request.settings | {key: value for key, value in given.items() if key in known}
-    if request.name == "sib":
-        settings = RECIPES[request.recipe].sib | settings
+    settings = RECIPES[request.recipe].settings.get(request.name, {}) | request.settings
+    settings |= {key: value for key, value in given.items() if key in known}
     # Layers draw their first weights from the global generator; it is given back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)

@@ -8,7 +8,7 @@ import pytest
 import onelook
 
 HEAVY = {"torch", "numpy", "sklearn", "scipy", "pandas", "PIL", "transformers", "matplotlib", "jinja2"}
-HEAVY |= {"torchvision", "onnx", "onnxruntime", "huggingface_hub", "pooch", "requests", "typer", "rich", "pytest"}
+HEAVY |= {"torchvision", "onnx", "onnxruntime", "huggingface_hub", "requests", "typer", "rich", "pytest"}
 
 
 def loaded_by(program: str) -> set[str]:

@@ -10,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from onelook.data.augment import Augmentation
-from onelook.data.glyph_domains import Domains, GlyphDomainsConfig, glyph_domains, read_domains, write_domains
+from onelook.data.glyph_domains import Domains, GlyphDomainsConfig, glyph_domains, read_domains
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
 from onelook.experiments.domains import VARIANTS, DomainHead, DomainsConfig, domains, turn
@@ -103,6 +104,16 @@ def test_the_synthetic_step_is_automatic_differentiation_with_xi_as_the_derivati
     scores = head.score(theta, x)
     (gradient,) = torch.autograd.grad(scores, theta, head.gradient_network(scores))
     close(head.step(theta, x), theta - 0.05 * gradient)
+
+
+def write_domains(domains: Domains, folder: Path) -> None:
+    """As PNG files in `folder`/domain/class, which `read_domains` reads as they were."""
+    for domain, images in domains.items():
+        for i, (pixels, label) in enumerate(zip(images.pixels[0], images.labels.tolist(), strict=True)):
+            file = folder / domain / images.class_names[label] / f"{i:05d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            array = pixels.permute(1, 2, 0).numpy()
+            Image.fromarray(array if array.shape[-1] == 3 else array[..., 0]).save(file)
 
 
 @pytest.mark.parametrize("rotation", [False, True])

@@ -196,9 +196,8 @@ def _onnx(path: Path) -> Generator[Notice, None, OnnxNetwork]:
         )
     network = OnnxNetwork(path, IMAGENET_MEAN, IMAGENET_STD)
     yield Notice(
-        f"{path.name} does not say how its images are prepared: their pixels, from 0 to 1, are centred and "
-        f"scaled by the mean and std of ImageNet; a preprocessor_config.json beside it would "
-        f"be followed."
+        f"{path.name} does not say how its images are prepared: their pixels, from 0 to 1, are centred and scaled by "
+        "the mean and std of ImageNet; a preprocessor_config.json beside it would be followed."
     )
     return network
 

@@ -76,74 +76,9 @@ class Benchmark:
         return _read_facts(FACTS / f"{self.name}.json")
 
 
-IMAGENET = "ImageNet terms of access: research and education without commercial use; not passed on"
-
 BENCHMARKS: dict[str, Benchmark] = {
-    "cifar-fs": Benchmark(
-        "cifar-fs",
-        "CIFAR-FS",
-        32,
-        3,
-        600,
-        licence="CIFAR-100 states none; research use is customary",
-        citation="Bertinetto et al. Meta-learning with differentiable closed-form solvers. ICLR 2019. "
-        "Images: Krizhevsky. Learning multiple layers of features from tiny images. 2009.",
-    ),
-    "fc100": Benchmark(
-        "fc100",
-        "FC100",
-        32,
-        3,
-        600,
-        licence="CIFAR-100 states none; research use is customary",
-        citation="Oreshkin, Rodríguez López, Lacoste. TADAM. NeurIPS 2018. "
-        "Images: Krizhevsky. Learning multiple layers of features from tiny images. 2009.",
-        stored_in="cifar-fs",
-    ),
-    "omniglot": Benchmark(
-        "omniglot",
-        "Omniglot",
-        28,
-        1,
-        20,
-        licence="MIT",
-        citation="Lake et al. Human-level concept learning through probabilistic program induction. Science 350, 2015. "
-        "Split: Vinyals et al. Matching networks for one shot learning. NeurIPS 2016.",
-        rotations=4,
-        characters=True,
-    ),
-    "mini-imagenet": Benchmark(
-        "mini-imagenet",
-        "mini-ImageNet",
-        84,
-        3,
-        600,
-        licence=IMAGENET,
-        citation="Vinyals et al. Matching networks for one shot learning. NeurIPS 2016. Split: Ravi, Larochelle. "
-        "Optimization as a model for few-shot learning. ICLR 2017.",
-        made_from="/path/to/imagenet",
-    ),
-    "tiered-imagenet": Benchmark(
-        "tiered-imagenet",
-        "tieredImageNet",
-        84,
-        3,
-        None,
-        licence=IMAGENET,
-        citation="Ren et al. Meta-learning for semi-supervised few-shot classification. ICLR 2018.",
-        made_from="/path/to/imagenet",
-    ),
-    "cub": Benchmark(
-        "cub",
-        "CUB",
-        84,
-        3,
-        None,
-        licence="research and education without commercial use",
-        citation="Wah, Branson, Welinder, Perona, Belongie. The Caltech-UCSD Birds-200-2011 dataset. 2011. "
-        "Split: Chen et al. A closer look at few-shot classification. ICLR 2019.",
-        made_from="/path/to/CUB_200_2011",
-    ),
+    name: Benchmark(name, **facts)
+    for name, facts in json.loads(Path(__file__).with_name("benchmarks.json").read_text(encoding="utf-8")).items()
 }
 
 

@@ -1,28 +1,27 @@
-"""Getting a benchmark: download or read what is published, rebuild it as `<name>.zip`, check it, put it in place.
+"""Get a benchmark: download or read the published files, rebuild them as `<name>.zip`, check it, put it in place.
 
 CIFAR-100 comes in its binary form, because the Python form is a pickle, and no pickle is ever loaded.
 """
 
-import logging
+import hashlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pooch
 import requests
 
-from onelook.data.datasets import Benchmark, data_home, find_benchmark, how_to_get, locate
-from onelook.data.rebuild import Members, cifar_members, folder_members, omniglot_members, write_archive
+from onelook.data.datasets import data_home, find_benchmark, how_to_get, locate
+from onelook.data.rebuild import cifar_members, folder_members, omniglot_members, write_archive
 from onelook.data.verify import check
 from onelook.errors import DataError, DownloadError
 from onelook.events import Progress
 from onelook.files import storage_error
 
 CHUNK = 1 << 18
-"""Bytes that are written, and reported, at a time."""
+"""Bytes that are written and reported at a time."""
 PATIENCE = 30
-"""Seconds without an answer after which a server is given up."""
+"""Seconds without an answer until a server is given up."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def fetch(
 ) -> Generator[Progress, None, Path]:
     """Make `<home>/<name>.zip`; returns its path, at once where a sound one is there already.
 
-    source: a folder that the user has: the class folders of ImageNet or CUB, or the published archives of CIFAR-100
+    source: a folder of the user: the class folders of ImageNet or CUB, or the published archives of CIFAR-100
         and Omniglot, which are then not downloaded.
     published: in place of `SOURCES`, for tests and mirrors.
 
@@ -79,50 +78,39 @@ def fetch(
         return (yield from write_archive(benchmark, target, folder_members(benchmark, source)))
     files: list[Path] = []
     for item in published or SOURCES[benchmark.name]:
-        if source is None:
-            files.append((yield from download(item, home / "downloads")))
-        else:
-            files.append(_own_copy(item, source))
-    yield from write_archive(benchmark, target, _members(benchmark, files))
-    if source is None:
-        for file in files:
-            file.unlink(missing_ok=True)
+        files.append(_find_own(item, source) if source else (yield from download(item, home / "downloads")))
+    is_cifar = benchmark.name == "cifar-fs"
+    members = cifar_members(benchmark, files[0]) if is_cifar else omniglot_members(benchmark, files)
+    yield from write_archive(benchmark, target, members)
+    for file in files if source is None else ():
+        file.unlink(missing_ok=True)
     return target
 
 
 def download(source: Source, folder: Path) -> Generator[Progress, None, Path]:
     """The published file in `folder`, checked; goes on from `<file>.part` where an earlier attempt left one."""
-    target = folder / source.file_name
-    hand_over = _HandOver(folder / f"{source.file_name}.part")
-    pooch.get_logger().setLevel(logging.WARNING)  # it would print; the events say it
+    target, part = folder / source.file_name, folder / f"{source.file_name}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (target.exists() and pooch.file_hash(str(target), alg="md5") == source.md5):
-            yield from _transfer(source.url, hand_over.part)
-        pooch.retrieve(source.url, f"md5:{source.md5}", target.name, folder, downloader=hand_over)
-    except ValueError as error:
-        raise DownloadError(
-            f"{source.file_name} from {source.url} has the MD5 {hand_over.found} instead of {source.md5}, "
-            "so it was removed; try again later or get the file elsewhere and name its folder with --from."
-        ) from error
+        if target.exists() and _md5(target) == source.md5:
+            return target
+        yield from _transfer(source.url, part)
+        found = _md5(part)
+        if found != source.md5:
+            part.unlink()
+            raise DownloadError(
+                f"{source.file_name} from {source.url} has the MD5 {found} instead of {source.md5}, so it was removed; "
+                "try again later or get the file elsewhere and name its folder with --from."
+            )
+        part.replace(target)
     except OSError as error:
         raise storage_error(target, error) from error
     return target
 
 
-class _HandOver:
-    """A downloader for pooch, which checks the file and puts it in place, of what `_transfer` has brought.
-
-    Pooch wants a call that returns when all is here, progress wants a generator: so the transfer comes first.
-    """
-
-    def __init__(self, part: Path) -> None:
-        self.part = part
-        self.found = ""
-
-    def __call__(self, _url: str, output_file: str, _caller: object) -> None:
-        self.found = pooch.file_hash(str(self.part), alg="md5")
-        self.part.replace(output_file)
+def _md5(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "md5").hexdigest()
 
 
 def _transfer(url: str, part: Path) -> Generator[Progress, None, None]:
@@ -161,8 +149,8 @@ def _receive(url: str, part: Path) -> Generator[Progress, None, None]:
 
 
 def _download_error(url: str, part: Path, reason: str) -> DownloadError:
-    kept = f"; {_size(part):,} bytes are kept and the same command goes on from there" if _size(part) else ""
-    return DownloadError(f"{part.stem} could not be downloaded from {url}: {reason}{kept}.")
+    saved = f"; {_size(part):,} bytes are kept and the same command goes on from there" if _size(part) else ""
+    return DownloadError(f"{part.stem} could not be downloaded from {url}: {reason}{saved}.")
 
 
 def _reason(url: str, error: requests.RequestException) -> str:
@@ -183,17 +171,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _own_copy(item: Source, folder: Path) -> Path:
+def _find_own(item: Source, folder: Path) -> Path:
     path = folder / item.file_name
     if not path.is_file():
         raise DataError(f"{folder} holds no file {item.file_name}; download it from {item.url} into that folder.")
-    found = pooch.file_hash(str(path), alg="md5")
+    found = _md5(path)
     if found != item.md5:
         raise DataError(f"{path} has the MD5 {found} instead of {item.md5}; download it again from {item.url}.")
     return path
-
-
-def _members(benchmark: Benchmark, files: list[Path]) -> Members:
-    if benchmark.name == "cifar-fs":
-        return cifar_members(benchmark, files[0])
-    return omniglot_members(benchmark, files)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from onelook.data.environments import draw_environment
 from onelook.data.glyphs import GlyphsConfig, render_characters
@@ -48,16 +47,6 @@ def _require_same_classes(classes: dict[str, tuple[str, ...]], source: str) -> N
                 f"The domains of {source} must have the same classes, but {having} has {odd[0]!r} and "
                 f"{lacking} has not ({len(odd)} such classes); rename or remove it."
             )
-
-
-def write_domains(domains: Domains, folder: Path) -> None:
-    """As PNG files in `folder`/domain/class, which `read_domains` reads as they were."""
-    for domain, images in domains.items():
-        for i, (pixels, label) in enumerate(zip(images.pixels[0], images.labels.tolist(), strict=True)):
-            file = folder / domain / images.class_names[label] / f"{i:05d}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            array = pixels.permute(1, 2, 0).numpy()
-            Image.fromarray(array if array.shape[-1] == 3 else array[..., 0]).save(file)
 
 
 @dataclass(frozen=True)

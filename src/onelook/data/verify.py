@@ -61,10 +61,6 @@ def check(benchmark: Benchmark, path: Path) -> Generator[Progress, None, Verific
     return Verification(benchmark.name, path, classes, images, tuple(problems))
 
 
-def class_checksum(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
-
-
 def content_digest(class_name: str, pixels: bytes) -> bytes:
     return hashlib.sha256(class_name.encode() + pixels).digest()
 

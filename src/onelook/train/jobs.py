@@ -224,8 +224,7 @@ def meta_train_images(
         minutes = seconds_of_a_step(objective) * config.n_steps / 60
         yield Notice(
             f"{request.label}: {config.n_steps:,} steps of {config.tasks_per_step} tasks of images, about "
-            f"{minutes:.0f} minutes on this machine if it begins now; Ctrl-C stops it, and the same command "
-            f"goes on."
+            f"{minutes:.0f} minutes on this machine if it begins now; Ctrl-C stops it, and the same command goes on."
         )
     if method is not untrained:
         known = yield from source.embed("train", backbone, place, N_VIEWS)

@@ -101,9 +101,8 @@ def load_teacher(path: Path) -> Teacher:
     weights = {name.removeprefix(CLASSIFIER): x for name, x in tensors.items() if name.startswith(CLASSIFIER)}
     if not weights:
         raise ArtifactError(
-            f"{path} holds a feature network without its classifier; remove it and give the command "
-            f"`onelook pretrain` that made it once more, which is quick where its state is still "
-            f"there."
+            f"{path} holds a feature network without its classifier; remove it and give the command `onelook pretrain` "
+            "that made it once more, which is quick where its state is still there."
         )
     try:
         classifier = CosineClassifier(backbone.feature_size, len(weights["weight"]), torch.Generator())

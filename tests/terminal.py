@@ -2,11 +2,16 @@
 
 import contextlib
 import io
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from cyclopts import App
 
 from onelook import cli
-from onelook.cli import console
+from onelook.cli import terminal
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,7 @@ class Outcome:
 def onelook(*words: str | Path) -> Outcome:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = console.exit_code(lambda: cli.app(list(map(str, words)), prog_name="onelook"))
-        except SystemExit as stop:
-            code = int(stop.code or 0)
+        code = terminal.call(cli.app, list(map(str, words)))
     return Outcome(code, out.getvalue(), err.getvalue())
 
 
@@ -42,3 +44,26 @@ def refused(*words: str | Path) -> str:
     assert line.startswith("onelook: ")
     assert "Traceback" not in line
     return line.removeprefix("onelook: ")
+
+
+def commands(app: App = cli.app, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
+    """Every command that does something, with the words that call it."""
+    for name, command in app.resolved_commands().items():
+        if not name.startswith("-"):
+            yield from commands(command, (*path, name))
+            if command.default_command is not None:
+                yield (*path, name), command
+
+
+def options(command: App) -> dict[str, str]:
+    """Names and help of the options of a command."""
+    arguments = command.assemble_argument_collection(parse_docstring=True)
+    return {name: one.parameter.help or "" for one in arguments for name in one.names if name.startswith("-")}
+
+
+def parse(line: str) -> Any:
+    """The function that a line of the shell calls. Raises CycloptsError where it does not parse; calls nothing."""
+    program, *words = shlex.split(line, comments=True)
+    assert program == "onelook"
+    function, _, _ = cli.app.parse_args(words, exit_on_error=False, print_error=False)
+    return function

@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ from pages import paper as paper
 from pages import practice as practice
 from pages import transductive as transductive
 from pages.plots import plots
-from typer.main import get_command
 
 import onelook
-from onelook import cli
 from onelook.experiments import demo
+from terminal import commands, options, parse
 from tiny_images import class_image, write_files
 
 ROOT = Path(__file__).parents[1]
@@ -44,20 +42,12 @@ def inline_commands(page: str) -> list[str]:
     return re.findall(r"`(onelook [^`]+)`", BLOCK.sub("", page))
 
 
-def find(words: list[str]) -> tuple[Any, list[str]]:
-    """The command that the words call, and the words that are left for it."""
-    command: Any = get_command(cli.app)
-    while hasattr(command, "commands"):
-        assert words, "a group of commands is no command"
-        if words[0].startswith("-"):
-            return command, words
-        assert words[0] in command.commands, f"there is no command {words[0]}"
-        command, words = command.commands[words[0]], words[1:]
-    return command, words
-
-
 PARSED = [(page, line) for page, text in PAGES.items() for line in command_lines(text)]
 MENTIONED = [(page, line) for page, text in PAGES.items() for line in inline_commands(text)]
+
+
+COMMANDS = dict(commands())
+GROUPS = {path[:n] for path in COMMANDS for n in range(len(path) + 1)}
 
 
 def test_the_readme_shows_commands_and_python() -> None:
@@ -67,30 +57,27 @@ def test_the_readme_shows_commands_and_python() -> None:
 
 @pytest.mark.parametrize(("page", "line"), PARSED)
 def test_every_command_of_a_page_parses(page: str, line: str) -> None:
-    line = re.sub(r"\$\w+", "5", line)  # of a loop over numbers
-    command, words = find(shlex.split(line, comments=True)[1:])
-    command.make_context(page, words)
+    assert parse(re.sub(r"\$\w+", "5", line)), page  # of a loop over numbers
 
 
 @pytest.mark.parametrize(("page", "line"), MENTIONED)
 def test_every_command_named_in_a_sentence_exists_with_its_options(page: str, line: str) -> None:
+    words = line.split()[1:]
     if "|" in line:  # a list of commands, of all or of a group
-        first, *names = (part.strip() for part in line.removeprefix("onelook").split("|"))
-        *groups, name = first.split()
-        commands = get_command(cli.app).commands
-        for group in groups:
-            commands = commands[group].commands
-        assert {name, *names} <= set(commands), page
+        *group, first = words[: words.index("|")]
+        names = [first, *(word for word in words[words.index("|") :] if word != "|")]
+        known = {path[-1] for path in GROUPS if path and path[:-1] == tuple(group)}
+        assert set(names) <= known, page
         return
-    command, words = find(line.split()[1:])
-    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    path = max((path for path in GROUPS if tuple(words[: len(path)]) == path), key=len)
+    known = set(options(COMMANDS[path])) if path in COMMANDS else set()
+    known |= {"--help", "--install-completion"}
     assert {word for word in words if word.startswith("--")} <= known, page
 
 
 @pytest.mark.parametrize("line", [line for _, line in demo.COMMANDS])
 def test_every_command_of_the_page_that_the_demo_writes_parses(line: str) -> None:
-    command, words = find(shlex.split(line)[1:])
-    command.make_context("demo", words)
+    assert parse(line)
 
 
 def python_of_the_readme(word: str) -> str:
@@ -114,15 +101,9 @@ def test_the_classifier_of_the_readme_labels_images(tmp_path: Path) -> None:
     assert known["classifier"].transduction_.tolist() == ["left"] * 3 + ["right"] * 3
 
 
-def leaves(group: Any, path: str = "onelook") -> list[str]:
-    if not hasattr(group, "commands"):
-        return [path]
-    return [leaf for name, command in group.commands.items() for leaf in leaves(command, f"{path} {name}")]
-
-
-@pytest.mark.parametrize("command", leaves(get_command(cli.app)))
-def test_every_command_is_on_a_page(command: str) -> None:
-    name = command.split()[-1]
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_command_is_on_a_page(path: tuple[str, ...]) -> None:
+    command, name = " ".join(("onelook", *path)), path[-1]
     lists = [line for _, line in MENTIONED if "|" in line]
     text = "\n".join(PAGES.values())
     assert re.search(rf"{command}\b", text) or any(re.search(rf"\b{name}\b", line) for line in lists)

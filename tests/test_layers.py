@@ -199,9 +199,9 @@ def test_all_commands_are_there_and_folders_are_labelled_without_the_packages_of
 import sys
 sys.modules |= dict.fromkeys({WITHOUT})
 from onelook.cli import app
-app(["--help"], standalone_mode=False)
-app(["label", ".", "--out", "labels", "--save", "model.safetensors", "--cache", "cache"], standalone_mode=False)
-app(["predict", "model.safetensors", "a.png", "--cache", "cache"], standalone_mode=False)
+app(["--help"], result_action="return_value")
+app(["label", ".", "--out", "labels", "--save", "model.safetensors", "--cache", "cache"], result_action="return_value")
+app(["predict", "model.safetensors", "a.png", "--cache", "cache"], result_action="return_value")
 """
     environment = os.environ | {"PYTHONPATH": str(SOURCE.parent)}
     run = subprocess.run([sys.executable, "-c", program], env=environment, cwd=tmp_path, capture_output=True, text=True)

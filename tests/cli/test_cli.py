@@ -2,25 +2,25 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.main import get_command
 
 from onelook import artifacts, cli
 from onelook.artifacts import Artifact
+from onelook.cli import benchmark
 from onelook.train import recipes
-from onelook.train.pretraining import PretrainConfig
-from terminal import done, onelook, refused
+from terminal import commands, done, onelook, options, parse, refused
 from tiny_images import classes, divided, write_files
+
+SMALL = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
+SMALL += ("--validation-tasks", "4")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,7 +29,6 @@ def _short_trainings() -> Iterator[None]:
         recipe = recipes.RECIPES["fast"]
         config = replace(recipe.config, n_steps=3, tasks_per_step=2, validate_every=2, n_validation_tasks=4)
         patch.setitem(recipes.RECIPES, "fast", replace(recipe, config=config))
-        patch.setattr(cli, "PretrainConfig", partial(PretrainConfig, n_validation_tasks=4))
         yield
 
 
@@ -68,8 +67,7 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     m = Made(tmp_path_factory.mktemp("whole path"))
     write_files(m.data, divided(6, 20))
-    small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
-    done("pretrain", "--data", m.data, *small, "--out", m.backbone.parent, "--precision", "float32")
+    done("pretrain", "--data", m.data, *SMALL, "--out", m.backbone.parent, "--precision", "float32")
     done("train", "--data", m.data, "--backbone", m.backbone, "--query", "3", "--out", m.sib.parent, *m.common)
     for split, file in m.features.items():
         done("embed", "--data", m.data, "--split", split, "--backbone", m.backbone, "--out", file, *m.common)
@@ -270,8 +268,7 @@ def test_a_model_says_what_it_is(made: Made) -> None:
 
 def test_json_is_all_there_is_on_standard_output(made: Made, tmp_path: Path) -> None:
     again = ("--data", made.data, "--precision", "float32", "--json")
-    small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
-    net = json.loads(done("pretrain", *again, *small, "--out", made.backbone.parent))
+    net = json.loads(done("pretrain", *again, *SMALL, "--out", made.backbone.parent))
     assert net["kind"] == "backbone"
     words = ("--backbone", made.backbone, "--query", "3", "--out", made.sib.parent, "--cache", made.folder / "cache")
     assert json.loads(done("train", *again, *words))["kind"] == "method"
@@ -280,7 +277,6 @@ def test_json_is_all_there_is_on_standard_output(made: Made, tmp_path: Path) -> 
 
 
 def test_all_rotations_of_the_paper_and_mixup_can_be_asked_for(made: Made, tmp_path: Path) -> None:
-    small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
     turned = (
         "--rotation-weight",
         "1",
@@ -294,7 +290,7 @@ def test_all_rotations_of_the_paper_and_mixup_can_be_asked_for(made: Made, tmp_p
         "float32",
         "--json",
     )
-    told = json.loads(done("pretrain", "--data", made.data, *small, *turned, "--out", tmp_path))
+    told = json.loads(done("pretrain", "--data", made.data, *SMALL, *turned, "--out", tmp_path))
     config = artifacts.load(tmp_path / "model.safetensors", "backbone").about["config"]
     assert (config["rotation_weight"], config["rotations"], config["mixup"]) == (1.0, 3, 2.0)
     assert config["optimisation"]["average_from"] == 0.5
@@ -302,14 +298,13 @@ def test_all_rotations_of_the_paper_and_mixup_can_be_asked_for(made: Made, tmp_p
 
 
 def test_a_network_can_be_the_teacher_of_the_next(made: Made, tmp_path: Path) -> None:
-    small = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
     taught = ("--teacher", made.backbone, "--temperature", "2", "--precision", "float32")
-    done("pretrain", "--data", made.data, *small, *taught, "--out", tmp_path)
+    done("pretrain", "--data", made.data, *SMALL, *taught, "--out", tmp_path)
     told = artifacts.load(tmp_path / "model.safetensors", "backbone").about["config"]
     assert re.fullmatch("[0-9a-f]{16}", told["teacher"])
     assert told["temperature"] == 2.0
     assert "teacher" not in artifacts.load(made.backbone, "backbone").about["config"]
-    message = refused("pretrain", "--data", made.data, *small, *taught[2:], "--out", tmp_path)
+    message = refused("pretrain", "--data", made.data, *SMALL, *taught[2:], "--out", tmp_path)
     assert "with other settings (teacher: " in message
 
 
@@ -359,7 +354,7 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
         "network of train": (("train", *data, "--backbone", "resnet", *out), "did you mean 'resnet12'"),
         "data": (("pretrain", "--data", "cifar-sf", *out), "no data named 'cifar-sf'"),
         "path": (("pretrain", "--data", folder / "none", *out), f"no file or folder {folder / 'none'}"),
-        "data is a file": (("pretrain", "--data", file, *out), "neither a folder nor a zip nor a CSV"),
+        "data is a file": (("pretrain", "--data", file, *out), "neither a folder nor a zip nor a table"),
         "split": (("embed", *data, *net, *npz, "--split", "tset"), "no split 'tset'; known: train"),
         "divided data": (("embed", *data, *net, *npz, "--split", "all"), "divided into train, val"),
         "5 ways of 4": (("benchmark", "--data", few, "--split", "all", *net, *bare), "only 4 of the 4 classes of"),
@@ -458,31 +453,28 @@ def test_the_installed_command_exits_with_2_one_line_and_no_traceback(tmp_path: 
 # ------------------------------------------------------------------------------------------------ help
 
 
-def commands(group: Any = None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-    found: dict[tuple[str, ...], Any] = {}
-    for name, command in (group or get_command(cli.app)).commands.items():
-        if hasattr(command, "commands"):
-            found |= commands(command, (*path, name))
-        if command.callback is not None:
-            found[(*path, name)] = command
-    return found
+COMMANDS = dict(commands())
 
 
-@pytest.mark.parametrize("path", commands())
+@pytest.mark.parametrize("path", COMMANDS)
 def test_the_help_of_every_command_holds_an_example_that_parses(path: tuple[str, ...]) -> None:
     assert "Example" in done(*path, "--help")
-    text = " ".join((commands()[path].callback.__doc__ or "").split("Example")[1].split())
+    function = COMMANDS[path].default_command
+    text = " ".join((function.__doc__ or "").split("Example")[1].split())
     examples = [one.strip() for one in text.split(":", 1)[1].split(";")]
     assert examples
     for example in examples:
-        program, *words = shlex.split(example)
-        assert program == "onelook"
-        assert tuple(words[: len(path)]) == path
-        commands()[path].make_context(program, words[len(path) :])
+        assert parse(example) is function
 
 
-@pytest.mark.parametrize("path", commands())
+@pytest.mark.parametrize("path", COMMANDS)
 def test_every_option_of_every_command_says_what_it_is(path: tuple[str, ...]) -> None:
-    bare = {"--epochs", "--batch-size", "--weight-decay", "--tasks"}  # they say it themselves
-    without = [p.opts[0] for p in commands()[path].params if p.opts[0].startswith("-") and not getattr(p, "help", "")]
-    assert set(without) <= bare
+    assert [name for name, text in options(COMMANDS[path]).items() if not text] == []
+
+
+def test_the_list_of_commands_shows_the_first_line_of_each_one() -> None:
+    for group, listed in ((cli.app, cli.COMMANDS), (cli.app["benchmark"], benchmark.COMMANDS)):
+        lines = {name: text[1] if isinstance(text, tuple) else text for name, text in listed.items()}
+        functions = {name: group[name].default_command for name in lines}
+        found = {name: one.__doc__.splitlines()[0] if one else group[name].help for name, one in functions.items()}
+        assert found == lines

@@ -7,10 +7,11 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
-import typer
+from cyclopts import App
 
 from onelook.cli import console
-from onelook.cli.console import Interrupted, exit_code, run
+from onelook.cli.console import run
+from onelook.cli.terminal import Interrupted, call, exit_code
 from onelook.errors import (
     ArtifactError,
     DataError,
@@ -189,31 +190,31 @@ def test_a_command_that_ends_well_is_exit_code_0() -> None:
         (["work", "stopped"], 130, "the same command goes on"),
         (["work", "wrong"], 2, "onelook: No images.\n"),
         (["work", "well"], 0, ""),
-        (["wrok"], 2, "No such command"),
-        (["work"], 2, "Missing argument"),
+        (["work", "leaky"], 1, ""),
+        (["wrok"], 2, 'onelook: Unknown command "wrok". Did you mean "work"?'),
+        (["work"], 2, "onelook: "),
+        (["work", "well", "worse"], 2, "onelook: `onelook work` has no command 'worse', or takes no 'worse' after its"),
+        (["work", "well", "--fsat"], 2, "Did you mean --fast? See `onelook work --help`.\n"),
         (["--help"], 0, ""),
     ],
 )
 def test_through_the_parser_of_the_command_line_codes_and_messages_are_the_same(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, said: str
+    capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
 ) -> None:
-    app = typer.Typer(pretty_exceptions_enable=False)
+    app = App(name="onelook", suppress_keyboard_interrupt=False)
     errors = {"interrupted": KeyboardInterrupt(), "stopped": Interrupted("step 3"), "wrong": DataError("No images.")}
 
-    @app.command()
-    def work(what: str) -> None:
+    @app.command
+    def work(what: str, /, *, fast: bool = False) -> int:
+        del fast
         if what in errors:
             raise errors[what]
+        return int(what == "leaky")
 
-    @app.command()
+    @app.command
     def other() -> None: ...
 
-    monkeypatch.setattr("sys.argv", ["onelook", *words])
-    try:
-        found = exit_code(app)
-    except SystemExit as end:  # how the parser leaves
-        found = end.code
-    assert found == code
+    assert call(app, words) == code
     assert said in capsys.readouterr().err
 
 

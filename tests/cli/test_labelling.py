@@ -241,7 +241,7 @@ MISTAKES = {
     "no table": (("label", "images", "--labels", "t.csv"), "t.csv cannot be read as a CSV"),
     "pattern": (("label", "images", "--pattern", "*"), "does not say where the label is"),
     "pattern of none": (("label", "images", "--pattern", "x_{label}_*"), "none is labelled by the pattern"),
-    "precision": (("label", "images", "--precision", "half"), "--precision is auto"),
+    "precision": (("label", "images", "--precision", "half"), "A precision is auto"),
     "watching nothing": (("label", "none", "--watch"), "There is no folder none"),
     "suggest": (("suggest", "none"), "There is no folder none"),
     "suggest from one class": (("suggest", "one"), "All labelled examples"),

@@ -76,7 +76,7 @@ def test_single_images_are_predicted_too(here: Path) -> None:
         (("model.safetensors", "none"), "There is no file or folder none"),
         (("model.safetensors", "new", "--network", "none"), "There is no backbone file none."),
         (("model.safetensors", "new", "--out", "new"), "new is a folder; give the name of a file in it."),
-        (("model.safetensors", "new", "--precision", "half"), "--precision is auto, float32 or bfloat16"),
+        (("model.safetensors", "new", "--precision", "half"), "A precision is auto, float32 or bfloat16"),
         (("new/00-0.png", "new"), "new/00-0.png is damaged or incomplete"),
     ],
 )
@@ -140,7 +140,7 @@ def test_images_of_a_format_that_nothing_decodes_are_labelled_by_their_features(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--features", "given.npz", "--network", "onelook"), "but both were given; drop one."),
+        (("--features", "given.npz", "--network", "hf:a/b"), "or from the file of --features: drop one of the two."),
         (("--features", "given.npz", "--watch"), "--watch is for files that arrive"),
         (("--features", "twice.npz"), "twice.npz has two rows for a.png; keep one of them."),
         (("--features", "others.npz"), "others.npz has no row for any of the 6 images of old, but z.png, for example"),

@@ -8,7 +8,7 @@ import pytest
 import onelook
 
 HEAVY = {"torch", "numpy", "sklearn", "scipy", "pandas", "PIL", "transformers", "matplotlib", "jinja2"}
-HEAVY |= {"torchvision", "onnx", "onnxruntime", "huggingface_hub", "requests", "typer", "rich", "pytest"}
+HEAVY |= {"torchvision", "onnx", "onnxruntime", "huggingface_hub", "requests", "cyclopts", "rich", "pytest"}
 
 
 def loaded_by(program: str) -> set[str]:
@@ -42,3 +42,10 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         onelook.sib  # noqa: B018
     with pytest.raises(ImportError):
         exec("from onelook import sib")
+
+
+def test_the_help_of_the_command_line_loads_nothing_heavy() -> None:
+    program = "from onelook.cli import app; app(['--help'], result_action='return_value')"
+    loaded = loaded_by(program)
+    assert "cyclopts" in loaded
+    assert not loaded & (HEAVY - {"cyclopts", "rich"})

@@ -1,8 +1,7 @@
-"""The person at the terminal: progress bars, tables, interruptions and errors."""
+"""The person at the terminal: progress bars, tables, interruptions."""
 
 import json
 import signal
-import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -20,24 +19,22 @@ from onelook import events
 from onelook.artifacts import Artifact
 from onelook.benchmark import audit
 from onelook.benchmark.measure import table
+from onelook.cli.terminal import Interrupted, error_console, say
 from onelook.data.images import Rejected
-from onelook.errors import ArtifactError, UserError, plural
+from onelook.errors import ArtifactError, plural
+from onelook.machine import keep_freed_memory
 from onelook.train.loop import Resumed, Stepped, Validated
 
 Result = TypeVar("Result")
 
-error_console = Console(stderr=True, highlight=False)
-A_LOT = 120
+ANNOUNCED = 120
 """Seconds of work that are announced before they are spent."""
-SOME = 10
-"""Images that were left out are named up to this number."""
+N_NAMED = 10
+"""Number of unreadable images that are named."""
 FOLDED = ("data", "method")
-"""Columns of a table that may be folded, and to what width at least."""
+"""Columns of a table that may be folded."""
 NARROWEST = 8
-
-
-class Interrupted(Exception):
-    """Ctrl-C, after the step under way was finished and its state saved."""
+"""Least width of a folded column, in characters."""
 
 
 def run(work: Generator[Any, None, Result], title: str) -> Result:
@@ -45,6 +42,7 @@ def run(work: Generator[Any, None, Result], title: str) -> Result:
 
     Ctrl-C ends the work at its next event, where it can save its state; a second one ends it at once.
     """
+    keep_freed_memory()
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -58,20 +56,19 @@ def run(work: Generator[Any, None, Result], title: str) -> Result:
     )
     display = _Display(bars, title)
     with bars, _interruptible() as interrupted:
-        while True:
-            try:
-                event = next(work)
-            except StopIteration as end:
-                display.tell_left_out()
-                return end.value  # type: ignore[no-any-return]
+
+        def show(event: Any) -> None:
             display.show(event)
             if interrupted:
-                work.close()
                 raise Interrupted(display.where)
+
+        result = events.finish(work, show)
+        display.name_unreadable()
+        return result
 
 
 class _Display:
-    """One bar for each stage of the work."""
+    """Bars of the stages of the work, and lines beside them."""
 
     def __init__(self, bars: Progress, title: str) -> None:
         self.bars = bars
@@ -82,7 +79,7 @@ class _Display:
         self._note = ""
         self._done = 0
         self._started = (time.monotonic(), 0)
-        self._left_out: list[Rejected] = []
+        self._unreadable: list[Rejected] = []
 
     def show(self, event: Any) -> None:
         if isinstance(event, events.Progress):
@@ -90,7 +87,7 @@ class _Display:
         elif isinstance(event, events.Notice):
             error_console.print(f"{self.title}: {escape(event.text)}", soft_wrap=True, emoji=False)
         elif isinstance(event, Rejected):
-            self._left_out.append(event)
+            self._unreadable.append(event)
         elif isinstance(event, Resumed):
             self._note = f"resumed at step {event.step:,}"
             self._advance("training", event.step, event.n_steps, self._note)
@@ -103,16 +100,16 @@ class _Display:
             if not self.bars.console.is_terminal:
                 error_console.print(f"{self.title}: step {event.step:,} of {event.n_steps:,}, {self._note}")
 
-    def tell_left_out(self) -> None:
-        """The images that could not be read, or the first of them."""
-        if not self._left_out:
+    def name_unreadable(self) -> None:
+        """Say which images could not be read, or the first of them."""
+        if not self._unreadable:
             return
-        n = len(self._left_out)
+        n = len(self._unreadable)
         say(f"{self.title}: {plural(n, 'image')} cannot be read and {'was' if n == 1 else 'were'} left out")
-        for one in self._left_out[:SOME]:
+        for one in self._unreadable[:N_NAMED]:
             say(f"  {one.name}: {one.reason}")
-        if len(self._left_out) > SOME:
-            say(f"  and {len(self._left_out) - SOME:,} more")
+        if len(self._unreadable) > N_NAMED:
+            say(f"  and {len(self._unreadable) - N_NAMED:,} more")
 
     def _advance(self, stage: str, done: int, total: int, note: str) -> None:
         if stage != self._stage or done < self._done:  # another stage, or the same once more
@@ -125,12 +122,12 @@ class _Display:
         self.bars.update(self._bar, completed=done, total=total, note=note)
 
     def _announce(self, event: Stepped) -> None:
-        """The cost of a long training, as soon as a few steps tell it."""
+        """Say how long a training will take, after its first steps."""
         begun, first = self._started
         if event.step - first != 20 or event.n_steps - event.step < 100:
             return
         seconds = (time.monotonic() - begun) / 19 * (event.n_steps - event.step)
-        if seconds > A_LOT:
+        if seconds > ANNOUNCED:
             error_console.print(
                 f"{self.title}: about {seconds / 60:.0f} minutes on this machine; "
                 f"Ctrl-C stops it, and the same command goes on."
@@ -139,7 +136,7 @@ class _Display:
 
 @contextmanager
 def _interruptible() -> Iterator[list[bool]]:
-    """A list that is empty until Ctrl-C."""
+    """Yield a list that is empty until Ctrl-C."""
     pressed: list[bool] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -155,32 +152,6 @@ def _interruptible() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def exit_code(call: Any) -> int:
-    """Run a command and turn what it raises into an exit code and one sentence."""
-    try:
-        call()
-    except UserError as error:
-        say(str(error), head="[bold red]onelook:[/] ")
-        return 2
-    except Interrupted as stop:
-        error_console.print(f"Stopped{f' at {stop}' if str(stop) else ''}; the same command goes on from here.")
-        return 130
-    except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and end.code != 130:  # into which typer turns a KeyboardInterrupt
-            raise
-        error_console.print("Stopped at once; the same command goes on from the last saved state.")
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read us has left; nothing more to say
-        return 141
-    return 0
-
-
-def say(text: str, head: str = "") -> None:
-    """One line on standard error; names of files may hold brackets, line ends and the like."""
-    error_console.print(head + escape("\\n".join(text.splitlines())), soft_wrap=True, emoji=False)
-
-
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
@@ -193,7 +164,7 @@ def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def print_markdown(markdown: str) -> None:
-    """For a narrow terminal: what is the same in all rows is said once above, and nothing is cut off."""
+    """Print a table for a narrow terminal: what all rows share stands once above it, and nothing is cut off."""
     head, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
     alike = [i for i in range(head.index("method")) if len({row[i] for row in rows}) == 1]
     said = [f"{head[i]} {rows[0][i]}" for i in alike]
@@ -219,9 +190,9 @@ def print_markdown(markdown: str) -> None:
 
 
 def print_audits(records: list[dict[str, Any]]) -> bool:
-    """A table, what its words mean, and a sentence for each leak; returns whether there is one."""
+    """Print a table of audits, its legend, and a sentence for each leak. Returns whether there is one."""
     print_markdown(audit.table(records))
-    print("same: no answer depends on it; as declared: answers do, and the method says so; LEAK: and it does not.")
+    print("same: predictions unaffected. as declared: affected, as the method states. LEAK: affected, undeclared.")
     for record in records:
         for leak in record["leaks"]:
             print(f"{record['method']}, {record['n_shot']}-shot, {record['protocol']} queries: it {leak}")

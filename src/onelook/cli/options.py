@@ -1,58 +1,205 @@
-"""What several commands take, and how it is read."""
+"""Options of commands, made from the fields of the configurations that the commands fill in."""
 
+import ast
+import inspect
 import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
-import typer
+from cyclopts import Parameter, Token
+from cyclopts.validators import Number
 
+from onelook import artifacts
+from onelook.data.protocols import KNOWN
 from onelook.errors import SettingsError
 from onelook.files import storage_error
-from onelook.machine import Place
-from onelook.methods import METHODS
 
-DATA = "glyphs, the name of a standard set (`onelook data list`), or a folder, zip or CSV."
-FINISHED = "A feature network made by `onelook pretrain`."
-NETWORK = "A feature network made by `onelook pretrain`; or the name of a new one, trained along by episodes."
-METHOD = f"One of {', '.join(METHODS)}; with settings: sib:n_steps=5:recipe=published."
-SEVERAL = "Names with settings, or files of trained methods, divided by commas. Differences are to the first."
-END_TO_END = "Train the feature network along, from where `pretrain` left it."
-SOURCES = "For one method that serves all: DATA@FILE of a feature network, or synthetic:N, divided by commas."
-NPZ = "An .npz file of features (N, D) and labels (N), instead of data and backbone."
-HOME = "Where the standard sets are. Default: $ONELOOK_DATA, or the user's cache folder."
-CACHE = "Where features are kept. Default: $ONELOOK_CACHE, or the user's cache folder."
-AVERAGE = "What else of an image goes into its feature: mirror, crops:N (at random), mirror+crops:N, or none."
-AVERAGE_FROM = "Share of the steps, such as 0.8, after which the weights are averaged. Default: never."
-TEACHER = "A network made by `onelook pretrain` on the same data, from which this one learns too."
-PRECISION = "float32, bfloat16, or auto: bfloat16 where the processor has it."
+NAMES = {
+    "also_classes": "also-class",
+    "n_total": "total",
+    "protocols": "protocol",
+    "sets": "data",
+    "shots": "shot",
+    "totals": "total",
+    "ways": "way",
+}
+"""Options that are not named like their field; that of a field n_x is --x."""
+REPEATED = {"also_classes"}
+"""Tuples whose option is given once for each value; others take values divided by commas."""
+BOUNDS = {
+    "batch_size": (2, None),
+    "epochs": (1, None),
+    "image_size": (16, 256),
+    "mixup": (0, None),
+    "mixup_probability": (0, 1),
+    "n_query": (1, None),
+    "n_shot": (1, None),
+    "n_tasks": (2, None),
+    "n_total": (1, None),
+    "n_users": (2, None),
+    "n_validation_tasks": (2, None),
+    "n_way": (2, None),
+    "number": (1, None),
+    "rotation_weight": (0, None),
+    "rotations": (1, 3),
+    "seed": (0, None),
+    "steps": (1, None),
+    "tasks_per_step": (1, None),
+    "teacher_weight": (0, 1),
+    "unknown_rate": (0, 0.5),
+    "validate_every": (1, None),
+    "variants": (0, None),
+    "weight_decay": (0, None),
+}
+"""Least and greatest value of an option, by the name of its field or parameter."""
+HELPS = {
+    "average": "Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none.",
+    "backbone": "Feature network made by `onelook pretrain`.",
+    "data": "glyphs, the name of a standard set (`onelook data list`), or a folder, zip or CSV.",
+    "image-size": "Height and width of images in pixels. Default: what is usual for the data.",
+    "methods": "Names of methods (docs/methods.md) with settings, or files of trained methods.",
+    "out": "Folder of this run. An interrupted run in it is resumed.",
+    "protocol": f"How queries are spread over the classes: {KNOWN}.",
+    "seed": "Seed of everything random.",
+    "shot": "Labelled examples per class, one or more numbers.",
+    "split": "Classes to use: train, val, test or all.",
+    "tasks": "Tasks of each kind.",
+}
+"""Help of options whose field or parameter does not say it itself."""
 
-Data = Annotated[str, typer.Option(help=DATA)]
-Split = Annotated[str, typer.Option(help="train, val, test or all.")]
-Out = Annotated[Path, typer.Option(help="Folder of this run. An interrupted run in it is taken up.")]
-Seed = Annotated[int, typer.Option(min=0, help="Everything random follows from it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
-Home = Annotated[Path | None, typer.Option(help=HOME)]
-Cache = Annotated[Path | None, typer.Option(help=CACHE)]
-Precision = Annotated[str, typer.Option(help=PRECISION)]
-Average = Annotated[str, typer.Option(help=AVERAGE)]
-ImageSize = Annotated[int | None, typer.Option(min=16, max=256, help="Pixels. Default: what is usual for the data.")]
-Way = Annotated[int, typer.Option(min=2, help="Classes of a task.")]
-Shot = Annotated[int, typer.Option(min=1, help="Labelled examples a class.")]
-Tasks = Annotated[int, typer.Option(min=2)]
-Trained = Annotated[Path, typer.Option(help=FINISHED)]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="File to write the result records to.")]
-Query = Annotated[int, typer.Option(min=1, help="Queries a class, on average.")]
+
+@dataclass(frozen=True)
+class Fields:
+    """Choice among the fields of a configuration, and those of them that are arguments instead of options."""
+
+    only: tuple[str, ...] = ()
+    """Empty: all fields."""
+    without: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
-def numbers(text: str, option: str = "--shot") -> list[int]:
+@dataclass(frozen=True)
+class _Configuration:
+    """Options for the fields of a dataclass, and the way back from their values to an instance."""
+
+    kind: type
+    which: Fields
+    example: Any = None
+    """Instance whose values are the defaults; None: the defaults of the class."""
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        """Names and defaults; the default of a nested configuration is another `_Configuration`."""
+        for one in fields(self.kind):
+            if not one.init or one.name in self.which.without or (self.which.only and one.name not in self.which.only):
+                continue
+            default = one.default
+            if self.example is not None:
+                default = getattr(self.example, one.name)
+            elif one.default_factory is not MISSING:
+                default = one.default_factory()
+                default = default if is_dataclass(default) else None  # what a factory finds depends on the machine
+            elif default is MISSING:
+                default = inspect.Parameter.empty
+            nested = is_dataclass(default)
+            yield one.name, _Configuration(type(default), self.which, default) if nested else default
+
+    def parameters(self) -> Iterator[inspect.Parameter]:
+        hints, helps = get_type_hints(self.kind, include_extras=True), field_docs(self.kind)
+        for name, default in self.items():
+            if isinstance(default, _Configuration):
+                yield from default.parameters()
+            else:
+                yield _parameter(name, hints[name], default, helps.get(name), name in self.which.arguments)
+
+    def fill(self, given: dict[str, Any]) -> Any:
+        values = {
+            name: default.fill(given) if isinstance(default, _Configuration) else given[name]
+            for name, default in self.items()
+            if isinstance(default, _Configuration) or name in given
+        }
+        return self.kind(**values) if self.example is None else replace(self.example, **values)
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace each parameter of a command whose type is a dataclass by options for the fields of that dataclass.
+
+    The string under a field is the help of its option; a nested dataclass is replaced by its own fields. A name that
+    occurs twice is one option, for both. `Annotated[Config, Fields(...)]` chooses among the fields. The parameters of a
+    command before its `*` are arguments; `Annotated[int, "help"]` says what an option is.
+    """
+    configurations: dict[str, _Configuration] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    hints = get_type_hints(command, include_extras=True)
+    for name, one in inspect.signature(command).parameters.items():
+        kind, *more = get_args(hints[name]) if get_origin(hints[name]) is Annotated else (hints[name],)
+        if is_dataclass(kind):
+            configurations[name] = _Configuration(cast(type, kind), *(more or [Fields()]))
+            parameters |= {each.name: parameters.get(each.name, each) for each in configurations[name].parameters()}
+        else:
+            parameters[name] = _parameter(name, hints[name], one.default, None, one.kind is one.POSITIONAL_OR_KEYWORD)
+
+    def call(*arguments: Any, **words: Any) -> Any:
+        given = signature.bind(*arguments, **words).arguments
+        filled = {name: one.fill(given) for name, one in configurations.items()}
+        return command(**filled, **{name: value for name, value in given.items() if name in hints})
+
+    signature = inspect.Signature(sorted(parameters.values(), key=lambda one: (one.kind, one.name in hints)))
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
+    call.__doc__, call.__name__, call.__module__ = command.__doc__, command.__name__, command.__module__
+    return call
+
+
+def field_docs(kind: type) -> dict[str, str]:
+    """The strings under the fields of a dataclass and of its bases."""
+    found: dict[str, str] = {}
+    for one in reversed([base for base in kind.__mro__ if is_dataclass(base)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(one))).body[0].body  # type: ignore[attr-defined]
+        for before, after in pairwise(body):
+            if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr):
+                found[ast.unparse(before.target)] = " ".join(ast.literal_eval(after.value).split())
+    return found
+
+
+def _parameter(name: str, hint: Any, default: Any, text: str | None, is_argument: bool) -> inspect.Parameter:
+    hint, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    option = NAMES.get(name, name.removeprefix("n_")).replace("_", "-")
+    settings: dict[str, Any] = {"help": text or HELPS.get(option), "allow_repeating": True}  # the last one counts
+    if name in BOUNDS:
+        least, greatest = BOUNDS[name]
+        settings["validator"] = Number(gte=least, lte=greatest)
+    if not is_argument:
+        settings |= {"name": f"--{option}", "negative": f"--no-{option}" if default is True else ()}
+    if get_origin(hint) is tuple and not is_argument and name not in REPEATED:
+        settings |= {"converter": divide, "show_default": lambda values: ", ".join(map(str, values))}
+    if default is None:
+        hint = hint | None
+    if default is None or default is False or default in ((), (None,)):
+        settings["show_default"] = False
+    extras = [Parameter(help=one) if isinstance(one, str) else one for one in more]
+    kind = inspect.Parameter.POSITIONAL_ONLY if is_argument else inspect.Parameter.KEYWORD_ONLY
+    annotation = Annotated[hint, Parameter(**settings), *extras]
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def divide(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
+    """Values that are divided by commas, such as 1,5."""
+    kind = get_args(hint)[0]
+    kind = (get_args(kind) or (kind,))[0]
+    text = tokens[-1].value
     try:
-        return [int(part) for part in text.split(",")]
+        return tuple(kind(word.strip()) for word in text.split(","))
     except ValueError as error:
-        raise SettingsError(f"{option} takes whole numbers divided by commas, but got {text!r}.") from error
+        numbers = "whole numbers" if kind is int else "numbers"
+        raise SettingsError(f"{tokens[0].keyword} takes {numbers} divided by commas, but got {text!r}.") from error
 
 
-def writable(folder: Path, file: Path | None = None) -> None:
-    """Makes the folder. Raises, before hours of work and not after them, where their result could not be written."""
+def require_writable(folder: Path, file: Path | None = None) -> None:
+    """Make the folder. Raises, before hours of work and not after them, where their result could not be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -62,8 +209,37 @@ def writable(folder: Path, file: Path | None = None) -> None:
         raise SettingsError(f"{file} is a folder; give the name of a file in it.")
 
 
-def place_of(cache: Path | None, home: Path | None, precision: str) -> Place:
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise SettingsError(f"--precision is auto, float32 or bfloat16, but got {precision!r}.")
-    place = Place(home=home) if cache is None else Place(cache, home)
-    return place if precision == "auto" else Place(place.cache, home, precision)
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON on standard output, and nothing else there.")]
+
+
+@dataclass(frozen=True)
+class Records:
+    """The file that a benchmark may write its result records to."""
+
+    json: Path | None = None
+    """JSON file to write the result records to."""
+
+    def __post_init__(self) -> None:
+        if self.json is not None:
+            require_writable(self.json.parent, self.json)
+
+    def save(self, records: list[dict[str, Any]]) -> None:
+        if self.json is not None:
+            artifacts.save_results(records, self.json)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Where the features of a comparison come from: images and a network, or files."""
+
+    data: str = "glyphs"
+    split: str = "test"
+    backbone: Path | None = None
+    embeddings: Path | None = None
+    """An .npz file of features (N, D) and labels (N), instead of --data and --backbone."""
+    train_embeddings: Path | None = None
+    """An .npz file of features of other classes, for methods that learn."""
+
+    def __post_init__(self) -> None:
+        if (self.backbone is None) == (self.embeddings is None):
+            raise SettingsError("A comparison needs features: give --backbone FILE with --data, or --embeddings FILE.")

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from onelook.cli.console import run, say
+from onelook.cli.console import run
+from onelook.cli.terminal import say
 from onelook.errors import DataError
 from onelook.labelling.folder import list_folder
 from onelook.labelling.label import LabelConfig, Labelled, label_folder
@@ -14,8 +15,8 @@ POLL = 2.0
 """Seconds between two looks at the folder."""
 
 
-def watched(config: LabelConfig, place: Place) -> Iterator[Labelled]:
-    """What there is, and all of it again whenever something changed; features are kept.
+def watch_folder(config: LabelConfig, place: Place) -> Iterator[Labelled]:
+    """Label the folder, and again whenever something changed; features are cached.
 
     A folder that cannot be labelled yet is waited for, after one sentence that says why. Ctrl-C while it waits is the
     end; while it labels, it is an interruption as everywhere.
@@ -44,7 +45,7 @@ def watched(config: LabelConfig, place: Place) -> Iterator[Labelled]:
 
 
 def _look(config: LabelConfig) -> object:
-    """All that the labels depend on and that can be told without reading images; or a sentence why there are none."""
+    """Everything that the labels depend on, found without reading images; or a sentence why there are none."""
     try:
         found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
     except DataError as error:
@@ -56,6 +57,6 @@ def _look(config: LabelConfig) -> object:
 def _stamp(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
-    except OSError:  # it left between the two looks
+    except OSError:  # gone since it was listed
         return (0, 0)
     return (status.st_mtime_ns, status.st_size)

@@ -35,16 +35,16 @@ class Views(typing.Protocol):
 @dataclass(frozen=True)
 class TaskSpec:
     n_way: int = 5
-    """K, the classes of a task."""
+    """Classes of a task."""
     n_shot: int = 1
-    """Labelled examples a class."""
+    """Labelled examples per class."""
     n_query: int = 15
-    """Queries a class, on average: a task has n_way × n_query of them."""
+    """Average number of queries per class."""
     protocol: str = "balanced"
-    """How the queries, and the shots, are spread over the classes: a name of `data.protocols`."""
+    """How queries and shots are spread over the classes: a name of `data.protocols`."""
     seed: int = 0
     n_total: int | None = None
-    """All queries of a task, where they are not n_way × n_query."""
+    """Queries of a task. Default: way × query."""
 
     def __post_init__(self) -> None:
         if self.n_way < 2 or self.n_shot < 1 or self.n_query < 1 or self.seed < 0:

@@ -32,7 +32,7 @@ class BottleneckConfig:
     backbone: Path
     data: str = "cifar-fs"
     prior_weights: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0)
-    """gamma; 0 is without the term."""
+    """Weights gamma of the KL term; 0 omits it."""
     shots: tuple[int, ...] = (1, 5)
     n_tasks: int = 2000
     seed: int = 0

@@ -24,9 +24,9 @@ class CurvesConfig:
     data: str = "cifar-fs"
     split: str = "test"
     steps: tuple[int, ...] = (1, 2, 3, 5, 8)
-    """K, beside 0."""
+    """Numbers of synthetic gradient steps K, beside 0."""
     queries: tuple[int, ...] = (1, 5, 15, 50, 100)
-    """Unlabelled examples a class."""
+    """Numbers of unlabelled queries per class."""
     shots: tuple[int, ...] = (1, 5)
     n_tasks: int = 2000
     seed: int = 0

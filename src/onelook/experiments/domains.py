@@ -62,8 +62,9 @@ CHUNK = 512
 @dataclass(frozen=True)
 class DomainsConfig:
     backbone: str = "conv4-64"
+    """Name of a feature network, such as conv4-64 or resnet12."""
     image_size: int = 32
-    """Of images from a folder."""
+    """Height and width of images from a folder, in pixels."""
     batch_size: int = 64
     """Images of a task."""
     n_steps: int = 3

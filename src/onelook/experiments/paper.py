@@ -40,12 +40,13 @@ from onelook.train.recipes import has_weights, parse_request, ready
 @dataclass(frozen=True)
 class TableConfig:
     backbone: Path
-    """The feature network that all rows share."""
+    """Feature network that all rows share."""
     rotation_backbone: Path | None = None
-    """That of the rows with rotation, which are left out without it."""
+    """Feature network pretrained with --rotation-weight, for the rows with rotation; these are omitted without it."""
     data: str = "cifar-fs"
     split: str = "test"
     rows: tuple[str, ...] = tuple(ROWS)
+    """Rows of the table, in their order."""
     shots: tuple[int, ...] = (1, 5)
     n_tasks: int = 2000
     seed: int = 0

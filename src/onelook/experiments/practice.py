@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from onelook import ops
-from onelook.artifacts import SHIPPED_METHODS, load_backbone
+from onelook.artifacts import SHIPPED_METHODS, SHIPPED_NETWORK, load_backbone
 from onelook.backbones import Backbone
 from onelook.data import sampler
 from onelook.data.embed import EmbedConfig, embed
@@ -44,14 +44,18 @@ CODE = (calibration, classifier, exchangeable, glance, guard, label_values, ops,
 
 @dataclass(frozen=True)
 class PracticeConfig:
-    backbone: Path
-    sets: tuple[str, ...]
-    """NAME, PATH or NAME:SPLIT; a path without a split is taken whole, and so are DIGITS."""
+    backbone: Path = SHIPPED_NETWORK
+    """Feature network. Default: the shipped one."""
+    sets: tuple[str, ...] = ("cifar-fs", "omniglot", DIGITS)
+    """Data sets, each NAME, PATH or NAME:SPLIT; digits are those of scikit-learn."""
     shots: tuple[int, ...] = (1, 3, 5)
     n_way: int = 5
+    """Classes of a user."""
     n_query: int = 15
+    """Average number of images to label per class."""
     protocol: str = "dirichlet:2"
     n_users: int = 200
+    """Simulated users for each data set and number of labels."""
     seed: int = 0
 
     @property

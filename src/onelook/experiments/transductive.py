@@ -93,13 +93,15 @@ TIMED = 4
 class ProtocolsConfig:
     methods: tuple[str, ...] = PROTOCOL_METHODS
     reference: str = PROTOCOL_METHODS[0]
+    """Method that differences are to; differences to the inductive method are recorded too."""
     protocols: tuple[str, ...] = PROTOCOLS
     ways: tuple[int, ...] = (5,)
+    """Classes of a task, one or more numbers."""
     shots: tuple[int, ...] = (1, 5)
     n_query: int = 15
-    """A class, on average, where there is no number of all queries."""
+    """Average number of queries per class."""
     totals: tuple[int | None, ...] = (None,)
-    """All queries of a task; None: ways × n_query."""
+    """Queries of a task, one or more numbers. Default: way × query."""
     n_tasks: int = 2000
     seed: int = 0
     requests: tuple[MethodRequest, ...] = field(init=False)

@@ -39,27 +39,32 @@ N_SUGGESTIONS = 12
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """What to label, and by what."""
+    """What to label, and by which features."""
 
     folder: Path
+    """Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."""
     labels: Path | None = None
-    """A table of labels; None: they are the names of sub-folders."""
+    """CSV or Parquet file with the columns path and label, instead of sub-folders."""
     pattern: str | None = None
-    """Of file names, with the label in it."""
+    """Pattern of file names that hold their label, such as '{label}_*', instead of sub-folders."""
     also_classes: tuple[str, ...] = ()
-    """Folders that are classes though they are named like images to label."""
+    """Folder that is a class although its name says otherwise, such as test; may be given again."""
     network: str = "onelook"
-    """Where features come from (`network_of`)."""
+    """Feature network: onelook (shipped), a file of `onelook pretrain`, hf:NAME, or FILE.onnx."""
     features: Path | None = None
-    """A file that holds them (`read_vectors`), instead of a network; images may be of any format then."""
+    """File of features by name, from any network, instead of --network: .npz, .safetensors, .csv or .parquet."""
     offline: bool = False
-    """Nothing is downloaded."""
+    """Download nothing."""
     class_priors: str = "unknown"
-    """How frequent the classes are among the images to label: unknown, balanced, or numbers, as for `glance`."""
+    """Frequencies of the classes among the images to label: unknown, balanced, or numbers such as 0.5/0.3/0.2."""
     unknown_rate: float = 0.0
-    """Share of images of the known classes that may be set aside as unknown; 0: nothing is."""
+    """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
     average: str = "mirror"
-    """What else of an image goes into its feature."""
+    """Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none."""
+
+    def __post_init__(self) -> None:
+        if self.features is not None and self.network != "onelook":
+            raise SettingsError("Features come from --network or from the file of --features: drop one of the two.")
 
 
 @dataclass(frozen=True)

@@ -27,18 +27,18 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Which images, and by what."""
+    """Images to label, and the classifier that labels them."""
 
     classifier: Path
-    """A file of `FewShotClassifier.save` that says which network its features are from."""
+    """File of `onelook label --save` or `FewShotClassifier.save`, which names the feature network of its rows."""
     images: tuple[Path, ...]
-    """A folder, in which images have the names that `LabelConfig` gives them; or several folders and files."""
+    """A folder, whose images are all labelled, whatever its sub-folders are called; or several images and folders."""
     unknown_rate: float = 0.0
-    """Share of images of the known classes that may be set aside as unknown; 0: nothing is."""
+    """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
     network: str | None = None
-    """Where that network lies now (`network_of`); None: where it lay."""
+    """Where the feature network of the classifier is now, if it was moved."""
     offline: bool = False
-    """Nothing is downloaded."""
+    """Download nothing."""
 
 
 @dataclass(frozen=True)

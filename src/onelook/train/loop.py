@@ -54,18 +54,20 @@ class Objective(Protocol):
 @dataclass(frozen=True)
 class Optimisation:
     optimiser: Literal["sgd", "adam"] = "sgd"
-    """SGD has Nesterov momentum 0.9."""
+    """Optimiser; SGD has Nesterov momentum 0.9."""
     learning_rate: float = 0.1
-    """At its highest."""
+    """Highest learning rate."""
     weight_decay: float = 5e-4
+    """Weight decay."""
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
     """One-cycle: linear warm-up over the first `warmup` of the steps, then half a cosine down to 0."""
     warmup: float = 0.15
+    """Fraction of the steps in which the learning rate rises."""
     clip_norm: float | None = None
-    """Gradients longer than this are shortened to it; None: never."""
+    """Length that gradients are clipped to. Default: not clipped."""
     average_from: float | None = None
-    """The share of the steps after which the weights are averaged; None: never. From then on the mean over all steps
-    since, and not the last weights, is validated and kept (Polyak & Juditsky, SIAM J. Control Optim. 1992)."""
+    """Fraction of the steps after which the weights are averaged. Default: never. From then on the mean over all steps
+    since, and not the last weights, is validated and saved (Polyak & Juditsky, SIAM J. Control Optim. 1992)."""
 
     def __post_init__(self) -> None:
         if self.optimiser not in ("sgd", "adam") or self.schedule not in ("constant", "one-cycle"):

@@ -26,30 +26,30 @@ from onelook.train.teacher import CosineClassifier, Distillation, Teacher
 @dataclass(frozen=True)
 class PretrainConfig:
     epochs: int = 60
+    """Passes through the training images."""
     batch_size: int = 128
+    """Images in a step."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(learning_rate=0.2))
     precision: str = "bfloat16"
-    """What the network computes in: float32 or bfloat16. Weights and optimiser stay in float32."""
+    """Number format of the network: float32 or bfloat16. Weights and optimiser stay in float32."""
     rotation_weight: float = 0.0
-    """Of the self-supervised loss (Gidaris et al. 2019): tell by how many quarter turns a copy of each image was
-    turned. 0 leaves the copies out, and with them half of the work."""
+    """Weight of the rotation-prediction loss (Gidaris et al. 2019); 0 disables it, and halves the work."""
     validate_every: int | None = None
-    """Steps between validations; None: an epoch."""
+    """Steps between validations. Default: an epoch."""
     n_validation_tasks: int = 1000
-    """5-way 1-shot tasks of the validation classes, judged by feature averaging."""
+    """Tasks of a validation: 5-way 1-shot, by feature averaging."""
     seed: int = 0
     rotations: int = 1
-    """Turned copies of each image where there is a `rotation_weight`: 1 (a random turn), 2, or the 3 of the paper."""
-
+    """Rotated copies per image, where there is a rotation weight (paper: 3)."""
     mixup: float = 0.0
-    """The alpha of manifold mixup (`Mixup`); 0: none. Turned copies are not mixed."""
+    """Alpha of manifold mixup (S2M2: 2); 0 disables it. Rotated copies are not mixed."""
     mixup_probability: float = 1.0
-    """That a step is mixed."""
-
+    """Probability of applying mixup in a step."""
     teacher_weight: float = 0.5
-    """How much a teacher counts, if there is one (`Distillation`)."""
+    """Weight of the teacher's answers in the loss; the labels have the rest."""
     temperature: float = 4.0
+    """Divisor of the scores that are compared with the teacher's."""
 
     def __post_init__(self) -> None:
         # These refuse what is impossible.

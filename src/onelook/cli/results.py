@@ -1,0 +1,63 @@
+"""`onelook demo` and `onelook show`: results that are made at once, and those in files."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+from onelook import artifacts, html
+from onelook.cli import console
+from onelook.cli.options import Fields, Json, options, require_writable
+from onelook.errors import SettingsError
+from onelook.machine import Place
+
+
+@options
+def demo(
+    place: Annotated[Place, Fields(only=("precision",))],
+    *,
+    out: Path = Path("runs/demo"),
+    seed: int = 0,
+    as_json: Json = False,
+) -> None:
+    """Learn to learn on the built-in glyphs; show what the unlabelled images were worth.
+
+    Example: onelook demo --out runs/demo
+    """
+    module = _load_demo()
+    require_writable(out)
+    place = Place(out / "cache", None, place.precision)
+    report = console.run(module.demo(module.DemoConfig(seed=seed), out, place), "demo")
+    console.print_records(report.records, as_json)
+    if not as_json:
+        print(f"\nThe page: {(out / 'report.html').resolve()}   ({report.facts['seconds']} s)")
+
+
+def _load_demo() -> Any:
+    # By name and not at the top: it needs the packages of the extra `demo`, and its help does not.
+    html.engine()
+    try:
+        return importlib.import_module("onelook.experiments.demo")
+    except ModuleNotFoundError as error:
+        raise SettingsError(f'The demo needs the package {error.name}; pip install "onelook[demo]".') from error
+
+
+@options
+def show(
+    files: Annotated[tuple[Path, ...], "Result files, or one model."],
+    *,
+    markdown: Annotated[bool, "Print the table as Markdown."] = False,
+    as_json: Json = False,
+) -> None:
+    """Show results as a table, or describe a model.
+
+    Examples: onelook show results.json; onelook show runs/sib/model.safetensors
+    """
+    if files[0].suffix == ".safetensors":
+        kind = artifacts.kind_of(files[0])
+        console.print_artifact(artifacts.load(files[0], kind), files[0], as_json)
+        return
+    records = [record for file in files for record in artifacts.load_results(file)]
+    if markdown:
+        print(console.results_table(records))
+    else:
+        console.print_records(records, as_json)

@@ -1,0 +1,169 @@
+"""`onelook benchmark paper` and the other studies: measured once, saved, and printed."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+from onelook.benchmark import sources
+from onelook.cli import console
+from onelook.cli.options import Features, Fields, Records, options, require_writable
+from onelook.data.glyph_domains import GlyphDomainsConfig, glyph_domains
+from onelook.experiments import bottleneck as bottleneck_study
+from onelook.experiments import curves as curves_study
+from onelook.experiments import domains as domains_study
+from onelook.experiments import lines as lines_study
+from onelook.experiments import paper as paper_study
+from onelook.experiments import practice as practice_study
+from onelook.experiments import transductive
+from onelook.experiments.bottleneck import BottleneckConfig
+from onelook.experiments.curves import CurvesConfig
+from onelook.experiments.domains import DomainsConfig
+from onelook.experiments.lines import LinesConfig
+from onelook.experiments.paper import TableConfig
+from onelook.experiments.practice import PracticeConfig
+from onelook.experiments.transductive import ProtocolsConfig
+from onelook.machine import Place, commit, machine
+
+
+@options
+def paper(config: TableConfig, place: Place, records: Records, *, out: Path = Path("runs/paper")) -> None:
+    """Compare SIB with the baselines of its paper, from the same feature network.
+
+    Example: onelook benchmark paper --backbone runs/cifar-fs/model.safetensors --rows sib,sib-0,r2d2
+    """
+    require_writable(out)
+    found = console.run(paper_study.table(config, out, place), "paper")
+    records.save(found)
+    console.print_markdown(paper_study.markdown(found))
+
+
+@dataclass(frozen=True)
+class ProtocolFeatures(Features):
+    data: str = "cifar-fs"
+
+
+@options
+def protocols(
+    features: ProtocolFeatures,
+    config: ProtocolsConfig,
+    place: Place,
+    records: Records,
+    *,
+    average: Annotated[tuple[str, ...], "One or more of mirror, crops:N, mirror+crops:N and none."] = ("none",),
+    out: Path = Path("runs/protocols"),
+) -> None:
+    """Compare transductive methods under every protocol; what is measured is saved and not done again.
+
+    Example: onelook benchmark protocols --backbone runs/cifar-fs/model.safetensors --json protocols.json
+    """
+    require_writable(out)
+    found = []
+    for one in average:
+        source = _open_source(features, max(config.ways), one, place)
+        found += console.run(transductive.protocols(config, source, out, place), "protocols")
+    records.save(found)
+    console.print_records(found, as_json=False)
+
+
+def _open_source(features: Features, n_way: int, average: str, place: Place) -> sources.Source:
+    if features.embeddings is not None:
+        return sources.source_of_files(features.embeddings, features.train_embeddings, n_way, average)
+    assert features.backbone is not None
+    job = sources.source_of(features.data, features.split, features.backbone, place, average)
+    return console.run(job, "features")
+
+
+@options
+def curves(config: CurvesConfig, place: Place, records: Records) -> None:
+    """Measure accuracy over the number of steps and of unlabelled queries.
+
+    Example: onelook benchmark curves --backbone runs/cifar-fs/model.safetensors --json curves.json
+    """
+    found = console.run(curves_study.curves(config, place), "curves")
+    records.save(found)
+    for name in dict.fromkeys(record["experiment"] for record in found):
+        for n_query in sorted({record["n_query"] for record in found if record["experiment"] == name}):
+            print(f"\n{name}, {n_query} queries per class")
+            own = [r for r in found if r["experiment"] == name and r["n_query"] == n_query]
+            console.print_records(own, as_json=False)
+
+
+@options
+def bottleneck(config: BottleneckConfig, place: Place, records: Records) -> None:
+    """Compare SIB with and without its KL term, on tasks of known and of unknown classes.
+
+    Example: onelook benchmark bottleneck --backbone runs/cifar-fs/model.safetensors
+    """
+    found = console.run(bottleneck_study.bottleneck(config, place), "bottleneck")
+    records.save(found)
+    for r in found:
+        print(
+            f"{r['n_shot']}-shot, gamma {r['prior_weight']:g}: known classes {r['train_accuracy']:.2f}, unknown "
+            f"{r['accuracy']:.2f} ± {r['ci95']:.2f} %; loss {r['train_loss']:.3f} and {r['loss']:.3f}"
+        )
+
+
+@options
+def lines(records: Records, *, seeds: Annotated[tuple[int, ...], "One or more seeds."] = (0, 1, 2)) -> None:
+    """Fit spinning lines without labels, against the exact posterior, with and without the KL term.
+
+    Example: onelook benchmark lines --seeds 0,1,2
+    """
+    found = []
+    for seed in seeds:
+        for kl_weight in (LinesConfig.kl_weight, 0.0):
+            config = LinesConfig(seed=seed, kl_weight=kl_weight, bayesian_network=kl_weight > 0)
+            record = console.run(lines_study.lines(config), f"lines, seed {seed}, beta {kl_weight:g}")
+            found.append(record | {"commit": commit(), "machine": machine()})
+            final = record["final"]
+            print(
+                f"seed {seed}, beta {kl_weight:g}: correlation with the exact posterior mean "
+                f"{final['correlation']:.3f}; squared error {final['slope_error']:.4f}, of the best constant "
+                f"{final['slope_error_constant']:.4f}, of the exact posterior {final['slope_error_oracle']:.4f}; "
+                f"information {final['information']:.3f} of {record['exact']['information']:.3f} nats"
+            )
+    records.save(found)
+
+
+PACS = "A folder of domain/class/image, all domains with the same classes. Default: built-in glyphs of four domains."
+
+
+@options
+def domains(
+    config: Annotated[DomainsConfig, Fields(only=("backbone", "image_size", "seed"))],
+    place: Annotated[Place, Fields(only=("precision",))],
+    records: Records,
+    *,
+    data: Annotated[Path | None, PACS] = None,
+) -> None:
+    """Adapt to each domain without its labels, from labelled images of the others.
+
+    Example: onelook benchmark domains --data FOLDER --image-size 64
+    """
+    config = replace(config, precision=place.precision)
+    images = data or console.run(glyph_domains(GlyphDomainsConfig(seed=config.seed)), "glyphs of four domains")
+    record = console.run(domains_study.domains(config, images), "domains")
+    records.save([record | {"commit": commit(), "machine": machine()}])
+    for target in record["targets"]:
+        own = ", ".join(
+            f"{name} {value['mean']:.2f} ± {value['ci95']:.2f}" for name, value in target["accuracy"].items()
+        )
+        print(f"{target['target']} ({target['n_images']:,} images): {own}")
+
+
+@options
+def practice(config: PracticeConfig, place: Place, records: Records, *, out: Path = Path("runs/practice")) -> None:
+    """Compare FewShotClassifier with the classifiers of scikit-learn, for simulated users with few labels.
+
+    Example: onelook benchmark practice --data cifar-fs,digits --shot 1,5 --users 100
+    """
+    require_writable(out)
+    found = console.run(practice_study.practice(config, out, place), "practice")
+    records.save(found)
+    for r in found:
+        print(
+            f"{r['dataset']}, {r['n_shot']} a class, {r['method']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}, "
+            f"{r['versus']['difference']:+.1f} ± {r['versus']['ci95']:.1f}"
+        )
+        for name, value in r.get("said", {}).items():
+            print(f"    {name.replace('_', ' ')}: {value:.3f}")

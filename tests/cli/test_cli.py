@@ -380,6 +380,8 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
             ("train", *data, "--method", "prototypical", "--average", "mirror", *out),
             "trained on single images; give --average to `onelook benchmark`",
         ),
+        "ways": (("benchmark", *features, "--way", "1"), "at least 2 classes"),
+        "rotations": (("pretrain", *data, "--rotations", "4", *out), "1 to 3 rotated copies, but got 4"),
         "batch": (("pretrain", *data, "--batch-size", "500", *out), "fewer than a batch of 500"),
         "rate": (("pretrain", *data, "--learning-rate", "-1", *out), "learning rate must be positive"),
         "teacher": (("pretrain", *data, "--teacher", m.sib, *out), "holds a method, but a backbone is needed"),
@@ -425,14 +427,12 @@ def test_names_with_brackets_line_ends_and_colons_are_said_as_they_are(tmp_path:
     [
         ("train", "--bogus"),
         ("bogus",),
-        ("benchmark", "--way", "1"),
         ("benchmark", "--tasks", "many"),
         ("show",),
         ("embed",),
         ("pretrain", "--epochs", "0"),
         ("pretrain", "--image-size", "8"),
         ("data", "fetch"),
-        ("pretrain", "--rotations", "4"),
     ],
 )
 def test_what_the_parser_refuses_exits_with_2_and_points_to_the_help(words: tuple[str, ...]) -> None:
@@ -440,6 +440,11 @@ def test_what_the_parser_refuses_exits_with_2_and_points_to_the_help(words: tupl
     assert outcome.code == 2
     assert outcome.out == ""
     assert "--help" in outcome.err
+
+
+def test_completion_knows_commands_and_options_at_every_depth() -> None:
+    script = cli.app.generate_completion(shell="bash")
+    assert all(word in script for word in ("predict", "paper", "--class-priors", "--rotation-backbone"))
 
 
 def test_the_installed_command_exits_with_2_one_line_and_no_traceback(tmp_path: Path) -> None:

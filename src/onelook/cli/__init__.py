@@ -25,6 +25,7 @@ COMMANDS = {
 app = App(
     name="onelook",
     help="Learn a new classification task from one labelled example per class and the unlabelled examples to classify.",
+    help_format="plaintext",  # markdown is loaded for the help of one command only
     version=__version__,
     suppress_keyboard_interrupt=False,
 )

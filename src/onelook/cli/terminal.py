@@ -26,8 +26,9 @@ def call(app: App, words: Sequence[str] | None = None) -> int:
     """Run the command that the words name, by default those of the shell, and return its exit code."""
 
     def run() -> Any:
-        for one in app.parse_commands(words)[1]:  # the list of commands has only the first line of their help
-            one.help = one.default_command.__doc__ if one.default_command else one.help
+        for one in app.parse_commands(words)[1]:
+            if one.default_command is not None:  # the list of commands has only the first line of its help
+                one.help, one.help_format = one.default_command.__doc__, "markdown"
         return app(words, exit_on_error=False, print_error=False, result_action="return_value")
 
     return exit_code(run)

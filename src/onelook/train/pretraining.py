@@ -56,7 +56,7 @@ class PretrainConfig:
         Distillation(self.teacher_weight, self.temperature)
         Mixup(self.mixup, self.mixup_probability)
         if self.rotations not in (1, 2, 3):
-            raise SettingsError(f"An image has 1 to 3 turned copies, but got {self.rotations}.")
+            raise SettingsError(f"An image has 1 to 3 rotated copies, but got {self.rotations}.")
 
 
 class Pretraining:

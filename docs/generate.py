@@ -12,7 +12,7 @@ from pages import transductive as transductive
 from pages.plots import plots
 
 from onelook.artifacts import load_results
-from onelook.benchmark.measure import table
+from onelook.benchmark.measure import tabulate
 from onelook.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +78,7 @@ def _results(path: Path) -> str:
     tasks = " and ".join(sorted({f"{r['n_tasks']:,}" for r in records}))
     queries = " and ".join(sorted({str(r["n_query"]) for r in records}))
     made = "; ".join(sorted({f"commit {r['commit']}, seed {r['seed']}, {r['machine']}" for r in records}))
-    return f"{table(records)}\n\n{tasks} tasks, {queries} queries a class; {made}."
+    return f"{tabulate(records).markdown()}\n\n{tasks} tasks, {queries} queries a class; {made}."
 
 
 def _measurements(records: list[dict[str, object]]) -> str:

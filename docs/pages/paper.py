@@ -4,7 +4,7 @@ from typing import Any
 
 from pages.plots import Records, kind_of, of_experiment, steps_of
 
-from onelook.experiments.paper import markdown
+from onelook.experiments.paper import tabulate
 from onelook.experiments.paper_rows import REFERENCE
 
 TOLERANCE = 1.5
@@ -55,7 +55,7 @@ they begin with; no baseline was tuned by itself.
 
 ![Accuracy of each method](plots/methods.svg)
 
-{markdown(records)}
+{tabulate(records).markdown()}
 
 {_elsewhere(records)}The SIB rows of K = 0, 1, 5 and the rows on features are meta-trained for each shot or for both, as
 `experiments/rows.py` says. {_made(records)}

@@ -71,7 +71,8 @@ class Estimate:
 
     def plus_minus(self, sign: str = "") -> str:
         """Percent for a table of results, as in 63.60 ± 0.32. sign: "+" for a difference."""
-        return f"{100 * self.value:{sign}.2f} ± {100 * self.half_width:.2f}"
+        value, half_width = (round(100 * x, 6) for x in (self.value, self.half_width))  # the decimals of a record again
+        return f"{value:{sign}.2f} ± {half_width:.2f}"
 
     def record(self, name: str, interval: str = "ci95", digits: int = 3, scale: int = 100) -> dict[str, float]:
         """The estimate as it stands in result files: percent, and half the width of its interval.

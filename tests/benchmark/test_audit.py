@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from making import N_CLASSES, tiny_network
 from onelook import methods, ops
-from onelook.benchmark.audit import CHECKS, GROUPS, Audit, Finding, audit, table
+from onelook.benchmark.audit import CHECKS, GROUPS, Audit, Finding, audit, tabulate
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.vectors import save_features
 from onelook.events import finish
@@ -481,6 +481,6 @@ def test_a_leak_is_said_in_a_sentence_and_exits_with_1(command: tuple[str | Path
 def test_the_table_has_a_column_for_each_group_of_checks() -> None:
     assert {check.group for check in CHECKS} == set(GROUPS)
     about = {"dataset": "d", "backbone": "b", "n_way": 3, "n_shot": 1, "protocol": "balanced", "method": "m"}
-    head, _, row = table([about | audited(MixesTasks()).record()]).splitlines()
-    cells = dict(zip(head.strip("| ").split(" | "), row.strip("| ").split(" | "), strict=True))
+    table = tabulate([about | audited(MixesTasks()).record()])
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
     assert [cells[name] for name in GROUPS.values()] == ["same", "same", "LEAK", "same"]

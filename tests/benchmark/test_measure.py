@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from making import method_for
-from onelook.benchmark.measure import Entry, compare, step_accuracies, table
+from onelook.benchmark.measure import Entry, compare, step_accuracies, tabulate
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
 from onelook.methods import FeatureAveraging, IterativeMethod, Method
@@ -149,17 +149,13 @@ def test_steps_are_taken_without_the_answers() -> None:
     assert len(finish(step_accuracies(Curious(6), random_embeddings(), SPEC, 3))) == 1
 
 
-def cells(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-
-
 def shown(record: dict[str, Any]) -> str:
     return f"{record['accuracy']:.2f} ± {record['ci95']:.2f}"
 
 
 def test_the_table_shows_every_record_in_the_column_of_its_shot() -> None:
     made = records() + records(spec=TaskSpec(n_way=3, n_shot=3, n_query=2))
-    head, _, *rows = cells(table(made))
+    head, rows = vars(tabulate(made)).values()
     assert len(rows) == 4
     for record in made:
         row = next(row for row in rows if row[head.index("method")] == record["method"])
@@ -169,16 +165,17 @@ def test_the_table_shows_every_record_in_the_column_of_its_shot() -> None:
 def test_all_lines_of_a_table_have_the_same_number_of_cells() -> None:
     free = [entry for entry in entries() if entry.method.n_way is None]
     made = records() + records(spec=TaskSpec(n_way=2, n_shot=3, n_query=2), chosen=free)  # the gaps are filled
-    assert len({len(line) for line in cells(table(made))}) == 1
+    assert {len(row) for row in tabulate(made).rows} == {len(tabulate(made).columns)}
 
 
 def test_a_difference_is_shown_with_what_it_is_to_and_not_for_the_reference_itself() -> None:
     made = records()
-    head, _, *rows = cells(table(made))
-    differences = [row[head.index("paired difference")] for row in rows]
+    head, rows = vars(tabulate(made)).values()
+    differences = [row[head.index("difference")] for row in rows]
+    assert {row[head.index("differences to")] for row in rows} == {"averaging"}
     assert differences[0] == "–"
     for text, record in zip(differences[1:], made[1:], strict=True):
-        assert text == f"{record['versus']['difference']:+.2f} ± {record['versus']['ci95']:.2f} to averaging"
+        assert text == f"{record['versus']['difference']:+.2f} ± {record['versus']['ci95']:.2f}"
 
 
 @pytest.mark.parametrize(
@@ -203,11 +200,10 @@ def test_a_difference_is_shown_with_what_it_is_to_and_not_for_the_reference_itse
 def test_no_record_takes_the_place_of_another(change: dict[str, Any]) -> None:
     first = records()[0]
     second = first | change | {"accuracy": 12.34, "ci95": 0.56}
-    text = table([first, second])
+    text = tabulate([first, second]).markdown()
     assert shown(first) in text
     assert shown(second) in text
-    assert len({len(line) for line in cells(text)}) == 1
 
 
 def test_a_table_of_nothing_has_only_its_head() -> None:
-    assert len(table([]).splitlines()) == 2
+    assert tabulate([]).rows == ()

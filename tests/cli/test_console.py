@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cyclopts import App
 
+from onelook.benchmark.tables import Table
 from onelook.cli import console
 from onelook.cli.console import run
 from onelook.cli.terminal import Interrupted, call, exit_code
@@ -255,10 +256,8 @@ def test_no_cell_of_a_table_is_cut_off_on_a_terminal_of_any_width(
     width: int, n_columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    rows = [[f"method {k}", *(f"{k}{i}.25 ± 0.50" for i in range(n_columns))] for k in range(3)]
-    head = ["method", *(f"{i}-shot" for i in range(n_columns))]
-    lines = [head, ["---"] * len(head), *rows]
-    console.print_markdown("\n".join("| " + " | ".join(line) + " |" for line in lines))
+    rows = tuple((f"method {k}", *(f"{k}{i}.25 ± 0.50" for i in range(n_columns))) for k in range(3))
+    console.print_table(Table(("method", *(f"{i}-shot" for i in range(n_columns))), rows))
     shown = capsys.readouterr().out
     for row in rows:
         for cell in row[1:]:
@@ -267,3 +266,11 @@ def test_no_cell_of_a_table_is_cut_off_on_a_terminal_of_any_width(
     if narrow <= width:
         assert max(map(len, shown.splitlines())) <= width
     assert not shown.startswith("\n")  # no empty line, where nothing is the same in all rows
+
+
+def test_what_is_the_same_in_all_rows_is_said_once_above_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = tuple(("set", f"{k}-way", f"method {k}", "1.00") for k in range(2))
+    console.print_table(Table(("data", "way", "method", "1-shot"), rows))
+    first, head, *_ = capsys.readouterr().out.splitlines()
+    assert first == "data set"
+    assert head.split() == ["way", "method", "1-shot"]

@@ -14,7 +14,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import ArtifactError, DataError, SettingsError
 from onelook.events import Notice, finish
 from onelook.experiments import paper_rows
-from onelook.experiments.paper import markdown, table
+from onelook.experiments.paper import table, tabulate
 from onelook.experiments.paper_rows import ROWS, published, published_elsewhere
 from onelook.methods import METHODS
 from onelook.scoring import Estimate, paired, task_accuracies
@@ -224,13 +224,10 @@ def record(row: str, shot: int, **kept: Any) -> dict[str, Any]:
 
 def test_the_table_shows_every_row_once_with_all_its_shots() -> None:
     keys = ("sib-0", "sib", "maml")
-    lines = markdown([record(key, shot) for shot in (5, 1) for key in keys]).splitlines()
-    assert len(lines) == 2 + len(keys)
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert len({len(line) for line in cells}) == 1
-    head = cells[0]
-    assert head[3:9] == ["1-shot", "to SIB", "published", "5-shot", "to SIB", "published"]
-    for key, line in zip(keys, cells[2:], strict=True):
+    found = tabulate([record(key, shot) for shot in (5, 1) for key in keys])
+    assert {len(row) for row in found.rows} == {len(found.columns)}
+    assert list(found.columns[3:9]) == ["1-shot", "to SIB", "published", "5-shot", "to SIB", "published"]
+    for key, line in zip(keys, map(list, found.rows), strict=True):
         assert line[0] == f"{ROWS[key].title} ({ROWS[key].paper})"
         assert line[1:3] == [ROWS[key].on, "yes" if key == "sib" else "no"]
         difference = "–" if key == "sib" else "-1.50 ± 0.25"
@@ -239,5 +236,5 @@ def test_the_table_shows_every_row_once_with_all_its_shots() -> None:
 
 
 def test_what_there_is_not_is_a_dash() -> None:
-    line = markdown([record("anil", 1, versus=None, published=None, train_seconds=0.0)]).splitlines()[2]
-    assert [cell.strip() for cell in line.strip("|").split("|")][4:] == ["–", "–", "1,234", "none"]
+    (row,) = tabulate([record("anil", 1, versus=None, published=None, train_seconds=0.0)]).rows
+    assert row[4:] == ("–", "–", "1,234", "none")

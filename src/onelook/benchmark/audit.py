@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from onelook.benchmark.tables import Table
 from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler
 from onelook.events import Progress
@@ -147,14 +148,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def table(records: Iterable[dict[str, Any]]) -> str:
-    """Records of audits as a Markdown table: a row for each method and kind of task."""
-    lines = [["data", "backbone", "way", "shot", "queries", "method", *GROUPS.values()]]
-    lines.append(["---"] * len(lines[0]))
-    for r in records:
-        kind = (r["dataset"], r["backbone"], r["n_way"], r["n_shot"], r["protocol"], r["method"])
-        lines.append([*map(str, kind), *(r["summary"][group] for group in GROUPS)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def tabulate(records: Iterable[dict[str, Any]]) -> Table:
+    """A row for each method and kind of task."""
+    kind = ("dataset", "backbone", "n_way", "n_shot", "protocol", "method")
+    rows = ((*(str(r[name]) for name in kind), *(r["summary"][group] for group in GROUPS)) for r in records)
+    return Table(("data", "backbone", "way", "shot", "queries", "method", *GROUPS.values()), tuple(rows))
 
 
 @dataclass

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.machine import commit, machine
@@ -156,36 +157,45 @@ def step_accuracies(
     return [Estimate.from_values(step) for step in torch.cat(parts, 1)]
 
 
-def table(records: Iterable[dict[str, Any]]) -> str:
-    """Records as a Markdown table: a row for each method and setting, a column for each shot."""
+def tabulate(records: Iterable[dict[str, Any]]) -> Table:
+    """A row for each method and setting, and two columns for each shot: accuracy, and paired difference."""
     records = list(records)
     shots = sorted({r["n_shot"] for r in records})
     groups: dict[tuple[tuple[str, ...], int], dict[int, dict[str, Any]]] = {}
-    names = ("dataset", "backbone", "n_way", "protocol", "method")
     for record in records:
-        key = tuple(str(record[name]).split("@")[0] for name in names)
-        if record.get("average", "none") != "none":
-            key = (key[0], f"{key[1]}, {record['average']}", *key[2:])
         # Records that differ in what the table does not show, such as the seed, get a row each.
+        key = _row_key(record)
         row = next(i for i in itertools.count() if record["n_shot"] not in groups.get((key, i), {}))
         groups.setdefault((key, row), {})[record["n_shot"]] = record
-    head = ["data", "backbone", "way", "queries", "method"]
+    columns = ["data", "backbone", "way", "queries", "differences to", "method"]
     for shot in shots:
-        head += [f"{shot}-shot", "paired difference"]
-    lines = [head, ["---"] * len(head)]
-    for (key, _), by_shot in groups.items():
-        cells = list(key)
-        for shot in shots:
-            cells += _cells(by_shot.get(shot))
-        lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        columns += [f"{shot}-shot", "difference"]
+    rows = (
+        (*key, *(cell for shot in shots for cell in _cells(by_shot.get(shot)))) for (key, _), by_shot in groups.items()
+    )
+    return Table(tuple(columns), tuple(rows))
 
 
-def _cells(record: dict[str, Any] | None) -> list[str]:
+def _row_key(record: dict[str, Any]) -> tuple[str, ...]:
+    average = record.get("average", "none")
+    return (
+        _short_name(record["dataset"]),
+        _short_name(record["backbone"]) + ("" if average == "none" else f", {average}"),
+        str(record["n_way"]),
+        record["protocol"],
+        (record.get("versus") or {}).get("method", "–"),
+        _short_name(record["method"]),
+    )
+
+
+def _short_name(name: str) -> str:
+    return name.split("@")[0]
+
+
+def _cells(record: dict[str, Any] | None) -> tuple[str, str]:
     if record is None:
-        return ["–", "–"]
-    versus = record.get("versus")
-    difference = "–"
+        return "–", "–"
+    versus, difference = record.get("versus"), "–"
     if versus is not None and versus["method"] != record["method"]:
-        difference = f"{versus['difference']:+.2f} ± {versus['ci95']:.2f} to {versus['method']}"
-    return [f"{record['accuracy']:.2f} ± {record['ci95']:.2f}", difference]
+        difference = Estimate.from_record(versus, "difference").plus_minus("+")
+    return Estimate.from_record(record, "accuracy").plus_minus(), difference

@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from onelook import events
 from onelook.artifacts import Artifact
 from onelook.benchmark import audit
-from onelook.benchmark.measure import table
+from onelook.benchmark.measure import tabulate
+from onelook.benchmark.tables import Table
 from onelook.cli.terminal import Interrupted, error_console, say
 from onelook.data.images import Rejected
 from onelook.errors import ArtifactError, plural
@@ -160,38 +161,34 @@ def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(records)
     else:
-        print_markdown(results_table(records))
+        print_table(results_table(records))
 
 
-def print_markdown(markdown: str) -> None:
+def print_table(table: Table) -> None:
     """Print a table for a narrow terminal: what all rows share stands once above it, and nothing is cut off."""
-    head, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
-    alike = [i for i in range(head.index("method")) if len({row[i] for row in rows}) == 1]
-    said = [f"{head[i]} {rows[0][i]}" for i in alike]
-    to = {cell.split(" to ", 1)[1] for row in rows for cell in row[head.index("method") + 1 :] if " to " in cell}
-    if len(to) == 1:
-        said.append(f"differences to {min(to)}")
-        rows = [[cell.removesuffix(f" to {min(to)}") for cell in row] for row in rows]
-    view = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for i, name in enumerate(head):
-        if i not in alike:
-            view.add_column(name.removeprefix("paired "), overflow="fold", no_wrap=name not in FOLDED)
-    for row in rows:
-        view.add_row(*(Text(cell) for i, cell in enumerate(row) if i not in alike))
-    if said:
-        print(", ".join(said))
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head)) if i not in alike]
-    folded = [name in FOLDED for i, name in enumerate(head) if i not in alike]
-    narrowest = sum(2 + (NARROWEST if fold else width) for width, fold in zip(widths, folded, strict=True))
+    before = table.columns.index("method")
+    alike = [i for i in range(before) if len({row[i] for row in table.rows}) == 1]
+    if alike:
+        print(", ".join(f"{table.columns[i]} {table.rows[0][i]}" for i in alike))
+    shown = [i for i in range(len(table.columns)) if i not in alike]
+    view = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    widths, narrowest = 0, 0
+    for i in shown:
+        name, width = table.columns[i], max(len(row[i]) for row in (table.columns, *table.rows))
+        view.add_column(name, overflow="fold", no_wrap=name not in FOLDED)
+        widths += width + 2
+        narrowest += 2 + (NARROWEST if name in FOLDED else width)
+    for row in table.rows:
+        view.add_row(*(Text(row[i]) for i in shown))
     console = Console()
     if narrowest > console.width:  # lines are as long as they must be then, and the terminal wraps them
-        console = Console(width=sum(widths) + 2 * len(widths))
+        console = Console(width=widths)
     console.print(view)
 
 
 def print_audits(records: list[dict[str, Any]]) -> bool:
     """Print a table of audits, its legend, and a sentence for each leak. Returns whether there is one."""
-    print_markdown(audit.table(records))
+    print_table(audit.tabulate(records))
     print("same: predictions unaffected. as declared: affected, as the method states. LEAK: affected, undeclared.")
     for record in records:
         for leak in record["leaks"]:
@@ -199,9 +196,9 @@ def print_audits(records: list[dict[str, Any]]) -> bool:
     return any(record["leaks"] for record in records)
 
 
-def results_table(records: list[dict[str, Any]]) -> str:
+def results_table(records: list[dict[str, Any]]) -> Table:
     try:
-        return table(records)
+        return tabulate(records)
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"These are not results of `onelook benchmark`: a record lacks {error}.") from error
 

@@ -58,6 +58,6 @@ def show(
         return
     records = [record for file in files for record in artifacts.load_results(file)]
     if markdown:
-        print(console.results_table(records))
+        print(console.results_table(records).markdown())
     else:
         console.print_records(records, as_json)

@@ -34,7 +34,7 @@ def paper(config: TableConfig, place: Place, records: Records, *, out: Path = Pa
     require_writable(out)
     found = console.run(paper_study.table(config, out, place), "paper")
     records.save(found)
-    console.print_markdown(paper_study.markdown(found))
+    console.print_table(paper_study.tabulate(found))
 
 
 @dataclass(frozen=True)

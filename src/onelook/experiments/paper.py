@@ -22,6 +22,7 @@ from torch import Tensor
 
 from onelook.artifacts import load_backbone, load_method
 from onelook.benchmark.sources import items_of
+from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import N_VIEWS, open_data
 from onelook.errors import unknown_name
@@ -256,27 +257,27 @@ def _kept(path: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[int, 
         return None  # made again
 
 
-def markdown(records: Sequence[dict[str, Any]]) -> str:
-    """A line for each row: ours with its interval, the difference to SIB, the published figure, size and cost."""
+def tabulate(records: Sequence[dict[str, Any]]) -> Table:
+    """A row for each method: ours with its interval, the difference to SIB, the published figure, size and cost."""
     shots = sorted({r["n_shot"] for r in records})
-    head = ["method", "learns on", "sees the queries"]
+    columns = ["method", "learns on", "sees the queries"]
     for shot in shots:
-        head += [f"{shot}-shot", "to SIB", "published"]
-    lines = [[*head, "parameters", "training"], ["---"] * (len(head) + 2)]
+        columns += [f"{shot}-shot", "to SIB", "published"]
+    rows = []
     for key in dict.fromkeys(r["row"] for r in records):
         own = {r["n_shot"]: r for r in records if r["row"] == key}
         one = next(iter(own.values()))
         cells = [f"{one['method']} ({one['paper']})", one["on"], "yes" if one["transductive"] else "no"]
         for shot in shots:
-            r = own[shot]
-            cells += [f"{r['accuracy']:.2f} ± {r['ci95']:.2f}", _difference(r), str(r["published"] or "–")]
+            accuracy = Estimate.from_record(own[shot], "accuracy").plus_minus()
+            cells += [accuracy, _difference(own[shot]), str(own[shot]["published"] or "–")]
         seconds = max(r["train_seconds"] for r in own.values())
-        lines.append([*cells, f"{one['parameters']:,}", f"{seconds:.0f} s" if seconds else "none"])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append((*cells, f"{one['parameters']:,}", f"{seconds:.0f} s" if seconds else "none"))
+    return Table((*columns, "parameters", "training"), tuple(rows))
 
 
 def _difference(record: dict[str, Any]) -> str:
     versus = record["versus"]
     if versus is None or record["row"] == REFERENCE:
         return "–"
-    return f"{versus['difference']:+.2f} ± {versus['ci95']:.2f}"
+    return Estimate.from_record(versus, "difference").plus_minus("+")

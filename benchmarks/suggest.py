@@ -7,7 +7,7 @@ A user has a folder of images of K classes and one labelled example of each, lab
 again, and so on, five times. What is counted is the accuracy on images of the same classes that could not be chosen
 (the held-out ones, which are among the images to label, so that their number is the same for every rule), and that of
 the whole folder, where what was labelled by hand is right. Every rule begins with the same folders and first examples,
-so that differences are paired, user by user. The rule was chosen, and `expected_accuracy` is fitted, on validation
+so that differences are paired, user by user. The rule was chosen, and `after_more` is fitted, on validation
 classes of the first three sets; test classes are there to report.
 
 Sets: handwritten digits of scikit-learn (pixels), Omniglot (pixels), CIFAR-FS and clothing10 (features of the network
@@ -141,12 +141,12 @@ def classifiers() -> dict[str, Callable[[Tasks], Tensor]]:
 
 @dataclass(frozen=True)
 class Course:
-    """Of each user (rows) after each round (columns), as fractions."""
+    """Fractions for each user (rows) after each round (columns)."""
 
     held_out: Tensor
     folder: Tensor
     open_accuracy: Tensor
-    """Of the images of the folder that have no label yet."""
+    """Accuracy on the images of the folder that have no label yet."""
     confidence: Tensor
     """Mean largest probability of the same."""
 
@@ -195,7 +195,7 @@ def _posterior(
     open_rows: list[Tensor],
     classify: Callable[[Tasks], Tensor],
 ) -> Tensor:
-    """Of the images without a label and then the held-out ones, for all users: they have as many of each."""
+    """Posteriors of the unlabelled and then the held-out images, for all users: each has as many of both."""
     x, parts = data.features, []
     for i in range(0, len(users), 10):
         some = list(zip(users[i : i + 10], labelled[i : i + 10], open_rows[i : i + 10], strict=True))
@@ -229,7 +229,7 @@ def record_of(about: dict[str, Any], found: Course, reference: Course) -> dict[s
 
 
 def points(curves: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
-    """Of every user and pair of rounds i <= j: log of the factor of labels, logit of accuracy j less confidence i."""
+    """Log growth of the labels and logit(accuracy j) - logit(confidence i) for every user and pair of rounds i <= j."""
     x, y = [], []
     for curve in curves:
         accuracy, confidence = (torch.tensor(curve[k]).clamp(0.02, 0.98).logit() for k in ("accuracy", "confidence"))
@@ -241,7 +241,7 @@ def points(curves: list[dict[str, Any]]) -> tuple[Tensor, Tensor]:
 
 
 def quantile_line(x: Tensor, y: Tensor, q: float) -> Tensor:
-    """Constant and slope of the q-quantile of y given x: those of the least pinball loss."""
+    """Constant and slope of the q-quantile of y given x, by the least pinball loss."""
     line = torch.zeros(2, requires_grad=True)
     optimiser = torch.optim.Adam([line], lr=0.02)
     for _ in range(1500):
@@ -254,7 +254,7 @@ def quantile_line(x: Tensor, y: Tensor, q: float) -> Tensor:
 
 
 def fit(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The constants of `expected_accuracy`, and how often their interval holds on a set that had no part in them."""
+    """Fit the slopes of `after_more`, with how often their interval holds on a set that had no part in the fit."""
     wanted = [c for c in curves if c["classifier"] == "glance" and c["rule"] == "onelook"]
     names = sorted({c["set"] for c in wanted})
     records = []

@@ -15,6 +15,7 @@ from onelook.estimators.learning_curve import CurvePoint
 from onelook.labelling.page import LabelReport
 from onelook.labelling.quality import Assessment
 from onelook.labelling.suggest import Suggestion
+from onelook.scoring import Estimate
 
 
 def jpeg(name: str) -> bytes:
@@ -29,8 +30,9 @@ def assessed(names: tuple[str, ...], confusion: Any = None, **changes: Any) -> A
     k = len(names)
     matrix = 2 * np.eye(k, dtype=np.int64) if confusion is None else np.array(confusion)
     shots = tuple(max(1, int(n)) for n in matrix.sum(1))
-    estimate = AccuracyEstimate(0.832, 0.714, 0.901, dict.fromkeys(names, 0.8) | {names[0]: 0.7}, matrix, 0.769)
-    curve = (CurvePoint(1, k, 0.625, 0.5, 0.75),)
+    per_class = dict.fromkeys(names, 0.8) | {names[0]: 0.7}
+    estimate = AccuracyEstimate(Estimate(0.832, 0.714, 0.901), 0.769, per_class, matrix)
+    curve = (CurvePoint(1, k, Estimate(0.625, 0.5, 0.75)),)
     return replace(Assessment(names, shots, estimate, curve, 100, 7), **changes)
 
 

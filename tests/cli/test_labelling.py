@@ -11,6 +11,7 @@ import pytest
 from labelled_folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.labelling.folder import SORTED_FOLDER
+from onelook.scoring import Estimate
 from terminal import done, onelook, refused
 from tiny_images import class_image, classes, encoded, picture, write_files
 
@@ -39,7 +40,7 @@ def test_labels_are_written_and_the_images_stay_as_they_are(images: Path) -> Non
     assert [line.split() for line in lines[:2]] == [["4", "class", "00"], ["4", "class", "01"]]
     assert lines[-3].startswith("Expected accuracy ")
     assert lines[-3].endswith("(0 of 8 answers changed).")
-    assert lines[-2] == "Labelled examples, each left out: 4 of 4 right."
+    assert lines[-2] == "Labelled examples, each left out in turn: 4 of 4 right."
     assert lines[-1] == "Written: labels/labels.csv"
     with Path("labels/labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -59,7 +60,7 @@ def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
     told = json.loads(outcome.out)
     assert {one["path"]: one["label"] for one in told["labels"]} == EXPECTED
     assert told["unreadable"] == [{"name": "bad.png", "reason": "it is not an image"}]
-    assert 0 <= told["low"] <= told["expected_accuracy"] <= told["high"] <= 1
+    assert 0 <= told["expected_accuracy"]["low"] <= told["expected_accuracy"]["high"] <= 1
     assert (told["n_images"], told["n_labelled_examples"]) == (8, 4)
     assert [(one["name"], one["n"], one["n_right"]) for one in told["classes"]] == [
         ("class 00", 2, 2),
@@ -194,20 +195,18 @@ def test_suggestions_are_as_many_as_asked_for_or_all(images: Path) -> None:
     assert lines[3].startswith("Expected accuracy now ")
     told = json.loads(done("suggest", images, "-n", 1000, "--json"))
     assert sorted(one["path"] for one in told["suggestions"]) == sorted(OTHERS)
-    assert set(told["expected_accuracy"]) == {"mean", "low", "high"}
+    assert set(told["expected_accuracy"]) == {"value", "low", "high"}
     assert contents(images.parent) == before
 
 
 def test_the_accuracy_now_is_the_one_that_labelling_tells_and_more_labels_raise_it(images: Path) -> None:
     label, suggest = (json.loads(done(command, images, "--json")) for command in ("label", "suggest"))
     now, then = suggest["expected_accuracy"], suggest["expected_accuracy_then"]
-    told = {"mean": label["expected_accuracy"], "low": label["low"], "high": label["high"]}
-    assert now == pytest.approx(told)
+    assert now == pytest.approx(label["expected_accuracy"])
     assert all(now[name] < then[name] for name in now if 0 < now[name] < 1)
-    assert now["mean"] < then["mean"]
-    mean, low, high = (f"{100 * now[name]:.0f}" for name in ("mean", "low", "high"))
-    assert f"{mean} %, between {low} and {high};" in done("label", images)
-    assert f"now {mean} % ({low} to {high});" in done("suggest", images)
+    assert now["value"] < then["value"]
+    assert f"Expected accuracy {Estimate(**now)};" in done("label", images)
+    assert f"now {Estimate(**now)};" in done("suggest", images)
 
 
 def test_the_doctor_names_what_is_wrong_and_says_so_where_nothing_is(images: Path) -> None:

@@ -45,7 +45,7 @@ def assert_same(one: FewShotClassifier, other: FewShotClassifier) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     for ask in ("predict", "predict_proba", "decision_function", "predict_set", "unknown_score", "reject"):
         np.testing.assert_array_equal(getattr(one, ask)(x), getattr(other, ask)(x))
-    assert str(one.estimate_accuracy()) == str(other.estimate_accuracy())
+    assert repr(one.estimate_accuracy()) == repr(other.estimate_accuracy())
 
 
 @settings(max_examples=8, deadline=None)
@@ -289,9 +289,9 @@ def test_the_interval_of_the_accuracy_covers_it(shots: int) -> None:
         x, y = rows(shots, seed=seed, noise=2.5)
         estimate = FewShotClassifier().fit(x, y).estimate_accuracy(0.9)
         truth = FewShotClassifier().fit(x, y).score(*rows(100, seed=seed + 1000, noise=2.5))
-        covered.append(estimate.low <= truth <= estimate.high)
+        covered.append(estimate.accuracy.low <= truth <= estimate.accuracy.high)
         assert estimate.confusion.sum() == len(x)
-        assert estimate.low < estimate.accuracy < estimate.high
+        assert estimate.accuracy.low < estimate.accuracy.value < estimate.accuracy.high
     assert np.mean(covered) >= 0.85
 
 
@@ -302,8 +302,9 @@ def test_the_learning_curve_is_that_of_the_labelled_rows_under_the_given_priors(
     codes = torch.from_numpy(np.unique(y, return_inverse=True)[1])
     share = torch.tensor([6.0, 1.0, 1.0], dtype=torch.float64)
     told, even = learning_curve(unit, codes, 3, share, 20, 3), learning_curve(unit, codes, 3, None, 20, 3)
-    assert [vars(point) for point in made.learning_curve(20, 3)] == [pytest.approx(vars(point)) for point in told]
-    assert [point.accuracy for point in told] != pytest.approx([point.accuracy for point in even])
+    found = [vars(point.accuracy) for point in made.learning_curve(20, 3)]
+    assert found == [pytest.approx(vars(point.accuracy)) for point in told]
+    assert [point.accuracy.value for point in told] != pytest.approx([point.accuracy.value for point in even])
 
 
 @pytest.mark.parametrize("told", [{"cat": 0.8, "dog": 0.1, "emu": 0.1}, [8, 1, 1]])

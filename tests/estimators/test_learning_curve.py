@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from onelook.errors import DataError, SettingsError
 from onelook.estimators import learning_curve as module
 from onelook.estimators.learning_curve import CurvePoint, learning_curve
+from onelook.scoring import Estimate
 
 
 def examples(counts: list[int], seed: int = 0, noise: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,7 +44,7 @@ def by_loop(x: np.ndarray, y: np.ndarray, size: int, share: np.ndarray, repeats:
         accuracies.append(sum(share[k] * a for k, a in of_class.items()) / sum(share[k] for k in of_class))
     mean = float(np.mean(accuracies))
     low, high = np.quantile(accuracies, [0.025, 0.975])
-    return CurvePoint(size, len(kept), mean, min(low, mean), max(high, mean))
+    return CurvePoint(size, len(kept), Estimate(mean, min(low, mean), max(high, mean)))
 
 
 counts_of_classes = st.lists(st.integers(1, 7), min_size=2, max_size=4)
@@ -55,18 +56,19 @@ def test_it_is_what_a_loop_over_draws_classes_and_rows_finds(counts: list[int], 
     share = torch.arange(1.0, len(counts) + 1, dtype=torch.float64)
     curve = learning_curve(x, y, len(counts), share, repeats=6, seed=seed)
     for point in curve:
-        expected = by_loop(x.numpy(), y.numpy(), point.per_class, share.numpy(), 6, seed)
-        assert vars(point) == pytest.approx(vars(expected))
+        expected = by_loop(x.numpy(), y.numpy(), point.n_shot, share.numpy(), 6, seed)
+        assert (point.n_shot, point.n_labels) == (expected.n_shot, expected.n_labels)
+        assert vars(point.accuracy) == pytest.approx(vars(expected.accuracy))
 
 
 @given(counts_of_classes)
 def test_no_point_needs_more_labels_than_there_are_and_each_has_more_than_the_one_before(counts: list[int]) -> None:
     curve = learning_curve(*examples(counts), len(counts), repeats=3)
-    assert [point.per_class for point in curve] == [size for size in (1, 2, 3, 5) if size < max(counts)]
+    assert [point.n_shot for point in curve] == [size for size in (1, 2, 3, 5) if size < max(counts)]
     numbers = [point.n_labels for point in curve]
-    assert numbers == [sum(max(1, min(p.per_class, n - 1)) for n in counts) for p in curve]
+    assert numbers == [sum(max(1, min(p.n_shot, n - 1)) for n in counts) for p in curve]
     assert all(a < b for a, b in itertools.pairwise([*numbers, sum(counts)]))
-    assert all(0 <= p.low <= p.accuracy <= p.high <= 1 for p in curve)
+    assert all(0 <= a.low <= a.value <= a.high <= 1 for a in (p.accuracy for p in curve))
 
 
 def test_many_draws_come_near_to_all_that_there_could_be() -> None:
@@ -77,7 +79,7 @@ def test_many_draws_come_near_to_all_that_there_could_be() -> None:
         for kept in itertools.product(*own)
     ]
     assert 0.2 < np.mean(every) < 0.95
-    assert learning_curve(x, y, 2, repeats=3000)[0].accuracy == pytest.approx(np.mean(every), abs=0.02)
+    assert learning_curve(x, y, 2, repeats=3000)[0].accuracy.value == pytest.approx(np.mean(every), abs=0.02)
 
 
 def test_a_class_of_one_example_is_not_asked_for_but_may_be_taken_for() -> None:
@@ -88,9 +90,9 @@ def test_a_class_of_one_example_is_not_asked_for_but_may_be_taken_for() -> None:
 
     alone, far = learning_curve(x, y, 2), with_one(torch.full((5,), 1e3, dtype=torch.float64))
     assert [p.n_labels + 1 for p in alone] == [p.n_labels for p in far]
-    assert [p.accuracy for p in alone] == pytest.approx([p.accuracy for p in far])
+    assert [p.accuracy.value for p in alone] == pytest.approx([p.accuracy.value for p in far])
     near = with_one(x[y == 0].mean(0))
-    assert all(a.accuracy > b.accuracy for a, b in zip(alone, near, strict=True))
+    assert all(a.accuracy.value > b.accuracy.value for a, b in zip(alone, near, strict=True))
 
 
 def test_nothing_is_measured_where_each_class_has_one_example() -> None:
@@ -98,9 +100,9 @@ def test_nothing_is_measured_where_each_class_has_one_example() -> None:
 
 
 def test_classes_that_lie_apart_are_told_by_one_label_each_and_more_labels_help_where_they_do_not() -> None:
-    assert [p.accuracy for p in learning_curve(*examples([4, 4], noise=1e-3), 2)] == [1, 1, 1]
+    assert [p.accuracy.value for p in learning_curve(*examples([4, 4], noise=1e-3), 2)] == [1, 1, 1]
     curve = learning_curve(*examples([30] * 4, noise=1.5), 4)
-    assert all(a.accuracy < b.accuracy for a, b in itertools.pairwise(curve[:5]))
+    assert all(a.accuracy.value < b.accuracy.value for a, b in itertools.pairwise(curve[:5]))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -108,9 +110,9 @@ def test_the_mean_lies_in_its_range_where_few_draws_are_bad(seed: int) -> None:
     y = torch.arange(2).repeat(40)
     x = torch.eye(2)[y].double()
     x[0] = torch.tensor([0.1, 1.1])  # an example of class 0 that looks like class 1: bad where it is drawn
-    point = learning_curve(x, y, 2, seed=seed)[0]
-    assert point.low <= point.accuracy <= point.high
-    assert point.high == pytest.approx(1 - 0.5 / 39)
+    accuracy = learning_curve(x, y, 2, seed=seed)[0].accuracy
+    assert accuracy.low <= accuracy.value <= accuracy.high
+    assert accuracy.high == pytest.approx(1 - 0.5 / 39)
 
 
 def test_the_seed_decides_and_neither_do_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +120,8 @@ def test_the_seed_decides_and_neither_do_the_chunks(monkeypatch: pytest.MonkeyPa
     curve = learning_curve(x, y, 3, seed=1)
     assert curve == learning_curve(x, y, 3, seed=1) != learning_curve(x, y, 3, seed=2)
     monkeypatch.setattr(module, "LARGEST_CHUNK", 1)
-    assert [vars(p) for p in learning_curve(x, y, 3, seed=1)] == [pytest.approx(vars(p)) for p in curve]
+    again = learning_curve(x, y, 3, seed=1)
+    assert [vars(p.accuracy) for p in again] == [pytest.approx(vars(p.accuracy)) for p in curve]
 
 
 def test_where_the_work_is_large_there_are_fewer_draws(monkeypatch: pytest.MonkeyPatch) -> None:

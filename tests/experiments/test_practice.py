@@ -19,7 +19,7 @@ from onelook.artifacts import SHIPPED_NETWORK
 from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler
 from onelook.errors import DataError
-from onelook.estimators.calibration import interval_of_share
+from onelook.estimators.calibration import clopper_pearson
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice, finish
 from onelook.experiments import practice as module
@@ -151,13 +151,13 @@ def test_what_it_said_is_counted_user_by_user(made: tuple[Path, Run]) -> None:
     for i in range(CONFIG.n_users):
         user = user_of(TaskSampler(data, spec), i)
         own = FewShotClassifier().fit(user.x, user.y, unlabeled=user.pool)
-        expected, accuracy = own.estimate_accuracy(), (own.transduction_ == user.truth).mean()
+        expected, accuracy = own.estimate_accuracy().accuracy, (own.transduction_ == user.truth).mean()
         covered.append(expected.low <= accuracy <= expected.high)
         sets = own.predict_set(user.pool, alpha=ALPHA)
         in_set += [s[t] for s, t in zip(sets, user.truth, strict=True)]
         size += [s.sum() for s in sets]
         largest.append(max(np.mean(user.truth == k) for k in range(3)))
-    low, high = interval_of_share(float(sum(covered)), float(len(covered) - sum(covered)), 0.95)
+    low, high = clopper_pearson(float(sum(covered)), float(len(covered) - sum(covered)), 0.95)
     expected_said = {
         "estimate_covers": np.mean(covered),
         "estimate_covers_low": low,

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook.errors import DataError, SettingsError
-from onelook.labelling.suggest import LOGIT, Estimate, after_more, expected_accuracy, suggest
+from onelook.labelling.suggest import GROWTH, after_more, suggest
+from onelook.scoring import Estimate
 
 
 def pool(n: int, k: int, seed: int, d: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,33 +138,7 @@ def test_what_does_not_fit_together_is_refused_in_words(change: dict[str, object
         suggest(**(arguments | change))  # type: ignore[arg-type]
 
 
-@given(sizes, st.integers(0, 50))
-def test_an_estimate_lies_inside_its_interval_and_more_labels_raise_it(size: tuple[int, ...], more: int) -> None:
-    n_pool, k, n_labelled, seed = size
-    p = pool(n_pool, k, seed)[1]
-    now, later = expected_accuracy(p, n_labelled), expected_accuracy(p, n_labelled, more)
-    assert 0 < now.low < now.mean < now.high < 100
-    assert later.low >= now.low
-    assert later.mean >= now.mean
-    assert later.high - later.low > 0
-
-
-def test_an_estimate_follows_the_confidence_and_the_factor_by_which_labels_grow() -> None:
-    sure, unsure = torch.tensor([[0.9, 0.1]]), torch.tensor([[0.6, 0.4]])
-    assert expected_accuracy(sure, 5).mean > expected_accuracy(unsure, 5).mean
-    assert expected_accuracy(sure, 5, 10) == expected_accuracy(sure, 10, 20)
-    assert str(expected_accuracy(sure, 5)) == "90 % (80 to 97)"
-    assert expected_accuracy(torch.tensor([[1.0, 0.0]]), 5).high < 100
-
-
-def test_an_estimate_of_nothing_is_refused() -> None:
-    with pytest.raises(DataError, match="no image"):
-        expected_accuracy(torch.zeros(0, 3), 5)
-    with pytest.raises(SettingsError, match="n_labelled"):
-        expected_accuracy(torch.ones(1, 1), 0)
-
-
-estimates = st.lists(st.floats(0, 100), min_size=3, max_size=3).map(sorted).map(lambda p: Estimate(p[1], p[0], p[2]))
+estimates = st.lists(st.floats(0, 1), min_size=3, max_size=3).map(sorted).map(lambda p: Estimate(p[1], p[0], p[2]))
 
 
 @given(estimates, st.integers(1, 50), st.integers(0, 50), st.integers(0, 50))
@@ -171,30 +146,24 @@ def test_any_estimate_grows_with_labels_and_in_two_steps_as_in_one(now: Estimate
     assert vars(after_more(now, n, 0)) == pytest.approx(vars(now))
     then = after_more(now, n, a + b)
     assert vars(after_more(after_more(now, n, a), n + a, b)) == pytest.approx(vars(then))
-    assert then.low <= then.mean <= then.high
-    assert all(getattr(then, end) >= getattr(now, end) - 1e-9 for end in ("low", "mean", "high"))
-
-
-@given(sizes, st.integers(0, 50))
-def test_what_is_expected_of_more_labels_is_what_is_expected_now_grown(size: tuple[int, ...], m: int) -> None:
-    n_pool, k, n, seed = size
-    p = pool(n_pool, k, seed)[1]
-    assert vars(after_more(expected_accuracy(p, n), n, m)) == pytest.approx(vars(expected_accuracy(p, n, m)))
+    assert then.low <= then.value <= then.high
+    assert all(getattr(then, end) >= getattr(now, end) - 1e-9 for end in ("low", "value", "high"))
 
 
 def test_twice_the_labels_move_the_ends_by_what_was_fitted_and_the_interval_grows_in_logits() -> None:
-    then = after_more(Estimate(50.0, 30.0, 70.0), 8, 8)
+    now = Estimate(0.5, 0.3, 0.7)
+    then = after_more(now, 8, 8)
 
-    def logit(percent: float) -> float:
-        return math.log(percent / (100 - percent))
+    def logit(p: float) -> float:
+        return math.log(p / (1 - p))
 
-    moved = {name: logit(getattr(then, name)) - logit(getattr(Estimate(50.0, 30.0, 70.0), name)) for name in LOGIT}
-    assert moved == pytest.approx({name: slope * math.log(2) for name, (_, slope) in LOGIT.items()})
-    assert moved["low"] < moved["mean"] < moved["high"]
-    assert after_more(Estimate(100.0, 0.0, 100.0), 1, 9) == Estimate(100.0, 0.0, 100.0)
+    moved = {name: logit(getattr(then, name)) - logit(getattr(now, name)) for name in GROWTH}
+    assert moved == pytest.approx({name: slope * math.log(2) for name, slope in GROWTH.items()})
+    assert moved["low"] < moved["value"] < moved["high"]
+    assert after_more(Estimate(1.0, 0.0, 1.0), 1, 9) == Estimate(1.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize("counts", [(0, 1), (1, -1)])
 def test_growth_from_nothing_is_refused(counts: tuple[int, int]) -> None:
     with pytest.raises(SettingsError, match="n_labelled >= 1 and n_more >= 0"):
-        after_more(Estimate(50.0, 30.0, 70.0), *counts)
+        after_more(Estimate(0.5, 0.3, 0.7), *counts)

@@ -94,7 +94,9 @@ def _report(done: Labelled, out: Path, as_json: bool, sorting: Sorted | None) ->
     _print_counts(done.predictions)
     written = f"Written: {quote_name(str(out / 'labels.csv'))}"
     print(
-        "\n".join([done.classifier.guard_, *done.assessment.words(), written, *(sorting.summary() if sorting else ())])
+        "\n".join(
+            [done.classifier.guard_, *done.assessment.summary(), written, *(sorting.summary() if sorting else ())]
+        )
     )
 
 
@@ -151,13 +153,13 @@ def suggest(
     """
     done = run(label_folder(config, place), "suggest")
     advice = suggest_next(done, number)
-    now, then = done.assessment.now, done.assessment.after(len(advice))
+    now, then = done.assessment.estimate.accuracy, done.assessment.after(len(advice))
     if as_json:
         print_json(
             {
                 "suggestions": [{"path": path, "why": why} for path, why in advice],
-                "expected_accuracy": now.shares(),
-                "expected_accuracy_then": then.shares(),
+                "expected_accuracy": asdict(now),
+                "expected_accuracy_then": asdict(then),
             }
         )
         return

@@ -1,13 +1,13 @@
-"""How far the answers of a nearest-mean classifier can be believed: probabilities, sets of classes, intervals.
+"""Calibration of a nearest-class-mean classifier: temperature scaling, conformal prediction, estimated accuracy.
 
-The model has a mean w_k a class; the scores of a row are -e^b |x - w_k|^2 / u + log share_k, with u the mean squared
-distance between the means. What is to be known of it is b, and how far its errors reach. Few labelled examples say
-little of either, so each is what is usual (constants chosen on validation tasks, docs/log.md) corrected by what the
-labelled examples say when they are left out.
+The classifier has a mean w_k for each class; the logits of a row x are -exp(b) |x - w_k|^2 / u + log prior_k, where u
+is the mean squared distance between the class means and b, the log scale, the logarithm of an inverse temperature. A
+few labelled examples say little about b and about the error rate, so each estimate starts from a prior (constants
+chosen on validation tasks, docs/log.md) and is corrected by the leave-one-out errors of the labelled examples.
 
-A row that is left out is farther from the mean of its n-1 fellows than a new row from the mean of n: by the factor
-n / (n-1) against (n+1) / n on average. Distances to the own class are corrected by the ratio of the two, so that one
-distance of left-out rows stands for n shots and not for n - 1.
+A left-out row is farther from the mean of the other n - 1 examples of its class than a new row is from the mean of
+all n: by the factor n / (n - 1) against (n + 1) / n on average. Distances to the own class are multiplied by the ratio
+of the two, so that leave-one-out distances stand for n shots and not for n - 1.
 """
 
 import math
@@ -22,129 +22,138 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from onelook import ops
+from onelook.scoring import Estimate
 
 LOG_SCALE = (1.945, -0.017, 0.098, 0.140)
-"""Of the usual b: 1, the logarithms of the mean shots, of the number of classes and of u."""
+"""Prior mean of the log scale: coefficients for 1 and the logarithms of the mean shots, the number of classes and u."""
 LOG_SCALE_SPREAD = 0.4
-"""Standard deviation of b about what is usual."""
+"""Prior standard deviation of the log scale."""
 ACCURACY = (-0.5, 1.1)
-"""Logit of how many answers of Glance are right, before the labelled examples have been asked: 1, the logit of its mean
-confidence."""
+"""Prior logit of Glance's accuracy: coefficients for 1 and the logit of its mean confidence."""
 CAUTION = 1.5
-"""Divides the scores behind sets of classes where nothing has tested the calibration: features that hardly tell the
-classes are believed too much there, and others pay with larger sets."""
+"""Divisor of the logits behind sets of classes where no labelled example has tested the calibration: features that
+hardly separate the classes are overconfident there, and others pay with larger sets."""
 PRIOR_COUNT = 6.0
-"""How many left-out examples the mean confidence is worth in an estimate of the accuracy."""
+"""Weight of the mean confidence in an estimated accuracy, as a number of leave-one-out examples."""
 
 
 @dataclass(frozen=True)
 class AccuracyEstimate:
-    """How many of the answers are right, judged without other labels than those that were given."""
+    """Estimated accuracy on the unlabelled rows, judged without any labels beyond the given ones.
 
-    accuracy: float
-    low: float
-    high: float
-    per_class: dict[Any, float]
-    """Of the rows of each class."""
-    confusion: np.ndarray
-    """(K, K): of the labelled examples of each class (row), left out, how many are taken for which (column)."""
+    >>> confusion = np.array([[3, 0], [1, 2]])
+    >>> print(AccuracyEstimate(Estimate(0.8, 0.5, 0.95), 0.7, {"cat": 0.9, "dog": 0.7}, confusion))
+    80 % (50 to 95)
+    """
+
+    accuracy: Estimate
     inductive_accuracy: float
-    """That of the labelled examples alone, had there been no unlabelled rows."""
+    """Estimated accuracy of the labelled examples alone, without the use of unlabelled rows."""
+    per_class: dict[Any, float]
+    """Estimated accuracy on the rows of each class."""
+    confusion: np.ndarray
+    """Leave-one-out counts (K, K) of the labelled examples: true class by row, predicted class by column."""
+
+    def __str__(self) -> str:
+        return str(self.accuracy)
 
 
-class LeftOut(NamedTuple):
-    """The labelled examples of classes of several, each judged by the others."""
+class LeaveOneOut(NamedTuple):
+    """Leave-one-out predictions for the S labelled examples whose class has several."""
 
-    truth: Int[Tensor, "S"]
+    labels: Int[Tensor, "S"]
     answers: Int[Tensor, "S"]
     shots: Float[Tensor, "K"]
-    """All labelled examples of each class."""
-    share: Float[Tensor, "K"]
-    """How frequent the classes seem to be among the rows that the estimate is about."""
+    """Labelled examples of each class, those of classes of one included."""
+    class_priors: Float[Tensor, "K"]
+    """Class priors of the rows that the estimate is for."""
 
 
-def estimate(
-    left_out: LeftOut, classes: list[Any], believed: float, gain: float, n_rows: int, level: float
+def estimate_accuracy(
+    left_out: LeaveOneOut, classes: list[Any], confidence: float, gain: float, n_rows: int, level: float
 ) -> AccuracyEstimate:
-    """The accuracy among n_rows unlabelled rows; 0: among rows like the labelled ones.
+    """Estimate the accuracy on n_rows unlabelled rows (0: on rows like the labelled ones).
 
-    The labelled examples that are left out count as so many rows of classes as frequent as they seem to be. What the
-    unlabelled rows add is the `gain` in mean confidence, and that confidence (`believed`) counts as a few examples
-    more. The interval is Clopper and Pearson's for these counts.
+    The leave-one-out accuracy, weighted by the class priors, is raised by what the unlabelled rows add, the `gain` in
+    mean confidence; the mean `confidence` itself counts as PRIOR_COUNT more examples. The interval is Clopper and
+    Pearson's for these counts.
     """
-    truth, answers, shots, share = left_out
-    k, right = len(classes), (truth == answers).double()
-    confusion = torch.zeros(k, k, dtype=torch.int64).index_put_((truth, answers), torch.tensor(1), accumulate=True)
-    weight = (share / shots)[truth]
+    labels, answers, shots, class_priors = left_out
+    k, right = len(classes), (labels == answers).double()
+    confusion = torch.zeros(k, k, dtype=torch.int64).index_put_((labels, answers), torch.tensor(1), accumulate=True)
+    weight = (class_priors / shots)[labels]
     weight = weight / weight.sum()
     n = 1 / weight.square().sum().item() if len(weight) else 0.0
-    alone = (weight * right).sum().item()
+    inductive = (weight * right).sum().item()
     # With more labelled examples there is less to gain, and what seems so is the error of the calibration.
     gain = gain / shots.mean().item() ** 0.25
-    hits = n * min(max(alone + gain, 0.0), 1.0) + PRIOR_COUNT * believed
+    hits = n * min(max(inductive + gain, 0.0), 1.0) + PRIOR_COUNT * confidence
     total = n + PRIOR_COUNT
-    # Of few rows the share itself varies as much as that of as many examples.
+    # The accuracy on few rows itself varies, as much as that of as many examples.
     part = n_rows / (n_rows + total) if n_rows else 1.0
-    low, high = interval_of_share(part * hits, part * (total - hits), level)
-    if n_rows:  # to shares that so few rows can have
+    low, high = clopper_pearson(part * hits, part * (total - hits), level)
+    if n_rows:  # to fractions that so few rows can have
         low, high = math.floor(low * n_rows) / n_rows, math.ceil(high * n_rows) / n_rows
-    of_class = (confusion.diagonal() + PRIOR_COUNT * believed) / (confusion.sum(1) + PRIOR_COUNT)
-    inductive = (n * alone + PRIOR_COUNT * (believed - gain)) / total
-    per_class = dict(zip(classes, of_class.tolist(), strict=True))
-    return AccuracyEstimate(hits / total, low, high, per_class, confusion.numpy(), inductive)
+    per_class = (confusion.diagonal() + PRIOR_COUNT * confidence) / (confusion.sum(1) + PRIOR_COUNT)
+    return AccuracyEstimate(
+        Estimate(hits / total, low, high),
+        (n * inductive + PRIOR_COUNT * (confidence - gain)) / total,
+        dict(zip(classes, per_class.tolist(), strict=True)),
+        confusion.numpy(),
+    )
 
 
-def unit_of(means: Float[Tensor, "K D"]) -> float:
-    """u, the mean squared distance between the class means; never so small that rounding looks like evidence."""
-    apart = 2 * (means - means.mean(0)).square().sum() / max(len(means) - 1, 1)
-    return max(apart.item(), 1e-6)
+def class_separation(means: Float[Tensor, "K D"]) -> float:
+    """Mean squared distance u between the class means; never so small that rounding looks like evidence."""
+    separation = 2 * (means - means.mean(0)).square().sum() / max(len(means) - 1, 1)
+    return max(separation.item(), 1e-6)
 
 
-def distances(x: Float[Tensor, "N D"], means: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:
-    return ops.squared_distance(x.unsqueeze(0), means.unsqueeze(0))[0] / unit_of(means)
+def scaled_distances(x: Float[Tensor, "N D"], means: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:
+    return _squared(x, means) / class_separation(means)
 
 
-def as_if_new(
-    distance: Float[Tensor, "N K"], share: Float[Tensor, "N K"], mass: Float[Tensor, "K"]
+def leave_one_out(
+    distance: Float[Tensor, "N K"], weight: Float[Tensor, "N K"], mass: Float[Tensor, "K"]
 ) -> Float[Tensor, "N K"]:
-    """Distances of rows that count in the means, as if they did not: corrected as above.
+    """Distances of rows that are part of the means, corrected as if the rows were new.
 
-    share: how much a row counts in each mean; mass: how much all rows do. What counts alone in a mean says nothing.
+    weight: weight of each row in each mean; mass: weight of all rows. A row that is all of a mean says nothing of it.
     """
-    return distance * (mass + share) / (mass - share).clamp_min(0.5)
+    return distance * (mass + weight) / (mass - weight).clamp_min(0.5)
 
 
-def usual_log_scale(shots: Float[Tensor, "K"], unit: float) -> float:
-    known = (1.0, math.log(shots.mean().item()), math.log(len(shots)), math.log(unit))
+def prior_log_scale(shots: Float[Tensor, "K"], separation: float) -> float:
+    known = (1.0, math.log(shots.mean().item()), math.log(len(shots)), math.log(separation))
     return sum(a * b for a, b in zip(LOG_SCALE, known, strict=True))
 
 
-def fitted_log_scale(usual: float, distance: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:
-    """b of the left-out rows, the more drawn to what is usual the fewer they are; without any it is that."""
+def fit_log_scale(prior: float, distance: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:
+    """Most probable log scale given leave-one-out distances; the mean of the prior without any."""
     grid = torch.linspace(-2, 2, 41, dtype=torch.float64)
-    losses = [_loss(-math.exp(usual + x) * distance, labels) + x * x / (2 * LOG_SCALE_SPREAD**2) for x in grid.tolist()]
-    return usual + grid[int(torch.tensor(losses).argmin())].item()
+    losses = [_loss(-math.exp(prior + x) * distance, labels) + x * x / (2 * LOG_SCALE_SPREAD**2) for x in grid.tolist()]
+    return prior + grid[int(torch.tensor(losses).argmin())].item()
 
 
-def matching_log_scale(distance: Float[Tensor, "Q K"], log_share: Float[Tensor, "K"], confidence: float) -> float:
-    """b with which the mean of the largest posteriors is `confidence`."""
-    return _log_scale(lambda scale: log_share - scale * distance, confidence)
+def match_log_scale(distance: Float[Tensor, "Q K"], log_prior: Float[Tensor, "K"], confidence: float) -> float:
+    """Log scale at which the mean of the largest posteriors is `confidence`."""
+    return _solve_log_scale(lambda scale: log_prior - scale * distance, confidence)
 
 
-def usual_accuracy(logits: Float[Tensor, "Q K"]) -> float:
-    """How many answers of Glance are right where they are as confident as these."""
+def prior_accuracy(logits: Float[Tensor, "Q K"]) -> float:
+    """Usual accuracy of Glance where it is as confident as in these logits."""
     constant, slope = ACCURACY
-    confident = logits.softmax(1).amax(1).mean().clamp(1e-3, 1 - 1e-3)
-    return torch.sigmoid(constant + slope * confident.logit()).item()
+    confidence = logits.softmax(1).amax(1).mean().clamp(1e-3, 1 - 1e-3)
+    return torch.sigmoid(constant + slope * confidence.logit()).item()
 
 
-def calibrated(logits: Float[Tensor, "Q K"], accuracy: float) -> Float[Tensor, "Q K"]:
-    """Posteriors whose largest are `accuracy` in the mean, as they are where they are calibrated."""
-    return (logits * math.exp(_log_scale(lambda scale: scale * logits, accuracy))).softmax(1)
+def calibrate(logits: Float[Tensor, "Q K"], accuracy: float) -> Float[Tensor, "Q K"]:
+    """Posteriors by temperature scaling (Guo et al., ICML 2017): the mean of the largest becomes `accuracy`."""
+    return (logits * math.exp(_solve_log_scale(lambda scale: scale * logits, accuracy))).softmax(1)
 
 
 def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[Tensor, "N K"]:
-    """The most probable classes until their probabilities reach `coverage`."""
+    """Sets of the most probable classes until their probabilities add up to `coverage`."""
     p, order = probability.sort(1, descending=True)
     before = p.cumsum(1) - p
     return torch.zeros_like(p, dtype=torch.bool).scatter(1, order, before < coverage)
@@ -153,59 +162,67 @@ def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[
 def conformal_p_values(
     x: Float[Tensor, "N D"], rows: Float[Tensor, "S D"], labels: Int[Tensor, "S"], n_way: int
 ) -> Float[Tensor, "N K"]:
-    """Full conformal prediction (Vovk, Gammerman, Shafer 2005): a p-value of every class for every row.
+    """Full conformal prediction (Vovk, Gammerman, Shafer 2005): a p-value of every class for every row of x.
 
-    The row is added to the class, every row of a class of several is left out in turn, and its score is the distance
-    to its own class, corrected, less that to the nearest other. The p-value is the share of rows whose score is no
-    smaller. Where the row and the labelled ones are exchangeable, that of the true class is below a with probability
-    at most a.
+    The row is added to the class, and every row whose class has several is left out in turn. Its score is its corrected
+    distance to its own class less the distance to the nearest other class; the p-value is the fraction of rows with a
+    score no smaller than that of x. Where x and the labelled rows are exchangeable, the p-value of the true class is at
+    most a with probability at most a.
     """
-    if len(x) > 256:  # the memory is that of 256 x S scores
+    if len(x) > 256:  # bounds the memory, which is that of 256 x S scores
         starts = range(0, len(x), 256)
         return torch.cat([conformal_p_values(x[i : i + 256], rows, labels, n_way) for i in starts])
     hot = ops.one_hot(labels.unsqueeze(0), n_way, rows.dtype)[0]
     n = hot.sum(0)
     means = hot.T @ rows / n.unsqueeze(1)
     all_SK, new = _squared(rows, means), _squared(x, means)
-    own = as_if_new(all_SK, hot, n).gather(1, labels.unsqueeze(1)).squeeze(1)
+    own = leave_one_out(all_SK, hot, n).gather(1, labels.unsqueeze(1)).squeeze(1)
     others = all_SK.masked_fill(hot.bool(), torch.inf)
     p_values = []
     for k in range(n_way):
-        grown = n[k] + 1  # of the class with x in it
+        grown = n[k] + 1  # shots of the class once x is in it
         factor = (grown + 1) * (grown - 1) / grown**2
-        rest = _without(others, k).amin(1)
-        score_of_x = factor * new[:, k] - _without(new, k).amin(1)
+        rest = _drop_column(others, k).amin(1)
+        score_of_x = factor * new[:, k] - _drop_column(new, k).amin(1)
         inside = labels == k
         outside = (n[labels] > 1) & ~inside
-        met = _squared((n[k] * means[k] + x) / grown, rows[outside])
-        of_outside = own[outside] - torch.minimum(rest[outside], met)
-        # Rows of the class itself meet the mean of x and their fellows.
-        fellows = (n[k] * means[k] - rows[inside]) / n[k]
-        of_inside = factor * _squared(x / n[k], rows[inside] - fellows) - rest[inside]
-        scores = torch.cat([of_outside, of_inside], 1)
+        to_grown = _squared((n[k] * means[k] + x) / grown, rows[outside])
+        outside_scores = own[outside] - torch.minimum(rest[outside], to_grown)
+        # Each row of the class itself is compared with the mean of x and the other rows.
+        others_of_class = (n[k] * means[k] - rows[inside]) / n[k]
+        inside_scores = factor * _squared(x / n[k], rows[inside] - others_of_class) - rest[inside]
+        scores = torch.cat([outside_scores, inside_scores], 1)
         p_values.append(((scores >= score_of_x.unsqueeze(1)).sum(1) + 1) / (scores.shape[1] + 1))
     return torch.stack(p_values, 1).to(x.dtype)
 
 
 def conformal_threshold(scores: Float[Tensor, "S"], rate: float) -> float:
-    """What a new score of the same kind exceeds with probability at most `rate`; infinite where there are too few."""
+    """Split conformal quantile: a new score exceeds it with probability at most `rate`; infinite for too few scores.
+
+    >>> conformal_threshold(torch.arange(9.0), 0.2), conformal_threshold(torch.arange(9.0), 0.05)
+    (7.0, inf)
+    """
     rank = math.ceil((len(scores) + 1) * (1 - rate))
     return scores.sort().values[rank - 1].item() if rank <= len(scores) else math.inf
 
 
-def interval_of_share(hits: float, misses: float, level: float) -> tuple[float, float]:
-    """Clopper and Pearson's interval (1934), which covers at least as often as it says; counts need not be whole."""
+def clopper_pearson(hits: float, misses: float, level: float) -> tuple[float, float]:
+    """Clopper and Pearson's interval (1934) for a fraction, which covers at least at `level`; counts may be fractional.
+
+    >>> "%.3f %.3f" % clopper_pearson(9.0, 1.0, 0.95)
+    '0.555 0.997'
+    """
     tail = (1 - level) / 2
     low = float(betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
     return low, float(betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
 
 
-def _log_scale(logits_of: Callable[[float], Float[Tensor, "Q K"]], confidence: float) -> float:
-    """Of the scale with which the mean of the largest posteriors is `confidence`, by bisection."""
+def _solve_log_scale(scale_logits: Callable[[float], Float[Tensor, "Q K"]], confidence: float) -> float:
+    """Log scale at which the mean of the largest posteriors is `confidence`, by bisection."""
     low, high = -10.0, 10.0
     for _ in range(40):
         middle = (low + high) / 2
-        mean = logits_of(math.exp(middle)).softmax(1).amax(1).mean().item()
+        mean = scale_logits(math.exp(middle)).softmax(1).amax(1).mean().item()
         low, high = (middle, high) if mean < confidence else (low, middle)
     return (low + high) / 2
 
@@ -218,6 +235,5 @@ def _squared(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, 
     return ops.squared_distance(x.unsqueeze(0), y.unsqueeze(0))[0]
 
 
-def _without(x: Float[Tensor, "N K"], k: int) -> Float[Tensor, "N L"]:
-    """All columns but k."""
+def _drop_column(x: Float[Tensor, "N K"], k: int) -> Float[Tensor, "N L"]:
     return torch.cat([x[:, :k], x[:, k + 1 :]], 1)

@@ -147,7 +147,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
         """How many answers to the unlabelled rows are right (to new rows, where there are none), by the labelled ones.
 
-        See `confidence.estimate`.
+        See `calibration.estimate_accuracy`.
         """
         check_is_fitted(self)
         _require_share("level", level)
@@ -220,11 +220,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         proba, believed = alone, (alone_believed := alone.amax(1).mean().item())
         logits, trust = self._answered(query)
         if trust:
-            usual = calibration.usual_accuracy(logits)
+            usual = calibration.prior_accuracy(logits)
             # As sure as they are right, by what is usual and by the labelled examples.
             share = self._log_shares(logits.softmax(1), trust).exp()
-            accuracy = self._estimate(usual, alone_believed, share, len(query), 0.95).accuracy
-            proba = trust * calibration.calibrated(logits, accuracy) + (1 - trust) * alone
+            accuracy = self._estimate(usual, alone_believed, share, len(query), 0.95).accuracy.value
+            proba = trust * calibration.calibrate(logits, accuracy) + (1 - trust) * alone
             believed = trust * usual + (1 - trust) * alone_believed
         self._settle(proba, trust, believed, alone_believed)
         return self
@@ -251,8 +251,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     ) -> AccuracyEstimate:
         """believed, alone: the accuracy with and without the unlabelled rows, as far as these themselves tell."""
         some = self._several
-        left_out = calibration.LeftOut(self._codes[some], self._alone[some].argmin(1), self._shots, share)
-        return calibration.estimate(left_out, self.classes_.tolist(), believed, believed - alone, n_rows, level)
+        left_out = calibration.LeaveOneOut(self._codes[some], self._alone[some].argmin(1), self._shots, share)
+        return calibration.estimate_accuracy(
+            left_out, self.classes_.tolist(), believed, believed - alone, n_rows, level
+        )
 
     def _prepare(self, rows: np.ndarray, marked: np.ndarray, pool: np.ndarray, labels: np.ndarray) -> None:
         """All that the labelled examples alone say."""
@@ -275,10 +277,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self._priors = ClassPriors.parse(self.class_priors).tensor(self.classes_.tolist())
         self._log_share = self._priors.nan_to_num(1 / len(self._shots)).clamp_min(1e-4).log()
         self._hot = ops.one_hot(self._codes[None], len(self.classes_), torch.float64)[0]
-        self._alone = calibration.as_if_new(self._distances(self._support), self._hot, self._shots)
-        usual = calibration.usual_log_scale(self._shots, calibration.unit_of(self._weights))
+        self._alone = calibration.leave_one_out(self._distances(self._support), self._hot, self._shots)
+        usual = calibration.prior_log_scale(self._shots, calibration.class_separation(self._weights))
         several = self._several
-        self._log_scale = calibration.fitted_log_scale(usual, self._alone[several], self._codes[several])
+        self._log_scale = calibration.fit_log_scale(usual, self._alone[several], self._codes[several])
         self.inductive_ = self.classes_[self._distances(self._unlabelled()).argmin(1).numpy()]
 
     def _settle(self, proba: Float[Tensor, "Q K"], trust: float, believed: float, alone_believed: float) -> None:
@@ -295,11 +297,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         if trust:
             self._weights = ops.soft_class_means(self._support[None], self._codes[None], query[None], share[None])[0]
             self._log_share = self._log_shares(proba, trust)
-        self._left_out = calibration.as_if_new(self._distances(self._support), self._hot, mass)
-        self._pool_distances = calibration.as_if_new(self._distances(query), share, mass)
+        self._left_out = calibration.leave_one_out(self._distances(self._support), self._hot, mass)
+        self._pool_distances = calibration.leave_one_out(self._distances(query), share, mass)
         if trust:
             believed = proba.amax(1).mean().item()
-            self._log_scale = calibration.matching_log_scale(self._pool_distances, self._log_share, believed)
+            self._log_scale = calibration.match_log_scale(self._pool_distances, self._log_share, believed)
 
     def _log_shares(self, proba: Float[Tensor, "Q K"], trust: float) -> Float[Tensor, "K"]:
         """Logarithms of the class priors: those given, or those of the posteriors as far as they are trusted."""
@@ -319,7 +321,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return self._log_share - math.exp(self._log_scale) * self._distances(x)
 
     def _distances(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        return calibration.distances(x, self._weights)
+        return calibration.scaled_distances(x, self._weights)
 
 
 def _require_share(name: str, value: float) -> None:

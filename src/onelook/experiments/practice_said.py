@@ -12,7 +12,7 @@ import torch
 
 from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.estimators.calibration import interval_of_share
+from onelook.estimators.calibration import clopper_pearson
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Progress
 from onelook.ops import normalise
@@ -77,7 +77,7 @@ class Said:
         sets = own.predict_set(user.pool, alpha=ALPHA)
         self.in_set.append(float(sets[np.arange(len(sets)), user.truth].mean()))
         self.set_size.append(float(sets.sum(1).mean()))
-        expected = own.estimate_accuracy()
+        expected = own.estimate_accuracy().accuracy
         self.covered.append(bool(expected.low <= self.right[-1].mean() <= expected.high))
         self.width.append(expected.high - expected.low)
         self.largest.append(float(np.bincount(user.truth).max() / len(user.truth)))
@@ -86,7 +86,7 @@ class Said:
         """Shares from 0 to 1. seed: of the resampling."""
         confidence, right = np.stack(self.confidence), np.stack(self.right)
         n_covered = sum(self.covered)
-        low, high = interval_of_share(float(n_covered), float(len(self.covered) - n_covered), 0.95)
+        low, high = clopper_pearson(float(n_covered), float(len(self.covered) - n_covered), 0.95)
         in_set = Estimate.from_values(torch.tensor(self.in_set))
         return _rounded(
             {

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from onelook.estimators.learning_curve import CurvePoint
-from onelook.labelling.quality import Assessment, OfClass, confused_pairs
-from onelook.labelling.suggest import Estimate
+from onelook.labelling.quality import Assessment, confused_pairs
+from onelook.scoring import Estimate
 
 LARGEST_MATRIX = 30
 """Classes; a confusion matrix of more is a list of what is confused most."""
@@ -53,15 +53,14 @@ def confusion(matrix: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
 
 def assessed(assessment: Assessment, n_suggested: int) -> dict[str, Any]:
     """What the section about it shows. n_suggested: images that the page suggests to label."""
-    table = confusion(assessment.confusion, assessment.class_names)
+    table = confusion(assessment.estimate.confusion, assessment.class_names)
     classes = assessment.classes()
     for row, of_class in zip(table["rows"], classes, strict=True):
-        row |= {"n": of_class.n, "percent": _of_examples(of_class)}
+        row |= {"n": of_class.n, "percent": str(of_class.recall or "?")}
     table["confused"] = table["confused"][:MOST_NAMES]
     are_left = n_suggested < assessment.n_images
     return {
-        "now": assessment.now,
-        "alone": 100 * assessment.estimate.inductive_accuracy,
+        "estimate": assessment.estimate,
         "table": table,
         "n_images": assessment.n_images,
         "n_changed": assessment.n_changed,
@@ -71,13 +70,6 @@ def assessed(assessment: Assessment, n_suggested: int) -> dict[str, Any]:
         "curve": curve(assessment),
         "after": assessment.after(n_suggested) if are_left else None,
     }
-
-
-def _of_examples(of_class: OfClass) -> str:
-    if not of_class.n_left_out:
-        return "?"
-    share = 100 * of_class.n_right / of_class.n_left_out
-    return f"{share:.0f} % ({100 * of_class.low:.0f} to {100 * of_class.high:.0f})"
 
 
 def _some(names: list[str]) -> list[str]:
@@ -104,15 +96,15 @@ def curve(assessment: Assessment) -> dict[str, Any]:
     """
     points = _points(assessment)
     lowest = min(point.estimate.low for point in points)
-    floor = min(20 * math.floor(lowest / 20), 80)
+    floor = min(math.floor(5 * lowest) / 5, 0.8)
     first, last = points[0].n_labels, points[-1].n_labels
 
     def x(n: int) -> float:
         part = math.log(n / first) / math.log(last / first) if last > first else 0.5
         return round(LEFT + MARGIN + (RIGHT - LEFT - 2 * MARGIN) * part, 1)
 
-    def y(percent: float) -> float:
-        return round(BOTTOM - (BOTTOM - TOP) * (percent - floor) / (100 - floor), 1)
+    def y(accuracy: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (accuracy - floor) / (1 - floor), 1)
 
     marks = [
         {
@@ -121,7 +113,7 @@ def curve(assessment: Assessment) -> dict[str, Any]:
             "words": p.words,
             "estimate": p.estimate,
             "x": x(p.n_labels),
-            "y": y(p.estimate.mean),
+            "y": y(p.estimate.value),
             "low": y(p.estimate.low),
             "high": y(p.estimate.high),
         }
@@ -136,7 +128,7 @@ def curve(assessment: Assessment) -> dict[str, Any]:
         "right": RIGHT,
         "bottom": BOTTOM,
         "marks": marks,
-        "levels": [(level, y(float(level))) for level in range(floor, 101, 20 if floor < 60 else 10)],
+        "levels": [(level, y(level / 100)) for level in range(round(100 * floor), 101, 20 if floor < 0.6 else 10)],
         "numbers": _apart(marks),
         "measured": _line(measured),
         "expected": _line(expected),
@@ -155,21 +147,21 @@ def _points(assessment: Assessment) -> list[_Point]:
             "measured",
             one.n_labels,
             f"measured, {_of_each(one, len(assessment.class_names))} of each class",
-            Estimate(100 * one.accuracy, 100 * one.low, 100 * one.high),
+            one.accuracy,
         )
         for one in assessment.curve
     ]
     n = assessment.n_labelled
     expected = [
         _Point("expected", n_labels, f"expected, {n_labels // n} times as many", then)
-        for n_labels, then in assessment.later()
+        for n_labels, then in assessment.with_more_labels()
     ]
-    return [*measured, _Point("now", n, "now, estimated", assessment.now), *expected]
+    return [*measured, _Point("now", n, "now, estimated", assessment.estimate.accuracy), *expected]
 
 
 def _of_each(point: CurvePoint, n_classes: int) -> str:
-    fewer = point.n_labels < point.per_class * n_classes
-    return f"{'up to ' if fewer else ''}{point.per_class:,}"
+    fewer = point.n_labels < point.n_shot * n_classes
+    return f"{'up to ' if fewer else ''}{point.n_shot:,}"
 
 
 def _line(marks: Iterable[dict[str, Any]]) -> str:

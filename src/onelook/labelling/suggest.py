@@ -30,6 +30,7 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.errors import DataError, SettingsError
+from onelook.scoring import Estimate
 
 DOUBT = 0.5
 """How much more an image counts between two classes than one that is certain, by one labelled image a class."""
@@ -37,9 +38,9 @@ NEIGHBOURS = 10
 """The distance to this neighbour says how far a label reaches."""
 LARGEST_POOL = 10_000
 """Images that are looked at; of a larger pool a random part, drawn by the seed. Their similarities take 400 MB."""
-LOGIT = {"low": (-0.81, 0.48), "mean": (0.05, 0.67), "high": (1.31, 1.49)}
-"""The 2.5 %, 50 % and 97.5 % quantiles of logit(accuracy) - logit(mean confidence): a constant, and a slope by the
-logarithm of the factor by which the labels grow. Fitted by benchmarks/suggest.py."""
+GROWTH = {"value": 0.67, "low": 0.48, "high": 1.49}
+"""Gain in logit(accuracy) for each unit of log(number of labels): slopes of the 50 %, 2.5 % and 97.5 % quantiles over
+simulated users, fitted by benchmarks/suggest.py."""
 NEARLY_SURE, UNSURE = 0.9, 0.6
 """The greatest probability above which an image counts as sure, and below which it counts as unsure."""
 
@@ -49,25 +50,9 @@ class Suggestion:
     """An image to label next."""
 
     index: int
-    """Its row in the pool."""
+    """Row of the image in the pool."""
     why: str
-    """For a person, in words."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An accuracy that was not measured, in percent, and the ends of an interval for it."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.0f} % ({self.low:.0f} to {self.high:.0f})"
-
-    def shares(self) -> dict[str, float]:
-        """The same from 0 to 1, as JSON has them."""
-        return {name: value / 100 for name, value in vars(self).items()}
+    """Reason, as a phrase for a person."""
 
 
 def suggest(
@@ -78,11 +63,17 @@ def suggest(
     class_names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> tuple[Suggestion, ...]:
-    """The n images of the pool to label next, the most useful first; all of them where there are fewer.
+    """Choose the n images of the pool to label next, the most useful first; all of them where there are fewer.
 
-    features, posterior: of the images without a label, the pool. labelled: features of the images that have one.
-    seed: draws the part of a pool that is too large to be looked at whole. The same arguments give the same answer.
+    features, posterior: rows of the unlabelled images, the pool. labelled: features of the labelled images.
+    seed: draws the part of a pool beyond LARGEST_POOL. The same arguments give the same answer.
     Raises DataError for features and posteriors that do not fit together, SettingsError for n < 1.
+
+    >>> pool, posterior = torch.eye(3)[[0, 0, 0, 1, 1, 2]], torch.tensor([[0.5, 0.5]]).expand(6, 2)
+    >>> for one in suggest(pool, posterior, 2, class_names=("cat", "dog")):
+    ...     print(one.index, one.why)
+    0 unsure: cat (50 %) or dog (50 %); 2 other images look like it and like nothing labelled so far
+    3 unsure: cat (50 %) or dog (50 %); one other image looks like it and like nothing labelled so far
     """
     _check(features, posterior, n, labelled, class_names)
     rows = torch.arange(len(features))
@@ -99,35 +90,21 @@ def suggest(
     )
 
 
-def expected_accuracy(posterior: Float[Tensor, "N K"], n_labelled: int, n_more: int = 0) -> Estimate:
-    """How many of the images without a label are given the right one, now or after `n_more` suggested labels more.
-
-    No label is checked for it. It takes Glance at its word, the mean of its largest probabilities, and corrects that by
-    what became of such words for simulated users on validation data: the median, and an interval that held 95 of 100
-    of them. Of users of a data set that had no part in the fit it held 83 to 97 (docs/log.md), so that with images of
-    another kind it may be too narrow. It is about images whose class is among those that have labels.
-    Raises DataError for an empty pool, SettingsError for counts that are none.
-    """
-    if not len(posterior):
-        raise DataError("There is no image without a label, so there is no accuracy to estimate.")
-    word = torch.logit(posterior.amax(1).double().mean().clamp(0.02, 0.98)).item()
-    now = {name: 100 / (1 + math.exp(-(word + constant))) for name, (constant, _) in LOGIT.items()}
-    return after_more(Estimate(**now), n_labelled, n_more)
-
-
 def after_more(now: Estimate, n_labelled: int, n_more: int) -> Estimate:
-    """What an estimate becomes with `n_more` suggested labels more: each end moves as it did for the simulated users.
+    """Extrapolate an estimated accuracy to `n_more` more suggested labels, as it rose for the simulated users.
 
-    The upper end moves furthest and the lower one least, in logits, so that the interval there grows; an end at 0 or
-    100 stays.
+    The upper end rises most and the lower one least, in logits, so that the interval widens; an end at 0 or 1 stays.
+    Raises SettingsError for n_labelled < 1 or n_more < 0.
+
+    >>> print(after_more(Estimate(0.8, 0.6, 0.9), n_labelled=10, n_more=10))
+    86 % (68 to 96)
     """
     if n_labelled < 1 or n_more < 0:
         raise SettingsError(f"An estimate needs n_labelled >= 1 and n_more >= 0, but got {n_labelled} and {n_more}.")
     growth = math.log((n_labelled + n_more) / n_labelled)
-    before = torch.tensor([vars(now)[name] for name in LOGIT], dtype=torch.float64) / 100
-    slopes = torch.tensor([slope for _, slope in LOGIT.values()], dtype=torch.float64)
-    after = 100 * (before.logit() + slopes * growth).sigmoid()
-    return Estimate(**dict(zip(LOGIT, after.tolist(), strict=True)))
+    before = torch.tensor([getattr(now, name) for name in GROWTH], dtype=torch.float64)
+    after = (before.logit() + growth * torch.tensor(list(GROWTH.values()), dtype=torch.float64)).sigmoid()
+    return Estimate(**dict(zip(GROWTH, after.tolist(), strict=True)))
 
 
 def _check(

@@ -18,7 +18,8 @@ from onelook.errors import DataError, SettingsError
 from onelook.events import Progress, finish
 from onelook.machine import Place
 from onelook.train import jobs, recipes
-from onelook.train.loop import Optimisation, Resumed, Stepped
+from onelook.train.loop import Resumed, Stepped
+from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import PretrainConfig
 from onelook.train.recipes import MethodRequest, parse_request
 from synthetic import random_embeddings

@@ -19,7 +19,7 @@ from onelook.data.glyph_domains import Domains, GlyphDomainsConfig, glyph_domain
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
 from onelook.experiments.domains import VARIANTS, DomainHead, DomainsConfig, domains, turn
-from onelook.train.loop import Optimisation
+from onelook.train.optimisation import Optimisation
 from tiny_images import classes, write_files
 
 SMALL = GlyphDomainsConfig(n_domains=3, n_classes=3, images_per_class=6, size=16)

@@ -25,7 +25,8 @@ from onelook.errors import ArtifactError, DivergedError, SettingsError
 from onelook.events import finish
 from onelook.scoring import Estimate
 from onelook.train.episodes import EpisodicPretraining, MetaTrainConfig, MetaTraining
-from onelook.train.loop import Event, Objective, Optimisation, Resumed, Stepped, Validated, train
+from onelook.train.loop import Event, Objective, Resumed, Stepped, Validated, train
+from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import PretrainConfig, Pretraining
 from onelook.train.teacher import CosineClassifier, Teacher
 from synthetic import contents, one_sentence, random_embeddings, random_images

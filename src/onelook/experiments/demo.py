@@ -24,7 +24,8 @@ from onelook.machine import Place, commit, machine
 from onelook.methods import IterativeMethod
 from onelook.tasks import Embeddings
 from onelook.train.jobs import new_backbone
-from onelook.train.loop import Optimisation, train
+from onelook.train.loop import train
+from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import PretrainConfig, Pretraining
 from onelook.train.recipes import MethodRequest, ready
 

@@ -52,7 +52,7 @@ from onelook.events import Progress
 from onelook.methods.sib import GradientNetwork
 from onelook.scoring import Estimate, paired
 from onelook.train.jobs import require_backbone
-from onelook.train.loop import Optimisation
+from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
 
 N_TURNS = 4

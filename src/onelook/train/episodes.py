@@ -16,7 +16,7 @@ from onelook.events import finish
 from onelook.methods import EndToEnd, ImageMethod, Method
 from onelook.scoring import Estimate, mean_accuracy
 from onelook.tasks import Tasks
-from onelook.train.loop import Optimisation
+from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
 
 

@@ -16,7 +16,7 @@ from onelook.events import finish
 from onelook.methods import Glance
 from onelook.scoring import Estimate, mean_accuracy
 from onelook.tasks import Embeddings, Tasks
-from onelook.train.loop import Optimisation
+from onelook.train.optimisation import Optimisation
 
 
 @dataclass(frozen=True)

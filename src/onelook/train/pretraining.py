@@ -18,8 +18,8 @@ from onelook.errors import SettingsError
 from onelook.events import finish
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Estimate, mean_accuracy
-from onelook.train.loop import Optimisation
 from onelook.train.mixup import Mixture, Mixup
+from onelook.train.optimisation import Optimisation
 from onelook.train.teacher import CosineClassifier, Distillation, Teacher
 
 

@@ -18,7 +18,8 @@ from onelook.files import digest
 from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings
 from onelook.train.episodes import MetaTrainConfig, MetaTraining
-from onelook.train.loop import Event, Optimisation, train
+from onelook.train.loop import Event, train
+from onelook.train.optimisation import Optimisation
 
 
 @dataclass(frozen=True)

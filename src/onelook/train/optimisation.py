@@ -1,0 +1,62 @@
+"""Optimiser, schedule of the learning rate, clipping and averaging of a training."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from onelook.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """Optimiser; SGD has Nesterov momentum 0.9."""
+    learning_rate: float = 0.1
+    """Highest learning rate."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    schedule: Literal["constant", "one-cycle"] = "one-cycle"
+    """One-cycle: linear warm-up over the first `warmup` of the steps, then half a cosine down to 0."""
+    warmup: float = 0.15
+    """Fraction of the steps in which the learning rate rises."""
+    clip_norm: float | None = None
+    """Length that gradients are clipped to. Default: not clipped."""
+    average_from: float | None = None
+    """Fraction of the steps after which the weights are averaged. Default: never. From then on the mean over all steps
+    since, and not the last weights, is validated and saved (Polyak & Juditsky, SIAM J. Control Optim. 1992)."""
+
+    def __post_init__(self) -> None:
+        if self.optimiser not in ("sgd", "adam") or self.schedule not in ("constant", "one-cycle"):
+            found = f"{self.optimiser} and {self.schedule}"
+            raise SettingsError(f"Optimisers are sgd and adam, schedules constant and one-cycle, but got {found}.")
+        if not self.learning_rate > 0:
+            raise SettingsError(f"The learning rate must be positive, but is {self.learning_rate}.")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise SettingsError(f"Gradients are clipped to a positive length, but got {self.clip_norm}.")
+        if self.average_from is not None and not 0 <= self.average_from < 1:
+            raise SettingsError(f"average_from must be at least 0 and below 1, but got {self.average_from}.")
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.optimiser == "adam":
+            return torch.optim.Adam(parameters, self.learning_rate, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            parameters, self.learning_rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
+        )
+
+    def n_averaged(self, steps_done: int, n_steps: int) -> int:
+        """Number of the steps done over which the weights are averaged."""
+        if self.average_from is None:
+            return 0
+        return max(0, steps_done - min(n_steps - 1, round(self.average_from * n_steps)))
+
+    def learning_rate_at(self, step: int, n_steps: int) -> float:
+        if self.schedule == "constant":
+            return self.learning_rate
+        warm = max(1, round(self.warmup * n_steps))
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, n_steps - warm)))

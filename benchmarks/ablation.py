@@ -26,7 +26,7 @@ from onelook.methods import Glance
 from onelook.scoring import Estimate, fraction_right, paired
 from onelook.tasks import Embeddings, Tasks
 from onelook.train.loop import train
-from onelook.train.mixed import MixedConfig, MixedTraining, proportions
+from onelook.train.mixed import MixedConfig, MixedTraining, true_priors
 from onelook.train.recipes import build, parse_request, ready
 
 PROTOCOLS = ("balanced", "dirichlet:2", "dirichlet:0.5", "present:2")
@@ -62,13 +62,13 @@ def taken_away(full: Glance) -> Iterator[tuple[str, Answer]]:
     yield "without the gradient network", silent
     yield "proportions are always taken for equal", believing(full, 1e3)
     yield "proportions are always estimated", believing(full, -1e3)
-    yield "told the true proportions of each task, which nobody knows", lambda t: full.trajectory(t, proportions(t))[-1]
+    yield "told the true proportions of each task, which nobody knows", lambda t: full.trajectory(t, true_priors(t))[-1]
 
 
 def trained(sets: list[Embeddings], validation: Embeddings, n_steps: int, out: Path) -> Iterator[tuple[str, Answer]]:
     """Short trainings that differ in the tasks that they meet."""
     mixed = MixedConfig(n_steps=n_steps, validate_every=n_steps)
-    even = dataclasses.replace(mixed, balanced=1.0, unequal_shots=0.0, unknown=0.0, told_balanced=0.0)
+    even = dataclasses.replace(mixed, balanced=1.0, unequal_shots=0.0, unknown=0.0, given_balanced=0.0)
     configs = {
         f"trained on mixed tasks, {n_steps:,} steps": mixed,
         "trained on balanced tasks only": even,

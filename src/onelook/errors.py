@@ -52,6 +52,20 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     return SettingsError(f"There is no {kind} named {name!r}; {hint}")
 
 
+def require_within(settings: object, whose: str, **intervals: str) -> None:
+    """Raises SettingsError for a field of `settings` that is outside its interval; a round bracket excludes the end.
+
+    >>> require_within(range(3, 9), "A walk", start="[0, 5]", stop="(0, 8]")
+    Traceback (most recent call last):
+    onelook.errors.SettingsError: A walk needs stop in (0, 8], but got 9.
+    """
+    for name, interval in intervals.items():
+        value, (low, high) = getattr(settings, name), map(float, interval[1:-1].split(","))
+        is_above = value > low or (value == low and interval.startswith("["))
+        if not (is_above and (value < high or (value == high and interval.endswith("]")))):
+            raise SettingsError(f"{whose} needs {name} in {interval}, but got {value}.")
+
+
 def quote_name(name: str) -> str:
     """A name as it may stand in a sentence: with escapes where it would break the line or cannot be printed."""
     return name if name.isprintable() else ascii(name)

@@ -83,14 +83,14 @@ def same(a: Tasks, b: Tasks) -> bool:
 @pytest.mark.parametrize("shots", [(1, 3), (2,), (3, 1, 2)])
 def test_the_steps_take_the_shots_in_turns(shots: tuple[int, ...]) -> None:
     episodes = Episodes(random_embeddings(), replace(CONFIG, shots=shots))
-    found = [episodes.of_step(step).support.shape[1] // SPEC.n_way for step in range(7)]
+    found = [episodes.draw(step).support.shape[1] // SPEC.n_way for step in range(7)]
     assert found == [shots[step % len(shots)] for step in range(7)]
 
 
 def test_without_shots_of_its_own_a_training_has_those_of_its_tasks() -> None:
     config = replace(CONFIG, shots=(), tasks=replace(SPEC, n_shot=2))
     assert config.specs == (config.tasks,)
-    assert Episodes(random_embeddings(), config).of_step(0).support.shape[1] == 2 * SPEC.n_way
+    assert Episodes(random_embeddings(), config).draw(0).support.shape[1] == 2 * SPEC.n_way
 
 
 @given(step=st.integers(0, 1000), seed=st.integers(0, 5))
@@ -98,10 +98,10 @@ def test_the_tasks_of_a_step_are_those_of_its_numbers_whatever_was_drawn_before(
     data = random_embeddings()
     config = replace(CONFIG, tasks=replace(SPEC, seed=seed))
     episodes = Episodes(data, config)
-    episodes.of_step(step + 1)
+    episodes.draw(step + 1)
     spec = config.specs[step % 2]
     assert spec.seed == seed
-    assert same(episodes.of_step(step), TaskSampler(data, spec).sample([2 * step, 2 * step + 1]))
+    assert same(episodes.draw(step), TaskSampler(data, spec).sample([2 * step, 2 * step + 1]))
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])
@@ -145,7 +145,7 @@ def test_the_images_of_a_step_are_augmented_the_same_way_whatever_was_drawn_befo
 
 def test_the_same_images_are_augmented_otherwise_in_another_step_and_all_by_the_augmentation_that_is_set() -> None:
     plain = Augmentation(crop_padding=0, flip=False, jitter=0.0)
-    tasks = Episodes(TRAINING, CONFIG).of_step(2)
+    tasks = Episodes(TRAINING, CONFIG).draw(2)
     assert same(seen(2, augmentation=plain), tasks.map_items(torch.Tensor.float))
     bright = Augmentation(crop_padding=0, flip=False, jitter=0.4)
     factors = [

@@ -63,16 +63,16 @@ def test_tasks_of_all_sizes_protocols_and_sources_are_seen(monkeypatch: pytest.M
     objective = training()
     for step in range(200):
         objective.loss(step)
-    ways, totals, sizes, told = (set(column) for column in zip(*seen, strict=True))
-    assert (ways, sizes, told) == ({2, 3, 5}, {4, 9}, {True, False})
+    ways, totals, sizes, given = (set(column) for column in zip(*seen, strict=True))
+    assert (ways, sizes, given) == ({2, 3, 5}, {4, 9}, {True, False})
     assert {1, 4, 12} <= totals
 
 
-def test_told_proportions_are_the_true_ones_without_the_unknown_queries() -> None:
+def test_the_class_priors_that_are_given_are_the_true_ones_without_the_unknown_queries() -> None:
     labels = torch.tensor([[0, 0, 2, -1], [1, -1, -1, -1]])
     support = torch.zeros(2, 3, 2)
     tasks = Tasks(support, torch.arange(3).expand(2, 3), torch.zeros(2, 4, 2), 3, labels)
-    torch.testing.assert_close(module.proportions(tasks), torch.tensor([[2 / 3, 0, 1 / 3], [0, 1, 0]]))
+    torch.testing.assert_close(module.true_priors(tasks), torch.tensor([[2 / 3, 0, 1 / 3], [0, 1, 0]]))
 
 
 def test_a_source_with_too_few_images_gives_smaller_tasks_and_one_with_none_is_refused() -> None:

@@ -114,10 +114,10 @@ def test_every_network_can_be_mixed_and_learns_from_it(name: str, part: int, mon
 def test_an_impossible_alpha_is_refused(alpha: float) -> None:
     with pytest.raises(SettingsError) as error:
         PretrainConfig(mixup=alpha)
-    assert f"alpha of at least 0 and a probability from 0 to 1, but got {alpha} and 1.0" in one_sentence(error.value)
+    assert f"needs alpha in [0, inf), but got {alpha}" in one_sentence(error.value)
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.1, float("nan")])
 def test_an_impossible_probability_is_refused(probability: float) -> None:
-    with pytest.raises(SettingsError, match=f"but got 2.0 and {probability}"):
+    with pytest.raises(SettingsError, match=f"needs probability in .*, but got {probability}"):
         PretrainConfig(mixup=2.0, mixup_probability=probability)

@@ -17,8 +17,8 @@ from onelook.machine import Place
 from onelook.methods import parameters_of
 from onelook.train import jobs
 from onelook.train.episodes import MetaTrainConfig
-from onelook.train.optimisation import Optimisation
 from onelook.train.mixed import MixedConfig
+from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import PretrainConfig
 from onelook.train.recipes import MethodRequest, parse_request
 

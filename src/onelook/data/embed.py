@@ -25,7 +25,7 @@ from onelook.backbones.framing import Framing
 from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.images import PREPROCESSING, ImageSet, Reading, Rejected, decode, image_batches, require_some
 from onelook.data.listing import Listing
-from onelook.errors import DataError, SettingsError
+from onelook.errors import DataError, SettingsError, require_within
 from onelook.events import Progress
 from onelook.files import digest, write_tensors
 from onelook.tasks import Embeddings
@@ -58,10 +58,7 @@ class Averaging:
         return "+".join(words) or "none"
 
     def __post_init__(self) -> None:
-        if self.crops < 0 or self.crop_padding < 0:
-            raise SettingsError(
-                f"Crops and their padding are at least 0, but got {self.crops} and {self.crop_padding}."
-            )
+        require_within(self, "An average", crops="[0, inf)", crop_padding="[0, inf)")
 
     @property
     def n_versions(self) -> int:

@@ -31,7 +31,7 @@ from torch import Tensor
 from onelook.data.environments import Environment, draw_environment, pose_matrix
 from onelook.data.images import ImageSet
 from onelook.data.scripts import SCRIPTS, characters
-from onelook.errors import DataError, SettingsError, unknown_name
+from onelook.errors import DataError, require_within, unknown_name
 from onelook.events import Progress
 
 FONTS = (
@@ -67,10 +67,10 @@ class GlyphsConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"size": 16, "images_per_class": 1, "item_variation": 0, "environment_variation": 0, "seed": 0}
-        for name, bound in (least | {f"{split}_environments": 1 for split in SCRIPTS}).items():
-            if getattr(self, name) < bound:
-                raise SettingsError(f"Glyphs need {name} of at least {bound}, but got {getattr(self, name)}.")
+        positive = ("images_per_class", *(f"{split}_environments" for split in SCRIPTS))
+        require_within(self, "A set of glyphs", size="[16, inf)", **dict.fromkeys(positive, "[1, inf)"))
+        more = ("item_variation", "environment_variation", "seed")
+        require_within(self, "A set of glyphs", **dict.fromkeys(more, "[0, inf)"))
 
 
 def load_glyphs(split: str, config: GlyphsConfig = GlyphsConfig()) -> Generator[Progress, None, ImageSet]:

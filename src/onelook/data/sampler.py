@@ -11,7 +11,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from onelook.data.protocols import UNKNOWN, Protocol, parse_protocol
-from onelook.errors import DataError, SettingsError
+from onelook.errors import DataError, require_within
 from onelook.files import digest
 from onelook.tasks import Tasks
 
@@ -47,13 +47,9 @@ class TaskSpec:
     """Queries of a task. Default: way × query."""
 
     def __post_init__(self) -> None:
-        if self.n_way < 2 or self.n_shot < 1 or self.n_query < 1 or self.seed < 0:
-            raise SettingsError(
-                f"A task needs at least 2 classes, 1 shot and 1 query a class and a seed of at least 0, but got "
-                f"way {self.n_way}, shot {self.n_shot}, query {self.n_query}, seed {self.seed}."
-            )
-        if self.n_total is not None and self.n_total < 1:
-            raise SettingsError(f"A task needs at least 1 query, but got {self.n_total} in all.")
+        require_within(self, "A task", n_way="[2, inf)", n_shot="[1, inf)", n_query="[1, inf)", seed="[0, inf)")
+        if self.n_total is not None:
+            require_within(self, "A task", n_total="[1, inf)")
         self.spread.proportions(np.random.default_rng(0), self.n_way)  # refuses what cannot be with these ways
 
     @property

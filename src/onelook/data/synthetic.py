@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from onelook.errors import SettingsError
+from onelook.errors import SettingsError, require_within
 from onelook.tasks import Embeddings
 
 PROBED = 600
@@ -56,26 +56,14 @@ class SyntheticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {
-            "n_features": 1,
-            "n_classes": 5,
-            "rows_per_class": 2,
-            "rank": 1,
-            "decay": 0,
-            "unevenness": 0,
-            "offset": 0,
-            "seed": 0,
-        }
-        for name, bound in least.items():
-            if not getattr(self, name) >= bound:
-                raise SettingsError(f"Made-up features need {name} of at least {bound}, but got {getattr(self, name)}.")
-        for name in ("low_rank", "alignment"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingsError(f"Made-up features need {name} of 0 to 1, but got {getattr(self, name)}.")
-        if not self.freedom > 2:
-            raise SettingsError(f"A t distribution has a variance above 2 degrees of freedom only, got {self.freedom}.")
-        if not 25 <= self.accuracy <= 95:
-            raise SettingsError(f"Made-up features can have an accuracy of 25 to 95 percent, but got {self.accuracy}.")
+        require_within(self, "A made-up set", n_features="[1, inf]", n_classes="[5, inf]", rows_per_class="[2, inf]")
+        require_within(
+            self, "A made-up set", rank="[1, inf]", decay="[0, inf]", unevenness="[0, inf]", offset="[0, inf]"
+        )
+        require_within(
+            self, "A made-up set", low_rank="[0, 1]", alignment="[0, 1]", freedom="(2, inf]", seed="[0, inf]"
+        )
+        require_within(self, "A made-up set", accuracy="[25, 95]")
 
 
 def synthetic_features(config: SyntheticConfig = SyntheticConfig()) -> Embeddings:

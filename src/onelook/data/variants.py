@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import DataError, SettingsError
+from onelook.errors import DataError, SettingsError, require_within
 from onelook.tasks import Embeddings
 
 Change = Literal["none", "projection", "principal", "dropping"]
@@ -41,11 +41,9 @@ class VariantConfig:
     def __post_init__(self) -> None:
         if self.change not in CHANGES:
             raise SettingsError(f"There are the changes {', '.join(CHANGES)}, but got change={self.change!r}.")
-        if not (self.power > 0 and self.noise >= 0 and self.seed >= 0 and (self.size is None or self.size >= 1)):
-            raise SettingsError(
-                f"A variant needs power above 0, noise and seed of at least 0 and size of at least 1, but got "
-                f"power {self.power}, noise {self.noise}, seed {self.seed}, size {self.size}."
-            )
+        require_within(self, "A variant", power="(0, inf)", noise="[0, inf)", seed="[0, inf)")
+        if self.size is not None:
+            require_within(self, "A variant", size="[1, inf)")
 
 
 def variant(embeddings: Embeddings, config: VariantConfig) -> Embeddings:

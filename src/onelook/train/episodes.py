@@ -25,7 +25,7 @@ class MetaTrainConfig:
     n_steps: int = 6000
     tasks_per_step: int = 8
     tasks: TaskSpec = field(default_factory=TaskSpec)
-    """The tasks of training; those of validation have the same sizes."""
+    """Tasks of training and of validation."""
     optimisation: Optimisation = field(
         default_factory=lambda: Optimisation("adam", learning_rate=1e-2, weight_decay=0.0, schedule="one-cycle")
     )
@@ -41,13 +41,13 @@ class MetaTrainConfig:
 
 
 class Episodes:
-    """The tasks of each step of a training: those of step i are a pure function of (seed, i)."""
+    """Tasks of each step of a training; those of step i are a pure function of (seed, i)."""
 
     def __init__(self, data: Views, config: MetaTrainConfig) -> None:
         self.n_tasks = config.tasks_per_step
         self.samplers = [TaskSampler(data, spec) for spec in config.specs]
 
-    def of_step(self, step: int) -> Tasks:
+    def draw(self, step: int) -> Tasks:
         sampler = self.samplers[step % len(self.samplers)]
         return sampler.sample(range(step * self.n_tasks, (step + 1) * self.n_tasks))
 
@@ -66,7 +66,7 @@ class MetaTraining:
         self.validate_every = config.validate_every
 
     def loss(self, step: int) -> Tensor:
-        return self.method.loss(self.episodes.of_step(step))
+        return self.method.loss(self.episodes.draw(step))
 
     def validate(self) -> Estimate:
         return _accuracy(self.method, self.validation, self.config)
@@ -94,7 +94,7 @@ class ImageMetaTraining(MetaTraining):
 
     def loss(self, step: int) -> Tensor:
         rng = np.random.default_rng([self.config.tasks.seed, 1, step])
-        tasks = self.episodes.of_step(step).map_items(
+        tasks = self.episodes.draw(step).map_items(
             lambda pixels: augment(pixels, self.augmentation, rng.random((len(pixels), N_DRAWS)))
         )
         with precision(self.precision):
@@ -133,18 +133,18 @@ class EpisodicPretraining(MetaTraining):
         self.module = nn.ModuleDict({"backbone": backbone, "method": method})
         self.images = validation
         self.precision = precision
+        self.validation_spec = TaskSpec(n_shot=config.tasks.n_shot, n_query=min(15, config.tasks.n_query))
         set_pixel_statistics(backbone, training.pixels.flatten(0, 1))
 
     def loss(self, step: int) -> Tensor:
-        tasks = self.episodes.of_step(step)
+        tasks = self.episodes.draw(step)
         with precision(self.precision):
             features = tasks.map_items(self.backbone)
         return self.method.loss(features.map_items(Tensor.float))
 
     def validate(self) -> Estimate:
         embeddings = finish(embed(self.images, self.backbone, EmbedConfig(precision=self.precision)))
-        spec = TaskSpec(n_way=5, n_shot=self.config.tasks.n_shot, n_query=min(15, self.config.tasks.n_query))
-        return finish(mean_accuracy(self.method, embeddings, spec, self.config.n_validation_tasks))
+        return finish(mean_accuracy(self.method, embeddings, self.validation_spec, self.config.n_validation_tasks))
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
         return backbone_artifact(self.backbone, self.name, about)

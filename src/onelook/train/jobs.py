@@ -1,8 +1,7 @@
-"""Training as whole jobs, from the name of a data set to the file of a network or a method."""
+"""Whole trainings: the name of a data set becomes the file of a backbone or a method."""
 
-import dataclasses
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +38,16 @@ def pretrain(
     image_size: int | None = None,
     teacher_file: Path | None = None,
 ) -> Generator[Any, None, Path]:
-    """A feature network from the training classes of `data`; returns the path of the model.
+    """Train a backbone on the training classes of `data`; returns the path of the model.
 
-    teacher_file: of a network that was pretrained on the same classes, from which this one learns too.
+    teacher_file: a backbone that was pretrained on the same classes, from which this one learns too.
     """
     require_backbone(name)
     teacher = None if teacher_file is None else load_teacher(teacher_file)
-    source = open_data(data, place.home)
-    training = yield from source.images("train", image_size)
-    validation = yield from source.images("val", image_size)
+    training, validation = yield from _images(data, place, image_size)
     if config.batch_size > len(training) * len(training.pixels):
-        raise SettingsError(
-            f"{training.source} has {len(training)} images, fewer than a batch of "
-            f"{config.batch_size}; choose a smaller --batch-size."
-        )
+        found = f"{training.source} has {len(training)} images, fewer than a batch of {config.batch_size}"
+        raise SettingsError(f"{found}; choose a smaller --batch-size.")
     TaskSampler(validation, TaskSpec())  # too few validation classes are refused now, not after an epoch
     backbone = new_backbone(name, training, config.seed)
     objective = Pretraining(name, backbone, training, validation, config, teacher)
@@ -70,35 +65,41 @@ def pretrain_by_episodes(
     place: Place,
     image_size: int | None = None,
 ) -> Generator[Any, None, Path]:
-    """A feature network from tasks of images, taught through a method without weights of its own."""
+    """Train a backbone on tasks of images, through a method without weights of its own."""
     require_backbone(name)
     if request.file or has_weights(build(request, config.tasks)):
         raise SettingsError(
-            f"{request.label} begins with a network that was pretrained; run `onelook pretrain`, "
-            f"then `onelook train --backbone` with its file."
+            f"{request.label} begins with a network that was pretrained; run `onelook pretrain`, then `onelook train "
+            f"--backbone` with its file."
         )
-    source = open_data(data, place.home)
-    training = yield from source.images("train", image_size)
-    validation = yield from source.images("val", image_size)
+    training, validation = yield from _images(data, place, image_size)
     backbone = new_backbone(name, training, config.tasks.seed)
     method = build(request, config.tasks, backbone.feature_size)
-    own = config.tasks  # as EpisodicPretraining validates
-    TaskSampler(validation, TaskSpec(n_shot=own.n_shot, n_query=min(15, own.n_query)))
     objective = EpisodicPretraining(name, backbone, method, training, validation, config, place.precision)
+    TaskSampler(validation, objective.validation_spec)
     about = _about(name, backbone, training, config, objective=request.label, precision=place.precision)
     return (yield from train(objective, config.optimisation, about, run))
 
 
+def _images(
+    data: str, place: Place, size: int | None, channels: int | None = None
+) -> Generator[Any, None, tuple[ImageSet, ImageSet]]:
+    """Images to train on and to validate on."""
+    source = open_data(data, place.home)
+    training = yield from source.images("train", size, channels)
+    return training, (yield from source.images("val", size, channels))
+
+
 def require_backbone(name: str) -> None:
-    """Raises SettingsError where there is no such network; before the images are read, which may take long."""
+    """Raises SettingsError for a backbone that does not exist; before the images are read, which may take long."""
     if name not in backbones.BACKBONES:
         raise unknown_name("feature network", name, backbones.BACKBONES)
 
 
 def new_backbone(name: str, images: ImageSet, seed: int) -> Backbone:
-    """Untrained, for images of this shape. The same seed gives the same first weights."""
+    """Make an untrained backbone for images of this shape. The same seed gives the same first weights."""
     channels, size = images.pixels.shape[2], images.pixels.shape[3]
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator, which is restored
         torch.manual_seed(seed)
         return backbones.create(name, channels, size)
 
@@ -125,7 +126,7 @@ def meta_train(
     n_steps: int | None = None,
     average: str = "none",
 ) -> Generator[Any, None, Path]:
-    """A method trained on tasks of the training classes of `data`; returns the path of the trained method."""
+    """Train a method on tasks of the training classes of `data`; returns the path of the trained method."""
     backbone, _ = load_backbone(checkpoint)
     recipes.require_name(request)
     recipes.require_features(request)
@@ -145,10 +146,10 @@ def meta_train_mixed(
     n_variants: int = 0,
     average: str = "none",
 ) -> Generator[Any, None, Path]:
-    """A method for any task and any feature network; returns its path.
+    """Train a method for any task and any backbone; returns its path.
 
-    sources: DATA@FILE of a feature network, or synthetic:N for N made-up sets.
-    n_variants: of the features of each real source, as further feature networks (`data.variants`).
+    sources: DATA@FILE of a backbone, or synthetic:N for N made-up sets.
+    n_variants: variants of the features of each real source, as of further backbones (`data.variants`).
     """
     recipes.require_name(request)
     method = build(request, TaskSpec(seed=config.seed))
@@ -187,33 +188,30 @@ def meta_train_mixed(
 def end_to_end(
     spec: TaskSpec, n_steps: int | None = None, tasks_per_step: int | None = None, learning_rate: float | None = None
 ) -> MetaTrainConfig:
-    """For `meta_train_images` on tasks of one shot; None: as it is known to work."""
-    config = dataclasses.replace(recipes.END_TO_END, shots=(spec.n_shot,))
-    optimisation = config.optimisation
-    if learning_rate is not None:
-        optimisation = dataclasses.replace(optimisation, learning_rate=learning_rate)
-    return dataclasses.replace(
-        recipes.with_tasks(config, spec),
+    """Configuration for `meta_train_images` on tasks of one shot; None: as it is known to work."""
+    config = recipes.with_tasks(replace(recipes.END_TO_END, shots=(spec.n_shot,)), spec)
+    rate = config.optimisation.learning_rate if learning_rate is None else learning_rate
+    return replace(
+        config,
         n_steps=n_steps or config.n_steps,
-        optimisation=optimisation,
         tasks_per_step=tasks_per_step or config.tasks_per_step,
+        optimisation=replace(config.optimisation, learning_rate=rate),
     )
 
 
 def meta_train_images(
     data: str, checkpoint: Path, request: MethodRequest, config: MetaTrainConfig, run: Path, place: Place
 ) -> Generator[Any, None, Path]:
-    """A method trained together with its feature network, which begins as that of `checkpoint`.
+    """Train a method together with its backbone, which begins as that of `checkpoint`.
 
-    A method of features that learns begins as it comes out of its training on the features of `checkpoint`, by the
-    recipe of the request: that costs little, and the network is not led astray by a method that knows nothing yet.
+    A method of features that learns is trained on the features of `checkpoint` first, by the recipe of the request:
+    that costs little, and an untrained method does not lead the backbone astray.
     """
     recipes.require_name(request)
     backbone, _ = load_backbone(checkpoint)
     identity = backbone.digest().hex()[:16]
     source = open_data(data, place.home)
-    training = yield from source.images("train", backbone.image_size, backbone.channels)
-    validation = yield from source.images("val", backbone.image_size, backbone.channels)
+    training, validation = yield from _images(data, place, backbone.image_size, backbone.channels)
     for spec in config.specs:
         TaskSampler(validation, spec)  # too few validation classes are refused now, not after hours
     untrained = build(request, config.tasks, backbone.feature_size, len(training.class_names), backbone)
@@ -237,7 +235,7 @@ def meta_train_images(
         "data": data,
         "n_images": len(training),
         "network": identity,
-        "augmentation": dataclasses.asdict(augmentation),
+        "augmentation": asdict(augmentation),
         "precision": place.precision,
         **asdict(config),
     }

@@ -21,7 +21,7 @@ from onelook.train.optimisation import Optimisation
 
 @dataclass(frozen=True)
 class MixedConfig:
-    """What is in a tuple more than once is drawn more often."""
+    """Distributions of the tasks; a value that is in a tuple more than once is drawn more often."""
 
     n_steps: int = 12_000
     tasks_per_step: int = 16
@@ -30,16 +30,12 @@ class MixedConfig:
     totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 75, 75, 75, 75, 150)
     """All queries of a task."""
     balanced: float = 0.45
-    """The part of the tasks whose queries are balanced. The larger it is, the more a method that is not told the
-    proportions expects them to be equal."""
+    """Fraction of the tasks whose queries are balanced. The larger it is, the more equal a method without class priors
+    expects them to be."""
     unbalanced: tuple[str, ...] = (
-        "dirichlet:0.5",
-        "dirichlet:0.5",
+        *("dirichlet:0.5",) * 2,
         "dirichlet:1",
-        "dirichlet:2",
-        "dirichlet:2",
-        "dirichlet:2",
-        "dirichlet:2",
+        *("dirichlet:2",) * 4,
         "dirichlet:5",
         "long-tail:10",
         "present:1",
@@ -47,11 +43,11 @@ class MixedConfig:
     )
     unequal_shots: float = 0.1
     unknown: float = 0.05
-    """The part of the tasks in which up to a third of the queries are of no class of theirs."""
-    told_balanced: float = 0.3
-    """The part of the balanced steps whose method is told so."""
-    told: float = 0.15
-    """The part of the other steps whose method is told the true proportions."""
+    """Fraction of the tasks in which up to a third of the queries are of no class of theirs."""
+    given_balanced: float = 0.3
+    """Fraction of the balanced steps whose method is given the class priors."""
+    given: float = 0.15
+    """Fraction of the other steps whose method is given the class priors."""
     optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(
             "adam", learning_rate=3e-3, weight_decay=0.0, schedule="one-cycle", clip_norm=1.0
@@ -59,7 +55,7 @@ class MixedConfig:
     )
     validate_every: int = 1000
     n_validation_tasks: int = 200
-    """Of each protocol, shot and validation set."""
+    """Tasks of each protocol, shot and validation set."""
     seed: int = 0
 
 
@@ -80,9 +76,9 @@ class MixedTraining:
         config = self.config
         rng = np.random.default_rng([config.seed, step])
         source, spec = self.sources[int(rng.integers(len(self.sources)))], self._spec(rng)
-        is_told = rng.random() < (config.told_balanced if spec.spread.is_balanced else config.told)
+        is_given = rng.random() < (config.given_balanced if spec.spread.is_balanced else config.given)
         tasks = _sample(source, spec, range(step * config.tasks_per_step, (step + 1) * config.tasks_per_step))
-        return self.method.loss(tasks, proportions(tasks) if is_told else None)
+        return self.method.loss(tasks, true_priors(tasks) if is_given else None)
 
     def _spec(self, rng: np.random.Generator) -> TaskSpec:
         config = self.config
@@ -95,11 +91,8 @@ class MixedTraining:
         return TaskSpec(way, shot, 1, protocol, config.seed, total)
 
     def validate(self) -> Estimate:
-        specs = [
-            TaskSpec(n_shot=shot, protocol=protocol)
-            for shot in (1, 5)
-            for protocol in ("balanced", "dirichlet:2", "dirichlet:0.5")
-        ]
+        protocols = ("balanced", "dirichlet:2", "dirichlet:0.5")
+        specs = [TaskSpec(n_shot=shot, protocol=protocol) for shot in (1, 5) for protocol in protocols]
         n_tasks = self.config.n_validation_tasks
         found = [finish(mean_accuracy(self.method, data, spec, n_tasks)) for data in self.validation for spec in specs]
         return Estimate.average(found)
@@ -108,15 +101,15 @@ class MixedTraining:
         return method_artifact(self.method, about)
 
 
-def proportions(tasks: Tasks) -> Float[Tensor, "T K"]:
-    """The true ones, of the queries whose class the task has."""
+def true_priors(tasks: Tasks) -> Float[Tensor, "T K"]:
+    """True class priors of the queries whose class the task has."""
     assert tasks.query_labels is not None
     count = ops.one_hot(tasks.query_labels, tasks.n_way, tasks.query.dtype).sum(1)
     return count / count.sum(1, keepdim=True)
 
 
 def _sample(data: Embeddings, spec: TaskSpec, tasks: Sequence[int]) -> Tasks:
-    """As near to the specification as the data allows: fewer queries, then shots, then ways."""
+    """Tasks as near to the specification as the data allows: fewer queries, then shots, then ways."""
     while True:
         try:
             return TaskSampler(data, spec).sample(tasks)

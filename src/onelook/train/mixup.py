@@ -14,27 +14,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from onelook.errors import SettingsError
+from onelook.errors import require_within
 
 
 @dataclass(frozen=True)
 class Mixup:
-    """How often is mixed, and how much."""
+    """Frequency and strength of the mixing."""
 
     alpha: float
-    """Shares are drawn from Beta(alpha, alpha): near 0 or 1 below 1, near a half above. S2M2 has 2; 0: no mixup."""
+    """Weights are drawn from Beta(alpha, alpha): near 0 or 1 below 1, near a half above. S2M2 has 2; 0: no mixup."""
     probability: float = 1.0
-    """That a step is mixed."""
+    """Probability that mixup is applied in a step."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha < float("inf") or not 0 <= self.probability <= 1:
-            raise SettingsError(
-                f"Mixup takes an alpha of at least 0 and a probability from 0 to 1, but got "
-                f"{self.alpha} and {self.probability}."
-            )
+        require_within(self, "Mixup", alpha="[0, inf)", probability="[0, 1]")
 
     def draw(self, rng: np.random.Generator, n_parts: int, n_images: int) -> "Mixture | None":
-        """What happens in a step; None: nothing."""
+        """The mixing of a step; None: none."""
         if self.alpha == 0 or rng.random() >= self.probability:
             return None
         partners = torch.from_numpy(rng.permutation(n_images))
@@ -46,13 +42,13 @@ class Mixture:
     """Each of the first images of a batch blended with another one of them."""
 
     part: int
-    """Of the network, before which the maps are mixed; 0: pixels are."""
+    """Part of the network before which the maps are mixed; 0: pixels are."""
     share: float
-    """Of the image itself."""
+    """Weight of the image itself."""
     partners: Int[Tensor, "N"]
 
     def maps(self, x: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:
-        """Of a batch of N images and more, which stay as they are."""
+        """Mix the first N maps of a batch; those after them stay as they are."""
         n = len(self.partners)
         return torch.cat([torch.lerp(x[self.partners], x[:n], self.share), x[n:]])
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from onelook.errors import SettingsError
+from onelook.errors import SettingsError, require_within
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,9 @@ class Optimisation:
         if self.optimiser not in ("sgd", "adam") or self.schedule not in ("constant", "one-cycle"):
             found = f"{self.optimiser} and {self.schedule}"
             raise SettingsError(f"Optimisers are sgd and adam, schedules constant and one-cycle, but got {found}.")
-        if not self.learning_rate > 0:
-            raise SettingsError(f"The learning rate must be positive, but is {self.learning_rate}.")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise SettingsError(f"Gradients are clipped to a positive length, but got {self.clip_norm}.")
-        if self.average_from is not None and not 0 <= self.average_from < 1:
-            raise SettingsError(f"average_from must be at least 0 and below 1, but got {self.average_from}.")
+        intervals = {"learning_rate": "(0, inf]", "clip_norm": "(0, inf]", "average_from": "[0, 1)"}
+        given = {name: interval for name, interval in intervals.items() if getattr(self, name) is not None}
+        require_within(self, "An optimisation", **given)
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimiser == "adam":

@@ -1,4 +1,4 @@
-"""Pretraining: a classifier over the training classes, for the sake of its feature network."""
+"""Pretraining: a classifier over the training classes, for the sake of its backbone."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,12 +60,12 @@ class PretrainConfig:
 
 
 class Pretraining:
-    """A cosine classifier over all training classes; its feature network is what is kept.
+    """A cosine classifier over all training classes; its backbone is saved, with the classifier beside it.
 
     Spyros Gidaris, Nikos Komodakis. Dynamic Few-Shot Visual Learning without Forgetting. CVPR 2018, arXiv:1804.09458.
     With `rotation_weight`: Spyros Gidaris, Andrei Bursuc, Nikos Komodakis, Patrick Pérez, Matthieu Cord. Boosting
     Few-Shot Visual Learning with Self-Supervision. ICCV 2019, arXiv:1906.05186. Departures: by default each image has
-    one turned copy, which halves the cost, where the paper has all three (`rotations` = 3); the head is two linear
+    one rotated copy, which halves the cost, where the paper has all three (`rotations` = 3); the head is two linear
     layers instead of a residual block.
     """
 
@@ -148,8 +148,8 @@ class Pretraining:
 
 
 def _turns_head(feature_size: int, seed: int) -> nn.Module:
-    """From a feature to the quarter turns of its image, 0 to 3."""
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
+    """Predicts from a feature the quarter turns of its image, 0 to 3."""
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator, which is restored
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(feature_size, feature_size), nn.ReLU(), nn.Linear(feature_size, 4))
 

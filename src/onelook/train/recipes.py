@@ -1,5 +1,6 @@
 """Recipes: settings of meta-training that are known to work, and the way from the name of a method to a trained one."""
 
+import contextlib
 import json
 import math
 from collections.abc import Generator
@@ -101,7 +102,7 @@ def parse_request(text: str) -> MethodRequest:
             raise SettingsError(f"There is no file {text}; give that of a trained method, or the name of one.")
         raise unknown_name("method", name, methods.METHODS)
     settings = _settings(name, pairs, text)
-    recipe = str(settings.pop("recipe", "fast"))
+    recipe = settings.pop("recipe", "fast")
     if recipe not in RECIPES:
         raise unknown_name("recipe", recipe, RECIPES)
     request = MethodRequest(name, settings, recipe)
@@ -110,7 +111,7 @@ def parse_request(text: str) -> MethodRequest:
 
 
 def _settings(name: str, pairs: list[str], text: str) -> dict[str, Any]:
-    """Settings of the method of that name, and its recipe, as they stand after its name in `text`."""
+    """Settings of a method, and its recipe, as they stand after its name in `text`."""
     known = {*methods.parameters_of(name)} - {"feature_size", "n_way", "n_classes", "backbone"} | {"recipe"}
     settings: dict[str, Any] = {}
     for pair in pairs:
@@ -119,32 +120,24 @@ def _settings(name: str, pairs: list[str], text: str) -> dict[str, Any]:
             raise SettingsError(f"{pair!r} in {text!r} is not a setting; write {name}:setting=value.")
         if key not in known:
             raise unknown_name(f"setting of {name}", key, known)
-        settings[key] = _value(value) if key == "recipe" else _of_its_kind(name, key, _value(value))
+        settings[key] = value if key == "recipe" else _parse_value(name, key, value)
     return settings
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
-KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
-    bool: ("true or false", (bool,)),
-    int: ("a whole number", (int,)),
-    float: ("a number", (int, float)),
-    str: ("a word", (str,)),
-}
-
-
-def _of_its_kind(name: str, key: str, value: Any) -> Any:
-    """The value, as the type that the method's constructor says; raises SettingsError where it is of another."""
+def _parse_value(name: str, key: str, text: str) -> Any:
+    """The value in the type of the constructor's argument. Raises SettingsError where it is of another type."""
+    value: Any = text
+    with contextlib.suppress(ValueError):
+        value = json.loads(text)
     kind = methods.parameters_of(name)[key].annotation
-    words, kinds = KINDS.get(kind, ("", (type(value),)))
-    if type(value) not in kinds or (isinstance(value, float) and not math.isfinite(value)):
-        raise SettingsError(f"{key} of {name} must be {words}, but is {value}.")
-    return float(value) if kind is float else value
+    if kind is float and type(value) is int:
+        value = float(value)
+    if (kind in KINDS and type(value) is not kind) or (isinstance(value, float) and not math.isfinite(value)):
+        raise SettingsError(f"{key} of {name} must be {KINDS[kind]}, but is {value}.")
+    return value
 
 
 @dataclass(frozen=True)
@@ -293,27 +286,27 @@ def require_name(request: MethodRequest) -> None:
 
 
 def require_features(request: MethodRequest) -> None:
-    """Raises SettingsError for the name of a method that is not made for features, but for images."""
+    """Raises SettingsError for the name of a method of images, which are trained with their backbone."""
     if not request.file and "backbone" in methods.parameters_of(request.name):
+        label = request.label
         raise SettingsError(
-            f"{request.label} trains its own feature network; run `onelook train --method "
-            f"{request.label}` first, and give the file it makes."
+            f"{label} trains its own feature network; run `onelook train --method {label}` first, and give its file."
         )
 
 
 def build(
     request: MethodRequest, spec: TaskSpec, feature_size: int = 1, n_classes: int = 1, backbone: Backbone | None = None
 ) -> Method:
-    """The untrained method. The same request gives the same first weights.
+    """Build the untrained method. The same request gives the same first weights.
 
-    n_classes: of the training set, for methods that keep something for each of them.
-    backbone: for a method that owns its feature network; None: a small one, to see whether the settings will do.
+    n_classes: number of training classes, for methods with parameters for each of them.
+    backbone: for a method that owns its backbone; None: a small one, to see whether the settings are possible.
     """
     known = methods.parameters_of(request.name)
     given = {"feature_size": feature_size, "n_way": spec.n_way, "n_classes": n_classes}
     settings = RECIPES[request.recipe].settings.get(request.name, {}) | request.settings
     settings |= {key: value for key, value in given.items() if key in known}
-    # Layers draw their first weights from the global generator; it is given back as it was.
+    # Layers draw their first weights from the global generator, which is restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         if "backbone" in known:

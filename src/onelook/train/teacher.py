@@ -1,4 +1,4 @@
-"""The cosine classifier of the training classes; and one that is finished as the teacher of another.
+"""The cosine classifier of the training classes, and a trained one as the teacher of another.
 
 Geoffrey Hinton, Oriol Vinyals, Jeff Dean. Distilling the Knowledge in a Neural Network. 2015, arXiv:1503.02531. From a
 network of the same kind: Tommaso Furlanello, Zachary Lipton, Michael Tschannen, Laurent Itti, Anima Anandkumar.
@@ -19,7 +19,7 @@ from onelook import ops
 from onelook.artifacts import CLASSIFIER, load, load_backbone
 from onelook.backbones import Backbone
 from onelook.data.embed import precision
-from onelook.errors import ArtifactError, SettingsError
+from onelook.errors import ArtifactError, SettingsError, require_within
 from onelook.files import digest
 
 
@@ -38,19 +38,15 @@ class CosineClassifier(nn.Module):
 
 @dataclass(frozen=True)
 class Distillation:
-    """How much a teacher is believed."""
+    """Weight and temperature of a teacher's answers."""
 
     weight: float = 0.5
-    """Of the divergence from the teacher's answers; the rest is that of the cross-entropy."""
+    """Weight of the divergence from the teacher's answers; the rest is that of the cross-entropy."""
     temperature: float = 4.0
-    """By which the scores of both are divided, so that the small probabilities count."""
+    """Divisor of the scores of both, so that the small probabilities count."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or not 0 < self.temperature < float("inf"):
-            raise SettingsError(
-                f"A teacher has a weight from 0 to 1 and a positive temperature, but got "
-                f"{self.weight} and {self.temperature}."
-            )
+        require_within(self, "A teacher", weight="[0, 1]", temperature="(0, inf)")
 
     def loss(
         self, logits: Float[Tensor, "N C"], labels: Int[Tensor, "N"], taught: Float[Tensor, "N C"]
@@ -68,7 +64,7 @@ class Distillation:
 
 
 class Teacher:
-    """A pretrained network with its classifier. It answers, and does not learn."""
+    """A pretrained backbone with its classifier, which answers and does not learn."""
 
     def __init__(self, backbone: Backbone, classifier: CosineClassifier) -> None:
         self.backbone = backbone.eval().requires_grad_(False)
@@ -84,10 +80,8 @@ class Teacher:
         """Raises SettingsError where its pupil has other images or classes."""
         own, pupil = ((b.channels, b.image_size, b.image_size) for b in (self.backbone, backbone))
         if own != pupil or len(self.classifier.weight) != n_classes:
-            raise SettingsError(
-                f"The teacher knows {len(self.classifier.weight)} classes of images of {own}, but these are "
-                f"{n_classes} of {pupil}; take one that was pretrained on the same data."
-            )
+            known = f"The teacher knows {len(self.classifier.weight)} classes of images of {own}"
+            raise SettingsError(f"{known}, but these are {n_classes} of {pupil}; take one pretrained on the same data.")
 
     def digest(self) -> str:
         weights = self.classifier.weight.detach().contiguous().numpy().tobytes()
@@ -101,8 +95,8 @@ def load_teacher(path: Path) -> Teacher:
     weights = {name.removeprefix(CLASSIFIER): x for name, x in tensors.items() if name.startswith(CLASSIFIER)}
     if not weights:
         raise ArtifactError(
-            f"{path} holds a feature network without its classifier; remove it and give the command `onelook pretrain` "
-            "that made it once more, which is quick where its state is still there."
+            f"{path} holds a backbone without its classifier; remove it and run the `onelook pretrain` that made it "
+            "once more, which is quick where its state is still there."
         )
     try:
         classifier = CosineClassifier(backbone.feature_size, len(weights["weight"]), torch.Generator())

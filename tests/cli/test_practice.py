@@ -15,6 +15,8 @@ from terminal import onelook, refused
 from tiny_images import classes, write_files
 from tiny_trainings import network_file
 
+pytestmark = pytest.mark.usefixtures("small_forest")
+
 
 @pytest.fixture
 def words(tmp_path: Path) -> tuple[str | Path, ...]:

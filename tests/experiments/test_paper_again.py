@@ -1,6 +1,8 @@
 """The comparison of the paper: no row is made twice, and every row that is stopped goes on."""
 
 import json
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,25 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting.of(tmp_path_factory.mktemp("table"))
 
 
-@pytest.fixture(autouse=True)
-def _short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten_trainings(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def _short_trainings() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        shorten_trainings(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(setting: Setting, tmp_path_factory: pytest.TempPathFactory, _short_trainings: None) -> dict[str, Path]:
+    """A folder for each row, in which it is done."""
+    folders = {row: tmp_path_factory.mktemp(row) for row in ("sib", "r2d2")}
+    for row, folder in folders.items():
+        setting.run(folder, rows=(row,))
+    return folders
+
+
+@pytest.fixture
+def sib_done(finished: dict[str, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(finished["sib"], tmp_path / "sib done")
 
 
 @pytest.mark.parametrize("row", ["sib", "r2d2"])
@@ -54,17 +72,15 @@ def stopped(setting: Setting, out: Path, row: str, after: Any) -> int:
 @pytest.mark.parametrize(("row", "n_steps"), [("sib", 6), ("r2d2", 6)])
 @pytest.mark.parametrize("stop", [1, 5])
 def test_a_row_that_is_stopped_goes_on_to_the_same_accuracies(
-    row: str, n_steps: int, stop: int, setting: Setting, tmp_path: Path
+    row: str, n_steps: int, stop: int, setting: Setting, finished: dict[str, Path], tmp_path: Path
 ) -> None:
     """sib: 3 steps for each shot; r2d2: 3 of its head, and 3 together with the network."""
-    setting.run(tmp_path / "straight", rows=(row,))
-    out = tmp_path / "stopped"
-    taken = stopped(setting, out, row, lambda _, taken: taken == stop)
-    events, _ = setting.run(out, rows=(row,))
+    taken = stopped(setting, tmp_path, row, lambda _, taken: taken == stop)
+    events, _ = setting.run(tmp_path, rows=(row,))
     assert taken + steps(events) == n_steps
     assert any(isinstance(e, Resumed) for e in events)
     for shot in (1, 5):
-        assert torch.equal(kept(out, row, shot), kept(tmp_path / "straight", row, shot))
+        assert torch.equal(kept(tmp_path, row, shot), kept(finished[row], row, shot))
 
 
 def test_the_time_of_a_training_is_counted_over_its_interruptions(
@@ -101,11 +117,10 @@ CHANGES: dict[str, tuple[dict[str, Any], int]] = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_row_of_other_settings_is_made_again_and_only_what_they_matter_for_is_trained(
-    what: str, setting: Setting, tmp_path: Path
+    what: str, setting: Setting, sib_done: Path, tmp_path: Path
 ) -> None:
-    setting.run(tmp_path)
     changes, n_steps = CHANGES[what]
-    events, records = setting.run(tmp_path, **changes)
+    events, records = setting.run(sib_done, **changes)
     assert steps(events) == n_steps
     _, fresh = setting.run(tmp_path / "fresh", **changes)
     costs = {"train_seconds"}
@@ -138,12 +153,12 @@ def test_a_training_of_images_is_not_thrown_away_for_another_network(setting: Se
 
 
 @pytest.mark.parametrize("damage", ["cut", "words", "empty"])
-def test_a_damaged_file_of_accuracies_is_made_again(damage: str, setting: Setting, tmp_path: Path) -> None:
-    _, first = setting.run(tmp_path)
-    file = tmp_path / "sib" / "accuracies.safetensors"
+def test_a_damaged_file_of_accuracies_is_made_again(damage: str, setting: Setting, sib_done: Path) -> None:
+    _, first = setting.run(sib_done)
+    file = sib_done / "sib" / "accuracies.safetensors"
     content = file.read_bytes()
     file.write_bytes({"cut": content[:-7], "words": b"these are words", "empty": b""}[damage])
-    events, second = setting.run(tmp_path)
+    events, second = setting.run(sib_done)
     assert steps(events) == 0
     assert [r["accuracy"] for r in second] == [r["accuracy"] for r in first]
-    assert setting.run(tmp_path)[1] == second
+    assert setting.run(sib_done)[1] == second

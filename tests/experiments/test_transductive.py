@@ -164,7 +164,7 @@ def test_what_is_done_is_not_done_again(made: tuple[Path, Run]) -> None:
     assert again.notices == ["All 24 figures are there already."]
 
 
-@pytest.mark.parametrize("done", [0, 1, 5, 23])
+@pytest.mark.parametrize("done", [0, 5])
 def test_an_interrupted_run_goes_on_where_it_was(done: int, made: tuple[Path, Run], tmp_path: Path) -> None:
     stopped = run(tmp_path, stop_after=done)
     assert len(stopped.measured) == done

@@ -5,9 +5,7 @@ from typing import Annotated
 
 from cyclopts import App
 
-from onelook.benchmark.compare import Comparison
-from onelook.benchmark.compare import benchmark as compare_images
-from onelook.benchmark.compare import benchmark_embeddings as compare_embeddings
+from onelook.benchmark.compare import Comparison, benchmark, benchmark_embeddings
 from onelook.cli import console
 from onelook.cli.options import Features, Fields, Records, options
 from onelook.data.sampler import TaskSpec
@@ -23,12 +21,12 @@ COMMANDS = {
     "domains": "Adapt to each domain without its labels, from labelled images of the others.",
     "practice": "Compare FewShotClassifier with the classifiers of scikit-learn, for simulated users with few labels.",
 }
-"""Commands of `onelook.cli.studies`, and the first line of each one's docstring."""
+"""Commands of `onelook.cli.studies`, each with the first line of its docstring."""
 AUDIT = "Test instead what the answers depend on: other queries, their order, other tasks, labels. Exit code 1: a leak."
 
 app = App(name="benchmark")
 for _place, (_name, _help) in enumerate(COMMANDS.items()):
-    app.command(f"onelook.cli.studies:{_name}", name=_name, help=_help, sort_key=_place)
+    app.command(f"onelook.cli.studies:run_{_name}", name=_name, help=_help, sort_key=_place)
 
 
 @app.default
@@ -56,11 +54,10 @@ def compare(
     specs = tuple(replace(tasks, n_shot=n, protocol=one) for one in protocols for n in shots)
     comparison = Comparison(requests, specs, n_tasks, average, audit)
     if features.embeddings is not None:
-        job = compare_embeddings(comparison, features.embeddings, features.train_embeddings, place)
+        job = benchmark_embeddings(comparison, features.embeddings, features.train_embeddings, place)
     elif features.backbone is not None:
-        job = compare_images(comparison, features.data, features.split, features.backbone, place)
-    found = console.run(job, "audit" if audit else "benchmark")
-    records.save(found)
+        job = benchmark(comparison, features.data, features.split, features.backbone, place)
+    found = records.save(console.run(job, "audit" if audit else "benchmark"))
     if audit:
         return int(console.print_audits(found))
     console.print_records(found, as_json=False)

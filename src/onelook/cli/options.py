@@ -215,9 +215,11 @@ class Records:
         if self.json is not None:
             require_writable(self.json.parent, self.json)
 
-    def save(self, records: list[dict[str, Any]]) -> None:
+    def save(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write the records, if a file was named, and return them."""
         if self.json is not None:
             artifacts.save_results(records, self.json)
+        return records
 
 
 @dataclass(frozen=True)

@@ -8,33 +8,19 @@ from onelook.benchmark import sources
 from onelook.cli import console
 from onelook.cli.options import Features, Fields, Records, options, require_writable
 from onelook.data.glyph_domains import GlyphDomainsConfig, glyph_domains
-from onelook.experiments import bottleneck as bottleneck_study
-from onelook.experiments import curves as curves_study
-from onelook.experiments import domains as domains_study
-from onelook.experiments import lines as lines_study
-from onelook.experiments import paper as paper_study
-from onelook.experiments import practice as practice_study
-from onelook.experiments import transductive
-from onelook.experiments.bottleneck import BottleneckConfig
-from onelook.experiments.curves import CurvesConfig
-from onelook.experiments.domains import DomainsConfig
-from onelook.experiments.lines import LinesConfig
-from onelook.experiments.paper import TableConfig
-from onelook.experiments.practice import PracticeConfig
-from onelook.experiments.transductive import ProtocolsConfig
+from onelook.experiments import bottleneck, curves, domains, lines, paper, practice, transductive
 from onelook.machine import Place, commit, machine
 
 
 @options
-def paper(config: TableConfig, place: Place, records: Records, *, out: Path = Path("runs/paper")) -> None:
+def run_paper(config: paper.TableConfig, place: Place, records: Records, *, out: Path = Path("runs/paper")) -> None:
     """Compare SIB with the baselines of its paper, from the same feature network.
 
     Example: onelook benchmark paper --backbone runs/cifar-fs/model.safetensors --rows sib,sib-0,r2d2
     """
     require_writable(out)
-    found = console.run(paper_study.table(config, out, place), "paper")
-    records.save(found)
-    console.print_table(paper_study.tabulate(found))
+    found = records.save(console.run(paper.table(config, out, place), "paper"))
+    console.print_table(paper.tabulate(found))
 
 
 @dataclass(frozen=True)
@@ -43,9 +29,9 @@ class ProtocolFeatures(Features):
 
 
 @options
-def protocols(
+def run_protocols(
     features: ProtocolFeatures,
-    config: ProtocolsConfig,
+    config: transductive.ProtocolsConfig,
     place: Place,
     records: Records,
     *,
@@ -74,13 +60,12 @@ def _open_source(features: Features, n_way: int, average: str, place: Place) -> 
 
 
 @options
-def curves(config: CurvesConfig, place: Place, records: Records) -> None:
+def run_curves(config: curves.CurvesConfig, place: Place, records: Records) -> None:
     """Measure accuracy over the number of steps and of unlabelled queries.
 
     Example: onelook benchmark curves --backbone runs/cifar-fs/model.safetensors --json curves.json
     """
-    found = console.run(curves_study.curves(config, place), "curves")
-    records.save(found)
+    found = records.save(console.run(curves.curves(config, place), "curves"))
     for name in dict.fromkeys(record["experiment"] for record in found):
         for n_query in sorted({record["n_query"] for record in found if record["experiment"] == name}):
             print(f"\n{name}, {n_query} queries per class")
@@ -89,13 +74,12 @@ def curves(config: CurvesConfig, place: Place, records: Records) -> None:
 
 
 @options
-def bottleneck(config: BottleneckConfig, place: Place, records: Records) -> None:
+def run_bottleneck(config: bottleneck.BottleneckConfig, place: Place, records: Records) -> None:
     """Compare SIB with and without its KL term, on tasks of known and of unknown classes.
 
     Example: onelook benchmark bottleneck --backbone runs/cifar-fs/model.safetensors
     """
-    found = console.run(bottleneck_study.bottleneck(config, place), "bottleneck")
-    records.save(found)
+    found = records.save(console.run(bottleneck.bottleneck(config, place), "bottleneck"))
     for r in found:
         print(
             f"{r['n_shot']}-shot, gamma {r['prior_weight']:g}: known classes {r['train_accuracy']:.2f}, unknown "
@@ -104,16 +88,16 @@ def bottleneck(config: BottleneckConfig, place: Place, records: Records) -> None
 
 
 @options
-def lines(records: Records, *, seeds: Annotated[tuple[int, ...], "One or more seeds."] = (0, 1, 2)) -> None:
+def run_lines(records: Records, *, seeds: Annotated[tuple[int, ...], "One or more seeds."] = (0, 1, 2)) -> None:
     """Fit spinning lines without labels, against the exact posterior, with and without the KL term.
 
     Example: onelook benchmark lines --seeds 0,1,2
     """
     found = []
     for seed in seeds:
-        for kl_weight in (LinesConfig.kl_weight, 0.0):
-            config = LinesConfig(seed=seed, kl_weight=kl_weight, bayesian_network=kl_weight > 0)
-            record = console.run(lines_study.lines(config), f"lines, seed {seed}, beta {kl_weight:g}")
+        for kl_weight in (lines.LinesConfig.kl_weight, 0.0):
+            config = lines.LinesConfig(seed=seed, kl_weight=kl_weight, bayesian_network=kl_weight > 0)
+            record = console.run(lines.lines(config), f"lines, seed {seed}, beta {kl_weight:g}")
             found.append(record | {"commit": commit(), "machine": machine()})
             final = record["final"]
             print(
@@ -129,8 +113,8 @@ PACS = "A folder of domain/class/image, all domains with the same classes. Defau
 
 
 @options
-def domains(
-    config: Annotated[DomainsConfig, Fields(only=("backbone", "image_size", "seed"))],
+def run_domains(
+    config: Annotated[domains.DomainsConfig, Fields(only=("backbone", "image_size", "seed"))],
     place: Annotated[Place, Fields(only=("precision",))],
     records: Records,
     *,
@@ -142,7 +126,7 @@ def domains(
     """
     config = replace(config, precision=place.precision)
     images = data or console.run(glyph_domains(GlyphDomainsConfig(seed=config.seed)), "glyphs of four domains")
-    record = console.run(domains_study.domains(config, images), "domains")
+    record = console.run(domains.domains(config, images), "domains")
     records.save([record | {"commit": commit(), "machine": machine()}])
     for target in record["targets"]:
         own = ", ".join(
@@ -152,14 +136,15 @@ def domains(
 
 
 @options
-def practice(config: PracticeConfig, place: Place, records: Records, *, out: Path = Path("runs/practice")) -> None:
+def run_practice(
+    config: practice.PracticeConfig, place: Place, records: Records, *, out: Path = Path("runs/practice")
+) -> None:
     """Compare FewShotClassifier with the classifiers of scikit-learn, for simulated users with few labels.
 
     Example: onelook benchmark practice --data cifar-fs,digits --shot 1,5 --users 100
     """
     require_writable(out)
-    found = console.run(practice_study.practice(config, out, place), "practice")
-    records.save(found)
+    found = records.save(console.run(practice.practice(config, out, place), "practice"))
     for r in found:
         print(
             f"{r['dataset']}, {r['n_shot']} a class, {r['method']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}, "

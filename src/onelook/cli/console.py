@@ -32,8 +32,8 @@ ANNOUNCED = 120
 """Seconds of work that are announced before they are spent."""
 N_NAMED = 10
 """Number of unreadable images that are named."""
-FOLDED = ("data", "method")
-"""Columns of a table that may be folded."""
+FOLDED = ("data", "method", "where", "licence")
+"""Columns of a table whose cells may be folded."""
 NARROWEST = 8
 """Least width of a folded column, in characters."""
 
@@ -166,7 +166,7 @@ def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table for a narrow terminal: what all rows share stands once above it, and nothing is cut off."""
-    before = table.columns.index("method")
+    before = table.columns.index("method") if "method" in table.columns else 0
     alike = [i for i in range(before) if len({row[i] for row in table.rows}) == 1]
     if alike:
         print(", ".join(f"{table.columns[i]} {table.rows[0][i]}" for i in alike))

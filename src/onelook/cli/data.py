@@ -1,15 +1,14 @@
 """`onelook data`: the standard image sets."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
 
-from onelook.cli.console import print_json, run
+from onelook.benchmark.tables import Table
+from onelook.cli.console import print_json, print_table, run
 from onelook.cli.options import Fields, Json, options
-from onelook.data.datasets import BENCHMARKS, status
+from onelook.data.datasets import BENCHMARKS, Status, status
 from onelook.data.fetch import fetch
 from onelook.data.verify import verify
 from onelook.errors import DataError
@@ -28,27 +27,20 @@ def list_data(place: Home, *, as_json: Json = False) -> None:
 
     Example: onelook data list --home /data/few-shot
     """
-    states = [status(name, place.home) for name in BENCHMARKS]
+    states = {name: status(name, place.home) for name in BENCHMARKS}
     if as_json:
-        print_json(
-            [
-                {
-                    "name": s.benchmark.name,
-                    "classes": s.classes,
-                    "images": s.images,
-                    "licence": s.benchmark.licence,
-                    "path": str(s.path) if s.path else None,
-                }
-                for s in states
-            ]
-        )
+        print_json([_record(name, s) for name, s in states.items()])
         return
-    view = Table("name", "classes: train / val / test", "images", "where", "licence")
-    view.add_row("glyphs", "built in", "", "rendered when used", "fonts of matplotlib")
-    for s in states:
+    rows = [("glyphs", "built in", "", "rendered when used", "fonts of matplotlib")]
+    for name, s in states.items():
         counts = " / ".join(str(s.classes[split]) for split in ("train", "val", "test"))
-        view.add_row(s.benchmark.name, counts, f"{s.images:,}", str(s.path or "–"), s.benchmark.licence)
-    Console().print(view)
+        rows.append((name, counts, f"{s.images:,}", str(s.path or "–"), s.benchmark.licence))
+    print_table(Table(("name", "classes: train / val / test", "images", "where", "licence"), tuple(rows)))
+
+
+def _record(name: str, s: Status) -> dict[str, Any]:
+    path = None if s.path is None else str(s.path)
+    return {"name": name, "classes": s.classes, "images": s.images, "licence": s.benchmark.licence, "path": path}
 
 
 @app.command(name="fetch")

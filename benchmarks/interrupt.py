@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from onelook.artifacts import kind_of, load, load_results, save_results
+from onelook.artifacts import load, load_results, read_kind, save_results
 from onelook.machine import commit, machine
 
 ONELOOK = (sys.executable, "-c", "from onelook.cli import main; main()")
@@ -108,7 +108,7 @@ def model_in(out: Path) -> bytes:
 
 
 def history(model: Path) -> Any:
-    return load(model, kind_of(model)).about["history"]
+    return load(model, read_kind(model)).about["history"]
 
 
 def results(file: Path) -> list[dict[str, Any]]:

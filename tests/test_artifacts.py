@@ -19,7 +19,6 @@ from onelook.artifacts import (
     FORMAT,
     Artifact,
     backbone_artifact,
-    kind_of,
     load,
     load_backbone,
     load_method,
@@ -223,10 +222,10 @@ def test_tensors_of_any_type_shape_and_layout_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["backbone", "method", "state"])
 def test_the_kind_of_a_file_is_told_without_loading_it(tmp_path: Path, kind: str) -> None:
     save(Artifact(kind, {}), tmp_path / "file")
-    assert kind_of(tmp_path / "file") == kind
+    assert read_kind(tmp_path / "file") == kind
     (tmp_path / "file").write_bytes(b"something else")
-    assert kind_of(tmp_path / "file") == "model"
-    assert kind_of(tmp_path / "missing") == "model"
+    assert read_kind(tmp_path / "file") == "model"
+    assert read_kind(tmp_path / "missing") == "model"
 
 
 # ---------------------------------------------------------------------------------------------- files that are bad

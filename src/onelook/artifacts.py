@@ -27,14 +27,14 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 FORMAT = 1
 SHIPPED = "onelook"
 SHIPPED_NETWORK = Path(__file__).parent / "backbones" / "weights" / "conv4-64.safetensors"
-"""Comes along, small and without any other package; docs/network.md says what it is good for."""
+"""Small backbone that comes along; docs/network.md says what it is good for."""
 SHIPPED_METHODS = {"glance": Path(__file__).parent / "methods" / "weights" / "glance.safetensors"}
-"""Methods whose trained weights come along."""
+"""Trained weights of methods that come along."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Tensors and what is said of them."""
+    """Tensors and their description."""
 
     kind: str
     """"backbone", "method", "classifier" or "state" (an unfinished training run)."""
@@ -44,14 +44,14 @@ class Artifact:
 
 
 def save(artifact: Artifact, path: Path) -> None:
-    """Write atomically: whoever reads `path` finds the old content or the new. Raises StorageError."""
+    """Write a file atomically: whoever reads `path` finds the old content or the new. Raises StorageError."""
     header = {"format": str(FORMAT), "kind": artifact.kind, "about": json.dumps(artifact.about, sort_keys=True)}
     tensors = {name: x.detach().contiguous() for name, x in artifact.tensors.items()}
     write_tensors(path, tensors, header)
 
 
 def load(path: Path, kind: str) -> Artifact:
-    """Raises ArtifactError for a missing, damaged or foreign file, or one of another kind."""
+    """Read a file. Raises ArtifactError for a missing, damaged or foreign one, or one of another kind."""
     if not path.is_file():
         raise ArtifactError(f"There is no {kind} file {path}.")
     try:
@@ -61,9 +61,7 @@ def load(path: Path, kind: str) -> Artifact:
             if found is None:
                 raise ArtifactError(f"{path} was not written by Onelook; expected a {kind} made by it.")
             if int(header.get("format", 0)) > FORMAT:
-                raise ArtifactError(
-                    f"{path} was written by a newer Onelook (format {header['format']}); update Onelook."
-                )
+                raise ArtifactError(f"{path} has the newer format {header['format']}; update Onelook.")
             if found != kind:
                 raise ArtifactError(f"{path} holds a {found}, but a {kind} is needed here.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -75,8 +73,8 @@ def load(path: Path, kind: str) -> Artifact:
     return Artifact(kind, tensors, about)
 
 
-def kind_of(path: Path) -> str:
-    """What a file of ours holds; "model" where it is none, for `load` to say so."""
+def read_kind(path: Path) -> str:
+    """The kind of a file of Onelook; "model" for any other file, which `load` will refuse."""
     try:
         with safe_open(path, framework="pt") as file:
             return str((file.metadata() or {}).get("kind", "model"))
@@ -85,13 +83,13 @@ def kind_of(path: Path) -> str:
 
 
 CLASSIFIER = "classifier."
-"""Before the names of what a feature network was pretrained with, in files where it is kept."""
+"""Key prefix of the pretraining classifier's tensors."""
 
 
 def backbone_artifact(
     backbone: Backbone, name: str, about: dict[str, Any], classifier: torch.nn.Module | None = None
 ) -> Artifact:
-    """classifier: of the training classes, kept for those that learn from it; no part of the network."""
+    """The file of a backbone, with the classifier of its training classes for those that learn from it."""
     settings = {"channels": backbone.channels, "image_size": backbone.image_size}
     tensors = dict(backbone.state_dict())
     if classifier is not None:
@@ -100,7 +98,7 @@ def backbone_artifact(
 
 
 def load_backbone(path: Path) -> tuple[Backbone, dict[str, Any]]:
-    """The feature network in evaluation mode, and what is said of it."""
+    """Load a backbone in evaluation mode, with its description."""
     artifact = load(path, "backbone")
     own = {name: x for name, x in artifact.tensors.items() if not name.startswith(CLASSIFIER)}
     backbone = _build(backbones.create, replace(artifact, tensors=own), path)
@@ -116,14 +114,14 @@ def method_artifact(method: Method, about: dict[str, Any]) -> Artifact:
 
 
 def load_method(path: Path) -> tuple[Method, dict[str, Any]]:
-    """The method in evaluation mode, and what is said of it."""
+    """Load a method in evaluation mode, with its description."""
     artifact = load(path, "method")
     method = _build(_create_method, artifact, path, backbone=artifact.about.get("backbone"))
     return method.eval(), artifact.about
 
 
 def _create_method(name: str, backbone: dict[str, Any] | None, **settings: Any) -> Method:
-    """backbone: the settings of the network that the method owns; None: it takes features."""
+    """Build a method; backbone: the settings of the backbone that it owns; None: it takes features."""
     if backbone is None:
         return methods.create(name, **settings)
     network = backbones.create(**backbone)
@@ -137,16 +135,12 @@ def _build(create: Callable[..., Module], artifact: Artifact, path: Path, **more
         name = artifact.about["name"]
         module = create(name, **more, **artifact.about["settings"])
     except (LookupError, TypeError, UserError) as error:
-        raise ArtifactError(
-            f"{path} describes no {artifact.kind} that this Onelook knows ({_brief(error)}); "
-            f"update Onelook, or make the file again."
-        ) from error
+        found = f"{path} describes no {artifact.kind} that this Onelook knows ({_brief(error)})"
+        raise ArtifactError(f"{found}; update Onelook, or make the file again.") from error
     try:
         module.load_state_dict(artifact.tensors)
     except RuntimeError as error:
-        raise ArtifactError(
-            f"The weights in {path} do not fit a {name} of these settings; make the file again."
-        ) from error
+        raise ArtifactError(f"The weights in {path} do not fit its {name}; make the file again.") from error
     return module
 
 
@@ -156,7 +150,7 @@ def _brief(error: BaseException) -> str:
 
 
 def save_results(records: list[dict[str, Any]], path: Path) -> None:
-    """Result records as a JSON list, one record a line so that a difference shows which changed."""
+    """Write result records as a JSON list, one record a line so that a difference shows which changed."""
     lines = ",\n".join(json.dumps(record, sort_keys=False) for record in records)
     write_atomically(path, f"[\n{lines}\n]\n".encode())
 
@@ -184,10 +178,10 @@ def require_feature_size(method: Method, feature_size: int, what: str) -> None:
 def load_network(
     text: str, offline: bool = False
 ) -> Generator[Notice | Progress, None, tuple[Backbone, dict[str, Any]]]:
-    """The network in evaluation mode, and what is said of it; its `name` at least, as `load_backbone` has it.
+    """Load a backbone in evaluation mode, with its description, which has its `name` at least.
 
     text: SHIPPED, a file of Onelook (model.safetensors), `hf:NAME`, a folder of transformers, or a file `*.onnx`.
-    offline: take only what is on this machine.
+    offline: download nothing.
 
     Raises ArtifactError, SettingsError, DownloadError, StorageError.
     """
@@ -198,9 +192,12 @@ def load_network(
 
 
 def load_shipped(name: str, **settings: Any) -> Method:
-    """The method of that name with the weights that come with the package, ready for use.
+    """Load a method with the weights that come with the package.
 
     Raises SettingsError for a name without such weights, and for settings that they do not fit.
+
+    >>> load_shipped("glance").transductive
+    True
     """
     if name not in SHIPPED_METHODS:
         raise unknown_name("method with weights of its own", name, SHIPPED_METHODS)
@@ -208,7 +205,7 @@ def load_shipped(name: str, **settings: Any) -> Method:
 
 
 def with_settings(method: Method, label: str, settings: dict[str, Any]) -> Method:
-    """The same weights under other settings. Raises SettingsError where they are weights of another size."""
+    """A copy of a method with other settings. Raises SettingsError where its weights do not fit them."""
     if not settings:
         return method
     again = methods.create(methods.name_of(method), **(methods.settings_of(method) | settings))
@@ -216,8 +213,6 @@ def with_settings(method: Method, label: str, settings: dict[str, Any]) -> Metho
         again.load_state_dict(method.state_dict())
     except RuntimeError as error:
         own = {key: getattr(method, key) for key in settings}
-        raise SettingsError(
-            f"The trained weights of {label} were made for {own}; leave that as it is, or "
-            f"train others (`onelook train`)."
-        ) from error
+        sentence = f"The trained weights of {label} were made for {own}; leave that as it is, or train others"
+        raise SettingsError(f"{sentence} (`onelook train`).") from error
     return again.eval()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from onelook.artifacts import load_method
-from onelook.benchmark.sources import items_of
+from onelook.benchmark.sources import open_items
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import ArtifactError, DataError, SettingsError
 from onelook.events import Notice, finish
@@ -122,7 +122,7 @@ def test_a_row_on_images_is_asked_about_the_images_of_the_test_classes(setting: 
     """The numbers are those of the file that the row leaves."""
     setting.run(tmp_path, rows=("maml",), shots=(1,))
     whole, _ = load_method(tmp_path / "maml" / "model.safetensors")
-    method, items = finish(items_of(whole, setting.config.data, "test", setting.place))
+    method, items = finish(open_items(whole, setting.config.data, "test", setting.place))
     assert method is whole
     own = finish(task_accuracies(whole, TaskSampler(items, TaskSpec(5, 1, 15)), 3))
     assert torch.equal(own, kept(tmp_path, "maml", 1))

@@ -10,7 +10,7 @@ import torch
 from onelook.artifacts import load_backbone, load_method
 from onelook.benchmark import compare
 from onelook.benchmark.compare import Comparison
-from onelook.benchmark.sources import items_of
+from onelook.benchmark.sources import open_items
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import N_VIEWS, open_data
 from onelook.data.vectors import save_features
@@ -198,7 +198,7 @@ def test_an_end_to_end_method_is_asked_by_its_head_about_features_of_its_own_net
 ) -> None:
     whole, _ = load_method(files["r2d2"])
     assert isinstance(whole, EndToEnd)
-    head, items = finish(items_of(whole, images, "test", place))
+    head, items = finish(open_items(whole, images, "test", place))
     assert head is whole.head
     test = finish(open_data(images).images("test", 16, 3))
     assert finish(mean_accuracy(head, items, SPEC, 5)) == finish(mean_accuracy(whole, test, SPEC, 5))

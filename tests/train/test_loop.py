@@ -221,7 +221,7 @@ def test_how_often_the_state_is_saved_does_not_influence_the_result(case: str, s
 @each_case
 def test_the_history_is_in_the_model_and_is_that_of_the_events(case: str, tmp_path: Path) -> None:
     (tmp_path / "model").write_bytes(straight(case)[0])
-    about = load(tmp_path / "model", artifacts.kind_of(tmp_path / "model")).about
+    about = load(tmp_path / "model", artifacts.read_kind(tmp_path / "model")).about
     told = [e for e in straight(case)[1] if isinstance(e, Validated)]
     assert about["history"] == [{"step": e.step, "loss": e.loss, **e.accuracy.record("accuracy")} for e in told]
     assert about["config"] == {"lr": 0.01, "name": "x"}

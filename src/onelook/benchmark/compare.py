@@ -7,7 +7,7 @@ from typing import Any
 
 from onelook.benchmark.audit import IMAGE_TASKS, TASKS, audit
 from onelook.benchmark.measure import Entry, compare
-from onelook.benchmark.sources import Source, source_of, source_of_files
+from onelook.benchmark.sources import Source, open_features, open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import SettingsError
 from onelook.machine import Place
@@ -19,33 +19,33 @@ from onelook.train.recipes import MethodRequest, build, ready
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `benchmark` compares, and on which tasks."""
+    """Methods and tasks of `benchmark`."""
 
     requests: tuple[MethodRequest, ...]
     specs: tuple[TaskSpec, ...]
     n_tasks: int = 2000
     average: str = "none"
-    """What else of an image goes into its feature, in training and testing (`parse_averaging`)."""
+    """Versions of an image that are averaged into its feature, in training and testing (`parse_averaging`)."""
     audited: bool = False
-    """Whether it is asked what the answers of the methods depend on, instead of how many are right."""
+    """Whether the methods are checked for what their answers depend on, instead of compared by accuracy."""
 
 
 def benchmark(
     comparison: Comparison, data: str, split: str, checkpoint: Path, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
-    """Result records on tasks of `split`; methods that learn are trained on the training classes of `data` first."""
+    """Make result records on tasks of `split`; methods that learn are trained on the classes for it first."""
     for request in comparison.requests:
         recipes.require_features(request)  # before the features are computed, which may take long
-    source = yield from source_of(data, split, checkpoint, place, comparison.average)
+    source = yield from open_source(data, split, checkpoint, place, comparison.average)
     return (yield from _compare(comparison, source, place))
 
 
 def benchmark_embeddings(
     comparison: Comparison, file: Path, training_file: Path | None, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
-    """The same on features from a file; those to train on come from another, a fifth of its classes to choose by."""
+    """Make result records on features from a file; those to train on come from another file."""
     n_way = max(spec.n_way for spec in comparison.specs)
-    return (yield from _compare(comparison, source_of_files(file, training_file, n_way, comparison.average), place))
+    return (yield from _compare(comparison, open_features(file, training_file, n_way, comparison.average), place))
 
 
 def _compare(comparison: Comparison, source: Source, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
@@ -53,7 +53,7 @@ def _compare(comparison: Comparison, source: Source, place: Place) -> Generator[
     for spec in comparison.specs:
         entries = []
         for request in comparison.requests:
-            entries.append((yield from entry_of(request, spec, source, place)))
+            entries.append((yield from make_entry(request, spec, source, place)))
         job = _audit if comparison.audited else compare
         records += yield from job(entries, source.test, spec, comparison.n_tasks, source.about)
     return records
@@ -84,8 +84,8 @@ def _audit(
     return records
 
 
-def entry_of(request: MethodRequest, spec: TaskSpec, source: Source, place: Place) -> Generator[Any, None, Entry]:
-    """The row of a method, which is trained for tasks of `spec` first where it learns."""
+def make_entry(request: MethodRequest, spec: TaskSpec, source: Source, place: Place) -> Generator[Any, None, Entry]:
+    """Make the row of a method, which is trained for tasks of `spec` first where it learns."""
     size, method, known, chosen = source.test.feature_size, None, None, None
     if not recipes.is_trained(request):
         # The number of training classes shapes some methods, which cannot be built before it is known.
@@ -96,8 +96,8 @@ def entry_of(request: MethodRequest, spec: TaskSpec, source: Source, place: Plac
     made = yield from ready(request, spec, size, known, chosen, place.cache / "runs", method=method)
     if made.method.n_way not in (None, spec.n_way):
         raise SettingsError(
-            f"{request.label} was trained for {made.method.n_way} classes, but the tasks have "
-            f"{spec.n_way}; use --way {made.method.n_way}, or train it again."
+            f"{request.label} was trained for {made.method.n_way} classes, but the tasks have {spec.n_way}; "
+            f"use --way {made.method.n_way}, or train it again."
         )
     if not isinstance(made.method, ImageMethod):
         return Entry(request.label, made.method, made.about)

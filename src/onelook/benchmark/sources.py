@@ -1,4 +1,4 @@
-"""Where the tasks of a comparison come from: the features of a data set, or those in a file."""
+"""Sources of the tasks of a comparison: the features of a data set, or those in a file."""
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ from onelook.tasks import Embeddings
 
 @dataclass(frozen=True)
 class Source:
-    """Where the tasks of a comparison come from, and what its methods learn from."""
+    """Features for the tasks of a comparison, and for its methods to learn from."""
 
     test: Embeddings
     about: dict[str, Any]
     """dataset, split and backbone, for the record."""
     training: Callable[[], Generator[Any, None, tuple[Embeddings | None, Embeddings | None]]]
-    """Of other classes, to train on and to choose by; asked for where a method learns."""
+    """Computes the features of other classes, to train on and to choose by; called where a method learns."""
     own: Callable[[ImageMethod], Generator[Any, None, tuple[Method, Views]]] | None = None
-    """What to ask a method of images, and about what (`items_of`); None: there are no images."""
+    """Replaces a method of images by one with items that it takes (`open_items`); None: there are no images."""
 
 
-def source_of(
+def open_source(
     data: str, split: str, checkpoint: Path, place: Place, average: str = "none"
 ) -> Generator[Any, None, Source]:
-    """The features of a data set."""
+    """Open a data set by the features of a backbone."""
     backbone, named = load_backbone(checkpoint)
     opened = open_data(data, place.home)
     test = yield from opened.embed(split, backbone, place, average=average)
@@ -54,35 +54,29 @@ def source_of(
         return sets[0], sets[1]
 
     def own(method: ImageMethod) -> Generator[Any, None, tuple[Method, Views]]:
-        return items_of(method, data, split, place, average)
+        return open_items(method, data, split, place, average)
 
     return Source(test, about, training, own)
 
 
-def items_of(
+def open_items(
     method: ImageMethod, data: str, split: str, place: Place, average: str = "none"
 ) -> Generator[Any, None, tuple[Method, Views]]:
-    """What to ask and what to ask it about: where features are all that a method needs, each image is embedded once."""
+    """A method with the items of its tasks. Where features are all that it needs, each image is embedded once."""
     if isinstance(method, EndToEnd):
         return method.head, (
             yield from open_data(data, place.home).embed(split, method.backbone, place, average=average)
         )
     if average != "none":
-        raise SettingsError(
-            "A method that takes images, and not their features, has no features to average; leave "
-            "it out, or --average."
-        )
+        raise SettingsError("A method that takes images has no features to average; leave it out, or --average.")
     own = method.backbone
     return method, (yield from open_data(data, place.home).images(split, own.image_size, own.channels))
 
 
-def source_of_files(file: Path, training_file: Path | None, n_way: int, average: str = "none") -> Source:
-    """Features from a file. n_way: so many of the other file's classes at least are kept to choose by."""
+def open_features(file: Path, training_file: Path | None, n_way: int, average: str = "none") -> Source:
+    """Open a file of features. n_way: at least so many classes of the training file are set aside to choose by."""
     if average != "none":
-        raise SettingsError(
-            "Features from a file are taken as they are; average them where they are made, by "
-            "`onelook embed --average`."
-        )
+        raise SettingsError("Features from a file are averaged where they are made, by `onelook embed --average`.")
     test = load_features(file)
     about = {"dataset": file.stem, "split": "all", "backbone": f"embeddings of size {test.feature_size}"}
 
@@ -93,8 +87,8 @@ def source_of_files(file: Path, training_file: Path | None, n_way: int, average:
         known = load_features(training_file)
         if known.feature_size != test.feature_size:
             raise DataError(
-                f"{training_file} has features of size {known.feature_size}, but {file} of size "
-                f"{test.feature_size}; both must come from the same network."
+                f"{training_file} has features of size {known.feature_size}, but {file} of size {test.feature_size}; "
+                "both must come from the same network."
             )
         return _divide(known, n_way)
 

@@ -53,7 +53,7 @@ def show(
     Examples: onelook show results.json; onelook show runs/sib/model.safetensors
     """
     if files[0].suffix == ".safetensors":
-        kind = artifacts.kind_of(files[0])
+        kind = artifacts.read_kind(files[0])
         console.print_artifact(artifacts.load(files[0], kind), files[0], as_json)
         return
     records = [record for file in files for record in artifacts.load_results(file)]

@@ -53,9 +53,9 @@ def run_protocols(
 
 def _open_source(features: Features, n_way: int, average: str, place: Place) -> sources.Source:
     if features.embeddings is not None:
-        return sources.source_of_files(features.embeddings, features.train_embeddings, n_way, average)
+        return sources.open_features(features.embeddings, features.train_embeddings, n_way, average)
     assert features.backbone is not None
-    job = sources.source_of(features.data, features.split, features.backbone, place, average)
+    job = sources.open_source(features.data, features.split, features.backbone, place, average)
     return console.run(job, "features")
 
 

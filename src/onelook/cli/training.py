@@ -89,7 +89,7 @@ def train(
     request = parse_request(training.method)
     require_writable(out)
     path = console.run(_start(training, request, tasks, out, place), "training")
-    console.print_artifact(artifacts.load(path, artifacts.kind_of(path)), path, as_json)
+    console.print_artifact(artifacts.load(path, artifacts.read_kind(path)), path, as_json)
 
 
 def _start(training: Training, request: MethodRequest, tasks: TaskSpec, out: Path, place: Place) -> Job:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from onelook.artifacts import load_backbone, load_method
-from onelook.benchmark.sources import items_of
+from onelook.benchmark.sources import open_items
 from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import N_VIEWS, open_data
@@ -195,7 +195,7 @@ def _trained(
     path = yield from clock.of(meta_train_images(config.data, checkpoint, request, settings, folder, place))
     whole, _ = load_method(path)
     assert isinstance(whole, ImageMethod)
-    method, items = yield from items_of(whole, config.data, config.split, place)
+    method, items = yield from open_items(whole, config.data, config.split, place)
     return method, items, _facts(_n_parameters(whole), clock.seconds)
 
 

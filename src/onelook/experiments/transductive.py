@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from onelook.artifacts import load_method
-from onelook.benchmark.compare import entry_of
+from onelook.benchmark.compare import make_entry
 from onelook.benchmark.measure import Entry, Measured, measure, record_of
 from onelook.benchmark.sources import Source
 from onelook.data.sampler import TaskSampler, TaskSpec
@@ -237,7 +237,7 @@ def _ready(
                 f"number of classes."
             )
             continue
-        entry = yield from entry_of(request, spec, source, place)
+        entry = yield from make_entry(request, spec, source, place)
         made[request.label] = entry, _identity(entry)
     return made
 

@@ -147,7 +147,7 @@ def seconds_of_a_step(objective: Objective) -> float:
 
 def _is_whole(model: Path) -> bool:
     try:
-        artifacts.load(model, artifacts.kind_of(model))
+        artifacts.load(model, artifacts.read_kind(model))
     except ArtifactError:
         return False
     return True

@@ -24,6 +24,7 @@ from onelook.artifacts import (
     load_method,
     load_results,
     method_artifact,
+    read_kind,
     require_feature_size,
     save,
     save_results,

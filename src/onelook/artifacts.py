@@ -184,6 +184,11 @@ def load_network(
     offline: download nothing.
 
     Raises ArtifactError, SettingsError, DownloadError, StorageError.
+
+    >>> from onelook.events import finish
+    >>> backbone, about = finish(load_network("onelook"))
+    >>> about["name"], backbone.feature_size
+    ('conv4-64', 256)
     """
     if text.startswith(PREFIX) or text.endswith(".onnx") or Path(text).expanduser().is_dir():
         backbone = yield from resolve(text, offline)

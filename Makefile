@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# A process for each core, with one thread each; the variable lets scikit-learn's checks of its array interface run.
-PYTEST := OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest --numprocesses auto
+# A process for each core, with one thread each; a file of tests stays in one of them, so that what its tests share is made
+# once; the variable lets scikit-learn's checks of its array interface run.
+PYTEST := OMP_NUM_THREADS=1 SCIPY_ARRAY_API=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 .PHONY: demo test test-all lint bench docs clean
 

@@ -203,7 +203,7 @@ def query_counts(sampler: TaskSampler, n_tasks: int) -> np.ndarray:
     return np.stack([np.bincount(sampler.rows(i).query_labels, minlength=n_way) for i in range(n_tasks)])
 
 
-@pytest.mark.parametrize("concentration", [0.5, 2.0, 10.0])
+@pytest.mark.parametrize("concentration", [2.0, *(pytest.param(x, marks=pytest.mark.slow) for x in (0.5, 10.0))])
 def test_with_enough_room_the_proportions_of_the_queries_have_the_mean_and_variance_of_the_dirichlet_law(
     concentration: float,
 ) -> None:

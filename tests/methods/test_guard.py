@@ -265,4 +265,4 @@ def test_the_gradient_of_a_mixture_is_that_of_small_changes() -> None:
         assert ((verdict.trust > 0) & (verdict.trust < 1)).all()
         return logits
 
-    assert torch.autograd.gradcheck(answer, tasks.query.clone().requires_grad_())
+    assert torch.autograd.gradcheck(answer, tasks.query.clone().requires_grad_(), fast_mode=True)

@@ -57,7 +57,7 @@ HELPS = {
     "out": "Folder of this run. An interrupted run in it is resumed.",
     "protocol": f"How queries are spread over the classes: {KNOWN}.",
     "seed": "Seed of everything random.",
-    "shot": "Labelled examples per class, one or more numbers.",
+    "shot": "Labelled examples per class.",
     "split": "Classes to use: train, val, test or all.",
     "tasks": "Tasks of each kind.",
 }
@@ -168,6 +168,7 @@ def _parameter(name: str, hint: Any, default: Any, text: str | None, is_argument
         settings |= {"name": f"--{option}", "negative": f"--no-{option}" if default is True else ()}
     if get_origin(hint) is tuple and not is_argument and name not in REPEATED:
         settings |= {"converter": divide, "show_default": lambda values: ", ".join(map(str, values))}
+        settings["help"] = f"{settings['help'] or ''} Divided by commas.".strip()
     if default is None:
         hint = hint | None
     if default is None or default is False or default in ((), (None,)):

@@ -96,12 +96,12 @@ class ProtocolsConfig:
     """Method that differences are to; differences to the inductive method are recorded too."""
     protocols: tuple[str, ...] = PROTOCOLS
     ways: tuple[int, ...] = (5,)
-    """Classes of a task, one or more numbers."""
+    """Classes of a task."""
     shots: tuple[int, ...] = (1, 5)
     n_query: int = 15
     """Average number of queries per class."""
     totals: tuple[int | None, ...] = (None,)
-    """Queries of a task, one or more numbers. Default: way × query."""
+    """Queries of a task. Default: way × query."""
     n_tasks: int = 2000
     seed: int = 0
     requests: tuple[MethodRequest, ...] = field(init=False)

@@ -1,10 +1,11 @@
 """`onelook benchmark`: a comparison of methods on the same tasks; the studies are its sub-commands."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App
 
+from onelook.benchmark.audit import tabulate
 from onelook.benchmark.compare import Comparison, benchmark, benchmark_embeddings
 from onelook.cli import console
 from onelook.cli.options import Features, Fields, Records, options
@@ -55,10 +56,21 @@ def compare(
     comparison = Comparison(requests, specs, n_tasks, average, audit)
     if features.embeddings is not None:
         job = benchmark_embeddings(comparison, features.embeddings, features.train_embeddings, place)
-    elif features.backbone is not None:
+    else:
+        assert features.backbone is not None
         job = benchmark(comparison, features.data, features.split, features.backbone, place)
     found = records.save(console.run(job, "audit" if audit else "benchmark"))
     if audit:
-        return int(console.print_audits(found))
+        return int(_print_audits(found))
     console.print_records(found, as_json=False)
     return 0
+
+
+def _print_audits(records: list[dict[str, Any]]) -> bool:
+    """Print a table of audits, its legend, and a sentence for each leak. Returns whether there is one."""
+    console.print_table(tabulate(records))
+    print("same: predictions unaffected. as declared: affected, as the method states. LEAK: affected, undeclared.")
+    for record in records:
+        for leak in record["leaks"]:
+            print(f"{record['method']}, {record['n_shot']}-shot, {record['protocol']} queries: it {leak}")
+    return any(record["leaks"] for record in records)

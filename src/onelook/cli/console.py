@@ -17,7 +17,6 @@ from rich.text import Text
 
 from onelook import events
 from onelook.artifacts import Artifact
-from onelook.benchmark import audit
 from onelook.benchmark.measure import tabulate
 from onelook.benchmark.tables import Table
 from onelook.cli.terminal import Interrupted, error_console, say
@@ -184,16 +183,6 @@ def print_table(table: Table) -> None:
     if narrowest > console.width:  # lines are as long as they must be then, and the terminal wraps them
         console = Console(width=widths)
     console.print(view)
-
-
-def print_audits(records: list[dict[str, Any]]) -> bool:
-    """Print a table of audits, its legend, and a sentence for each leak. Returns whether there is one."""
-    print_table(audit.tabulate(records))
-    print("same: predictions unaffected. as declared: affected, as the method states. LEAK: affected, undeclared.")
-    for record in records:
-        for leak in record["leaks"]:
-            print(f"{record['method']}, {record['n_shot']}-shot, {record['protocol']} queries: it {leak}")
-    return any(record["leaks"] for record in records)
 
 
 def results_table(records: list[dict[str, Any]]) -> Table:

@@ -31,21 +31,11 @@ NAMES = {
 REPEATED = {"also_classes"}
 """Tuples whose option is given once for each value; others take values divided by commas."""
 BOUNDS = {
-    "batch_size": (2, None),
-    "epochs": (1, None),
+    **dict.fromkeys(("rotation_weight", "seed", "variants", "weight_decay"), (0, None)),
+    **dict.fromkeys(("epochs", "number", "steps", "tasks_per_step", "validate_every"), (1, None)),
+    **dict.fromkeys(("batch_size", "n_tasks", "n_users", "n_validation_tasks"), (2, None)),
     "image_size": (16, 256),
-    "n_tasks": (2, None),
-    "n_users": (2, None),
-    "n_validation_tasks": (2, None),
-    "number": (1, None),
-    "rotation_weight": (0, None),
-    "seed": (0, None),
-    "steps": (1, None),
-    "tasks_per_step": (1, None),
     "unknown_rate": (0, 0.5),
-    "validate_every": (1, None),
-    "variants": (0, None),
-    "weight_decay": (0, None),
 }
 """Least and greatest value of an option, by the name of its field; a configuration may refuse more."""
 HELPS = {

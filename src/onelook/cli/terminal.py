@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
 from rich.console import Console
 from rich.markup import escape
 
@@ -60,5 +60,7 @@ def _sentence(error: UserError | CycloptsError) -> str:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         word = error.unused_tokens[0]
         return f"`{command}` has no command {word!r}, or takes no {word!r} after its options; see `{command} --help`."
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        return f"`{command}` needs a value for {error.keyword or error.argument.name}; see `{command} --help`."
     error.verbose = False
     return f"{error} See `{command} --help`."

@@ -322,7 +322,7 @@ def test_queries_of_unknown_classes_are_of_no_class_of_the_task_and_so_labelled(
 
 
 def test_unknown_classes_are_refused_where_there_are_none() -> None:
-    with pytest.raises(DataError, match=r"7 queries of other classes"):
+    with pytest.raises(DataError, match=r"7 unknown queries"):
         TaskSampler(data_of((30,) * 5), TaskSpec(protocol="balanced+unknown:0.1", n_query=14)).sample([0])
 
 

@@ -1,7 +1,7 @@
 """Random crops, flips and colours for a whole batch at once.
 
-The caller draws the random numbers, six for an image, so what becomes of an image is decided outside: by the step of
-a training run, or by the image itself where its features are kept.
+The caller draws the random numbers, six for an image, so that the outside decides what becomes of an image: the step of
+a training run, or the image itself where its features are cached.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class Augmentation:
     crop_padding: int = 4
-    """Pixels by which the image is moved at most, up, down and to the sides; the edge is mirrored."""
+    """Largest shift of the image in pixels, up, down and to the sides; the edge is mirrored."""
     flip: bool = True
     """Whether half of the images are mirrored left to right. Wrong for characters."""
     jitter: float = 0.4
@@ -23,7 +23,7 @@ class Augmentation:
 
 
 CHARACTERS = Augmentation(crop_padding=2, flip=False, jitter=0.0)
-"""For images of characters: a mirrored character is another character."""
+"""Augmentation of images of characters: a mirrored character is another character."""
 N_DRAWS = 6
 """Random numbers an image: two shifts, the flip, brightness, contrast, saturation."""
 

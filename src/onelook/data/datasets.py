@@ -32,19 +32,18 @@ FACTS = Path(__file__).parent / "splits"
 
 @dataclass(frozen=True)
 class Split:
-    """What is known of one split."""
+    """Facts of one split."""
 
     classes: tuple[str, ...]
-    """Sorted."""
     images: int
     checksum: str
-    """Of the class names; see the head of this file."""
+    """Checksum of the class names; see the head of this file."""
     content: str | None = None
-    """Of the images; None where they may not be passed on, so that there is nothing to compare with."""
+    """Checksum of the images; None where they may not be passed on, so that there is nothing to compare with."""
     groups: dict[str, list[str]] = field(default_factory=dict)
     """Superclass -> classes, where the split was drawn by superclasses."""
     selected: dict[str, str] = field(default_factory=dict)
-    """Class -> which of its images belong to the benchmark (see `rebuild.selected_indices`); empty: all of them."""
+    """Class -> bitmap of its images in the benchmark (`rebuild.selected_indices`); empty: all of them."""
     files: str | None = None
     """SHA-256 of the sorted file names of the published list, joined by newlines, where images are selected."""
 
@@ -56,20 +55,20 @@ class Benchmark:
     name: str
     title: str
     image_size: int
-    """Height and width in pixels that methods are compared at."""
+    """Height and width in pixels at which methods are compared."""
     channels: int
     images_per_class: int | None
-    """None: differs from class to class."""
+    """None: it differs from class to class."""
     licence: str
     citation: str
     rotations: int = 1
     """4: each class is made into four by quarter turns after loading (`rotate_classes`)."""
     stored_in: str = ""
-    """The benchmark whose archive holds the images, if it is another one; its splits are pooled and divided anew."""
+    """Another benchmark whose archive holds the images; its splits are pooled and divided anew."""
     characters: bool = False
     """Whether a mirrored image may be of another class."""
     made_from: str = ""
-    """An example of the folder that the user must have to rebuild it; empty where it can be downloaded."""
+    """Example of the folder that a user needs to rebuild it; empty where it can be downloaded."""
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -92,7 +91,7 @@ class Status:
     images: int
     """Images by the facts, before `rotate_classes`."""
     path: Path | None
-    """Where it was found; None if it is not there."""
+    """Place on the disk; None: it is not there."""
 
 
 def data_home() -> Path:
@@ -102,29 +101,27 @@ def data_home() -> Path:
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """The benchmark of this name; raises SettingsError with the nearest name."""
+    """The benchmark of a name. Raises SettingsError with the nearest name."""
     if name not in BENCHMARKS:
         raise unknown_name("benchmark", name, BENCHMARKS)
     return BENCHMARKS[name]
 
 
 def open_benchmark(name: str, split: str, home: Path | None = None) -> Listing:
-    """The images of one split, by the facts; raises SettingsError for a name, DataError for what is not there."""
+    """List the images of one split. Raises SettingsError for an unknown name, DataError for missing files."""
     benchmark = find_benchmark(name)
     if split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     listing = list_split(benchmark, split, require(benchmark, home))
     expected = set(benchmark.splits[split].classes)
     if wrong := sorted(expected.symmetric_difference(listing.class_names)):
-        raise DataError(
-            f"{listing.source} does not hold the classes of {benchmark.title}: {len(wrong)} are missing or not of the "
-            f"split, {wrong[0]!r} first; see `onelook data verify {name}`."
-        )
+        found = f"{len(wrong)} classes are missing or not of the split, {wrong[0]!r} first"
+        raise DataError(f"{listing.source} is not {benchmark.title}: {found}; see `onelook data verify {name}`.")
     return listing
 
 
 def status(name: str, home: Path | None = None) -> Status:
-    """What the benchmark is and whether it is there; reads no image."""
+    """Describe a benchmark and find its place; no image is read."""
     benchmark = find_benchmark(name)
     classes = {split: len(facts.classes) * benchmark.rotations for split, facts in benchmark.splits.items()}
     images = sum(facts.images for facts in benchmark.splits.values())
@@ -154,23 +151,18 @@ def locate(benchmark: Benchmark, home: Path | None = None) -> Path | None:
 
 def require(benchmark: Benchmark, home: Path | None) -> Path:
     """`locate`, or a DataError with the command that gets it."""
-    path = locate(benchmark, home)
-    if path is not None:
+    if path := locate(benchmark, home):
         return path
     stored = (home or data_home()) / (benchmark.stored_in or benchmark.name)
-    raise DataError(
-        f"{benchmark.title} is not there: looked for {stored}.zip and for the folder {stored}; {how_to_get(benchmark)}."
-    )
+    raise DataError(f"{benchmark.title} is not there: looked for {stored} and {stored}.zip; {how_to_get(benchmark)}.")
 
 
 def how_to_get(benchmark: Benchmark) -> str:
     """The command that brings a benchmark, as the end of a sentence."""
-    if benchmark.made_from:
-        return (
-            "it may not be passed on and must be rebuilt from a folder that you have: "
-            f"`onelook data fetch {benchmark.name} --from {benchmark.made_from}`"
-        )
-    return f"get it with `onelook data fetch {benchmark.name}`"
+    command = f"onelook data fetch {benchmark.name}"
+    if not benchmark.made_from:
+        return f"get it with `{command}`"
+    return f"rebuild it from a folder of yours, as it may not be passed on: `{command} --from {benchmark.made_from}`"
 
 
 @functools.cache
@@ -184,7 +176,7 @@ def _read_facts(path: Path) -> dict[str, Split]:
 
 
 def list_split(benchmark: Benchmark, split: str, path: Path) -> Listing:
-    """The rows of one split by the layout alone; whether the classes are right is for the caller to judge."""
+    """List one split by the layout alone; the caller judges whether the classes are right."""
     if not benchmark.stored_in:
         return list_images(path, split)
     parts = [list_images(path, stored) for stored in SPLITS]

@@ -1,9 +1,8 @@
-"""Features of images, computed once and kept.
+"""Features of images, computed once and cached.
 
-A feature is kept under everything that determines it: the bytes of its image, the weights, the preprocessing, the
-precision, the view and what is averaged. Where one of them changes, there is nothing under the new key, so a stale
-feature cannot be found. Features lie in memory-mapped safetensors; images added to a data set later make a file of
-their own.
+The key of a cached feature is everything that determines it: the bytes of its image, the weights, the preprocessing,
+the precision, the view and the averaging. When one of them changes, there is nothing under the new key, so that a stale
+feature cannot be found. Features lie in memory-mapped safetensors; images that come later make a file of their own.
 """
 
 import contextlib
@@ -31,16 +30,16 @@ from onelook.files import digest, write_tensors
 from onelook.tasks import Embeddings
 
 BLOCK_BYTES = 1 << 28
-"""Of pixels that are decoded before their features are computed and kept: 1,783 colour images of 224 pixels."""
+"""Pixels that are decoded before their features are computed and saved: 1,783 colour images of 224 pixels."""
 READ_AT_ONCE = 500
 """Image files of a batch, which is read by several threads."""
 CHUNK = 512
-"""Images that are taken up at once; a network may take fewer of them in one pass."""
+"""Images of one pass through a network, which may ask for fewer."""
 
 
 @dataclass(frozen=True)
 class Averaging:
-    """Whose features are averaged with those of the image itself: the mean is its feature.
+    """Versions of an image whose features are averaged with those of the image itself.
 
     Yassir Bendou et al. EASY: Ensemble Augmented-Shot-Y-shaped Learning. J. Imaging 2022, arXiv:2201.09699. Departure:
     they average crops of the support images; here it is done to all images, so that a query is like what it is
@@ -48,9 +47,9 @@ class Averaging:
     """
 
     mirror: bool = False
-    """The image mirrored left to right; and each crop likewise."""
+    """Mirror the image, and each crop, left to right."""
     crops: int = 0
-    """So many crops, moved at random by at most `crop_padding` pixels."""
+    """Number of crops, moved at random by at most `crop_padding` pixels."""
     crop_padding: int = 4
 
     def __str__(self) -> str:
@@ -62,23 +61,20 @@ class Averaging:
 
     @property
     def n_versions(self) -> int:
-        """Images that go through the network for one."""
+        """Number of images that go through the network for one."""
         return (1 + self.mirror) * (1 + self.crops)
 
 
 def parse_averaging(text: str, allowed: Augmentation = Augmentation()) -> Averaging:
-    """`none`, `mirror`, `crops:N` or `mirror+crops:N`. allowed: what leaves the class of an image as it is."""
+    """Read `none`, `mirror`, `crops:N` or `mirror+crops:N`. allowed: changes that leave the class as it is."""
     found = re.fullmatch(r"none|mirror|(?:mirror\+)?crops:([1-9]\d?)", text)
     if not found:
         raise SettingsError(
-            f"Averages are none, mirror, crops:N or mirror+crops:N, with N from 1 to 99, but got {text!r}."
+            f"An average is none, mirror, crops:N or mirror+crops:N, with N from 1 to 99, but got {text!r}."
         )
     mirror = text.startswith("mirror")
     if mirror and not allowed.flip:
-        raise SettingsError(
-            "A mirrored character is another character, so these are not averaged with their mirror "
-            "images; use crops:N, or none."
-        )
+        raise SettingsError("A mirrored character is another character, and not averaged; use crops:N, or none.")
     return Averaging(mirror, int(found[1] or 0), allowed.crop_padding)
 
 
@@ -87,25 +83,23 @@ class EmbedConfig:
     augmentation: Augmentation | None = None
     """None: every image as it is (in each of its environments)."""
     n_views: int = 1
-    """R, the augmented views of every image."""
+    """Augmented views of every image."""
     seed: int = 0
-    """Decides the augmentations and crops, together with the image and the number of the view."""
+    """Seed of the augmentations and crops, together with the image and the number of the view."""
     precision: str = "float32"
-    """What the network computes in: float32 or bfloat16. Features are kept in float32."""
+    """Number format of the network: float32 or bfloat16. Features are saved in float32."""
     average: Averaging = Averaging()
-    """What else of an image, or of each view of it, goes into its feature."""
+    """Versions of an image, or of each view of it, that are averaged into its feature."""
 
 
 def embed(
     images: ImageSet, backbone: Backbone, config: EmbedConfig = EmbedConfig(), cache: Path | None = None
 ) -> Generator[Progress, None, Embeddings]:
-    """The features of `images`, from `cache` (a folder) as far as they are there. Raises DataError, StorageError."""
+    """Compute the features of images, or find them in the folder `cache`. Raises DataError, StorageError."""
     expected = (backbone.channels, backbone.image_size, backbone.image_size)
     if tuple(images.pixels.shape[2:]) != expected:
-        raise DataError(
-            f"The feature network takes images of {expected}, but those of {images.source} are "
-            f"{tuple(images.pixels.shape[2:])}; load them at that size."
-        )
+        found = f"those of {images.source} are {tuple(images.pixels.shape[2:])}"
+        raise DataError(f"The feature network takes images of {expected}, but {found}; load them at that size.")
     n_views = config.n_views if config.augmentation else len(images.pixels)
     store = _Store(cache, backbone, config, n_views, images.framing)
     known = store.known()
@@ -219,9 +213,9 @@ def precision(name: str) -> contextlib.AbstractContextManager[object]:
 
 
 class _Store:
-    """The features of one key: files of `features` (V, n, D) and the `digests` (n, 32) of their images.
+    """Cached features of one key: files of `features` (V, n, D) and the `digests` (n, 32) of their images.
 
-    Without a cache folder it keeps them in memory, and for itself.
+    Without a cache folder they are held in memory.
     """
 
     def __init__(
@@ -252,7 +246,7 @@ class _Store:
         return {bytes(row) for digests, _ in self.held for row in digests.numpy()}
 
     def find(self, digests: Sequence[bytes]) -> Float[Tensor, "V N D"]:
-        """Those of known images; mapped from the file where one file holds exactly these."""
+        """Features of known images, mapped from the file where one file holds exactly these."""
         wanted = _stack(digests)
         for held, features in self.held:
             if held.shape == wanted.shape and torch.equal(held, wanted):

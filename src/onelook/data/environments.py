@@ -1,4 +1,4 @@
-"""Environments: what the images of one occasion have in common, drawn at random.
+"""Environments: common properties of the images of one occasion, drawn at random.
 
 Colours are drawn in Oklab (Björn Ottosson, A perceptual color space for image processing, 2020,
 bottosson.github.io/posts/oklab), so that a contrast is as strong in one hue as in another.
@@ -25,7 +25,7 @@ RGB_OF_CONES = np.array(
 
 @dataclass(frozen=True)
 class Environment:
-    """What the images of one occasion have in common. Colours are sRGB, 0 … 1; lengths are parts of the side."""
+    """Common properties of the images of one occasion. Colours are sRGB, 0 … 1; lengths are fractions of the side."""
 
     pose: Float[Tensor, "2 2"]
     background: Float[Tensor, "3 Z Z"]
@@ -50,7 +50,7 @@ class Environment:
 
 
 def draw_environment(rng: np.random.Generator, size: int, variation: float) -> Environment:
-    """size: S in pixels. variation: how far all but colours and background go; 0 leaves these alone."""
+    """Draw an environment. size: S in pixels. variation: strength of all but colours and background."""
     rotation, shear, *log_scale = rng.uniform(-1, 1, 4) * variation
     lightness = rng.uniform(0.12, 0.95)
     contrast = rng.uniform(0.28, 0.6)

@@ -17,19 +17,16 @@ from onelook.events import Progress
 from onelook.files import digest
 
 Domains = dict[str, ImageSet]
-"""By name, in alphabetical order. All have the same class names, in the same order."""
+"""Image sets by name, in alphabetical order. All have the same class names, in the same order."""
 
 
 def read_domains(folder: Path, size: int, channels: int = 3) -> Generator[Reading, None, Domains]:
-    """The images of `folder`/domain/class. Raises DataError."""
+    """Read the images of `folder`/domain/class. Raises DataError."""
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}; give one that holds a folder for each domain.")
     places = sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
     if len(places) < 2:
-        raise DataError(
-            f"{folder} holds {len(places)} folders; expected one for each of at least two domains, and in "
-            f"each a folder for every class."
-        )
+        raise DataError(f"{folder} holds {len(places)} folders; expected two domains or more, with a folder per class.")
     listings = {place.name: list_images(place) for place in places}
     _require_same_classes({name: listing.class_names for name, listing in listings.items()}, str(folder))
     domains = {}
@@ -43,10 +40,8 @@ def _require_same_classes(classes: dict[str, tuple[str, ...]], source: str) -> N
     for name, found in others:
         if odd := sorted(set(found) ^ set(expected)):
             having, lacking = (name, first) if odd[0] in found else (first, name)
-            raise DataError(
-                f"The domains of {source} must have the same classes, but {having} has {odd[0]!r} and "
-                f"{lacking} has not ({len(odd)} such classes); rename or remove it."
-            )
+            odds = f"{having} has {odd[0]!r} and {lacking} has not ({len(odd)} such classes)"
+            raise DataError(f"The domains of {source} must have the same classes, but {odds}; rename or remove it.")
 
 
 @dataclass(frozen=True)
@@ -55,12 +50,12 @@ class GlyphDomainsConfig:
     n_classes: int = 12
     """Characters of the Latin, Greek and Arabic scripts and digits."""
     images_per_class: int = 50
-    """In each domain."""
+    """Images of a class in each domain."""
     size: int = 32
     item_variation: float = 1.0
-    """How much the pose differs between the items of a class."""
+    """Variation of the pose between the items of a class."""
     environment_variation: float = 1.0
-    """How far a domain's pose, light, ghosts, blur, noise and haze go; 0 leaves colours and backgrounds."""
+    """Strength of a domain's pose, light, ghosts, blur, noise and haze; 0 leaves colours and backgrounds."""
     seed: int = 0
 
 

@@ -45,7 +45,7 @@ FONTS = (
 )
 CHUNK = 500
 NONCHARACTER = "\U0010fffe"
-"""In no font, so that it draws the sign for a missing character."""
+"""Character of no font, which draws the sign for a missing one."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +55,15 @@ class GlyphsConfig:
     images_per_class: int = 20
     """Items of each character: fonts and poses."""
     train_environments: int = 16
-    """V of the train split."""
+    """Environments of the train split."""
     val_environments: int = 12
-    """V of the val split."""
+    """Environments of the val split."""
     test_environments: int = 12
-    """V of the test split."""
+    """Environments of the test split."""
     item_variation: float = 1.0
-    """How much the pose differs between the items of a class; 0 leaves only the fonts."""
+    """Variation of the pose between the items of a class; 0 leaves only the fonts."""
     environment_variation: float = 1.0
-    """How far an environment's pose, light, ghosts, blur, noise and haze go; 0 leaves colours and backgrounds."""
+    """Strength of an environment's pose, light, ghosts, blur, noise and haze; 0 leaves colours and backgrounds."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -139,10 +139,7 @@ def _draw_masks(wanted: list[str], size: int) -> Generator[Progress, None, tuple
         bitmaps = [_bitmap(font, character) for font in fonts]
         drawn = [b for b, missing in zip(bitmaps, absent, strict=True) if b is not None and not _same(b, missing)]
         if not drawn:
-            raise DataError(
-                f"No font of this matplotlib has U+{ord(character):04X}, which is a class of glyphs; "
-                "install matplotlib 3.9 or newer."
-            )
+            raise DataError(f"No font of this matplotlib has U+{ord(character):04X}; install matplotlib 3.9 or newer.")
         masks_of_class.append(list(range(len(masks), len(masks) + len(drawn))))
         masks.extend(_centred(bitmap, side) for bitmap in drawn)
     yield Progress("drawing characters", len(wanted), len(wanted))
@@ -194,24 +191,24 @@ def _centred(bitmap: Image.Image, side: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Items:
-    """What an item keeps in every environment."""
+    """Properties of items that are the same in every environment."""
 
     mask: Int[Tensor, "B"]
     pose: Float[Tensor, "B 2 2"]
-    """From the coordinates of the posed glyph to those of its mask."""
+    """Maps the coordinates of the posed glyph to those of its mask."""
     shift: Float[Tensor, "B 2"]
-    """In halves of the image's side."""
+    """Shift in halves of the image's side."""
     weight: Float[Tensor, "B"]
-    """What is added to the soft mask before it is cut at one half: strokes get bolder or lighter."""
+    """Summand of the soft mask before it is cut at one half: strokes get bolder or lighter."""
     exposure: Float[Tensor, "B"]
     warp: Float[Tensor, "B 2 5 5"]
-    """Where a coarse grid of points is moved to, as in handwriting; in halves of the image's side."""
+    """Displacement of a coarse grid of points, as in handwriting; in halves of the image's side."""
     ghost: Int[Tensor, "B"]
     """The mask of another character, which shines through from the back of the page."""
     ghost_map: Float[Tensor, "B 2 3"]
-    """From the coordinates of the image to those of the ghost's mask."""
+    """Maps the coordinates of the image to those of the ghost's mask."""
     window: Float[Tensor, "B 4"]
-    """Where in the tiles of background and of noise it is cut out, 0 … 1."""
+    """Place of the image in the tiles of background and of noise, 0 … 1."""
 
     def __getitem__(self, rows: slice) -> "_Items":
         return _Items(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))

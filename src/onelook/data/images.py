@@ -1,7 +1,7 @@
 """Images decoded to one size.
 
-A bad image among many does not stop the work: it is left out and listed with the reason. What stops the work is a
-source without a single readable image.
+A bad image among many is left out and listed with the reason; only a source without a single readable image stops
+the work.
 """
 
 import hashlib
@@ -26,21 +26,21 @@ from onelook.events import Progress
 Result = TypeVar("Result")
 
 PREPROCESSING = "upright, on white, middle square, bicubic, version 1"
-"""What `decode` does, for the keys of caches: change it whenever a pixel would change."""
+"""Description of `decode` for the keys of caches: change it whenever a pixel would change."""
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Nothing else is tried on a file, whatever its name: Pillow would start other programs for some formats (EPS)."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """An image that was left out, and why."""
+    """An image that was left out, and the reason."""
 
     name: str
     reason: str
 
 
 Reading = Progress | Rejected
-"""The events of reading images: how far it is, and then what was left out."""
+"""Events of reading images: progress, and images that are left out."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class ImageSet:
     class_names: tuple[str, ...]
     names: tuple[str, ...]
     digests: tuple[bytes, ...]
-    """SHA-256 of the N files (or of whatever determines the pixels), the key of the embedding cache."""
+    """SHA-256 of the N files (or of whatever determines the pixels), the keys of cached features."""
     source: str
     rejected: tuple[Rejected, ...] = ()
     framing: Framing | None = None
-    """How they became squares, for the keys of caches; None: as PREPROCESSING says, or they were made so."""
+    """How images became squares, for the keys of caches; None: by PREPROCESSING, or they were made so."""
 
     def __len__(self) -> int:
         return len(self.names)

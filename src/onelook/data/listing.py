@@ -43,9 +43,7 @@ def list_images(source: Path, split: str | None = None) -> Listing:
     if source.is_dir():
         return _list_folder(source, split)
     if not source.exists():
-        raise DataError(
-            f"There is no file or folder {source}; give a folder of class folders, a zip of it, or a table."
-        )
+        raise DataError(f"There is no file or folder {source}; give a folder of class folders, a zip, or a table.")
     if source.suffix.lower() in (".csv", *PARQUET):
         return _list_table(source, split)
     if source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
@@ -123,9 +121,7 @@ def _listing(found: Iterable[str], source: str, split: str | None, read: Callabl
         classes = {name: "/".join(parts[name][:-1]) for name in names}
     loose = [name for name in names if not classes[name]]
     if loose:
-        raise DataError(
-            f"{len(loose)} images of {source} lie in no class folder, {loose[0]} first; put each in its class."
-        )
+        raise DataError(f"{len(loose)} images of {source} lie in no class folder, {loose[0]} first; move them there.")
     if not found:
         return _with_classes(names, [classes[name] for name in names], source, read)
     return replace(_with_classes(names, [classes[name] for name in names], f"{source}:{split}", read), split=split)
@@ -147,9 +143,8 @@ def _list_table(table: Path, split: str | None) -> Listing:
     own = split if rows[0].split is not None else None
     kept = [row for row in rows if own is None or row.split == own]
     if not kept:
-        raise DataError(
-            f"{table} has no row of the split {split!r}, but {', '.join(sorted({str(row.split) for row in rows}))}."
-        )
+        found = ", ".join(sorted({str(row.split) for row in rows}))
+        raise DataError(f"{table} has no row of the split {split!r}, but {found}.")
     names, labels = [row.name for row in kept], [row.label for row in kept]
     listing = _with_classes(names, labels, str(table), lambda name: (table.parent / name).read_bytes())
     return replace(listing, source=f"{table}:{own}", split=own) if own else listing

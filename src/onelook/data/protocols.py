@@ -4,18 +4,18 @@ Published few-shot tasks have as many queries of each class as of any other, whi
 (Veilleux, Boudiaf, Piantanida, Ben Ayed. Realistic Evaluation of Transductive Few-Shot Learning. NeurIPS 2021,
 arXiv:2204.11181). A name is one of
 
-    balanced         as many of each class; what is left over goes to classes drawn by lot
+    balanced         as many of each class; the remainder goes to classes drawn at random
     dirichlet:A      proportions drawn for each task from a symmetric Dirichlet distribution; the paper has A = 2
     present:J        queries of J of the K classes only, balanced among them
-    long-tail:R      proportions that fall geometrically, the most frequent class R times the least; the order by lot
-    single           one query, of a class drawn by lot
+    long-tail:R      proportions that fall geometrically, the most frequent class R times the least; in random order
+    single           one query, of a class drawn at random
 
 and may be followed by
 
-    +unequal-shots   as many labelled examples in all, each class at least one, the others by lot
+    +unequal-shots   as many labelled examples in all, each class at least one, the others at random
     +proportional-shots
-                     the same, but the lot falls in proportion to the queries, as where images are labelled at random
-    +unknown:F       the part F of the queries is of classes that the task does not have; their label is UNKNOWN
+                     the same, in proportion to the queries, as where images are labelled at random
+    +unknown:F       a fraction F of the queries is of classes that the task does not have; their label is UNKNOWN
 """
 
 import re
@@ -67,7 +67,7 @@ class Protocol:
     ) -> np.ndarray:
         """Labelled examples of each class, K numbers that add up to n_way × n_shot; none above `most`.
 
-        queries: those of each class, where the lot falls in proportion to them.
+        queries: numbers of each class, where the shots are drawn in proportion to them.
         """
         if not self.unequal_shots and not self.proportional_shots:
             return np.full(n_way, n_shot)

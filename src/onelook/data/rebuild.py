@@ -1,7 +1,7 @@
-"""From the published form of a benchmark to its archive `<name>.zip`: {train,val,test}/<class>/<image>, stored.
+"""Archives `<name>.zip` of benchmarks in their published form: {train,val,test}/<class>/<image>, stored.
 
-What comes in is a stream of members, (name in the archive, content); `write_archive` puts them in place in one step,
-and only when they are the benchmark that the facts describe. Classes that are in no split are left out.
+The input is a stream of members, (name in the archive, content); `write_archive` puts them in place in one step, and
+only when they are the benchmark that the facts describe. Classes that are in no split are left out.
 """
 
 import base64
@@ -41,12 +41,12 @@ def write_archive(benchmark: Benchmark, target: Path, members: Members) -> Gener
                     yield Progress(f"rebuilding {benchmark.name}", done, total)
         found = yield from check(benchmark, part)
         if found.problems:
-            raise DataError(f"{target} was not written, for it would not be {benchmark.title}: {found.problems[0]}")
+            raise DataError(f"{target} was not written, as it would not be {benchmark.title}: {found.problems[0]}")
     return target
 
 
 def cifar_members(benchmark: Benchmark, archive: Path) -> Members:
-    """The images of cifar-100-binary.tar.gz: records of 1 byte superclass, 1 byte class, 3 × 32 × 32 bytes pixels.
+    """Read cifar-100-binary.tar.gz: records of 1 byte superclass, 1 byte class, 3 × 32 × 32 bytes pixels.
 
     The binary holds no file names, so images are named by their place in it: test_00042.png.
     """
@@ -63,7 +63,7 @@ def cifar_members(benchmark: Benchmark, archive: Path) -> Members:
 
 
 def omniglot_members(benchmark: Benchmark, archives: list[Path]) -> Members:
-    """The drawings of images_background.zip and images_evaluation.zip, the PNG files as they are.
+    """Read the drawings of images_background.zip and images_evaluation.zip, the PNG files as they are.
 
     images_background/Greek/character07/0520_03.png becomes the class Greek__07.
     """
@@ -79,7 +79,7 @@ def omniglot_members(benchmark: Benchmark, archives: list[Path]) -> Members:
 
 
 def folder_members(benchmark: Benchmark, source: Path) -> Members:
-    """The images of the class folders under `source`, the whole picture scaled to `image_size` by Lanczos' filter.
+    """Read the class folders under `source`; a whole picture is scaled to `image_size` by Lanczos' filter.
 
     The class folders may lie in `source` or in train/, images/ or CUB_200_2011/images/ below it. mini-ImageNet takes
     exactly the images of Ravi and Larochelle's lists (`selected_indices`), the others all images of a class.
@@ -89,15 +89,13 @@ def folder_members(benchmark: Benchmark, source: Path) -> Members:
     places = [source / below for below in ("", "train", "images", "CUB_200_2011/images")]
     root = max(places, key=lambda place: sum((place / name).is_dir() for name in classes))
     if missing := sorted(name for name in classes if not (root / name).is_dir()):
-        raise DataError(
-            f"{source} lacks {len(missing)} of the {len(classes)} class folders of {benchmark.title}, "
-            f"{missing[0]!r} first; complete it, or give the folder that holds them."
-        )
+        found = f"{len(missing)} of the {len(classes)} class folders of {benchmark.title}, {missing[0]!r} first"
+        raise DataError(f"{source} lacks {found}; complete it, or give the folder that holds them.")
     return _folder_members(benchmark, root)
 
 
 def selected_indices(bitmap: str) -> list[int]:
-    """Which images of an ImageNet class mini-ImageNet takes, counted from 0 in the order of their numbers.
+    """Indices of the images of an ImageNet class in mini-ImageNet, in the order of their numbers.
 
     Ravi and Larochelle's lists name an image n0153282900000005.jpg: the fifth of class n01532829 when the files
     n01532829_<number>.JPEG are sorted by number. Here the list of a class is a bitmap (bit 0 of byte 0 is the first
@@ -161,7 +159,7 @@ _DAMAGE = (OSError, EOFError, KeyError, ValueError, tarfile.TarError, zipfile.Ba
 
 @contextlib.contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """What goes wrong in here is the fault of an archive that is read, not of the one that is being written."""
+    """Errors inside are those of an archive that is read, not of the one that is being written."""
     try:
         yield
     except _DAMAGE as error:

@@ -18,7 +18,7 @@ from onelook.tasks import Tasks
 
 @typing.runtime_checkable
 class Views(typing.Protocol):
-    """What tasks are drawn from: Embeddings, or an ImageSet."""
+    """Items that tasks are drawn from: Embeddings, or an ImageSet."""
 
     @property
     def views(self) -> Shaped[Tensor, "V N *item"]: ...
@@ -105,12 +105,11 @@ class TaskSampler:
             raise DataError(
                 f"{spec.n_way}-way {spec.n_shot}-shot tasks with {spec.total} queries need {spec.n_way} classes of "
                 f"{needed} images or more, but only {len(self.classes)} of the {len(rows)} classes of "
-                f"{data.source or 'the data'} are so large{smallest}. "
-                f"Add images, or ask for fewer ways, shots or queries."
+                f"{data.source or 'the data'} are so large{smallest}. Add images, or ask for fewer ways or shots."
             )
 
     def rows(self, task: int) -> TaskRows:
-        """Task number `task`. No row is both support and query."""
+        """Rows of task number `task`. No row is both support and query."""
         return self._draw(np.random.default_rng([self.spec.seed, task]))[0]
 
     def sample(self, tasks: Sequence[int]) -> Tasks:
@@ -135,7 +134,7 @@ class TaskSampler:
         )
 
     def _draw(self, rng: np.random.Generator) -> tuple[TaskRows, dict[str, np.ndarray | int]]:
-        """The rows, and what to add to them to reach the view that each is seen in."""
+        """The rows, and the offset of the view in which each is seen."""
         spec = self.spec
         classes = rng.choice(self.classes, spec.n_way, replace=False)
         size = np.array([len(self.rows_of_class[c]) for c in classes])
@@ -149,29 +148,27 @@ class TaskSampler:
             self.rows_of_class[c][rng.choice(len(self.rows_of_class[c]), n + q, replace=False)]
             for c, n, q in zip(classes, shots, counts, strict=True)
         ]
-        strangers = self._strangers(rng, classes)
+        unknown = self._unknown(rng, classes)
         support_order = rng.permutation(spec.n_way * spec.n_shot)
         query_order = rng.permutation(spec.total)
         rows = TaskRows(
             classes,
             np.concatenate([c[:n] for c, n in zip(chosen, shots, strict=True)])[support_order],
             np.repeat(np.arange(spec.n_way), shots)[support_order],
-            np.concatenate([*(c[n:] for c, n in zip(chosen, shots, strict=True)), strangers])[query_order],
-            np.concatenate([np.repeat(np.arange(spec.n_way), counts), np.full(len(strangers), UNKNOWN)])[query_order],
+            np.concatenate([*(c[n:] for c, n in zip(chosen, shots, strict=True)), unknown])[query_order],
+            np.concatenate([np.repeat(np.arange(spec.n_way), counts), np.full(len(unknown), UNKNOWN)])[query_order],
         )
         return rows, self._view_offsets(rng)
 
-    def _strangers(self, rng: np.random.Generator, classes: np.ndarray) -> np.ndarray:
-        """Rows of other classes of the data set, for the queries that are of no class of the task."""
+    def _unknown(self, rng: np.random.Generator, classes: np.ndarray) -> np.ndarray:
+        """Rows of other classes of the data set, for the queries of no class of the task."""
         n = self.spec.n_unknown
         if not n:
             return np.empty(0, dtype=int)
         others = np.concatenate([r for k, r in enumerate(self.rows_of_class) if k not in classes] or [np.empty(0, int)])
         if len(others) < n:
-            raise DataError(
-                f"A task needs {n} queries of other classes than its own, but {self.data.source} has "
-                f"{len(others)} such images; ask for fewer ways or queries."
-            )
+            found = f"{self.data.source} has {len(others)} images of other classes"
+            raise DataError(f"A task needs {n} unknown queries, but {found}; ask for fewer ways or queries.")
         return others[rng.choice(len(others), n, replace=False)]
 
     def _view_offsets(self, rng: np.random.Generator) -> dict[str, np.ndarray | int]:
@@ -190,7 +187,7 @@ class TaskSampler:
     def _query_counts(self, rng: np.random.Generator, room: np.ndarray) -> np.ndarray:
         """Queries of each class, K numbers that add up to those of known classes; none above `room`.
 
-        Proportions are rounded by largest remainder. A class that runs out of images passes its share on.
+        Class priors are rounded by largest remainder. A class that runs out of images passes its queries on.
         """
         spec, total = self.spec, self.n_known
         if spec.spread.kind in ("balanced", "single"):
@@ -202,17 +199,15 @@ class TaskSampler:
         if spec.spread.kind == "present":
             room = np.where(share > 0, room, 0)  # the absent ones stay so
         if room.sum() < total:
-            raise DataError(
-                f"A task needs {total} queries, but its {(room > 0).sum()} classes hold {room.sum()} images beside "
-                f"their shots; ask for fewer queries."
-            )
+            found = f"its {(room > 0).sum()} classes hold {room.sum()} images beside their shots"
+            raise DataError(f"A task needs {total} queries, but {found}; ask for fewer queries.")
         counts: np.ndarray = np.minimum(np.floor(share).astype(int), room)
         while counts.sum() < total:
             counts[np.argmax(np.where(counts < room, share - counts, -np.inf))] += 1
         return counts
 
     def digest(self, n_tasks: int) -> str:
-        """Identity of tasks 0 … n_tasks - 1: two people who find the same one may pair their figures."""
+        """Identity of tasks 0 … n_tasks - 1; figures with the same digest may be paired."""
         items = getattr(self.data, "items", ()) or getattr(self.data, "names", ())
         parts: list[bytes] = ["\0".join(names).encode() for names in (items, self.data.class_names)]
         for i in range(n_tasks):

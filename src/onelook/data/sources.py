@@ -57,7 +57,7 @@ class Dataset:
         """Compute the features of one split, or find them in the cache.
 
         n_views: augmented views of each image, where the data has no environments of its own.
-        average: what else of an image goes into its feature (`parse_averaging`).
+        average: versions of an image that are averaged into its feature (`parse_averaging`).
         """
         config = EmbedConfig(precision=place.precision, average=parse_averaging(average, self.augmentation))
         if n_views > 1 and self.files is not None:
@@ -117,9 +117,8 @@ def _divide(listing: Listing, split: str) -> Listing:
     parts = {"train": order[:n_train], "val": order[n_train : n_train + n_val], "test": order[n_train + n_val :]}
     kept = sorted(int(k) for k in parts[split])
     if not kept:
-        raise DataError(
-            f"{listing.source} has {len(order)} classes, too few to set some aside for {split}; use --split all."
-        )
+        found = f"{len(order)} classes, too few to set some aside for {split}"
+        raise DataError(f"{listing.source} has {found}; use --split all.")
     place = {k: i for i, k in enumerate(kept)}
     rows = [i for i, k in enumerate(listing.labels) if k in place]
     return replace(

@@ -43,7 +43,7 @@ class SyntheticConfig:
     """Directions in which all classes spread more than in the others, with variances that decay as the centres' do;
     of fewer features, all."""
     low_rank: float = 0.5
-    """Share of the spread that lies in these, 0 … 1."""
+    """Fraction of the spread that lies in these, 0 … 1."""
     alignment: float = 0.5
     """How far these are the directions in which the class centres differ most: 0 not at all, 1 the same. The more,
     the less is gained by further shots, and the features of trained networks have much of it."""
@@ -52,7 +52,7 @@ class SyntheticConfig:
     offset: float = 1.0
     """Standard deviation of the entries of the common mean."""
     accuracy: float = 60.0
-    """Percent right, about, in 5-way 1-shot tasks by the nearest centroid among rows of unit length."""
+    """Approximate accuracy in percent of 5-way 1-shot tasks by the nearest centroid among rows of unit length."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ def random_config(rng: np.random.Generator) -> SyntheticConfig:
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a set is mixed from; single precision, of variance 1 a feature each."""
+    """Parts that a set is mixed from; single precision, of variance 1 a feature each."""
 
     centres: np.ndarray  # K 1 D
     deviations: np.ndarray  # K N/K D
@@ -138,7 +138,7 @@ class _Parts:
         return _Parts(self.centres, self.deviations[:, :n], self.mean, self.relu)
 
     def mixed(self, share: float) -> np.ndarray:
-        """K N/K D. share: of the variance, that is between the classes."""
+        """K N/K D. share: fraction of the variance that is between the classes."""
         x: np.ndarray = self.mean + math.sqrt(share) * self.centres + math.sqrt(1 - share) * self.deviations
         return np.maximum(x, 0) if self.relu else x
 
@@ -170,10 +170,8 @@ def _share(parts: _Parts, config: SyntheticConfig, rng: np.random.Generator) -> 
         low, high = (low, middle) if accuracy(_logistic(middle)) > config.accuracy else (middle, high)
     share = _logistic((low + high) / 2)
     if abs(accuracy(share) - config.accuracy) > TOLERANCE:
-        raise SettingsError(
-            f"No made-up features of these settings have an accuracy of {config.accuracy:g} percent; "
-            f"the nearest have {accuracy(share):.0f}. Ask for more features or another accuracy."
-        )
+        found = f"an accuracy of {config.accuracy:g} percent; the nearest have {accuracy(share):.0f}"
+        raise SettingsError(f"No made-up features have {found}. Ask for more features or another accuracy.")
     return share
 
 

@@ -66,10 +66,8 @@ def read_labels(table: Path) -> tuple[LabelRow, ...]:
     columns, rows = read_rows(table)
     name = name_column(columns)
     if name is None or "label" not in columns:
-        raise DataError(
-            f"{table} needs a column path (or filename) and a column label, but has "
-            f"{', '.join(columns) or 'none'}; rename its columns."
-        )
+        names = ", ".join(columns) or "none"
+        raise DataError(f"{table} needs a column path (or filename) and a column label, but has {names}; rename them.")
     if not rows:
         raise DataError(f"{table} has no rows below its columns; expected one for each labelled image.")
     found = []
@@ -114,10 +112,8 @@ def _parquet(table: Path) -> tuple[list[str], list[Row]]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise DataError(
-            f"{table} is a Parquet file, which needs the package pyarrow; pip install "
-            f'"onelook[parquet]", or give a CSV.'
-        ) from error
+        remedy = 'pip install "onelook[parquet]", or give a CSV'
+        raise DataError(f"{table} is a Parquet file, which needs the package pyarrow; {remedy}.") from error
     try:
         content = parquet.read_table(table)
     except (OSError, ValueError) as error:  # what pyarrow raises is one or the other

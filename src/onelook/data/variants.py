@@ -1,4 +1,4 @@
-"""Variants: what other feature networks might have made of the same images, from the features of one.
+"""Variants of the features of one backbone, as other backbones might have made them of the same images.
 
 A method that is meta-trained on the features of one network may learn what is true of that network alone: its number of
 features, its axes, how its entries are distributed, and how well it separates the classes that it was trained on,
@@ -27,15 +27,15 @@ CHANGES: tuple[str, ...] = get_args(Change)
 @dataclass(frozen=True)
 class VariantConfig:
     change: str = "none"
-    """Of the axes: "none"; "projection", onto a random subspace in random axes; "principal", onto the axes in which the
-    rows vary most; "dropping", to some of the features."""
+    """Change of the axes: "none"; "projection", onto a random subspace in random axes; "principal", onto the axes in
+    which the rows vary most; "dropping", to some of the features."""
     size: int | None = None
-    """R, where the axes are changed (None: as many as there are)."""
+    """Features where the axes are changed (None: as many as there are)."""
     power: float = 1.0
-    """Of each entry, signed: below 1 large ones weigh less."""
+    """Signed power of each entry: below 1 large ones weigh less."""
     noise: float = 0.0
-    """How much of the deviation of some other row from its class mean is added to each row: classes spread as they do
-    already, but further, as those do that a network was not trained on."""
+    """Fraction of the deviation of some other row from its class mean that is added to each row: classes spread as they
+    do already, but further, as those of which a backbone has seen none."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ def random_variant(rng: np.random.Generator, feature_size: int) -> VariantConfig
 
 
 def _spread(embeddings: Embeddings, amount: float, rng: np.random.Generator) -> Float[Tensor, "V N D"]:
-    """Each row with the deviation of another one, drawn by lot, added; in all views that of the same row."""
+    """Each row with the deviation of another one, drawn at random, added; in all views that of the same row."""
     views, labels = embeddings.views, embeddings.labels
     labelled = (labels >= 0).nonzero()[:, 0]
     if len(labelled) < 2:

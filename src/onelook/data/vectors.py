@@ -1,4 +1,4 @@
-"""Features that are there already: files with the names of images and a vector for each.
+"""Files of features: names of images, or labels, and a vector for each.
 
 .npz, .safetensors: `features` (N, D) and `path` (or `filename`, N names; of safetensors, which holds numbers only, a
     JSON list in its metadata); or, without `features`, a vector (D) under the name of each image.
@@ -31,7 +31,7 @@ KINDS = (".npz", ".safetensors", ".csv", *PARQUET)
 
 
 def read_vectors(file: Path) -> Embeddings:
-    """The vectors of a file, unlabelled, as features of the `items` that they are named by. Raises DataError."""
+    """Read the vectors of a file as unlabelled features of the `items` that they name. Raises DataError."""
     kind = file.suffix.lower()
     if kind not in KINDS:
         raise DataError(f"{file} is no file that features are read from; give one of {', '.join(KINDS)}.")
@@ -52,13 +52,12 @@ def read_vectors(file: Path) -> Embeddings:
 
 
 def load_features(file: Path) -> Embeddings:
-    """`features` (N, D) and `labels` (N, numbers or words) of an .npz file; `class_names` if it has them."""
+    """Read `features` (N, D) and `labels` (N, numbers or words) of an .npz file; `class_names` if it has them."""
     arrays = _npz_arrays(file)
     missing = {"features", "labels"} - set(arrays)
     if missing:
-        raise DataError(
-            f"{file} needs the arrays features (N, D) and labels (N), but holds {', '.join(arrays) or 'none'}."
-        )
+        found = ", ".join(arrays) or "none"
+        raise DataError(f"{file} needs the arrays features (N, D) and labels (N), but holds {found}.")
     x, labels = _as_numbers(file, arrays["features"]), arrays["labels"]
     if x.ndim != 2 or labels.shape != (len(x),) or not len(x):
         raise DataError(f"{file}: features must be (N, D) and labels (N), but they are {x.shape} and {labels.shape}.")
@@ -75,7 +74,7 @@ def load_features(file: Path) -> Embeddings:
 
 
 def save_features(embeddings: Embeddings, file: Path) -> None:
-    """What `load_features` reads, and `read_vectors` where the items have names."""
+    """Write a file for `load_features`, and for `read_vectors` where the items have names."""
     named: dict[str, Any] = {"path": np.array(embeddings.items)} if embeddings.items else {}
     with replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez(
@@ -88,7 +87,7 @@ def save_features(embeddings: Embeddings, file: Path) -> None:
 
 
 def _npz_arrays(file: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file. Raises DataError."""
+    """Read all arrays of an .npz file. Raises DataError."""
     try:
         with file.open("rb") as stream:  # np.load itself would leave a damaged file open
             content = np.load(stream, allow_pickle=False)
@@ -152,17 +151,15 @@ def _of_table(file: Path) -> tuple[list[Any], np.ndarray]:
     name = name_column(columns)
     own = [FEATURES] if FEATURES in columns else [c for c in columns if c != name and c not in NO_FEATURE]
     if name is None or not own:
+        found = ", ".join(columns[:5]) or "none"
         raise DataError(
-            f"{file} needs a column path (or filename) and columns of numbers, but has "
-            f"{', '.join(columns[:5]) or 'none'}; rename its columns."
+            f"{file} needs a column path (or filename) and columns of numbers, but has {found}; rename them."
         )
     if not rows:
         raise DataError(f"{file} has no rows below its columns; expected one for each image.")
     vectors = [_vector(file, row, own) for row in rows]
     if len(sizes := {len(vector) for vector in vectors}) > 1:
-        raise DataError(
-            f"{file} has vectors of {min(sizes)} and of {max(sizes)} numbers; those of one size are needed."
-        )
+        raise DataError(f"{file} has vectors of {min(sizes)} and of {max(sizes)} numbers; one size is needed.")
     names = [row[name] if row[name] is None else parse_path(str(row[name])) for _, row in rows]
     return names, np.array(vectors, dtype=np.float64)
 

@@ -1,6 +1,6 @@
-"""Checking a benchmark on the disk against the facts, and the checksums that the facts are made of.
+"""Check a benchmark on the disk against the facts, and compute the checksums of the facts.
 
-The checksums are defined at the head of benchmarks.py.
+The checksums are defined at the head of datasets.py.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from onelook.events import Progress
 
 @dataclass(frozen=True)
 class Verification:
-    """What a benchmark on the disk holds, and everything that differs from the facts."""
+    """Contents of a benchmark on the disk, and everything that differs from the facts."""
 
     name: str
     path: Path

@@ -17,7 +17,14 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Base of all errors whose remedy is in the hands of the person who sees them."""
+    """Base of all errors whose remedy is in the hands of the person who sees them.
+
+    >>> try:
+    ...     raise DataError("photographs holds no image.")
+    ... except UserError as error:
+    ...     print(error)
+    photographs holds no image.
+    """
 
 
 class SettingsError(UserError, ValueError):

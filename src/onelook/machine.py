@@ -19,7 +19,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHO
 
 @dataclass(frozen=True)
 class Place:
-    """Where files lie on this machine, and what it computes in."""
+    """Where files lie on this machine, and what it computes in.
+
+    >>> Place(Path("cache"), precision="float32").precision
+    'float32'
+    """
 
     cache: Path = field(default_factory=cache_home)
     """Folder of cached features. Default: $ONELOOK_CACHE, or the user's cache folder."""

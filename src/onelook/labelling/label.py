@@ -39,7 +39,11 @@ N_SUGGESTIONS = 12
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """What to label, and by which features."""
+    """What to label, and by which features.
+
+    >>> LabelConfig(Path("photographs"), class_priors="balanced").network
+    'onelook'
+    """
 
     folder: Path
     """Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."""
@@ -108,9 +112,20 @@ class Labelled:
 
 
 def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labelled]:
-    """Labels for all images of a folder that have none.
+    """Label all images of a folder that have no label.
 
-    Raises DataError where there is nothing to go by, SettingsError, and what `network_of` and `embed_files` raise.
+    Raises DataError where there are too few labelled examples or no image to label, SettingsError, and the errors of
+    `load_network` and `embed_files`.
+
+    >>> from PIL import Image
+    >>> from onelook.events import finish
+    >>> for name in ("red/1.png", "blue/1.png", "new.png"):
+    ...     path = Path("photographs", name)
+    ...     path.parent.mkdir(parents=True, exist_ok=True)
+    ...     Image.new("RGB", (8, 8), "navy" if "blue" in name else "crimson").save(path)
+    >>> labelled = finish(label_folder(LabelConfig(Path("photographs")), Place(Path("cache"))))
+    >>> [(one.path, one.label) for one in labelled.predictions]
+    [('new.png', 'red')]
     """
     given = None if config.features is None else read_vectors(config.features)
     suffixes = {*SUFFIXES, *(PurePosixPath(name).suffix.lower() for name in (given.items if given else ()))}

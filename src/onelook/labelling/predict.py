@@ -27,7 +27,11 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Images to label, and the classifier that labels them."""
+    """Images to label, and the classifier that labels them.
+
+    >>> PredictConfig(Path("model.safetensors"), (Path("new-photographs"),)).unknown_rate
+    0.0
+    """
 
     classifier: Path
     """File of `onelook label --save` or `FewShotClassifier.save`, which names the feature network of its rows."""
@@ -49,10 +53,23 @@ class Predicted:
 
 
 def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, Predicted]:
-    """Each image by itself.
+    """Label images by a saved classifier, each image by itself.
 
-    Raises ArtifactError where the classifier cannot be used, DataError where there is no image to use it on, and what
-    `network_of` and `embed_files` raise.
+    Raises ArtifactError where the classifier cannot be used, DataError where there is no image to use it on, and the
+    errors of `load_network` and `embed_files`.
+
+    >>> from PIL import Image
+    >>> from onelook.estimators.image_features import ImageFeatures
+    >>> from onelook.events import finish
+    >>> for name in ("crimson", "navy", "red"):
+    ...     Image.new("RGB", (8, 8), name).save(f"{name}.png")
+    >>> features = ImageFeatures()
+    >>> rows = features.fit_transform(["crimson.png", "navy.png"])
+    >>> classifier = FewShotClassifier(features="network").fit(rows, ["red", "blue"])
+    >>> classifier.save("model.safetensors", network=features.network_)
+    >>> config = PredictConfig(Path("model.safetensors"), (Path("red.png"),))
+    >>> [one.label for one in finish(predict_images(config, Place(Path("cache")))).predictions]
+    ['red']
     """
     classifier = FewShotClassifier.load(config.classifier)
     saved = _network_words(classifier, config.classifier)

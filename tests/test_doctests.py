@@ -26,7 +26,6 @@ MISSING: set[str] = {
     "EMDirichlet",
     "Embeddings",
     "FeatureAveraging",
-    "FewShotClassifier",
     "Glance",
     "GraphNetwork",
     "ILPC",

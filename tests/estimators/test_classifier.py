@@ -114,7 +114,7 @@ def test_a_file_keeps_the_settings(tmp_path: Path, told: Any) -> None:
 
 def test_labels_that_a_file_cannot_hold_are_refused_in_words(tmp_path: Path) -> None:
     days = np.array(["2020-01-01", "2020-01-02"] * 3, dtype="datetime64[D]")
-    with pytest.raises(SettingsError, match="words or numbers"):
+    with pytest.raises(SettingsError, match="strings or numbers"):
         FewShotClassifier().fit(rows(2)[0], days).save(tmp_path / "one")
 
 
@@ -333,7 +333,7 @@ def test_it_goes_through_pipelines_and_searches() -> None:
         ({"class_priors": {"cat": 1.0, "cow": 2.0}}, ["cat", "dog"] * 3, "2 classes .cat, dog."),
         ({"class_priors": "often"}, ["cat", "dog"] * 3, "class_priors must be"),
         ({"class_priors": [1, 2, 3]}, ["cat", "dog"] * 3, "each of the 2 classes"),
-        ({"features": "pixels"}, ["cat", "dog"] * 3, "features is"),
+        ({"features": "pixels"}, ["cat", "dog"] * 3, "features must be"),
         ({"unlabeled_marker": ""}, ["cat", "dog"] * 2, "6 rows, but y has 4"),
     ],
 )

@@ -11,9 +11,8 @@ of the two, so that leave-one-out distances stand for n shots and not for n - 1.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,51 +57,6 @@ class AccuracyEstimate:
         return str(self.accuracy)
 
 
-class LeaveOneOut(NamedTuple):
-    """Leave-one-out predictions for the S labelled examples whose class has several."""
-
-    labels: Int[Tensor, "S"]
-    answers: Int[Tensor, "S"]
-    shots: Float[Tensor, "K"]
-    """Labelled examples of each class, those of classes of one included."""
-    class_priors: Float[Tensor, "K"]
-    """Class priors of the rows that the estimate is for."""
-
-
-def estimate_accuracy(
-    left_out: LeaveOneOut, classes: list[Any], confidence: float, gain: float, n_rows: int, level: float
-) -> AccuracyEstimate:
-    """Estimate the accuracy on n_rows unlabelled rows (0: on rows like the labelled ones).
-
-    The leave-one-out accuracy, weighted by the class priors, is raised by what the unlabelled rows add, the `gain` in
-    mean confidence; the mean `confidence` itself counts as PRIOR_COUNT more examples. The interval is Clopper and
-    Pearson's for these counts.
-    """
-    labels, answers, shots, class_priors = left_out
-    k, right = len(classes), (labels == answers).double()
-    confusion = torch.zeros(k, k, dtype=torch.int64).index_put_((labels, answers), torch.tensor(1), accumulate=True)
-    weight = (class_priors / shots)[labels]
-    weight = weight / weight.sum()
-    n = 1 / weight.square().sum().item() if len(weight) else 0.0
-    inductive = (weight * right).sum().item()
-    # With more labelled examples there is less to gain, and what seems so is the error of the calibration.
-    gain = gain / shots.mean().item() ** 0.25
-    hits = n * min(max(inductive + gain, 0.0), 1.0) + PRIOR_COUNT * confidence
-    total = n + PRIOR_COUNT
-    # The accuracy on few rows itself varies, as much as that of as many examples.
-    part = n_rows / (n_rows + total) if n_rows else 1.0
-    low, high = clopper_pearson(part * hits, part * (total - hits), level)
-    if n_rows:  # to fractions that so few rows can have
-        low, high = math.floor(low * n_rows) / n_rows, math.ceil(high * n_rows) / n_rows
-    per_class = (confusion.diagonal() + PRIOR_COUNT * confidence) / (confusion.sum(1) + PRIOR_COUNT)
-    return AccuracyEstimate(
-        Estimate(hits / total, low, high),
-        (n * inductive + PRIOR_COUNT * (confidence - gain)) / total,
-        dict(zip(classes, per_class.tolist(), strict=True)),
-        confusion.numpy(),
-    )
-
-
 def class_separation(means: Float[Tensor, "K D"]) -> float:
     """Mean squared distance u between the class means; never so small that rounding looks like evidence."""
     separation = 2 * (means - means.mean(0)).square().sum() / max(len(means) - 1, 1)
@@ -123,21 +77,27 @@ def leave_one_out(
     return distance * (mass + weight) / (mass - weight).clamp_min(0.5)
 
 
-def prior_log_scale(shots: Float[Tensor, "K"], separation: float) -> float:
-    known = (1.0, math.log(shots.mean().item()), math.log(len(shots)), math.log(separation))
-    return sum(a * b for a, b in zip(LOG_SCALE, known, strict=True))
-
-
-def fit_log_scale(prior: float, distance: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:
+def fit_log_scale(
+    shots: Float[Tensor, "K"], separation: float, distance: Float[Tensor, "S K"], labels: Int[Tensor, "S"]
+) -> float:
     """Most probable log scale given leave-one-out distances; the mean of the prior without any."""
-    grid = torch.linspace(-2, 2, 41, dtype=torch.float64)
-    losses = [_loss(-math.exp(prior + x) * distance, labels) + x * x / (2 * LOG_SCALE_SPREAD**2) for x in grid.tolist()]
+    known = (1.0, math.log(shots.mean().item()), math.log(len(shots)), math.log(separation))
+    prior = sum(a * b for a, b in zip(LOG_SCALE, known, strict=True))
+    grid, losses = torch.linspace(-2, 2, 41, dtype=torch.float64), []
+    for x in grid.tolist():
+        log_p = (-math.exp(prior + x) * distance).log_softmax(1).gather(1, labels.unsqueeze(1))
+        losses.append(-log_p.sum().item() + x * x / (2 * LOG_SCALE_SPREAD**2))
     return prior + grid[int(torch.tensor(losses).argmin())].item()
 
 
-def match_log_scale(distance: Float[Tensor, "Q K"], log_prior: Float[Tensor, "K"], confidence: float) -> float:
-    """Log scale at which the mean of the largest posteriors is `confidence`."""
-    return _solve_log_scale(lambda scale: log_prior - scale * distance, confidence)
+def match_log_scale(offset: Float[Tensor, "K"] | float, slope: Float[Tensor, "Q K"], confidence: float) -> float:
+    """Log scale b at which the largest posteriors of offset + exp(b) slope average `confidence`, by bisection."""
+    low, high = -10.0, 10.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        mean = (offset + math.exp(middle) * slope).softmax(1).amax(1).mean().item()
+        low, high = (middle, high) if mean < confidence else (low, middle)
+    return (low + high) / 2
 
 
 def prior_accuracy(logits: Float[Tensor, "Q K"]) -> float:
@@ -149,7 +109,7 @@ def prior_accuracy(logits: Float[Tensor, "Q K"]) -> float:
 
 def calibrate(logits: Float[Tensor, "Q K"], accuracy: float) -> Float[Tensor, "Q K"]:
     """Posteriors by temperature scaling (Guo et al., ICML 2017): the mean of the largest becomes `accuracy`."""
-    return (logits * math.exp(_solve_log_scale(lambda scale: scale * logits, accuracy))).softmax(1)
+    return (logits * math.exp(match_log_scale(0.0, logits, accuracy))).softmax(1)
 
 
 def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[Tensor, "N K"]:
@@ -215,20 +175,6 @@ def clopper_pearson(hits: float, misses: float, level: float) -> tuple[float, fl
     tail = (1 - level) / 2
     low = float(betaincinv(hits, misses + 1, tail)) if hits > 0 else 0.0
     return low, float(betaincinv(hits + 1, misses, 1 - tail)) if misses > 0 else 1.0
-
-
-def _solve_log_scale(scale_logits: Callable[[float], Float[Tensor, "Q K"]], confidence: float) -> float:
-    """Log scale at which the mean of the largest posteriors is `confidence`, by bisection."""
-    low, high = -10.0, 10.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        mean = scale_logits(math.exp(middle)).softmax(1).amax(1).mean().item()
-        low, high = (middle, high) if mean < confidence else (low, middle)
-    return (low + high) / 2
-
-
-def _loss(logits: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:
-    return -logits.log_softmax(1).gather(1, labels.unsqueeze(1)).sum().item()
 
 
 def _squared(x: Float[Tensor, "N D"], y: Float[Tensor, "M D"]) -> Float[Tensor, "N M"]:

@@ -1,4 +1,4 @@
-"""Labels as people give them: of any kind, with markers where there is none."""
+"""Labels of any kind, with markers for rows that have none, and their form in JSON."""
 
 import math
 from collections.abc import Mapping
@@ -8,57 +8,54 @@ import numpy as np
 from jaxtyping import Bool
 
 MARKERS = (-1, None, math.nan, "")
-"""What "auto" takes for the label of a row without one."""
+"""Labels that "auto" takes for a marker of unlabelled rows."""
 
 
-def markers(setting: Any) -> tuple[Any, ...]:
-    """The markers that a setting means: "auto", a tuple or list of them, or one."""
+def read_markers(setting: Any) -> tuple[Any, ...]:
+    """Markers that a setting means: "auto", a tuple or list of them, or one."""
     if isinstance(setting, str) and setting == "auto":
         return MARKERS
     return tuple(setting) if isinstance(setting, tuple | list) else (setting,)
 
 
-def without_marked(labels: np.ndarray, markers: tuple[Any, ...]) -> tuple[np.ndarray, Bool[np.ndarray, "N"]]:
-    """The labels of the rows that have one, and which rows have none."""
-    is_marked = np.array([any(_is(label, marker) for marker in markers) for label in labels.tolist()], dtype=bool)
+def drop_marked(labels: np.ndarray, markers: tuple[Any, ...]) -> tuple[np.ndarray, Bool[np.ndarray, "N"]]:
+    """Labels of the labelled rows, and a mask of the unlabelled ones."""
+    is_marked = np.array([any(_matches(label, marker) for marker in markers) for label in labels.tolist()], dtype=bool)
     labels = labels[~is_marked]
     if labels.dtype == object and len({isinstance(label, str) for label in labels}) == 1:
-        plain = np.array(labels.tolist())  # words or numbers, as they would be had there been no marker
+        plain = np.array(labels.tolist())  # strings or numbers, as they would be without any marker
         labels = plain if plain.ndim == 1 and plain.dtype.kind in "biufU" else labels
     return labels, is_marked
 
 
-def alike(some: np.ndarray, others: np.ndarray) -> bool:
-    """Whether labels can stand in one array and remain what they are: numpy makes words of numbers among words."""
+def share_kind(some: np.ndarray, others: np.ndarray) -> bool:
+    """Whether labels can be put into one array unchanged: numpy turns numbers among strings into strings."""
     kinds = {array.dtype.kind for array in (some, others)}
     return "O" in kinds or len({kind in "US" for kind in kinds}) == 1
 
 
 def as_json(setting: Any) -> Any:
-    """What JSON cannot tell apart, or does not know, as objects that `from_json` knows: NaN, tuples, dicts."""
+    """Settings as JSON: lists for tuples and arrays, pairs for a dict, whose keys may be of any kind."""
     if isinstance(setting, np.ndarray | np.generic):
-        return as_json(setting.tolist())
-    if isinstance(setting, float) and math.isnan(setting):
-        return {"nan": True}
+        setting = setting.tolist()
     if isinstance(setting, Mapping):
-        return {"pairs": [[as_json(key), as_json(value)] for key, value in setting.items()]}
-    if isinstance(setting, tuple):
-        return {"tuple": [as_json(x) for x in setting]}
-    return [as_json(x) for x in setting] if isinstance(setting, list) else setting
+        return {"pairs": as_json(list(setting.items()))}
+    return [as_json(x) for x in setting] if isinstance(setting, tuple | list) else setting
 
 
 def from_json(found: Any) -> Any:
-    if isinstance(found, list):
-        return [from_json(x) for x in found]
-    if not isinstance(found, dict):
-        return found
-    if "pairs" in found:
-        return {from_json(key): from_json(value) for key, value in found["pairs"]}
-    return tuple(from_json(x) for x in found["tuple"]) if "tuple" in found else math.nan
+    """Settings as `as_json` wrote them, with tuples for lists.
+
+    >>> from_json(as_json({1: 0.3, 2: 0.7})), from_json(as_json((-1, None)))
+    ({1: 0.3, 2: 0.7}, (-1, None))
+    """
+    if isinstance(found, dict):
+        return dict(found["pairs"])
+    return tuple(found) if isinstance(found, list) else found
 
 
-def _is(label: Any, marker: Any) -> bool:
-    """Whether a label is this marker. NaN is like the missing value of tables (NA)."""
+def _matches(label: Any, marker: Any) -> bool:
+    """Whether a label is this marker. NaN matches the missing value of tables (NA) too."""
     missing = type(label).__name__ == "NAType"
     if isinstance(marker, float) and math.isnan(marker):
         return missing or (isinstance(label, float) and math.isnan(label))

@@ -73,8 +73,8 @@ def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> 
     logits, verdict = guarded(moving(scale), nearest, tasks)
     assert torch.equal(logits, nearest(tasks))
     assert verdict.trust.tolist() == [0] * len(tasks)
-    assert set(verdict.words()) == {
-        "There is a single image to label, so it was judged by the labelled examples alone."
+    assert set(verdict.messages()) == {
+        "There is a single unlabelled image, so it was judged by the labelled examples alone."
     }
 
 
@@ -87,7 +87,7 @@ def test_what_depends_on_no_other_query_is_trusted_and_kept_to_the_bit(tasks: Ta
         close(verdict.stability, torch.ones_like(verdict.stability))
         same_class = (stable(tasks).argmax(-1) == nearest(tasks).argmax(-1)).double().mean(1)
         close(verdict.agreement, same_class)
-        assert all("100 % of what is said" in words for words in verdict.words())
+        assert all("overlap by 100 %" in message for message in verdict.messages())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -103,7 +103,7 @@ def test_random_answers_are_not_believed(seed: int) -> None:
     assert torch.equal(logits, nearest(tasks))
     assert (verdict.stability < 0.3).all()
     assert verdict.trust.tolist() == [0, 0, 0]
-    assert all(re.search(r"not used: only \d+ % stays", words) for words in verdict.words())
+    assert all(re.search(r"not used: predictions overlap by only \d+ %", message) for message in verdict.messages())
 
 
 @pytest.mark.parametrize("n_query", [2, 3, 8, 9])
@@ -120,8 +120,10 @@ def test_trust_grows_with_what_stays_when_half_of_the_queries_are_left_out(
     close(verdict.trust, torch.full((3,), trust, dtype=torch.float64))
     expected = trust * method(tasks).softmax(-1) + (1 - trust) * nearest(tasks).softmax(-1)
     close(logits.softmax(-1), expected)
-    said = "not used: only" if trust == 0 else "used in part: only" if trust < 1 else "were used:"
-    assert all(f"{said} {100 * part:.0f} %" in words for words in verdict.words())
+    used = "not used:" if trust == 0 else "used in part:" if trust < 1 else "were used:"
+    only = "" if trust == 1 else "only "
+    start = f"{used} predictions overlap by {only}{100 * part:.0f} %"
+    assert all(start in message for message in verdict.messages())
 
 
 @pytest.mark.parametrize(("part", "trust"), [(0.6 - 1e-9, 1), (0.4 + 1e-9, 0)])
@@ -143,7 +145,7 @@ def test_classes_that_forget_their_labelled_examples_are_not_believed(shots: tup
     assert verdict.trust.tolist() == [0, 0, 0]
     assert (verdict.recognition < -0.8).all()
     close(verdict.stability, torch.ones(3, dtype=torch.float64))
-    found = [re.search(r"not used: with them (\d+) % fewer", words) for words in verdict.words()]
+    found = [re.search(r"not used: with them (\d+) % fewer", message) for message in verdict.messages()]
     assert [one and int(one[1]) for one in found] == (-100 * verdict.recognition).round().int().tolist()
 
 
@@ -197,8 +199,8 @@ def test_shares_are_shares_and_recognition_is_known_where_a_class_has_several(ta
     assert torch.equal(verdict.recognition.isfinite(), several)
     assert torch.equal(verdict.recognition.isnan(), ~several)
     assert (verdict.recognition[several].abs() <= 1).all()
-    assert len(verdict.words()) == len(tasks)
-    assert all(words.count(".") == 1 and "nan" not in words for words in verdict.words())
+    assert len(verdict.messages()) == len(tasks)
+    assert all(message.count(".") == 1 and "nan" not in message for message in verdict.messages())
 
 
 def permutation(data: st.DataObject, n: int) -> Tensor:
@@ -221,7 +223,7 @@ def test_a_batch_gives_what_its_tasks_give_one_by_one(tasks: Tasks, scale: float
         own = Verdict(**{key: numbers[i : i + 1] for key, numbers in vars(verdict).items()})
         alone = guarded(moving(scale), nearest, tasks[i : i + 1])
         same(alone, (logits[i : i + 1], own))
-        assert alone[1].words() == verdict.words()[i : i + 1]
+        assert alone[1].messages() == verdict.messages()[i : i + 1]
 
 
 @pytest.mark.parametrize("n_query", [1, 2, 7])
@@ -248,7 +250,7 @@ def test_gradients_are_finite_and_not_needed_for_the_answer(scale: float, precis
     (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[..., 0].sum(), query)
     assert gradient.isfinite().all()
     assert gradient.abs().amax() > 0
-    verdict.words()
+    verdict.messages()
     with torch.inference_mode():
         torch.testing.assert_close(guarded(moving(scale), nearest, tasks)[0], logits.detach())
 

@@ -52,7 +52,7 @@ def transduce(support: SupportModel, query: Float[Tensor, "Q D"], guard: bool) -
     logits, verdict = _ask_glance(support, query, guard)
     trust, message = 1.0, "The guard is off: the unlabelled images were used."
     if verdict is not None:
-        trust, message = verdict.trust.item(), verdict.words()[0]
+        trust, message = verdict.trust.item(), verdict.messages()[0]
     if not trust:
         return Transduction(inductive, trust, confidence, message, verdict)
     usual = calibration.prior_accuracy(logits)

@@ -43,9 +43,9 @@ class Verdict:
     """The share of labelled examples that the moved classes recognise, each left out, less that of the classes as they
     were; NaN where no class has two."""
 
-    def words(self) -> list[str]:
-        """What was done with each task, and why."""
-        return [_words(*numbers) for numbers in zip(*(one.tolist() for one in vars(self).values()), strict=True)]
+    def messages(self) -> list[str]:
+        """A sentence for each task: whether its unlabelled queries were used, and why."""
+        return [_message(*numbers) for numbers in zip(*(one.tolist() for one in vars(self).values()), strict=True)]
 
 
 def guarded(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
@@ -115,19 +115,16 @@ def _recognised(tasks: Tasks, share: Float[Tensor, "T Q K"]) -> Bool[Tensor, "T 
     return distance.argmin(-1) == tasks.support_labels
 
 
-def _words(trust: float, stability: float, agreement: float, recognition: float) -> str:
+def _message(trust: float, stability: float, agreement: float, recognition: float) -> str:
+    overlap = f"{100 * stability:.0f} % when half of them are held out"
     if trust == 1:
-        return (
-            f"The unlabelled images were used: {100 * stability:.0f} % of what is said of them stays when half of "
-            f"them are left out, and {100 * (1 - agreement):.0f} % of the answers changed."
-        )
+        changed = f"{100 * (1 - agreement):.0f} % of the answers changed"
+        return f"The unlabelled images were used: predictions overlap by {overlap}, and {changed}."
     if trust > 0:
-        return f"The unlabelled images were used in part: only {100 * stability:.0f} % stays when half are left out."
+        return f"The unlabelled images were used in part: predictions overlap by only {overlap}."
     if stability == 1 and agreement == 1 and recognition != recognition:
-        return "There is a single image to label, so it was judged by the labelled examples alone."
+        return "There is a single unlabelled image, so it was judged by the labelled examples alone."
     if stability > UNSTABLE:
-        return (
-            f"The unlabelled images were not used: with them {-100 * recognition:.0f} % fewer of the labelled "
-            f"examples are recognised."
-        )
-    return f"The unlabelled images were not used: only {100 * stability:.0f} % stays when half of them are left out."
+        fewer = f"{-100 * recognition:.0f} % fewer of the labelled examples are classified correctly"
+        return f"The unlabelled images were not used: with them {fewer}."
+    return f"The unlabelled images were not used: predictions overlap by only {overlap}."

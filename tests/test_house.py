@@ -20,7 +20,6 @@ HANGING = re.compile(
 """First words that leave open what a docstring is about: prepositions and pronouns."""
 
 PROSE_NOT_YET = {
-    "backbones",
     "benchmark",
     "cli",
     "estimators",

@@ -224,5 +224,5 @@ def test_a_name_is_a_repository_and_perhaps_a_revision() -> None:
     assert split_name("hf:a/b") == ("a/b", None)
     assert split_name("hf:a/b@v1") == ("a/b", "v1")
     for wrong in ("hf:", "hf:a/b/c", "hf:/b", "hf:../b", "hf:a b"):
-        with pytest.raises(SettingsError, match="is no name of a model on the hub"):
+        with pytest.raises(SettingsError, match="is no model of the hub"):
             split_name(wrong)

@@ -1,4 +1,4 @@
-"""Feature networks: one file per family, one line each in BACKBONES."""
+"""Feature networks (backbones): one file per family, one line each in BACKBONES."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,19 +19,21 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
 
 
 def create(name: str, channels: int = 3, image_size: int = 32) -> Backbone:
-    """The feature network of that name, untrained, for images of `channels` × `image_size` × `image_size`."""
+    """Build an untrained backbone for images of `channels` × `image_size` × `image_size`.
+
+    >>> create("conv4-64", image_size=32).feature_size
+    256
+    """
     if name not in BACKBONES:
         raise unknown_name("feature network", name, BACKBONES)
     if channels not in (1, 3) or not 16 <= image_size <= 256:
-        raise SettingsError(
-            f"Feature networks take images of 1 or 3 channels and 16 to 256 pixels, but got {channels} channels "
-            f"and {image_size} pixels."
-        )
+        found = f"{channels} channels and {image_size} pixels"
+        raise SettingsError(f"Images have 1 or 3 channels and 16 to 256 pixels here, but got {found}.")
     backbone = BACKBONES[name](channels=channels, image_size=image_size)
     backbone.name = name
     return backbone
 
 
 def settings_of(backbone: Backbone) -> dict[str, Any]:
-    """What `create` needs to build the network again, without its weights."""
+    """Settings with which `create` builds the network again, without its weights."""
     return {"name": backbone.name, "channels": backbone.channels, "image_size": backbone.image_size}

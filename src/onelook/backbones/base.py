@@ -11,25 +11,24 @@ from onelook.backbones.framing import Framing
 from onelook.files import digest
 
 Film = Sequence[tuple[Float[Tensor, "N _"], Float[Tensor, "N _"]]]
-"""For every modulated block a scale and a shift of each channel, for every image its own."""
-
+"""A scale and a shift of each channel of every modulated block, for every image its own."""
 
 Part = Callable[[Tensor], Tensor]
 
 
 class Backbone(nn.Module):
-    """From images to feature vectors.
+    """A network that maps images to feature vectors.
 
     A backbone carries its own preprocessing: pixels are 8-bit as they come from a file, and are centred and scaled
     here by statistics that are stored with the weights. So a network cannot be used with the wrong preprocessing.
     """
 
     name: str = ""
-    """Under which `backbones.create` makes it; empty if it was made by hand."""
+    """Name for `backbones.create`; empty if it was made by hand."""
     framing: Framing | None = None
     """How an image file becomes the square that it takes; None: its middle square, resized (data/images.py)."""
     images_per_pass: int = 512
-    """At most so many go through it at once: about 100 MB of activations for Conv-4 at 32 pixels."""
+    """Largest number of images in a pass: about 100 MB of activations for Conv-4 at 32 pixels."""
     film_sizes: tuple[int, ...] = ()
     """The channels of each block that can be modulated; empty: none can."""
 
@@ -60,7 +59,7 @@ class Backbone(nn.Module):
         return self.features(pixels) if film is None else self.features(pixels, film)
 
     def parts(self) -> Sequence[Part]:
-        """What makes `features` of pixels when called one after the other, cut where maps may be changed."""
+        """Parts that make `features` of pixels one after the other, cut where maps may be changed."""
         return [self.features]
 
     def preprocess(self, images: Shaped[Tensor, "*rows C H W"]) -> Float[Tensor, "*rows C H W"]:
@@ -83,7 +82,7 @@ class Backbone(nn.Module):
         weights: the parameters of the T networks, under their names in this one, stacked along a first axis.
         """
         if self.training:
-            raise ValueError("networks of several tasks normalise by kept statistics; call eval() first")
+            raise ValueError("networks of several tasks normalise by stored statistics; call eval() first")
         inner = {f"backbone.{name}": value for name, value in weights.items()}
         features: Tensor = vmap(lambda own, x: functional_call(_Features(self), own, (x,)))(inner, pixels)
         return features
@@ -95,7 +94,7 @@ class Backbone(nn.Module):
 
 
 def _bytes(x: Tensor) -> bytes:
-    """Those of a tensor of any type: numpy lacks bfloat16."""
+    """Content of a tensor of any type; numpy lacks bfloat16."""
     return bytes(x.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 

@@ -1,4 +1,4 @@
-"""How an image becomes the square that a network was trained on: part of its preprocessing, as its mean and std are.
+"""Framing: how an image becomes the square that a network was trained on, a part of its preprocessing.
 
 Read from what `transformers` writes beside a model (preprocessor_config.json), whose image processors of one family
 differ in nothing but these settings. Sizes are cut and rounded as there.
@@ -46,29 +46,23 @@ class Framing:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """All of it: what is done to a file's pixels before a network sees them."""
+    """Everything that is done to a file's pixels before a network sees them."""
 
     image_size: int
     framing: Framing
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of the channels, in units of pixels from 0 to 255."""
-
-    def __str__(self) -> str:
-        numbers = (" ".join(f"{x:.4g}" for x in values) for values in (self.mean, self.std))
-        return f"{self.framing}, middle {self.image_size} × {self.image_size}, mean {{}}, std {{}}".format(*numbers)
+    """Statistics of the channels, in units of pixels from 0 to 255."""
 
 
 def read_preprocessing(settings: Mapping[str, Any], channels: int, what: str) -> Preprocessing:
-    """What preprocessor_config.json says. what: its place, for messages. Raises SettingsError."""
+    """Read a preprocessor_config.json. what: its place, for messages. Raises SettingsError."""
     try:
         size, framing = _frame(settings)
         mean, std = _statistics(settings, channels)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise SettingsError(
-            f"{what} asks for a preprocessing that Onelook cannot do ({_brief(error)}); wrap the "
-            f"network yourself with onelook.backbones.wrapped.Wrapped."
-        ) from error
+        found = f"{what} asks for a preprocessing that Onelook cannot do ({_brief(error)})"
+        raise SettingsError(f"{found}; wrap the network with onelook.backbones.wrapped.Wrapped.") from error
     return Preprocessing(size, framing, mean, std)
 
 

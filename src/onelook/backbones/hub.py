@@ -1,9 +1,10 @@
-"""Models of the Hugging Face hub: what they are, and getting them.
+"""Models of the Hugging Face hub: their descriptions, and getting them.
 
-A transfer that breaks off goes on where it stopped, and files that are whole are not fetched again. What is on this
-machine is taken without asking the hub.
+A transfer that breaks off goes on where it stopped, and whole files are not fetched again. Files on this machine are
+used without asking the hub.
 """
 
+import contextlib
 import importlib
 import threading
 from collections.abc import Generator
@@ -32,7 +33,7 @@ _NEEDED = ("config.json", "preprocessor_config.json", "model.safetensors")
 
 @dataclass(frozen=True)
 class Description:
-    """What a person should know of a model before it is downloaded."""
+    """Facts that a person should know before a model is downloaded."""
 
     name: str
     licence: str
@@ -61,14 +62,12 @@ def split_name(name: str) -> tuple[str, str | None]:
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
     parts = repository.split("/")
     if len(parts) > 2 or not all(part and part.strip(".") and " " not in part for part in parts):
-        raise SettingsError(
-            f"{name!r} is no name of a model on the hub: expected hf:OWNER/NAME, for example {RECOMMENDED}."
-        )
+        raise SettingsError(f"{name!r} is no model of the hub: expected hf:OWNER/NAME, for example {RECOMMENDED}.")
     return repository, revision or None
 
 
 def describe(name: str, endpoint: str | None = None) -> Description:
-    """Of a model: from the table, or else from the hub. Raises DownloadError."""
+    """Describe a model: from the table, or else from the hub. Raises DownloadError."""
     repository, revision = split_name(name)
     if repository in KNOWN and revision is None:
         return KNOWN[repository]
@@ -99,19 +98,15 @@ def fetch(
     if folder is not None and not missing:
         return folder
     if offline:
-        raise DownloadError(
-            f"{PREFIX}{repository} is not on this machine as a whole ({', '.join(missing)} missing), "
-            f"and offline nothing is downloaded; run once without --offline."
-        )
+        found = f"{PREFIX}{repository} is not on this machine as a whole ({', '.join(missing)} missing)"
+        raise DownloadError(f"{found}, and offline nothing is downloaded; run once without --offline.")
     about = describe(f"{repository}@{revision}" if revision else repository, endpoint)
     yield Notice(f"Downloading {about}.")
     yield from _download(about, revision, endpoint, cache)
     folder, missing = _local(repository, revision, cache)
     if folder is None or missing:
-        raise DownloadError(
-            f"{PREFIX}{repository} holds no {', '.join(missing)} at this revision; other formats are "
-            f"not loaded, so name another model or a revision that has them (@REVISION)."
-        )
+        found = f"{PREFIX}{repository} holds no {', '.join(missing)} at this revision"
+        raise DownloadError(f"{found}; other formats are not loaded, so name another model or revision (@REVISION).")
     return folder
 
 
@@ -130,14 +125,8 @@ def _download(
         level = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # it would print that it goes on after a break
         try:
-            hub.snapshot_download(
-                about.name,
-                revision=revision,
-                allow_patterns=_PATTERNS,
-                endpoint=endpoint,
-                cache_dir=cache,
-                tqdm_class=Silent,
-            )
+            where = {"endpoint": endpoint, "cache_dir": cache}
+            hub.snapshot_download(about.name, revision=revision, allow_patterns=_PATTERNS, tqdm_class=Silent, **where)
         except Exception as error:  # the errors of the hub and those of its transport have no common base
             failures.append(error)
         finally:
@@ -159,15 +148,13 @@ def _download(
 def _size(folder: Path) -> int:
     total = 0
     for file in folder.glob("*"):
-        try:
+        with contextlib.suppress(OSError):  # it has just been renamed
             total += file.stat().st_size
-        except OSError:  # it has just been renamed
-            continue
     return total
 
 
 def _local(repository: str, revision: str | None, cache: Path | None) -> tuple[Path | None, list[str]]:
-    """The folder of a model on this machine, and what it lacks."""
+    """The folder of a model on this machine, and the files that it lacks."""
     folder, missing = None, []
     for name in _NEEDED:
         found = _cached(repository, name, revision, cache)
@@ -225,6 +212,5 @@ def _hub() -> Any:
             importlib.import_module(f"huggingface_hub.{part}")
         return importlib.import_module("huggingface_hub")
     except ImportError as error:
-        raise SettingsError(
-            "Models of the hub need huggingface_hub; install it with pip install 'onelook[transformers]'."
-        ) from error
+        remedy = "install it with pip install 'onelook[transformers]'"
+        raise SettingsError(f"Models of the hub need huggingface_hub; {remedy}.") from error

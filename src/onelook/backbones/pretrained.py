@@ -1,4 +1,4 @@
-"""Feature networks that people have: those of `transformers`, by hub name or folder, and ONNX files.
+"""Pretrained feature networks: those of `transformers`, by hub name or folder, and ONNX files.
 
 Weights are read from safetensors alone, and no code that comes with a model is run. The settings of its image
 processor are read as JSON, so that torchvision is not needed.
@@ -19,21 +19,21 @@ from torch import Tensor, nn
 from onelook.backbones.base import Backbone
 from onelook.backbones.framing import read_preprocessing
 from onelook.backbones.hub import PREFIX, fetch, split_name
-from onelook.backbones.onnx_file import OnnxNetwork
+from onelook.backbones.onnx_file import load_onnx
 from onelook.backbones.wrapped import Wrapped
 from onelook.errors import ArtifactError, SettingsError, unknown_name
 from onelook.events import Notice, Progress
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of pixels from 0 to 1."""
+"""Statistics of pixels from 0 to 1."""
 
 _POOLINGS = ("pooler_output", "cls", "image_embeds", "mean")
 
 
 @dataclass(frozen=True)
 class _Family:
-    """Which class of transformers holds the network of images, and what of its output is the feature."""
+    """Class of transformers that holds the network of images, and the part of its output that is the feature."""
 
     model: str
     pooling: str
@@ -56,10 +56,10 @@ _FAMILIES = {
     "resnet": _Family("AutoModel", "pooler_output"),
     "swin": _Family("AutoModel", "pooler_output"),
 }
-"""By the `model_type` of config.json; others: the mean over the last states."""
+"""Families by the `model_type` of config.json; others: the mean over the last states."""
 
 _VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
-"""What config.json says that no feature depends on."""
+"""Keys of config.json that no feature depends on."""
 
 
 def resolve(
@@ -70,11 +70,11 @@ def resolve(
     endpoint: str | None = None,
     cache: Path | None = None,
 ) -> Generator[Notice | Progress, None, Backbone]:
-    """The network of that name, in evaluation mode: `hf:NAME` or `hf:NAME@REVISION`, a folder, or a file `*.onnx`.
+    """Load a network in evaluation mode: `hf:NAME` or `hf:NAME@REVISION`, a folder, or a file `*.onnx`.
 
-    offline: take only what is on this machine.
-    pooling: of transformers' networks: pooler_output, cls, image_embeds or mean; None: what is usual in its family.
-    endpoint, cache: of the hub, in place of its own; for mirrors.
+    offline: download nothing.
+    pooling: pooling of transformers' networks: pooler_output, cls, image_embeds or mean; None: usual for its family.
+    endpoint, cache: those of a mirror of the hub.
 
     Raises SettingsError, ArtifactError, DownloadError, StorageError.
     """
@@ -87,10 +87,8 @@ def resolve(
         return (yield from _onnx(path))
     if path.is_dir():
         return load_folder(path, pooling)
-    raise SettingsError(
-        f"There is no feature network {name!r}: expected hf:NAME, a folder with config.json and "
-        f"model.safetensors, or a file that ends in .onnx."
-    )
+    expected = "hf:NAME, a folder with config.json and model.safetensors, or a file that ends in .onnx"
+    raise SettingsError(f"There is no feature network {name!r}: expected {expected}.")
 
 
 def load_folder(folder: Path, pooling: str | None = None, name: str = "") -> Wrapped:
@@ -99,10 +97,7 @@ def load_folder(folder: Path, pooling: str | None = None, name: str = "") -> Wra
     config = _read(folder, "config.json")
     settings = _processor(folder)
     if not [*folder.glob("model*.safetensors")]:
-        raise ArtifactError(
-            f"{folder} holds no model.safetensors; weights in other formats are not loaded, so save "
-            f"the model again with safetensors."
-        )
+        raise ArtifactError(f"{folder} holds no model.safetensors; save the model again with safetensors.")
     family = _FAMILIES.get(str(config.get("model_type")), _Family("AutoModel", "mean"))
     pooling = pooling or family.pooling
     if pooling not in _POOLINGS:
@@ -178,23 +173,21 @@ def _model(folder: Path, kind: str, options: dict[str, Any], pooling: str, name:
     unused = ("pooler.",) if pooling in ("cls", "mean") else ()
     missing = [key for key in sorted(report["missing_keys"]) if not key.startswith(unused)]
     if missing:
-        raise ArtifactError(
-            f"{folder} lacks weights of {name}, for example {missing[0]}, which would be drawn at "
-            f"random; get the whole model, or take another pooling."
-        )
+        found = f"{folder} lacks weights of {name}, for example {missing[0]}, which would be drawn at random"
+        raise ArtifactError(f"{found}; get the whole model, or take another pooling.")
     return model.float().eval()  # type: ignore[no-any-return]
 
 
-def _onnx(path: Path) -> Generator[Notice, None, OnnxNetwork]:
-    """With the preprocessing that lies beside it, or else that of most networks."""
+def _onnx(path: Path) -> Generator[Notice, None, Wrapped]:
+    """Load a file with the preprocessing that lies beside it, or else that of most networks."""
     library("onnxruntime", "onnx")
     beside = path.parent / "preprocessor_config.json"
     if beside.is_file():
         steps = read_preprocessing(_read(path.parent, beside.name), 3, str(beside))
-        return OnnxNetwork(
+        return load_onnx(
             path, [x / 255 for x in steps.mean], [x / 255 for x in steps.std], steps.image_size, steps.framing
         )
-    network = OnnxNetwork(path, IMAGENET_MEAN, IMAGENET_STD)
+    network = load_onnx(path, IMAGENET_MEAN, IMAGENET_STD)
     yield Notice(
         f"{path.name} does not say how its images are prepared: their pixels, from 0 to 1, are centred and scaled by "
         "the mean and std of ImageNet; a preprocessor_config.json beside it would be followed."
@@ -225,13 +218,12 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 
 def library(name: str, extra: str) -> Any:
-    """The optional library of that name. Raises SettingsError where it is not installed."""
+    """Import an optional library. Raises SettingsError where it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise SettingsError(
-            f"This feature network needs {name}; install it with pip install 'onelook[{extra}]'."
-        ) from error
+        remedy = f"install it with pip install 'onelook[{extra}]'"
+        raise SettingsError(f"This feature network needs {name}; {remedy}.") from error
 
 
 @contextlib.contextmanager

@@ -16,14 +16,14 @@ IMAGES_PER_PASS = 32
 
 
 class Wrapped(Backbone):
-    """`module`: from pixels (N, C, H, W), centred and scaled, to features (N, D), or to maps that are averaged.
+    """A module that maps pixels (N, C, H, W), centred and scaled, to features (N, D), or to maps that are averaged.
 
-    image_size: the sides of the square that it takes.
-    feature_size: D; None: the module is asked.
-    mean, std: of the channels, of pixels from 0 to 1: (x - mean) / std is what the module gets.
+    image_size: height and width of the square that the module takes.
+    feature_size: D; None: found by a trial.
+    mean, std: statistics of the channels, of pixels from 0 to 1: (x - mean) / std is what the module gets.
     framing: how an image file becomes that square; None: its middle square, resized (data/images.py).
-    identity: what the weights and the module's description do not tell, such as its version: part of the digest, so
-        that features of one network are not taken for those of another.
+    identity: anything beside weights and description that determines the features, such as a version: part of the
+        digest, so that features of one network are not taken for those of another.
 
     Raises SettingsError where the module gives something else, or not the same again.
     """
@@ -45,7 +45,7 @@ class Wrapped(Backbone):
         self.images_per_pass = IMAGES_PER_PASS
         self.framing = framing
         self.identity = identity
-        self.name = type(module).__name__
+        self.name = str(getattr(module, "name", type(module).__name__))
         self.module = module.eval()
         self.training = False
         self.feature_size = probe(self)
@@ -60,10 +60,7 @@ class Wrapped(Backbone):
     def pool(self, output: Tensor) -> Float[Tensor, "N D"]:
         if not isinstance(output, Tensor) or output.ndim not in (2, 4):
             found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise SettingsError(
-                f"{self.name} must give a tensor (N, D) or (N, D, H, W), but gave {found}; wrap it in "
-                f"a module that does."
-            )
+            raise SettingsError(f"{self.name} must give (N, D) or (N, D, H, W), but gave {found}; wrap it accordingly.")
         return output if output.ndim == 2 else output.mean((2, 3))
 
     def digest(self) -> bytes:
@@ -73,12 +70,12 @@ class Wrapped(Backbone):
 
 
 def set_statistics(backbone: Backbone, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
-    """Of pixels from 0 to 1. Raises SettingsError."""
+    """Set the statistics of pixels from 0 to 1. Raises SettingsError."""
     for buffer, values in ((backbone.pixel_mean, mean), (backbone.pixel_std, std)):
         numbers = [float(values)] * backbone.channels if isinstance(values, int | float) else list(values)
         if len(numbers) != backbone.channels:
             raise SettingsError(
-                f"There must be a mean and a std of each of the {backbone.channels} channels, but got {len(numbers)}."
+                f"A mean and a std are needed for {backbone.channels} channels, but got {len(numbers)}."
             )
         buffer.copy_(255 * torch.tensor(numbers, dtype=torch.float64)[:, None, None])
     if not (backbone.pixel_std > 0).all():
@@ -86,7 +83,7 @@ def set_statistics(backbone: Backbone, mean: float | Sequence[float], std: float
 
 
 def probe(backbone: Backbone) -> int:
-    """The size of its features. Raises SettingsError where it cannot be asked, or answers otherwise the second time."""
+    """Find the feature size by a trial. Raises SettingsError where it fails, or a second one gives other features."""
     side = backbone.image_size
     ramp = torch.arange(float(side * side)).remainder(256).view(1, 1, side, side).expand(2, backbone.channels, -1, -1)
     with torch.inference_mode():
@@ -95,13 +92,8 @@ def probe(backbone: Backbone) -> int:
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, SettingsError):
                 raise
-            raise SettingsError(
-                f"{backbone.name} does not take images of {backbone.channels} × {side} × {side} "
-                f"({' '.join(str(error).split())})."
-            ) from error
+            size, reason = f"{backbone.channels} × {side} × {side}", " ".join(str(error).split())
+            raise SettingsError(f"{backbone.name} does not take images of {size} ({reason}).") from error
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4, equal_nan=True):
-        raise SettingsError(
-            f"{backbone.name} gives other features when it is asked again (it draws at random), so "
-            f"that it cannot be a feature network."
-        )
+        raise SettingsError(f"{backbone.name} gives other features each time, so it cannot be a feature network.")
     return int(first.shape[1])

@@ -29,7 +29,6 @@ MISSING: set[str] = {
     "Glance",
     "GraphNetwork",
     "ILPC",
-    "ImageFeatures",
     "InductiveSIB",
     "LEO",
     "LabelSpreading",

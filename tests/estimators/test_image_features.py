@@ -197,7 +197,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "one array": (lambda _: np.zeros((8, 8, 3), np.uint8), "but got one array of shape (8, 8, 3); give it in a list"),
     "numbers": (lambda path: [path, np.zeros((8, 8))], "Image 1 of X must be uint8 of H×W, H×W×1, H×W×3 or H×W×4"),
     "two channels": (lambda _: np.zeros((1, 8, 8, 2), np.uint8), "but is uint8 of shape (8, 8, 2)"),
-    "nothing": (lambda path: [path, None], "Image 1 of X must be a path, an image of Pillow or an array, but is of"),
+    "nothing": (lambda path: [path, None], "Image 1 of X must be a path, a Pillow image or an array, but is of"),
 }
 
 

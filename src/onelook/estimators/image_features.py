@@ -1,7 +1,6 @@
-"""ImageFeatures: a feature network with the face of scikit-learn, from images to rows for a FewShotClassifier."""
+"""ImageFeatures: a backbone as a scikit-learn transformer, from images to the rows of a FewShotClassifier."""
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +22,29 @@ from onelook.files import digest
 from onelook.machine import Place
 from onelook.ops import normalise
 
-PRECISIONS = ("auto", "float32", "bfloat16")
-
 
 class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Features of length 1 of images, those that `onelook label` computes of the same files.
+    """Unit-length features of images, equal to those that `onelook label` computes for the same files.
 
-    Images are paths, images of Pillow, or arrays of uint8: H×W, H×W×1, H×W×3 or H×W×4 each, or all in one array
-    N×H×W×C. There is nothing to fit.
+    Images are paths, Pillow images, or arrays of uint8: H×W, H×W×1, H×W×3 or H×W×4 each, or all in one array N×H×W×C.
+    There is nothing to fit.
 
     Parameters
     ----------
-    network: "onelook" (comes along), a file of `onelook pretrain`, "hf:NAME", a folder of transformers, or FILE.onnx.
-    average: what else of an image goes into its feature: "mirror", "crops:N", "mirror+crops:N" or "none".
-    cache: the folder where features of paths are kept; None: $ONELOOK_CACHE, or the user's cache folder.
+    network: "onelook" (included), a file of `onelook pretrain`, "hf:NAME", a folder of transformers, or FILE.onnx.
+    average: versions of an image whose features are averaged: "mirror", "crops:N", "mirror+crops:N" or "none".
+    cache: folder of cached features of paths; None: $ONELOOK_CACHE, or the user's cache folder.
     offline: download nothing.
     precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has it.
 
     Attributes
     ----------
-    network_: the identity of the features, for `FewShotClassifier.save`.
+    network_: identity of the features, for `FewShotClassifier.save`.
+
+    Examples
+    --------
+    >>> ImageFeatures().transform(np.zeros((2, 32, 32, 3), dtype=np.uint8)).shape
+    (2, 256)
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         cache: Any = None,
         offline: Any = False,
         precision: Any = "auto",
-    ) -> None:  # scikit-learn wants anything to be taken here, and refused in fit
+    ) -> None:  # scikit-learn wants any value accepted here and refused in fit
         self.network = network
         self.average = average
         self.cache = cache
@@ -60,27 +62,26 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.precision = precision
 
     def fit(self, X: Any, y: Any = None) -> "ImageFeatures":
-        """Loads the network; X and y are not looked at. Raises what is wrong with the settings."""
+        """Load the network and check the settings; X and y are ignored. Raises SettingsError, ArtifactError."""
         del X, y
-        network = self._loaded()
-        self._settings()
+        network, _ = self._load(), self._read_settings()
         self.network_ = {"name": str(self.network), "digest": network.digest().hex(), "average": str(self.average)}
         self._n_features_out = network.feature_size
         return self
 
     def transform(self, X: Any) -> Float32[np.ndarray, "N D"]:
-        """A row for each image, in their order. Raises DataError, with the name of an image that cannot be read."""
-        images = _images(X)
-        network, (config, place) = self._loaded(), self._settings()
+        """Compute a row for each image, in order. Raises DataError, which names an image that cannot be read."""
+        images = _require_sequence(X)
+        network, (config, place) = self._load(), self._read_settings()
         out = torch.empty(len(images), network.feature_size)
         is_file = np.array([isinstance(one, str | Path) for one in images])
         files, others = np.flatnonzero(is_file).tolist(), np.flatnonzero(~is_file).tolist()
         if files:
-            out[files] = _of_files([Path(images[i]) for i in files], network, config, place.cache)
+            out[files] = _embed_paths([Path(images[i]) for i in files], network, config, place.cache)
         block = max(1, BLOCK_BYTES // (network.channels * network.image_size**2))
         for start in range(0, len(others), block):
             part = others[start : start + block]
-            out[part] = _of_pixels({i: images[i] for i in part}, network, config)
+            out[part] = _embed_pixels({i: images[i] for i in part}, network, config)
         return normalise(out).numpy()
 
     def __sklearn_tags__(self) -> Any:
@@ -91,73 +92,66 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the network, which is loaded where it is needed: copies go to other processes."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_kept"}
+        """State without the network: copies in other processes load it when they need it."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_loaded"}
 
-    def _loaded(self) -> Backbone:
-        """The network of the settings, loaded once."""
+    def _load(self) -> Backbone:
+        """Network of the settings, loaded once."""
         wanted = (str(self.network), bool(self.offline))
-        if getattr(self, "_kept", (None,))[0] != wanted:
-            network, _ = finish(load_network(*wanted))
-            self._kept = (wanted, network)
-        return self._kept[1]
+        if getattr(self, "_loaded", (None,))[0] != wanted:
+            self._loaded = (wanted, finish(load_network(*wanted))[0])
+        return self._loaded[1]
 
-    def _settings(self) -> tuple[EmbedConfig, Place]:
-        if self.precision not in PRECISIONS:
-            raise SettingsError(f"precision is one of {', '.join(PRECISIONS)}, but got {self.precision!r}.")
-        place = Place() if self.cache is None else Place(Path(self.cache))
-        place = place if self.precision == "auto" else replace(place, precision=self.precision)
+    def _read_settings(self) -> tuple[EmbedConfig, Place]:
+        folder = {} if self.cache is None else {"cache": Path(self.cache)}
+        place = Place(**folder, precision=self.precision)
         return EmbedConfig(precision=place.precision, average=parse_averaging(str(self.average))), place
 
 
-def _images(X: Any) -> list[Any]:
-    if isinstance(X, str | bytes | Path | Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 0):
-        raise SettingsError(f"X is a sequence of images, but got one {type(X).__name__}; give it in a list.")
-    if isinstance(X, np.ndarray) and X.ndim == 3 and X.shape[-1] in (3, 4):
-        raise SettingsError(f"X is a sequence of images, but got one array of shape {X.shape}; give it in a list.")
+def _require_sequence(X: Any) -> list[Any]:
+    is_one = isinstance(X, str | bytes | Path | Image.Image) or (isinstance(X, np.ndarray) and X.ndim == 0)
+    if is_one or (isinstance(X, np.ndarray) and X.ndim == 3 and X.shape[-1] in (3, 4)):
+        kind = f"array of shape {X.shape}" if isinstance(X, np.ndarray) and X.ndim else type(X).__name__
+        raise SettingsError(f"X must be a sequence of images, but got one {kind}; give it in a list.")
     images = list(X)
     if not images:
-        raise SettingsError("X has no image; give one at least.")
+        raise SettingsError("X has no image; give at least one.")
     return images
 
 
-def _of_files(paths: list[Path], network: Backbone, config: EmbedConfig, cache: Path) -> Float32[Tensor, "N D"]:
-    # By number and not by name, as the same file may be given twice.
+def _embed_paths(paths: list[Path], network: Backbone, config: EmbedConfig, cache: Path) -> Float32[Tensor, "N D"]:
+    # Listed by index and not by name, as the same file may be given twice.
     names = tuple(map(str, range(len(paths))))
     listing = Listing(names, (-1,) * len(names), (), "X", lambda name: paths[int(name)].read_bytes())
-    work = embed_files(listing, network, config, cache)
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            return end.value.features  # type: ignore[no-any-return]
+
+    def refuse(event: Any) -> None:
         if isinstance(event, Rejected):
             raise _unreadable(quote_name(str(paths[int(event.name)])), event.reason)
 
+    return finish(embed_files(listing, network, config, cache), refuse).features
 
-def _of_pixels(images: dict[int, Any], network: Backbone, config: EmbedConfig) -> Float32[Tensor, "N D"]:
-    """Images by their place in X."""
+
+def _embed_pixels(images: dict[int, Any], network: Backbone, config: EmbedConfig) -> Float32[Tensor, "N D"]:
+    """Features of images in memory, which are given by their index in X."""
     frame = (network.image_size, network.channels, network.framing)
-    pixels = np.stack([_squared(one, f"Image {i} of X", *frame) for i, one in images.items()])
+    pixels = np.stack([_frame(one, f"Image {i} of X", *frame) for i, one in images.items()])
     names, digests = tuple(map(str, images)), tuple(digest(one.tobytes()) for one in pixels)
     labels = torch.full((len(names),), -1)
     found = ImageSet(torch.from_numpy(pixels)[None], labels, (), names, digests, "X", framing=network.framing)
     return finish(embed(found, network, config)).features
 
 
-def _squared(one: Any, name: str, *frame: Any) -> np.ndarray:
+def _frame(one: Any, name: str, *frame: Any) -> np.ndarray:
     if isinstance(one, np.ndarray):
         flat = one[..., 0] if one.ndim == 3 and one.shape[-1] == 1 else one
         is_image = flat.ndim == 2 or (flat.ndim == 3 and flat.shape[-1] in (3, 4))
         if one.dtype != np.uint8 or not one.size or not is_image:
-            raise SettingsError(
-                f"{name} must be uint8 of H×W, H×W×1, H×W×3 or H×W×4, but is {one.dtype} of shape {one.shape}."
-            )
+            found = f"{one.dtype} of shape {one.shape}"
+            raise SettingsError(f"{name} must be uint8 of H×W, H×W×1, H×W×3 or H×W×4, but is {found}.")
         one = Image.fromarray(flat)
     if not isinstance(one, Image.Image):
-        raise SettingsError(
-            f"{name} must be a path, an image of Pillow or an array, but is of type {type(one).__name__}."
-        )
+        found = type(one).__name__
+        raise SettingsError(f"{name} must be a path, a Pillow image or an array, but is of type {found}.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,11 +1,13 @@
 """A small folder of two classes that tests of the command line have labelled."""
 
+import csv
 import hashlib
 from pathlib import Path
 
 import pytest
 
-from onelook.labelling.export import read_csv
+from onelook.data.tables import parse_path, strip_guard
+from onelook.labelling.export import Prediction
 from tiny_images import class_image, classes, write_files
 
 OTHERS = {f"{k:02d}-{i}.png": class_image(k, 50 + i) for k in range(2) for i in range(4)}
@@ -28,4 +30,21 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def labels(out: Path) -> dict[str, str]:
-    return {p.path: p.label for p in read_csv(out / "labels.csv")}
+    return {p.path: p.label for p in read_predictions(out / "labels.csv")}
+
+
+def read_predictions(path: Path) -> tuple[Prediction, ...]:
+    """The rows of labels.csv as the table of labels would be read, with their numbers."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return tuple(
+        Prediction(
+            parse_path(row["path"]),
+            strip_guard(row["label"]),
+            float(row["probability"]),
+            strip_guard(row["runner_up"]),
+            float(row["margin"]),
+            row["unknown"] == "true",
+        )
+        for row in rows
+    )

@@ -75,6 +75,7 @@ def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
         "label: 1 image cannot be read and was left out",
         "  bad.png: it is not an image",
     ]
+    assert json.loads(done("label", images, "--json", "--no-report"))["sorting"] is None
 
 
 def test_files_for_other_programs_are_written_when_asked_for(images: Path) -> None:
@@ -85,6 +86,8 @@ def test_files_for_other_programs_are_written_when_asked_for(images: Path) -> No
     assert {paths[a["image_id"]]: names[a["category_id"]] for a in coco["annotations"]} == EXPECTED
     tasks = json.loads(Path("labels/label-studio.json").read_text())
     assert [t["predictions"][0]["result"][0]["value"]["choices"][0] for t in tasks] == list(EXPECTED.values())
+    interface = Path("labels/label-studio.xml").read_text()
+    assert all(f'<Choice value="{name}"/>' in interface for name in names.values())
     assert not Path("labels/report.html").exists()
 
 

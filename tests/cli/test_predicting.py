@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from labelled_folder import read_predictions
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
-from onelook.labelling.export import read_csv
 from terminal import done, onelook, refused
 from tiny_images import class_image, classes, write_files
 
@@ -33,7 +33,7 @@ def here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def labels(file: str) -> dict[str, str]:
-    return {p.path: p.label for p in read_csv(Path(file))}
+    return {p.path: p.label for p in read_predictions(Path(file))}
 
 
 def test_the_table_goes_to_a_file_or_to_standard_output_alike(here: Path) -> None:
@@ -100,8 +100,8 @@ def test_given_features_give_the_labels_that_the_network_gives(here: Path) -> No
     outcome = onelook("label", "old", "--features", "given.npz", "--out", "given", "--json")
     assert outcome.code == 0, outcome.err
     assert f"label: given.npz: rows 6 of {x.shape[1]} numbers." in outcome.err.splitlines()
-    ours = read_csv(Path("onelook-labels/labels.csv"))
-    theirs = read_csv(Path("given/labels.csv"))
+    ours = read_predictions(Path("onelook-labels/labels.csv"))
+    theirs = read_predictions(Path("given/labels.csv"))
     for one, other in zip(ours, theirs, strict=True):
         assert (one.path, one.label) == (other.path, other.label)
         assert one.probability == pytest.approx(other.probability, abs=1e-4)

@@ -11,18 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labelled_folder import read_predictions
 from onelook.data.images import Rejected
-from onelook.errors import DataError
-from onelook.labelling.export import (
-    Prediction,
-    label_studio_config,
-    read_csv,
-    write_coco,
-    write_csv,
-    write_label_studio,
-)
+from onelook.labelling.export import Prediction, write_coco, write_csv, write_label_studio
 from onelook.labelling.folder import list_folder
-from synthetic import one_sentence
 from tiny_images import encoded, picture, write_files
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
@@ -37,7 +29,7 @@ PREDICTIONS = st.builds(Prediction, PATHS, ODD, st.floats(0, 1), ODD, st.floats(
 def test_a_csv_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, rows: list[Prediction]) -> None:
     path = tmp_path_factory.mktemp("csv") / "labels.csv"
     write_csv(path, rows)
-    assert read_csv(path) == tuple(rows)
+    assert read_predictions(path) == tuple(rows)
 
 
 def test_no_cell_of_a_csv_begins_a_formula(tmp_path: Path) -> None:
@@ -55,20 +47,6 @@ def test_the_written_labels_of_a_folder_are_a_table_of_its_labels(tmp_path: Path
     found = list_folder(tmp_path / "in", labels=tmp_path / "labels.csv")
     assert found.listing.class_names == ("-cat",)
     assert len(found.labelled) == 4
-
-
-HEAD = b"path,label,probability,runner_up,margin,unknown\n"
-
-
-@pytest.mark.parametrize("content", [b"", b"path,label\na,b\n", b"\xff", HEAD + b"a,b,c,d,e,f"])
-def test_another_table_is_refused_in_a_sentence_unless_it_is_empty(content: bytes, tmp_path: Path) -> None:
-    write_files(tmp_path, {"a.csv": content})
-    if content:
-        with pytest.raises(DataError) as error:
-            read_csv(tmp_path / "a.csv")
-        assert "is not a table of predictions" in one_sentence(error.value)
-    else:
-        assert read_csv(tmp_path / "a.csv") == ()
 
 
 def test_coco_has_its_keys_and_every_number_refers_to_something(tmp_path: Path) -> None:
@@ -98,7 +76,7 @@ def test_label_studio_has_its_keys_and_its_addresses_lead_to_the_files(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Prediction]
 ) -> None:
     path = tmp_path_factory.mktemp("ls") / "tasks.json"
-    write_label_studio(path, rows, address="http://x/?d=")
+    write_label_studio(path, rows, (), address="http://x/?d=")
     tasks = json.loads(path.read_text())
     assert [os.fsdecode(unquote_to_bytes(t["data"]["image"].removeprefix("http://x/?d="))) for t in tasks] == [
         row.path for row in rows
@@ -117,9 +95,10 @@ def test_label_studio_has_its_keys_and_its_addresses_lead_to_the_files(
             }
 
 
-def test_the_interface_of_label_studio_has_the_names_and_choices_of_the_predictions() -> None:
-    names = ["cat", 'a "b" <c> & d']
-    view = ElementTree.fromstring(label_studio_config(names))
+def test_the_interface_of_label_studio_has_the_names_and_choices_of_the_predictions(tmp_path: Path) -> None:
+    names = ["cat", 'a "b" <c> & d', "🦊"]
+    write_label_studio(tmp_path / "tasks.json", [], names)
+    view = ElementTree.parse(tmp_path / "tasks.xml").getroot()
     assert [c.get("value") for c in view.iter("Choice")] == names
     image, choices = view.find("Image"), view.find("Choices")
     assert image is not None

@@ -37,7 +37,7 @@ def label(
     out: Annotated[Path, "Folder of what is written."] = Path("onelook-labels"),
     sort: Annotated[str | None, SORT] = None,
     coco: Annotated[bool, "Also write labels.coco.json."] = False,
-    label_studio: Annotated[bool, "Also write label-studio.json."] = False,
+    label_studio: Annotated[bool, "Also write label-studio.json and .xml."] = False,
     report: Annotated[bool, "Write report.html."] = True,
     save: Annotated[Path | None, "File to save the classifier to, for `onelook predict`."] = None,
     watch: Annotated[bool, "Go on labelling files as they arrive, until Ctrl-C."] = False,
@@ -62,7 +62,7 @@ def label(
         if coco:
             _write_coco(done, out / "labels.coco.json")
         if label_studio:
-            write_label_studio(out / "label-studio.json", done.predictions)
+            write_label_studio(out / "label-studio.json", done.predictions, done.embeddings.class_names)
         if report:
             run(write_report(done, out / "report.html"), "report")
         if save is not None:

@@ -20,7 +20,7 @@ from onelook.errors import StorageError
 
 
 def cache_home() -> Path:
-    """Where computed things that can be computed again are kept: $ONELOOK_CACHE, or the user's cache folder."""
+    """Folder of results that can be computed again: $ONELOOK_CACHE, or the user's cache folder."""
     return Path(os.environ.get("ONELOOK_CACHE") or platformdirs.user_cache_dir("onelook"))
 
 

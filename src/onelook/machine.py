@@ -1,4 +1,4 @@
-"""The machine: where things lie on it, what it computes in, and what a record says of it."""
+"""The machine: places of files, number formats, and its description for records."""
 
 import contextlib
 import ctypes
@@ -58,7 +58,7 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Processor and threads, in words."""
+    """Description of processor and threads."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -160,7 +160,7 @@ def test_a_file_that_is_not_on_the_server_is_one_sentence(server: Server, tmp_pa
 def test_a_connection_that_always_breaks_ends_with_what_is_kept(server: Server, tmp_path: Path) -> None:
     source = server.publish("set.zip", CONTENT)
     server.cuts = 1000
-    with pytest.raises(DownloadError, match=r"the connection was cut; [\d,]+ bytes are kept"):
+    with pytest.raises(DownloadError, match=r"the connection was cut; [\d,]+ bytes are saved"):
         finish(download(source, tmp_path))
     server.cuts = 0
     assert finish(download(source, tmp_path)).read_bytes() == CONTENT

@@ -56,7 +56,7 @@ def test_an_image_that_has_the_whole_share_leaves_the_loss_plain(
 def test_share_and_partner_change_places_without_changing_the_loss(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where two images are partners of each other."""
     pairs = torch.arange(SIZE).view(-1, 2).flip(1).flatten()
-    losses = [fixed(objective(), Mixture(part, share, pairs), monkeypatch).loss(0) for share in (0.3, 0.7)]
+    losses = [fixed(objective(), Mixture(part, weight, pairs), monkeypatch).loss(0) for weight in (0.3, 0.7)]
     torch.testing.assert_close(*losses)
 
 
@@ -90,7 +90,7 @@ def test_parts_shares_and_partners_are_drawn_for_each_step() -> None:
     found = [m for m in drawn(Mixup(2.0)) if m is not None]
     assert len(found) == 400
     assert np.bincount([m.part for m in found], minlength=4).min() > 70
-    shares = np.array([m.share for m in found])
+    shares = np.array([m.weight for m in found])
     assert shares.mean() == pytest.approx(0.5, abs=0.04)
     assert shares.var() == pytest.approx(0.05, abs=0.01)  # of Beta(2, 2)
     assert all(m.partners.sort().values.equal(torch.arange(SIZE)) for m in found)

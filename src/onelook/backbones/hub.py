@@ -201,7 +201,7 @@ def _download_error(repository: str, error: Exception, endpoint: str | None) -> 
     else:
         reason = f"the transfer from {host} broke off ({type(error).__name__})"
     return DownloadError(
-        f"{PREFIX}{repository} could not be downloaded: {reason}; files that are whole are kept, and "
+        f"{PREFIX}{repository} could not be downloaded: {reason}; whole files are saved, and "
         f"the same command goes on with the others."
     )
 

@@ -149,7 +149,7 @@ def _receive(url: str, part: Path) -> Generator[Progress, None, None]:
 
 
 def _download_error(url: str, part: Path, reason: str) -> DownloadError:
-    saved = f"; {_size(part):,} bytes are kept and the same command goes on from there" if _size(part) else ""
+    saved = f"; {_size(part):,} bytes are saved and the same command goes on from there" if _size(part) else ""
     return DownloadError(f"{part.stem} could not be downloaded from {url}: {reason}{saved}.")
 
 

@@ -123,9 +123,6 @@ def render_characters(
     return pixels
 
 
-# ------------------------------------------------------------------------------------------------ masks from fonts
-
-
 def _draw_masks(wanted: list[str], size: int) -> Generator[Progress, None, tuple[Tensor, list[list[int]]]]:
     """All characters in all fonts that have them: soft masks (M, 1, W, W) in 0 … 1, and each character's indices."""
     side = size * 3 // 2
@@ -186,9 +183,6 @@ def _centred(bitmap: Image.Image, side: int) -> np.ndarray:
     return np.asarray(square)
 
 
-# ------------------------------------------------------------------------------------------------ items
-
-
 @dataclass(frozen=True)
 class _Items:
     """Properties of items that are the same in every environment."""
@@ -241,9 +235,6 @@ def _draw_item(rng: np.random.Generator, masks: list[int], n_masks: int, variati
         "ghost_map": np.c_[pose_matrix(rng.uniform(-3, 3), 0.0, np.log([1.5, 1.5])), rng.uniform(-0.7, 0.7, 2)],
         "window": rng.random(4),
     }
-
-
-# ------------------------------------------------------------------------------------------------ rendering
 
 
 def _render(scene: Environment, masks: Float[Tensor, "M 1 W W"], items: _Items) -> UInt8[Tensor, "B 3 S S"]:

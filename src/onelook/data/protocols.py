@@ -5,9 +5,9 @@ Published few-shot tasks have as many queries of each class as of any other, whi
 arXiv:2204.11181). A name is one of
 
     balanced         as many of each class; the remainder goes to classes drawn at random
-    dirichlet:A      proportions drawn for each task from a symmetric Dirichlet distribution; the paper has A = 2
+    dirichlet:A      class priors drawn for each task from a symmetric Dirichlet distribution; the paper has A = 2
     present:J        queries of J of the K classes only, balanced among them
-    long-tail:R      proportions that fall geometrically, the most frequent class R times the least; in random order
+    long-tail:R      class priors that fall geometrically, the most frequent class R times the least; in random order
     single           one query, of a class drawn at random
 
 and may be followed by
@@ -47,19 +47,19 @@ class Protocol:
         """Whether every class has the same number of queries, if that number is whole."""
         return self.kind == "balanced"
 
-    def proportions(self, rng: np.random.Generator, n_way: int) -> np.ndarray:
-        """K numbers that add up to 1, for one task."""
+    def draw_priors(self, rng: np.random.Generator, n_way: int) -> np.ndarray:
+        """Draw the class priors of the queries of one task: K numbers that add up to 1."""
         match self.kind:
             case "dirichlet":
                 return rng.dirichlet(np.full(n_way, self.value))
             case "present":
                 if self.value > n_way:
                     raise SettingsError(f"Queries of {self.value:g} classes need tasks of as many; this has {n_way}.")
-                share = (np.arange(n_way) < self.value) / self.value
-                return rng.permutation(share)
+                fraction = (np.arange(n_way) < self.value) / self.value
+                return rng.permutation(fraction)
             case "long-tail":
-                share = self.value ** -(np.arange(n_way) / (n_way - 1))
-                return rng.permutation(share / share.sum())
+                fraction = self.value ** -(np.arange(n_way) / (n_way - 1))
+                return rng.permutation(fraction / fraction.sum())
         return np.full(n_way, 1 / n_way)
 
     def shots(
@@ -74,8 +74,8 @@ class Protocol:
         shots = np.ones(n_way, dtype=int)
         for _ in range(n_way * (n_shot - 1)):
             free = np.flatnonzero(shots < most)
-            share = None if queries is None or not queries[free].any() else queries[free] / queries[free].sum()
-            shots[rng.choice(free, p=share)] += 1
+            fraction = None if queries is None or not queries[free].any() else queries[free] / queries[free].sum()
+            shots[rng.choice(free, p=fraction)] += 1
         return shots
 
 
@@ -101,8 +101,8 @@ def parse_protocol(name: str) -> Protocol:
         or not all(f is not None and 0 < f < 1 for f in unknown)
     ):
         raise SettingsError(f"There is no protocol {name!r}; known: {KNOWN} (such as dirichlet:2+unknown:0.2).")
-    share = next((f for f in unknown if f is not None), 0.0)
-    return Protocol(kind, number or 0.0, _OF_SHOTS[0] in others, share, _OF_SHOTS[1] in others)
+    fraction = next((f for f in unknown if f is not None), 0.0)
+    return Protocol(kind, number or 0.0, _OF_SHOTS[0] in others, fraction, _OF_SHOTS[1] in others)
 
 
 def _number(text: str) -> float | None:

@@ -50,7 +50,7 @@ class TaskSpec:
         require_within(self, "A task", n_way="[2, inf)", n_shot="[1, inf)", n_query="[1, inf)", seed="[0, inf)")
         if self.n_total is not None:
             require_within(self, "A task", n_total="[1, inf)")
-        self.spread.proportions(np.random.default_rng(0), self.n_way)  # refuses what cannot be with these ways
+        self.spread.draw_priors(np.random.default_rng(0), self.n_way)  # refuses what cannot be with these ways
 
     @property
     def spread(self) -> Protocol:
@@ -195,15 +195,15 @@ class TaskSampler:
             if total % spec.n_way:
                 even[rng.choice(spec.n_way, total % spec.n_way, replace=False)] += 1
             return even
-        share = spec.spread.proportions(rng, spec.n_way) * total
+        ideal = spec.spread.draw_priors(rng, spec.n_way) * total
         if spec.spread.kind == "present":
-            room = np.where(share > 0, room, 0)  # the absent ones stay so
+            room = np.where(ideal > 0, room, 0)  # the absent ones stay so
         if room.sum() < total:
             found = f"its {(room > 0).sum()} classes hold {room.sum()} images beside their shots"
             raise DataError(f"A task needs {total} queries, but {found}; ask for fewer queries.")
-        counts: np.ndarray = np.minimum(np.floor(share).astype(int), room)
+        counts: np.ndarray = np.minimum(np.floor(ideal).astype(int), room)
         while counts.sum() < total:
-            counts[np.argmax(np.where(counts < room, share - counts, -np.inf))] += 1
+            counts[np.argmax(np.where(counts < room, ideal - counts, -np.inf))] += 1
         return counts
 
     def digest(self, n_tasks: int) -> str:

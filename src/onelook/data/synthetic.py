@@ -4,9 +4,9 @@ A method that learns from the features of one network learns that network too. H
 classes around centres of which few directions matter, a spread that all classes have in common but for its size,
 Gaussian or with heavy tails, a common mean, and often the ReLU in which networks end.
 
-Within and between the classes the variances add up to 1 a feature, and the share of the latter makes a set easy or
-hard. What a share means depends on all else, so a set is asked for by the accuracy of nearest centroids on it, and the
-share is found by bisection.
+Within and between the classes the variances add up to 1 a feature, and the fraction of the latter makes a set easy or
+hard. How hard depends on all else, so a set is configured by the accuracy of nearest centroids on it, and the fraction
+is found by bisection.
 
 Axes: N rows, D features, K classes, P rows that are probed, M tasks of one query that are tried.
 """
@@ -24,7 +24,7 @@ PROBED = 600
 """Rows that the accuracy is measured on, as many of every class."""
 TRIALS = 4000
 TOLERANCE = 5.0
-"""How far, in percent, the accuracy found may be from the one asked for."""
+"""Largest difference, in percent, of the accuracy from the requested one."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def synthetic_features(config: SyntheticConfig = SyntheticConfig()) -> Embedding
     """The set of this configuration, class after class; a function of nothing else."""
     rng = np.random.default_rng(config.seed)
     parts = _Parts.draw(config, rng)
-    features = parts.mixed(_share(parts, config, rng))
+    features = parts.mixed(_find_fraction(parts, config, rng))
     return Embeddings(
         torch.from_numpy(features.reshape(1, -1, config.n_features)),
         torch.arange(config.n_classes).repeat_interleave(config.rows_per_class),
@@ -137,9 +137,9 @@ class _Parts:
         """The first `n` rows of every class."""
         return _Parts(self.centres, self.deviations[:, :n], self.mean, self.relu)
 
-    def mixed(self, share: float) -> np.ndarray:
-        """K N/K D. share: fraction of the variance that is between the classes."""
-        x: np.ndarray = self.mean + math.sqrt(share) * self.centres + math.sqrt(1 - share) * self.deviations
+    def mixed(self, fraction: float) -> np.ndarray:
+        """K N/K D. fraction: that of the variance which is between the classes."""
+        x: np.ndarray = self.mean + math.sqrt(fraction) * self.centres + math.sqrt(1 - fraction) * self.deviations
         return np.maximum(x, 0) if self.relu else x
 
 
@@ -148,8 +148,8 @@ def _orthogonal(x: np.ndarray) -> np.ndarray:
     return np.linalg.qr(x)[0]
 
 
-def _share(parts: _Parts, config: SyntheticConfig, rng: np.random.Generator) -> float:
-    """The share of the variance between the classes with which the accuracy is the one asked for."""
+def _find_fraction(parts: _Parts, config: SyntheticConfig, rng: np.random.Generator) -> float:
+    """The fraction of the variance between the classes that gives the configured accuracy."""
     n_rows = min(config.rows_per_class, max(2, PROBED // config.n_classes))
     probed = parts.first(n_rows)
     classes = np.stack([rng.choice(config.n_classes, 5, replace=False) for _ in range(TRIALS)])  # the first is right
@@ -158,8 +158,8 @@ def _share(parts: _Parts, config: SyntheticConfig, rng: np.random.Generator) -> 
     support[:, 0] = (query + rng.integers(1, n_rows, size=TRIALS)) % n_rows  # never the query itself
     query_M, support_M5 = classes[:, :1] * n_rows + query[:, None], classes * n_rows + support
 
-    def accuracy(share: float) -> float:
-        rows = probed.mixed(share).reshape(-1, config.n_features)
+    def accuracy(fraction: float) -> float:
+        rows = probed.mixed(fraction).reshape(-1, config.n_features)
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         similarity = (rows @ rows.T)[query_M, support_M5]
         return 100 * float((similarity[:, 0] > similarity[:, 1:].max(1)).mean())
@@ -168,11 +168,11 @@ def _share(parts: _Parts, config: SyntheticConfig, rng: np.random.Generator) -> 
     for _ in range(16):
         middle = (low + high) / 2
         low, high = (low, middle) if accuracy(_logistic(middle)) > config.accuracy else (middle, high)
-    share = _logistic((low + high) / 2)
-    if abs(accuracy(share) - config.accuracy) > TOLERANCE:
-        found = f"an accuracy of {config.accuracy:g} percent; the nearest have {accuracy(share):.0f}"
+    fraction = _logistic((low + high) / 2)
+    if abs(accuracy(fraction) - config.accuracy) > TOLERANCE:
+        found = f"an accuracy of {config.accuracy:g} percent; the nearest have {accuracy(fraction):.0f}"
         raise SettingsError(f"No made-up features have {found}. Ask for more features or another accuracy.")
-    return share
+    return fraction
 
 
 def _logistic(x: float) -> float:

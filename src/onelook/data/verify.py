@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from onelook.data.datasets import Benchmark, Split, find_benchmark, list_split, require
+from onelook.data.images import Rejected, image_batches
 from onelook.data.listing import Listing
 from onelook.errors import DataError
 from onelook.events import Progress
@@ -33,7 +34,7 @@ class Verification:
 
 
 def verify(name: str, home: Path | None = None) -> Generator[Progress, None, Verification]:
-    """Compare what is on the disk with the facts: classes, images and, where there is one, the content checksum.
+    """Compare a benchmark on the disk with the facts: classes, images and, where there is one, the content checksum.
 
     Raises DataError if the benchmark is not there. mini-ImageNet, tieredImageNet and CUB are only counted.
     """
@@ -86,22 +87,19 @@ def _wrong_counts(benchmark: Benchmark, facts: Split, listing: Listing) -> list[
 
 
 def _wrong_content(stage: str, channels: int, facts: Split, listing: Listing) -> Generator[Progress, None, list[str]]:
-    digests: list[bytes] = []
-    unreadable: list[str] = []
-    total = len(listing.names)
-    for done, (name, label) in enumerate(zip(listing.names, listing.labels, strict=True), 1):
-        try:
-            with Image.open(io.BytesIO(listing.read(name))) as image:
-                pixels = image.convert("RGB" if channels == 3 else "L").tobytes()
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            unreadable.append(name)
-        else:
-            digests.append(content_digest(listing.class_names[label], pixels))
-        if done % 1000 == 0 or done == total:
-            yield Progress(stage, done, total)
-    if unreadable:
+    def look(content: bytes) -> bytes:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.convert("RGB" if channels == 3 else "L").tobytes()
+
+    results: list[bytes | Rejected] = []
+    for batch in image_batches(listing, look):
+        classes = (listing.class_names[k] for k in listing.labels[len(results) :])
+        pairs = zip(batch, classes, strict=False)
+        results += [one if isinstance(one, Rejected) else content_digest(name, one) for one, name in pairs]
+        yield Progress(stage, len(results), len(listing.names))
+    if unreadable := [one.name for one in results if isinstance(one, Rejected)]:
         return [f"{len(unreadable)} images cannot be read, {unreadable[0]} first"]
-    found = content_checksum(digests)
+    found = content_checksum(one for one in results if isinstance(one, bytes))
     if found != facts.content:
         return [f"the pixels are not the published ones: content checksum {found}, expected {facts.content}"]
     return []

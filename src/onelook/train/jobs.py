@@ -154,7 +154,7 @@ def meta_train_mixed(
     recipes.require_name(request)
     method = build(request, TaskSpec(seed=config.seed))
     if not isinstance(method, Glance):
-        raise SettingsError(f"Only glance is trained on several sources, and not {request.label}; give --data.")
+        raise SettingsError(f"Only glance is trained on multiple sources, and not {request.label}; give --data.")
     training: list[Embeddings] = []
     validation: list[Embeddings] = []
     for i, source in enumerate(sources):

@@ -43,16 +43,16 @@ class Mixture:
 
     part: int
     """Part of the network before which the maps are mixed; 0: pixels are."""
-    share: float
+    weight: float
     """Weight of the image itself."""
     partners: Int[Tensor, "N"]
 
     def maps(self, x: Float[Tensor, "M C H W"]) -> Float[Tensor, "M C H W"]:
         """Mix the first N maps of a batch; those after them stay as they are."""
         n = len(self.partners)
-        return torch.cat([torch.lerp(x[self.partners], x[:n], self.share), x[n:]])
+        return torch.cat([torch.lerp(x[self.partners], x[:n], self.weight), x[n:]])
 
-    def loss(self, of_answers: Callable[[Int[Tensor, "N"]], Tensor]) -> Tensor:
-        """of_answers: the loss where the answers are those of the images of these numbers."""
+    def loss(self, loss_of: Callable[[Int[Tensor, "N"]], Tensor]) -> Tensor:
+        """loss_of: the loss where the answers are those of the images of these numbers."""
         own = torch.arange(len(self.partners))
-        return self.share * of_answers(own) + (1 - self.share) * of_answers(self.partners)
+        return self.weight * loss_of(own) + (1 - self.weight) * loss_of(self.partners)

@@ -16,15 +16,13 @@ def make_artifact(classifier: Any, network: dict[str, str] | None) -> Artifact:
     examples, found = classifier._examples, classifier._transduction
     tensors = {name: torch.from_numpy(getattr(examples, name)) for name in ("rows", "marked", "pool")}
     tensors |= {"labels": classifier._support.labels, "posterior": found.posterior}
-    # Copies, as two of them may be one and the same.
-    tensors |= {f"verdict.{name}": x.clone() for name, x in vars(found.verdict).items()} if found.verdict else {}
+    if found.verdict is not None:
+        tensors["verdict"] = torch.stack(list(vars(found.verdict).values()))
     about = {
         "settings": {name: label_values.as_json(value) for name, value in classifier.get_params().items()},
         "classes": label_values.as_json(classifier.classes_),
         "dtype": examples.labels.dtype.str,
-        "message": found.message,
-        "trust": found.trust,
-        "confidence": found.confidence,
+        "answer": {"trust": found.trust, "confidence": found.confidence, "message": found.message},
         "columns": list(getattr(classifier, "feature_names_in_", [])),
         "network": network,
     }
@@ -44,12 +42,6 @@ def restore(kind: Any, file: Artifact) -> Any:
         made.feature_names_in_ = np.array(about["columns"], dtype=object)
     made.network_ = about["network"]
     labels = np.array(label_values.from_json(about["classes"]), dtype=about["dtype"])[tensors["labels"].numpy()]
-    verdict = {name[8:]: x for name, x in tensors.items() if name.startswith("verdict.")}
-    found = Transduction(
-        tensors["posterior"],
-        about["trust"],
-        about["confidence"],
-        about["message"],
-        Verdict(**verdict) if verdict else None,
-    )
+    verdict = Verdict(*tensors["verdict"]) if "verdict" in tensors else None
+    found = Transduction(posterior=tensors["posterior"], verdict=verdict, **about["answer"])
     return made._learn(Examples(rows, labels, marked, pool), found)

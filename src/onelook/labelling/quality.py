@@ -69,7 +69,7 @@ class Assessment:
         return rows
 
     def summary(self) -> list[str]:
-        """At most three sentences for a person at a terminal."""
+        """Up to three sentences for a person at a terminal."""
         changed = f"{self.n_changed:,} of {plural(self.n_images, 'answer')} changed"
         inductive = 100 * self.estimate.inductive_accuracy
         first = f"Expected accuracy {self.estimate}; by the labelled examples alone {inductive:.0f} % ({changed})."

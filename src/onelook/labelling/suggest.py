@@ -1,21 +1,20 @@
-"""Which images to label next, in batches: uncertain ones that speak for many others, and none twice over.
+"""Suggestions of the images to label next: batches that cover the pool, its doubtful images most of all.
 
-A batch covers the pool, and most of all the doubt in it. An image that is labelled is taken to settle those that look
-like it, so that the worth of the set B of labelled images is
+The worth of a set B of labelled images is
     f(B) = sum_j (1 + n^2 d_j / 2) max_{i in B} s_ij,   s_ij = exp(-|x_i - x_j|^2 / r),
-d_j being the doubt about image j, 1 less the margin between its two most probable classes, n the labelled images a
-class, x features of length 1 and r the middle squared distance from an image to its tenth neighbour. f is facility
-location, weighted by doubt: monotone and submodular, so that choosing the image of the largest gain, one after the
+where d_j is the doubt about image j, 1 less the margin between its two most probable classes, n the number of labelled
+images per class, x features of unit length and r the median squared distance of an image to its tenth neighbour. f is
+facility location weighted by doubt: monotone and submodular, so choosing the image of the largest gain, one after the
 other, comes within 1 - 1/e of the best batch (Nemhauser, Wolsey and Fisher 1978).
 
-* Density: an image that looks like many doubtful ones gains most. With few labels nearly all images are doubtful and
-  the choice is of typical ones, as is right then (Hacohen et al., ICML 2022, arXiv:2202.02794, who also show that
-  plain uncertainty does worse than chance there); as labels come in, doubt is left only between the classes.
+* Density: an image that resembles many doubtful ones gains most. With few labels nearly all images are doubtful and the
+  choice is of typical ones, as it should be (Hacohen et al., ICML 2022, arXiv:2202.02794, who also show that plain
+  uncertainty does worse than chance there); with more labels, doubt remains only between the classes.
 * Diversity: what a chosen or labelled image covers gains nothing a second time. So classes with one example, whose
-  images are far from all that is labelled, come first (Sener and Savarese, ICLR 2018, arXiv:1708.00489).
-* Doubt about something that no other image resembles (an outlier) gains little: its s is small for all but itself.
-* The 1 is the guard. Doubt by few labels says little, and images at the borders have other means than the classes; so
-  it begins as half of what an image counts for, and grows as labels come in.
+  images are far from all labelled ones, come first (Sener and Savarese, ICLR 2018, arXiv:1708.00489).
+* Outliers: doubt about an image that resembles no other gains little, as s is small for all but itself.
+* Caution: doubt by few labels is unreliable, and images between classes bias the class means; hence the 1 in the
+  weight, which doubt outgrows as labels come in.
 
 The rule was chosen on validation data (benchmarks/suggest.py, docs/log.md).
 """
@@ -33,16 +32,16 @@ from onelook.errors import DataError, SettingsError
 from onelook.scoring import Estimate
 
 DOUBT = 0.5
-"""How much more an image counts between two classes than one that is certain, by one labelled image a class."""
+"""Extra weight of an image between two classes over a certain one, with one labelled image per class."""
 NEIGHBOURS = 10
-"""The distance to this neighbour says how far a label reaches."""
+"""Rank of the neighbour whose distance says how far a label reaches."""
 LARGEST_POOL = 10_000
-"""Images that are looked at; of a larger pool a random part, drawn by the seed. Their similarities take 400 MB."""
+"""Images considered, whose similarities take 400 MB; a larger pool is sampled at random."""
 GROWTH = {"value": 0.67, "low": 0.48, "high": 1.49}
 """Gain in logit(accuracy) for each unit of log(number of labels): slopes of the 50 %, 2.5 % and 97.5 % quantiles over
 simulated users, fitted by benchmarks/suggest.py."""
 NEARLY_SURE, UNSURE = 0.9, 0.6
-"""The greatest probability above which an image counts as sure, and below which it counts as unsure."""
+"""Largest probability from which an image is described as sure, and below which as unsure."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def suggest(
     0 unsure: cat (50 %) or dog (50 %); 2 other images look like it and like nothing labelled so far
     3 unsure: cat (50 %) or dog (50 %); one other image looks like it and like nothing labelled so far
     """
-    _check(features, posterior, n, labelled, class_names)
+    _require_match(features, posterior, n, labelled, class_names)
     rows = torch.arange(len(features))
     if len(features) > LARGEST_POOL:
         rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:LARGEST_POOL]
@@ -107,33 +106,30 @@ def after_more(now: Estimate, n_labelled: int, n_more: int) -> Estimate:
     return Estimate(**dict(zip(GROWTH, after.tolist(), strict=True)))
 
 
-def _check(
+def _require_match(
     features: Float[Tensor, "N D"],
     posterior: Float[Tensor, "rows K"],
     n: int,
     labelled: Float[Tensor, "S size"] | None,
     class_names: Sequence[str] | None,
 ) -> None:
+    n_rows, size, n_posteriors, n_way = *features.shape, *posterior.shape
     if n < 1:
-        raise SettingsError(f"At least one image has to be suggested, but n is {n}.")
-    if len(features) != len(posterior):
+        raise SettingsError(f"At least one image must be suggested, but n is {n}.")
+    if n_rows != n_posteriors:
         raise DataError(
-            f"There are {len(features)} rows of features and {len(posterior)} of probabilities; "
-            f"each image needs one of each."
+            f"There are {n_rows} rows of features and {n_posteriors} of probabilities; give as many of both."
         )
-    if labelled is not None and labelled.shape[1] != features.shape[1]:
-        raise DataError(
-            f"Labelled features have {labelled.shape[1]} numbers and those of the pool "
-            f"{features.shape[1]}; use the same network for both."
-        )
-    if class_names is not None and len(class_names) != posterior.shape[1]:
-        raise DataError(f"There are {len(class_names)} names for {posterior.shape[1]} classes; give one for each.")
+    if labelled is not None and labelled.shape[1] != size:
+        raise DataError(f"Labelled features have size {labelled.shape[1]}, the pool's {size}; use the same network.")
+    if class_names is not None and len(class_names) != n_way:
+        raise DataError(f"There are {len(class_names)} names for {n_way} classes; give one for each.")
     if not bool(features.isfinite().all() and posterior.isfinite().all()):
         raise DataError("Some features or probabilities are not finite numbers; leave those images out.")
 
 
 def _doubt(posterior: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
-    """1 less the margin between the two most probable classes, 0 … 1."""
+    """1 less the margin between the two most probable classes, 0 to 1."""
     best = posterior.topk(min(2, posterior.shape[1]), 1).values
     return 1 - best[:, 0] + best[:, 1:].sum(1)
 
@@ -141,7 +137,7 @@ def _doubt(posterior: Float[Tensor, "N K"]) -> Float[Tensor, "N"]:
 def _cover(
     x: Float[Tensor, "N D"], known: Float[Tensor, "S D"], weight: Float[Tensor, "N"], n: int
 ) -> tuple[list[int], list[int]]:
-    """The rows chosen, greedily, and how many rows each covers better than all before."""
+    """Rows chosen greedily, and the number of other rows that each covers better than all before."""
     if not len(x):
         return [], []
     distance = ops.squared_distance(x[None], x[None])[0]
@@ -157,7 +153,7 @@ def _cover(
         i = int(gain.argmax())  # the first of equals
         open_rows[i] = False
         chosen.append(i)
-        # Within reach: s > 1 / e. Without the image itself.
+        # Within reach: s > 1 / e. The image itself does not count.
         n_covered.append(int(((similarity[i] > best) & (similarity[i] > math.exp(-1))).sum()) - int(best[i] < 1))
         best = torch.maximum(best, similarity[i])
     return chosen, n_covered
@@ -166,13 +162,13 @@ def _cover(
 def _gains(
     similarity: Float[Tensor, "N N"], best: Float[Tensor, "N"], weight: Float[Tensor, "N"]
 ) -> Float[Tensor, "N"]:
-    """sum_j weight_j max(0, s_ij - best_j) for every i, in blocks that stay in the cache."""
+    """Gains sum_j weight_j max(0, s_ij - best_j) for every i, in blocks that stay in the processor's cache."""
     gains = [(similarity[i : i + 512] - best).clamp_min_(0) @ weight for i in range(0, len(best), 512)]
     return torch.cat(gains)
 
 
 def _why(posterior: Float[Tensor, "K"], resembling: int, names: Sequence[str]) -> str:
-    """What is not known about the image, and for how many others its label will speak."""
+    """Phrase with the doubt about an image and the number of others that its label speaks for."""
     order = posterior.argsort(descending=True, stable=True).tolist()
     first, percent = names[order[0]], f"{100 * float(posterior[order[0]]):.0f} %"
     if len(order) == 1 or posterior[order[0]] >= NEARLY_SURE:

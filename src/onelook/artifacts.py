@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from onelook import backbones, methods
@@ -19,7 +19,7 @@ from onelook.backbones.hub import PREFIX
 from onelook.backbones.pretrained import resolve
 from onelook.errors import ArtifactError, SettingsError, UserError, unknown_name
 from onelook.events import Notice, Progress
-from onelook.files import write_atomically, write_tensors
+from onelook.files import read_tensors, write_atomically, write_tensors
 from onelook.methods import EndToEnd, ImageMethod, Method
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -55,19 +55,17 @@ def load(path: Path, kind: str) -> Artifact:
     if not path.is_file():
         raise ArtifactError(f"There is no {kind} file {path}.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            found = header.get("kind")
-            if found is None:
-                raise ArtifactError(f"{path} was not written by Onelook; expected a {kind} made by it.")
-            if int(header.get("format", 0)) > FORMAT:
-                raise ArtifactError(f"{path} has the newer format {header['format']}; update Onelook.")
-            if found != kind:
-                raise ArtifactError(f"{path} holds a {found}, but a {kind} is needed here.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            about = json.loads(header.get("about", ""))
-            if not isinstance(about, dict):
-                raise ValueError("its description is not a JSON object")
+        tensors, header = read_tensors(path)
+        found = header.get("kind")
+        if found is None:
+            raise ArtifactError(f"{path} was not written by Onelook; expected a {kind} made by it.")
+        if int(header.get("format", 0)) > FORMAT:
+            raise ArtifactError(f"{path} has the newer format {header['format']}; update Onelook.")
+        if found != kind:
+            raise ArtifactError(f"{path} holds a {found}, but a {kind} is needed here.")
+        about = json.loads(header.get("about", ""))
+        if not isinstance(about, dict):
+            raise ValueError("its description is not a JSON object")
     except (SafetensorError, OSError, ValueError) as error:  # ValueError: of the header
         raise ArtifactError(f"{path} is damaged or incomplete ({error}); make or copy it again.") from error
     return Artifact(kind, tensors, about)
@@ -76,8 +74,7 @@ def load(path: Path, kind: str) -> Artifact:
 def read_kind(path: Path) -> str:
     """The kind of a file of Onelook; "model" for any other file, which `load` will refuse."""
     try:
-        with safe_open(path, framework="pt") as file:
-            return str((file.metadata() or {}).get("kind", "model"))
+        return read_tensors(path)[1].get("kind", "model")
     except (SafetensorError, OSError):
         return "model"
 

@@ -67,6 +67,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
         file.writelines((content[:8], text, content[end:]))
 
 
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, mapped from it, and its header. Raises SafetensorError, OSError."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
+
+
 @dataclass(frozen=True)
 class Stored:
     """A finished result: tensors, and all else as JSON."""
@@ -90,12 +96,8 @@ class ResultStore:
     def find(self, key: dict[str, Any]) -> Stored | None:
         """The result of this key; None where there is none, or its file is damaged and has to be made again."""
         try:
-            with safe_open(self.path(key), framework="pt") as file:
-                header = file.metadata() or {}
-                if header.get("key") != _canonical(key):
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-                return Stored(tensors, json.loads(header["about"]))
+            tensors, header = read_tensors(self.path(key))
+            return Stored(tensors, json.loads(header["about"])) if header["key"] == _canonical(key) else None
         except (SafetensorError, OSError, KeyError, ValueError):
             return None
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from onelook.backbones import Backbone
@@ -26,7 +26,7 @@ from onelook.data.images import PREPROCESSING, ImageSet, Reading, Rejected, deco
 from onelook.data.listing import Listing
 from onelook.errors import DataError, SettingsError, require_within
 from onelook.events import Progress
-from onelook.files import digest, write_tensors
+from onelook.files import digest, read_tensors, write_tensors
 from onelook.tasks import Embeddings
 
 BLOCK_BYTES = 1 << 28
@@ -270,8 +270,9 @@ def _shards(folder: Path) -> list[tuple[UInt8[Tensor, "n 32"], Float[Tensor, "V 
     shards = []
     for file in sorted(folder.glob("*.safetensors")):
         # A damaged file is computed again.
-        with contextlib.suppress(SafetensorError, OSError), safe_open(file, framework="pt") as content:
-            shards.append((content.get_tensor("digests"), content.get_tensor("features")))
+        with contextlib.suppress(SafetensorError, OSError, KeyError):
+            tensors, _ = read_tensors(file)
+            shards.append((tensors["digests"], tensors["features"]))
     return shards
 
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from onelook.data.tables import PARQUET, Row, name_column, parse_path, read_rows
 from onelook.errors import DataError
-from onelook.files import replacing
+from onelook.files import read_tensors, replacing
 from onelook.tasks import Embeddings
 
 FEATURES = "features"
@@ -119,9 +119,8 @@ def _require_finite(file: Path, x: Float32[np.ndarray, "N D"]) -> None:
 def _tensors(file: Path) -> tuple[dict[str, np.ndarray], Any]:
     """All tensors, and the list of names if there is one."""
     try:
-        with safe_open(file, framework="pt") as content:
-            about = content.metadata() or {}
-            arrays = {name: content.get_tensor(name).float().numpy() for name in content.keys()}  # noqa: SIM118 - not a dict
+        tensors, about = read_tensors(file)
+        arrays = {name: x.float().numpy() for name, x in tensors.items()}
         column = name_column(about)
         names = None if column is None else json.loads(about[column])
         if not isinstance(names, list | None):

@@ -19,19 +19,9 @@ HANGING = re.compile(
 )
 """First words that leave open what a docstring is about: prepositions and pronouns."""
 
-PROSE_NOT_YET = {
-    "benchmark",
-    "cli",
-    "experiments",
-    "html.py",
-    "labelling",
-    "methods",
-    "ops.py",
-    "scoring.py",
-    "tasks.py",
-}
+PROSE_NOT_YET = {"benchmark", "experiments", "html.py", "labelling", "methods", "ops.py", "tasks.py"}
 """Folders and files that may still have docstrings that begin with one of HANGING."""
-SIZE_NOT_YET = {"benchmark", "cli", "experiments", "labelling", "methods"}
+SIZE_NOT_YET = {"benchmark", "experiments", "labelling", "methods"}
 """Folders and files that may still be too long, or have functions that are."""
 
 

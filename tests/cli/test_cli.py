@@ -4,9 +4,10 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import pytest
 from onelook import artifacts, cli
 from onelook.artifacts import Artifact
 from onelook.cli import benchmark
+from onelook.experiments import demo
+from onelook.machine import Place
 from onelook.train import recipes
 from terminal import commands, done, onelook, options, parse, refused
 from tiny_images import classes, divided, write_files
@@ -320,6 +323,17 @@ def test_images_that_were_left_out_are_listed_on_standard_error(made: Made, tmp_
     assert lines[1] == "  class 00/bad [0].png: it is not an image"
     assert lines[-1] == "  and 2 more"
     assert len(lines) == 12
+
+
+def test_the_demo_is_called_with_its_seed_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(config: demo.DemoConfig, out: Path, place: Place) -> Generator[Any, None, Any]:
+        assert (config, out, place) == (demo.DemoConfig(seed=3), tmp_path, Place(tmp_path / "cache", None, "float32"))
+        yield from ()
+        return SimpleNamespace(records=[{"method": "sib"}], facts={"seconds": 1})
+
+    monkeypatch.setattr(demo, "demo", short)
+    words = ("demo", "--out", tmp_path, "--seed", "3", "--precision", "float32")
+    assert json.loads(done(*words, "--json")) == [{"method": "sib"}]
 
 
 # ------------------------------------------------------------------------------------------------ mistakes

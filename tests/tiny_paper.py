@@ -44,5 +44,6 @@ def notices(events: list[Any]) -> list[str]:
 
 def kept(out: Path, row: str, shot: int) -> torch.Tensor:
     """The accuracy of each task."""
-    with safe_open(out / row / "accuracies.safetensors", framework="pt") as file:
-        return file.get_tensor(f"{shot}-shot")
+    (path,) = (out / row / "results").iterdir()
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor(str(shot))

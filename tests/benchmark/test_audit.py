@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from making import N_CLASSES, tiny_network
 from onelook import methods, ops
-from onelook.benchmark.audit import CHECKS, GROUPS, Audit, Finding, audit, tabulate
+from onelook.benchmark.audit import Audit, Finding, audit, tabulate
+from onelook.benchmark.audit_checks import CHECKS, GROUPS
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.vectors import save_features
 from onelook.events import finish

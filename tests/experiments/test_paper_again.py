@@ -89,14 +89,14 @@ def test_the_time_of_a_training_is_counted_over_its_interruptions(
     clock = iter(range(10_000))
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
     file = tmp_path / "seconds.json"
-    work = module._Clock(file).of(iter_of(3))
+    work = module._Clock(file).measure(iter_of(3))
     next(work)
     clock = iter(range(100, 10_000))
     work.close()
     before = json.loads(file.read_text())
     assert before >= 99
     again = module._Clock(file)
-    assert finish(again.of(iter_of(3))) == "done"
+    assert finish(again.measure(iter_of(3))) == "done"
     assert again.seconds == json.loads(file.read_text()) > before
     file.write_text("no number")
     assert module._Clock(file).seconds == 0
@@ -149,13 +149,13 @@ def test_a_training_of_images_is_not_thrown_away_for_another_network(setting: Se
         setting.run(tmp_path, rows=("maml",), shots=(1,), backbone=setting.other)
     assert "choose another folder" in one_sentence(caught.value)
     same = {name for name, content in contents(tmp_path).items() if before[name] == content}
-    assert before.keys() - same == {"maml/accuracies.safetensors", "maml/seconds.json"}
+    assert before.keys() - same == {"maml/seconds.json"}
 
 
 @pytest.mark.parametrize("damage", ["cut", "words", "empty"])
 def test_a_damaged_file_of_accuracies_is_made_again(damage: str, setting: Setting, sib_done: Path) -> None:
     _, first = setting.run(sib_done)
-    file = sib_done / "sib" / "accuracies.safetensors"
+    (file,) = (sib_done / "sib" / "results").iterdir()
     content = file.read_bytes()
     file.write_bytes({"cut": content[:-7], "words": b"these are words", "empty": b""}[damage])
     events, second = setting.run(sib_done)

@@ -275,18 +275,20 @@ def test_another_question_is_another_cell(change: dict[str, Any], made: tuple[Pa
     assert len(run(made[0], replace(config, **change)).measured) == 1
 
 
-def test_what_cannot_be_read_or_was_made_by_other_code_is_made_again(
+def test_what_cannot_be_read_or_is_of_another_version_is_made_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, sets=("one",), shots=(1,), n_users=2)
     run(tmp_path, config)
-    (file,) = tmp_path.glob("*.json")
+    (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()
-    for damaged in (whole[:-20], b"[]", b"{}", whole.replace(b'"seed": 0', b'"seed": 5', 1)):
+    other = whole.replace(rb"\"seed\": 0", rb"\"seed\": 5", 1)
+    assert other != whole
+    for damaged in (whole[:20], b"[]", b"", other):
         file.write_bytes(damaged)
         assert len(run(tmp_path, config).measured) == 1
     assert run(tmp_path, config).measured == []
-    monkeypatch.setattr(module, "CODE", module.CODE[1:])
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     assert len(run(tmp_path, config).measured) == 1
 
 

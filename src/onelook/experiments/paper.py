@@ -5,19 +5,19 @@ table 1. There each figure comes from the paper of its method, with its own netw
 begins with the same pretrained network. One that learns on finished features gets those of that network; one that
 trains its network goes on training it, by back-propagation through its own loss (`recipes.END_TO_END`).
 
-A row that is done is kept in a folder of its own, together with the accuracy of each task, and is not made again.
+A row that is done is stored with the accuracy of each task, and is not made again.
 """
 
 import json
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from onelook.artifacts import load_backbone, load_method
@@ -26,11 +26,11 @@ from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import N_VIEWS, open_data
 from onelook.errors import unknown_name
-from onelook.events import Notice
+from onelook.events import Notice, relay
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
-from onelook.files import write_atomically, write_tensors
+from onelook.files import ResultStore, Stored, write_atomically
 from onelook.machine import Place, commit, machine
-from onelook.methods import ImageMethod, Method
+from onelook.methods import METHODS, ImageMethod, Method
 from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.train import recipes
 from onelook.train.jobs import meta_train_images
@@ -59,7 +59,7 @@ class TableConfig:
 
 
 def table(config: TableConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
-    """Result records, one for each row and shot, with the paired difference to SIB; rows are kept under `out`."""
+    """Result records, one for each row and shot, with the paired difference to SIB; rows are stored under `out`."""
     for checkpoint in (config.backbone, config.rotation_backbone):
         if checkpoint is not None:
             load_backbone(checkpoint)  # a file that will not do is refused now, not after hours
@@ -133,15 +133,17 @@ def relative_gain(values: Float[Tensor, "T"], base: Float[Tensor, "T"]) -> Estim
 
 
 def _row(
-    key: str, config: TableConfig, folder: Path, place: Place
+    name: str, config: TableConfig, folder: Path, place: Place
 ) -> Generator[Any, None, tuple[dict[str, Any], dict[int, Tensor]]]:
-    """What is said of a row, and the accuracy of each of its tasks for each shot."""
-    row = ROWS[key]
+    """Facts about a row, and the accuracy of each of its tasks for each shot."""
+    row = ROWS[name]
     checkpoint = config.rotation_backbone if row.rotation else config.backbone
     assert checkpoint is not None
     backbone, named = load_backbone(checkpoint)
-    asked = {
+    request = parse_request(row.method)
+    key = {
         "request": row.method,
+        "version": METHODS[request.name].version,
         "network": backbone.digest().hex()[:12],
         "data": config.data,
         "split": config.split,
@@ -150,29 +152,34 @@ def _row(
         "shots": list(config.shots),
         "precision": place.precision,
     }
-    kept = folder / "accuracies.safetensors"
-    known = _kept(kept, asked)
-    if known is not None:
-        return known
-    about: dict[str, Any] = {"backbone": f"{named['name']}@{asked['network']}", "by_shot": {}}
-    accuracies: dict[int, Tensor] = {}
-    specs = {shot: TaskSpec(5, shot, 15, seed=config.seed) for shot in config.shots}
+    measure = partial(_measure, row, config, checkpoint, folder, place)
+    stored = yield from ResultStore(folder / "results").get_or(key, measure)
+    about = {"backbone": f"{named['name']}@{key['network']}", **stored.about}
+    return about, {shot: stored.tensors[str(shot)] for shot in config.shots}
+
+
+def _measure(
+    row: Row, config: TableConfig, checkpoint: Path, folder: Path, place: Place
+) -> Generator[Any, None, Stored]:
+    backbone, _ = load_backbone(checkpoint)
+    specs = [TaskSpec(5, shot, 15, seed=config.seed) for shot in config.shots]
     test = yield from open_data(config.data, place.home).embed(config.split, backbone, place)
-    for spec in specs.values():
+    for spec in specs:
         TaskSampler(test, spec)  # too few test classes are refused now, not after a training
-    for shot, spec in specs.items():
-        method, items, facts = yield from _trained(row, spec, config, checkpoint, folder, place)
+    about: dict[str, Any] = {"by_shot": {}}
+    accuracies: dict[str, Tensor] = {}
+    for spec in specs:
+        method, items, facts = yield from _train(row, spec, config, checkpoint, folder, place)
         compute = place.precision if isinstance(method, ImageMethod) else "float32"  # features have it behind them
         sampler = TaskSampler(items, spec)
+        shot = str(spec.n_shot)
         accuracies[shot] = yield from task_accuracies(method, sampler, config.n_tasks, compute=compute)
-        about["by_shot"][str(shot)] = facts
+        about["by_shot"][shot] = facts
         about["transductive"] = method.transductive
-    about |= {"commit": commit(), "machine": machine()}
-    _keep(kept, asked, about, accuracies)
-    return about, accuracies
+    return Stored(accuracies, about | {"commit": commit(), "machine": machine()})
 
 
-def _trained(
+def _train(
     row: Row, spec: TaskSpec, config: TableConfig, checkpoint: Path, folder: Path, place: Place
 ) -> Generator[Any, None, tuple[Method, Views, dict[str, Any]]]:
     """The method of a row, what its tasks are drawn from, and its size and cost."""
@@ -186,13 +193,13 @@ def _trained(
         # In the folder of the training, which may serve several shots.
         clock = _Clock(recipes.resolve(request, spec, training, validation).folder(folder) / "seconds.json")
         work = ready(request, spec, backbone.feature_size, training, validation, folder)
-        method = (yield from clock.of(work)).method
+        method = (yield from clock.measure(work)).method
         items: Views = yield from open_data(config.data, place.home).embed(config.split, backbone, place)
         learns = has_weights(method)
         return method, items, _facts(_n_parameters(method) + n_network, clock.seconds if learns else 0.0)
     clock = _Clock(folder / "seconds.json")
     settings = recipes.with_tasks(recipes.END_TO_END, TaskSpec(5, 1, 15, seed=config.seed))
-    path = yield from clock.of(meta_train_images(config.data, checkpoint, request, settings, folder, place))
+    path = yield from clock.measure(meta_train_images(config.data, checkpoint, request, settings, folder, place))
     whole, _ = load_method(path)
     assert isinstance(whole, ImageMethod)
     method, items = yield from open_items(whole, config.data, config.split, place)
@@ -208,7 +215,7 @@ def _n_parameters(module: torch.nn.Module) -> int:
 
 
 class _Clock:
-    """The time that a piece of work took, over all its interruptions."""
+    """The time that a piece of work takes, over all its interruptions."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -217,44 +224,23 @@ class _Clock:
         except (OSError, ValueError, TypeError):
             self.seconds = 0.0
 
-    def of(self, work: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
-        """The same work; what it has taken so far is written down at every validation, and at the end."""
+    def measure(self, work: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+        """Run `work`; the time so far is saved at every validation and at the end."""
         before, started = self.seconds, time.perf_counter()
 
         def save() -> None:
             self.seconds = before + time.perf_counter() - started
             write_atomically(self.file, json.dumps(self.seconds).encode())
 
+        def watch(event: Any) -> Any:
+            if isinstance(event, Validated):
+                save()
+            return event
+
         try:
-            while True:
-                try:
-                    event = next(work)
-                except StopIteration as end:
-                    return end.value
-                if isinstance(event, Validated):
-                    save()
-                yield event
+            return (yield from relay(work, watch))
         finally:
-            work.close()
             save()
-
-
-def _keep(path: Path, asked: dict[str, Any], about: dict[str, Any], accuracies: dict[int, Tensor]) -> None:
-    header = {"asked": json.dumps(asked, sort_keys=True), "about": json.dumps(about)}
-    write_tensors(path, {f"{shot}-shot": values for shot, values in accuracies.items()}, header)
-
-
-def _kept(path: Path, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Tensor]] | None:
-    """A row that is done, if it is of the same settings."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("asked") != json.dumps(asked, sort_keys=True):
-                return None
-            found: dict[int, Float[Tensor, T]] = {s: file.get_tensor(f"{s}-shot") for s in asked["shots"]}
-            return json.loads(header["about"]), found
-    except (SafetensorError, OSError, KeyError, ValueError):
-        return None  # made again
 
 
 def tabulate(records: Sequence[dict[str, Any]]) -> Table:

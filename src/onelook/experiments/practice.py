@@ -3,12 +3,10 @@
 A simulated user draws some classes of a set, labels a few examples of each, and has the others, in Dirichlet(2)
 proportions, to label. All classifiers meet the same users on the same features of unit length. Beside the accuracy it
 is asked whether what the classifier says of itself is true, for which there are also users with strangers in their
-pool. A cell is a set with a number of labels; what was measured in it is kept in a file, and not measured again.
+pool. A cell is a set with a number of labels; what was measured in it is stored, and not measured again.
 """
 
 import importlib
-import inspect
-import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,30 +14,25 @@ from typing import Any
 
 import torch
 
-from onelook import ops
 from onelook.artifacts import SHIPPED_METHODS, SHIPPED_NETWORK, load_backbone
 from onelook.backbones import Backbone
-from onelook.data import sampler
 from onelook.data.embed import EmbedConfig, embed
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import NAMES, open_data
 from onelook.errors import DataError
-from onelook.estimators import calibration, classifier, label_values
 from onelook.events import Notice
-from onelook.experiments import practice_cell, practice_said
 from onelook.experiments.practice_cell import compared
 from onelook.experiments.practice_said import with_strangers
-from onelook.files import digest, write_atomically
+from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
-from onelook.methods import exchangeable, glance, guard
 from onelook.tasks import Embeddings
 from onelook.train.recipes import features_digest
 
 DIGITS = "digits"
 """Those of scikit-learn."""
-CODE = (calibration, classifier, exchangeable, glance, guard, label_values, ops, practice_cell, practice_said, sampler)
-"""What the figures depend on: where it was mended, they are made again."""
+VERSION = 1
+"""Number to raise when figures change, by a change of the classifier or of how it is measured."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +65,24 @@ def practice(config: PracticeConfig, out: Path, place: Place) -> Generator[Any, 
     is left, or a set cannot be read. What is done is kept under `out`.
     """
     backbone, named = load_backbone(config.backbone)
-    specs = config.specs  # refuses what cannot be
+    specs, store = config.specs, ResultStore(out)
     network = {"backbone": f"{named['name']}@{backbone.digest().hex()[:12]}", "precision": place.precision}
     cells: list[_Cell] = []
     for text in dict.fromkeys(config.sets):  # all, so that a wrong name is refused now and not after hours
         name, split = _name_and_split(text)
         data = yield from _features(name, split, backbone, place)
         about = {"dataset": Path(name).name.removesuffix(".zip"), "split": split, **network}
-        cells += yield from _cells(about, data, specs, config.n_users)
+        cells += yield from _cells(about, data, specs, config.n_users, store)
     if not cells:
         raise DataError(
             "No set has images enough for any of these numbers of labels; give larger sets or fewer labels a class."
         )
-    n_kept = sum(cell.kept(out) is not None for cell in cells)
-    if n_kept:
-        yield Notice(f"{n_kept} of {len(cells)} cells are there already.")
+    n_stored = sum(store.find(cell.key) is not None for cell in cells)
+    if n_stored:
+        yield Notice(f"{n_stored} of {len(cells)} cells are there already.")
     records = []
     for cell in cells:
-        records += yield from cell.records(out)
+        records += yield from cell.records()
     return records
 
 
@@ -101,30 +94,17 @@ class _Cell:
     data: Embeddings
     spec: TaskSpec
     n_users: int
-    asked: dict[str, Any]
-    """All that the figures depend on."""
+    key: dict[str, Any]
+    """Everything that the figures depend on."""
+    store: ResultStore
 
-    @property
-    def title(self) -> str:
-        return f"{self.about['dataset']}, {self.spec.n_shot} a class"
+    def records(self) -> Generator[Any, None, list[dict[str, Any]]]:
+        def compute() -> Generator[Any, None, Stored]:
+            stage = f"{self.about['dataset']}, {self.spec.n_shot} a class"
+            measured = yield from compared(self.data, self.spec, self.n_users, stage)
+            return Stored(about={"records": measured})
 
-    def file(self, out: Path) -> Path:
-        identity = digest(json.dumps(self.asked, sort_keys=True).encode()).hex()[:16]
-        return out / f"{self.about['dataset']}-{self.spec.n_shot}-{identity}.json"
-
-    def kept(self, out: Path) -> list[dict[str, Any]] | None:
-        try:
-            found = json.loads(self.file(out).read_text())
-            return list(found["measured"]) if found["asked"] == self.asked else None
-        except (OSError, ValueError, LookupError, TypeError):
-            return None  # made again
-
-    def records(self, out: Path) -> Generator[Any, None, list[dict[str, Any]]]:
-        """From the file, or measured and kept."""
-        measured = self.kept(out)
-        if measured is None:
-            measured = yield from compared(self.data, self.spec, self.n_users, self.title)
-            write_atomically(self.file(out), json.dumps({"asked": self.asked, "measured": measured}).encode())
+        stored = yield from self.store.get_or(self.key, compute)
         spec = self.spec
         facts = {
             **self.about,
@@ -135,38 +115,36 @@ class _Cell:
             "n_total": spec.total,
             "n_tasks": self.n_users,
             "seed": spec.seed,
-            "tasks": self.asked["tasks"],
+            "tasks": self.key["tasks"],
         }
-        return [facts | record for record in measured]
+        return [facts | record for record in stored.about["records"]]
 
 
 def _cells(
-    about: dict[str, Any], data: Embeddings, specs: tuple[TaskSpec, ...], n_users: int
+    about: dict[str, Any], data: Embeddings, specs: tuple[TaskSpec, ...], n_users: int, store: ResultStore
 ) -> Generator[Notice, None, list[_Cell]]:
     cells = []
-    features_of = features_digest(data)
+    versions = {
+        "version": VERSION,
+        "glance": digest(SHIPPED_METHODS["glance"].read_bytes()).hex()[:16],
+        "sklearn": importlib.import_module("sklearn").__version__,
+    }
     for spec in specs:
         try:
             tasks, strange = (TaskSampler(data, one).digest(n_users) for one in (spec, with_strangers(spec)))
         except DataError as error:
             yield Notice(f"{about['dataset']} is left out with {spec.n_shot} labels a class: {error}")
             continue
-        asked = {
-            "features": features_of,
+        key = {
+            "features": features_digest(data),
             "tasks": tasks,
             "strange": strange,
             "n_users": n_users,
             "seed": spec.seed,
-            "code": _code(),
+            **versions,
         }
-        cells.append(_Cell(about, data, spec, n_users, asked))
+        cells.append(_Cell(about, data, spec, n_users, key, store))
     return cells
-
-
-def _code() -> str:
-    files = [*(Path(inspect.getsourcefile(module) or "") for module in CODE), SHIPPED_METHODS["glance"]]
-    version = importlib.import_module("sklearn").__version__
-    return digest(version.encode(), *(file.read_bytes() for file in files)).hex()[:16]
 
 
 def _name_and_split(text: str) -> tuple[str, str]:

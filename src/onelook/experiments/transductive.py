@@ -6,21 +6,17 @@ ways, shots and queries, and in each cell all methods meet the same tasks. Every
 reference, and with the inductive classifier that does not look at the queries at all: how much is gained, and in how
 many of the tasks something is lost.
 
-A method that has met a cell is kept in a file of its own, with the accuracy of each task, and does not meet it again.
-So a method that is added later is compared, pair by pair, with those that are there.
+The accuracy of each task is stored for each method and cell, so a method that is added later is compared, pair by pair,
+with those that are there.
 """
 
-import inspect
 import itertools
-import json
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from onelook.artifacts import load_method
 from onelook.benchmark.compare import make_entry
@@ -28,8 +24,8 @@ from onelook.benchmark.measure import Entry, Measured, measure, record_of
 from onelook.benchmark.sources import Source
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import SettingsError
-from onelook.events import Notice, Progress
-from onelook.files import digest, write_tensors
+from onelook.events import Notice, Progress, relay
+from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
 from onelook.methods import Method, name_of, parameters_of, settings_of
 from onelook.scoring import task_accuracies
@@ -135,20 +131,21 @@ def protocols(
     Beside its paired difference to the reference ("versus"), a record has that to the inductive method, and the harm:
     the share of the tasks in which it is below that ("against").
     """
-    cells = yield from _cells(config, source, out, place)
+    cells = yield from _cells(config, source, ResultStore(out), place)
     yield from _announce(cells, config.n_tasks)
     records = []
     for i, cell in enumerate(cells):
         missing = cell.missing
         if missing:
             yield Notice(f"cell {i + 1} of {len(cells)}: {title(cell.spec)}")
-        made = {}
-        for label, entry in cell.entries.items():
+        measured = {}
+        for label in cell.entries:
             note = f"{missing.index(label) + 1} of {len(missing)} in this cell" if label in missing else ""
-            made[label] = yield from _of_stage(label, note, cell.measured(entry))
-        reference, inductive = made[config.requests[0].label], made[parse_request(INDUCTIVE).label]
+            rename = partial(replace, stage=label, note=note)
+            measured[label] = yield from relay(cell.measure(label), rename)
+        reference, inductive = measured[config.requests[0].label], measured[parse_request(INDUCTIVE).label]
         records += [
-            record_of(one, cell.spec, cell.tasks, source.about, reference, (inductive,)) for one in made.values()
+            record_of(one, cell.spec, cell.tasks, source.about, reference, (inductive,)) for one in measured.values()
         ]
     return records
 
@@ -168,31 +165,29 @@ class _Cell:
     tasks: str
     """The digest of the tasks."""
     entries: dict[str, Entry]
-    asked: dict[str, dict[str, Any]]
-    """Of each entry, all that its figures depend on."""
-    out: Path
-
-    def file(self, label: str) -> Path:
-        asked = self.asked[label]
-        return self.out / f"{asked['method']}-{digest(_text(asked).encode()).hex()[:16]}.safetensors"
+    keys: dict[str, dict[str, Any]]
+    """Everything that the figures of each entry depend on."""
+    store: ResultStore
 
     @property
     def missing(self) -> list[str]:
-        return [label for label, asked in self.asked.items() if _kept(self.file(label), asked) is None]
+        return [label for label, key in self.keys.items() if self.store.find(key) is None]
 
-    def measured(self, entry: Entry) -> Generator[Progress, None, Measured]:
-        """From the file, or measured and kept."""
-        asked = self.asked[entry.label]
-        known = _kept(self.file(entry.label), asked)
-        if known is not None:
-            return Measured(entry.label, entry.settings, *known)
-        made = yield from measure(entry, self.source.test, self.spec, self.n_tasks)
-        _keep(self.file(entry.label), asked, made)
-        return made
+    def measure(self, label: str) -> Generator[Progress, None, Measured]:
+        entry = self.entries[label]
+
+        def compute() -> Generator[Progress, None, Stored]:
+            measured = yield from measure(entry, self.source.test, self.spec, self.n_tasks)
+            return Stored({"accuracies": measured.accuracies}, measured.cost)
+
+        stored = yield from self.store.get_or(self.keys[label], compute)
+        return Measured(label, entry.settings, stored.tensors["accuracies"], stored.about)
 
 
-def _cells(config: ProtocolsConfig, source: Source, out: Path, place: Place) -> Generator[Any, None, list[_Cell]]:
-    """What there is to do, with the methods trained that learn."""
+def _cells(
+    config: ProtocolsConfig, source: Source, store: ResultStore, place: Place
+) -> Generator[Any, None, list[_Cell]]:
+    """Cells to measure, with the methods trained that learn."""
     digests = []
     for i, spec in enumerate(config.specs):  # what has too few classes or images is refused now, not after hours
         digests.append(TaskSampler(source.test, spec).digest(config.n_tasks))
@@ -215,8 +210,8 @@ def _cells(config: ProtocolsConfig, source: Source, out: Path, place: Place) -> 
             "seed": spec.seed,
         }
         entries = {label: entry for label, (entry, _) in ready[trained].items()}
-        asked = {label: cell | identity for label, (_, identity) in ready[trained].items()}
-        cells.append(_Cell(spec, config.n_tasks, source, tasks, entries, asked, out))
+        keys = {label: cell | identity for label, (_, identity) in ready[trained].items()}
+        cells.append(_Cell(spec, config.n_tasks, source, tasks, entries, keys, store))
     return cells
 
 
@@ -249,13 +244,13 @@ def _fits(request: MethodRequest, spec: TaskSpec) -> bool:
 
 
 def _identity(entry: Entry) -> dict[str, Any]:
-    """What an answer depends on beside the features: the method, its settings, its weights and its code."""
+    """Everything that answers depend on beside the features: the method with its version, settings and weights."""
     own = {} if entry.data is None else {"items": features_digest(entry.data), "compute": entry.compute}
     return {
         "method": name_of(entry.method),
         "settings": settings_of(entry.method),
         "weights": _weights(entry.method),
-        "code": _code(entry.method),
+        "version": entry.method.version,
         **own,
     }
 
@@ -265,13 +260,6 @@ def _weights(method: Method) -> str:
     tensors = sorted(method.state_dict().items())
     parts = (part for name, x in tensors for part in (name.encode(), x.contiguous().numpy().tobytes()))
     return digest(*parts).hex()[:16]
-
-
-def _code(method: Method) -> str:
-    """Of the files that the method and its parts are written in: one that was mended meets its tasks again."""
-    kinds = {kind for part in method.modules() for kind in type(part).__mro__ if kind.__module__.startswith("onelook.")}
-    files = sorted({inspect.getsourcefile(kind) or "" for kind in kinds})
-    return digest(*(Path(file).read_bytes() for file in files)).hex()[:16]
 
 
 # ------------------------------------------------------------------------------------------------ cost and progress
@@ -313,41 +301,3 @@ def _seconds(entry: Entry, cell: _Cell) -> float:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
-
-
-def _of_stage(stage: str, note: str, work: Generator[Progress, None, Measured]) -> Generator[Progress, None, Measured]:
-    """The same work, with its progress said to be of that stage."""
-    try:
-        while True:
-            try:
-                event = next(work)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            yield replace(event, stage=stage, note=note)
-    finally:
-        work.close()
-
-
-# ------------------------------------------------------------------------------------------------ what is kept
-
-
-def _text(asked: dict[str, Any]) -> str:
-    return json.dumps(asked, sort_keys=True)
-
-
-def _keep(path: Path, asked: dict[str, Any], made: Measured) -> None:
-    write_tensors(path, {"accuracies": made.accuracies}, {"asked": _text(asked), "cost": json.dumps(made.cost)})
-
-
-def _kept(path: Path, asked: dict[str, Any]) -> tuple[Tensor, dict[str, Any]] | None:
-    """The accuracy of each task and what they cost, if they are of the same question."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("asked") != _text(asked):
-                return None
-            accuracies: Tensor = file.get_tensor("accuracies")
-            cost = json.loads(header["cost"])
-            return (accuracies, cost) if len(accuracies) == asked["n_tasks"] else None
-    except (SafetensorError, OSError, KeyError, ValueError):
-        return None  # made again

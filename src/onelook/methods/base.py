@@ -22,6 +22,8 @@ class Method(nn.Module):
     """Whether the answer for one query may depend on the other queries."""
     assumes_balanced_queries: ClassVar[bool]
     """Whether accuracy suffers when the classes are not equally frequent among the queries."""
+    version: ClassVar[int] = 1
+    """Number to raise when answers change, so that stored results of earlier versions are not used."""
     needs_training_classes: bool = False
     """Whether `prepare` must have seen features of training classes, beside what meta-training does."""
     ordered_support: bool = False

@@ -1,6 +1,6 @@
 """Write the pages of results (benchmarks, paper, transductive, practice) from the files under benchmarks/.
 
-No figure is written by hand.
+Sentences are those of docs/pages/*.md.j2, which a person wrote; no figure is written by hand.
 """
 
 import json
@@ -10,31 +10,19 @@ from pages import paper as paper
 from pages import practice as practice
 from pages import transductive as transductive
 from pages.plots import plots
+from pages.templates import render
 
 from onelook.artifacts import load_results
 from onelook.benchmark.measure import tabulate
 from onelook.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
-HEAD = """# Benchmarks
-
-Made by `make docs` from the result files under `benchmarks/`; [benchmarks/README.md](../benchmarks/README.md) has the
-commands that made these. Accuracies are means over tasks in percent, with 95 % intervals; differences are paired, on
-the same tasks. Everything was chosen on validation classes; the test classes were opened to report.
-
-For comparison, SIB's published figures on CIFAR-FS with Conv-4-64, 5-way, 1-shot / 5-shot: K = 0 59.2 / 75.4,
-K = 3 68.7 / 77.1 (± 0.4 to 0.6). `feature-averaging` is K = 0, `sib` K = 3 with the recipe `fast`; `recipe=published`
-has the published step size, optimiser and number of steps. The features are ours: pretrained longer than the published
-ones, hence the higher level.
-"""
-
-
 PAPER = ("paper", "curves", "bottleneck", "lines", "domains")
-"""Results that have a page of their own."""
+"""Names of results that have a page of their own."""
 SEVERAL = ("protocols", "practice", "sizes")
-"""Those whose files begin so have too."""
+"""Beginnings of the names of further ones."""
 ABLATION = ROOT / "benchmarks" / "ablation.json"
-"""On the page of transductive methods."""
+"""Results for the page of transductive methods."""
 
 
 def paper_results() -> dict[str, list[dict[str, object]]]:
@@ -43,17 +31,17 @@ def paper_results() -> dict[str, list[dict[str, object]]]:
 
 
 def transductive_results() -> list[dict[str, object]]:
-    """Of `onelook benchmark protocols`, all together."""
+    """All results of `onelook benchmark protocols`."""
     return _all_of("protocols")
 
 
 def transductive_page(records: list[dict[str, object]]) -> str:
-    """With the same methods on tasks of many sizes, and what the parts of Glance are worth."""
+    """The page, with the same methods on tasks of many sizes, and the parts of Glance."""
     return transductive.page(records, _all_of("sizes"), load_results(ABLATION) if ABLATION.exists() else [])
 
 
 def practice_results() -> list[dict[str, object]]:
-    """Of `onelook benchmark practice`, all together."""
+    """All results of `onelook benchmark practice`."""
     return _all_of("practice")
 
 
@@ -62,15 +50,14 @@ def _all_of(stem: str) -> list[dict[str, object]]:
 
 
 def page() -> str:
-    sections = [HEAD]
+    sections = []
     for path in sorted((ROOT / "benchmarks").glob("*.json")):
         if path.stem in PAPER or path.stem.startswith(SEVERAL) or path == ABLATION:
             continue
         records = json.loads(path.read_text())
-        title = path.stem
         body = _results(path) if all("accuracy" in record for record in records) else _measurements(records)
-        sections.append(f"## {title}\n\n{body}\n")
-    return "\n".join(sections)
+        sections.append((path.stem, body))
+    return render("benchmarks.md.j2", sections=sections)
 
 
 def _results(path: Path) -> str:

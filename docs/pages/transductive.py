@@ -1,4 +1,4 @@
-"""The page of the transductive methods under every protocol, docs/transductive.md, and its plots: from result files."""
+"""Figures and plots of docs/transductive.md; its sentences are in transductive.md.j2."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -6,7 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from pages.plots import BLUE, GREY, Records, drawn
+from pages.templates import made, plus_minus, render, signed
 
+from onelook.benchmark.tables import Table
 from onelook.data.protocols import parse_protocol
 from onelook.experiments.transductive import INDUCTIVE
 from onelook.scoring import Estimate
@@ -23,54 +25,25 @@ MAIN = (
     "map-proportions",
     "sib",
 )
-"""In the plot, beside the reference and the inductive method."""
+"""Methods in the plot, beside the reference and the inductive one."""
 
 COLOURS = ("C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "black")
-"""Of these, in their order."""
-
-HEAD = f"""# Transductive methods, protocol by protocol
-
-A transductive method looks at all the queries of a task before it answers one. The tasks that it is usually judged by
-have as many queries of each class as of any other, which some methods are told and others guess; no folder of
-photographs is so. Here the same methods meet tasks whose queries are spread in other ways, too. A column is a protocol
-([the names](concepts.md)); in each column all methods meet the same tasks. `make docs` makes this page from the files
-`benchmarks/protocols*.json`; [benchmarks/README.md](../benchmarks/README.md) has the commands.
-
-Accuracies are means over tasks in percent, ± 95 %; queries of unknown classes are not counted. The best of a column is
-bold. ▲ and ▼ say that a method is above or below the reference by a paired difference whose interval excludes zero.
-The harm is the percentage of the tasks in which a method answers fewer queries right than the inductive classifier
-`{INDUCTIVE}`, which looks at no other query. Milliseconds are of the method alone, on finished
-features, for a task of the first column.
-"""
+"""Their colours, in this order."""
 
 Cell = Callable[[dict[str, Any], float], str]
-
-
-SIZES = f"""## Tasks of other sizes
-
-The same weights on other numbers of classes, labelled examples and queries. Each row is one cell: the difference of
-the reference to the inductive classifier (`{INDUCTIVE}`), and of the best other method to the reference; a
-difference whose interval excludes zero is bold.
-"""
-
-
-ABLATION = """## What each part of Glance is worth
-
-The first row, and the first of those that were trained for this table, are accuracies; the others are paired
-differences to the one above them, bold where the interval excludes zero. The rows of the weights that ship lack
-something or are told something; the trained ones are short trainings on the training classes alone, which differ in the
-tasks that they meet.
-"""
+"""Function from a record and the best accuracy of its column to the text of a cell."""
 
 
 def page(records: Records, sizes: Records = (), ablation: Records = ()) -> str:
     """Markdown. records: those of `onelook benchmark protocols`, of one run or of several; sizes: those of many cells,
     which have a row each; ablation: those of benchmarks/ablation.py."""
-    sections = [HEAD]
-    for i, own in enumerate(_groups(records), 1):
-        sections.append(_section(own, f"plots/protocols-{i}.svg"))
-    sections += [_sizes(sizes)] if sizes else []
-    return "\n".join([*sections, *([_ablation(ablation)] if ablation else [])])
+    return render(
+        "transductive.md.j2",
+        inductive=INDUCTIVE,
+        sections=[_section(own) for own in _groups(records)],
+        sizes=_sizes(sizes) if sizes else None,
+        ablation=_ablation(ablation) if ablation else None,
+    )
 
 
 def plots(records: Records) -> dict[str, bytes]:
@@ -79,7 +52,7 @@ def plots(records: Records) -> dict[str, bytes]:
 
 
 def _groups(records: Records) -> list[Records]:
-    """Those that may stand in one table, but for the shots: same features, same number of ways, queries and tasks."""
+    """Records that may stand in one table, but for the shots: same features, same number of ways, queries and tasks."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for r in records:
         key = (
@@ -102,7 +75,7 @@ def _groups(records: Records) -> list[Records]:
 
 
 def _alone(record: dict[str, Any]) -> bool:
-    """Its tasks have one query, whatever the others have."""
+    """Whether its tasks have one query, whatever the others have."""
     return parse_protocol(record["protocol"]).kind == "single"
 
 
@@ -110,124 +83,83 @@ def _different(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _section(records: Records, plot: str) -> str:
+def _section(records: Records) -> dict[str, Any]:
     one = records[0]
     average = one.get("average", "none")
-    seen = "" if average == "none" else f", averaged ({average})"
     totals = _different(r["n_total"] for r in records if not _alone(r))
-    queries = f", {totals[0]} queries" if totals else ""
-    parts = [
-        f"## {one['dataset']}, {one['split']} classes, {one['backbone'].split('@')[0]}{seen}, "
-        f"{one['n_way']}-way{queries}\n",
-        f"{one['n_tasks']:,} tasks a column, seed {one['seed']}. Features of {one['backbone']}. "
-        f"The reference is `{one['versus']['method']}`. {_made(records)}\n",
-        f"![Accuracy over the protocols]({plot})\n",
-    ]
-    for shot in sorted({r["n_shot"] for r in records}):
-        own = [r for r in records if r["n_shot"] == shot]
-        parts += [f"### {shot}-shot\n", _table(own, _accuracy, cost=True) + "\n"]
-        parts += [f"### {shot}-shot, harm\n", _table(own, _harm) + "\n"]
-    return "\n".join(parts)
+    parts = [f"{one['dataset']}, {one['split']} classes, {one['backbone'].split('@')[0]}"]
+    parts += [] if average == "none" else [f"averaged ({average})"]
+    parts += [f"{one['n_way']}-way", *(f"{total} queries" for total in totals[:1])]
+    return {
+        "title": ", ".join(parts),
+        "n_tasks": f"{one['n_tasks']:,}",
+        "seed": one["seed"],
+        "backbone": one["backbone"],
+        "reference": one["versus"]["method"],
+        "made": made(records),
+        "tables": [
+            (shot, _table(own, _accuracy, cost=True).markdown(), _table(own, _harm).markdown())
+            for shot, own in _by_shot(records)
+        ],
+    }
 
 
-def _sizes(records: Records) -> str:
+def _by_shot(records: Records) -> list[tuple[int, Records]]:
+    return [(shot, [r for r in records if r["n_shot"] == shot]) for shot in sorted({r["n_shot"] for r in records})]
+
+
+def _sizes(records: Records) -> dict[str, str]:
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for r in records:
-        key = (
-            f"{r['dataset']}, {r['split']} classes, {r['backbone'].split('@')[0]}",
-            r["n_way"],
-            r["n_shot"],
-            r["n_total"],
-            r["protocol"],
-            r["n_tasks"],
-        )
+        features = f"{r['dataset']}, {r['split']} classes, {r['backbone'].split('@')[0]}"
+        key = (features, r["n_way"], r["n_shot"], r["n_total"], r["protocol"], r["n_tasks"])
         cells.setdefault(key, []).append(r)
-    head = [
-        "features",
-        "ways",
-        "shots",
-        "queries",
-        "protocol",
-        "tasks",
-        f"`{records[0]['versus']['method']}`",
-        "less the inductive",
-        "best other",
-        "its difference",
-    ]
-    lines = [head, ["---"] * len(head)]
+    rows = []
     for key, own in sorted(cells.items(), key=lambda cell: cell[0]):
         reference = next(r for r in own if r["method"] == r["versus"]["method"])
         gain = next(other for other in reference["against"] if other["method"] == INDUCTIVE)
         best = max((r for r in own if r["method"] not in (INDUCTIVE, reference["method"])), key=lambda r: r["accuracy"])
-        lines.append(
-            [
-                *(f"{part:,}" if isinstance(part, int) else part for part in key),
-                _plain(reference),
-                _signed(gain),
-                f"`{best['method']}`",
-                _signed(best["versus"]),
-            ]
-        )
+        about = (f"{part:,}" if isinstance(part, int) else part for part in key)
+        rows.append((*about, plus_minus(reference), _bold(gain), f"`{best['method']}`", _bold(best["versus"])))
+    columns = ("features", "ways", "shots", "queries", "protocol", "tasks", f"`{records[0]['versus']['method']}`")
+    table = Table((*columns, "less the inductive", "best other", "its difference"), tuple(rows))
     others = ", ".join(f"`{name}`" for name in _different(r["method"] for r in records)[1:])
-    about = f"Beside it: {others}. {_made(records)}\n"
-    return "\n".join([SIZES, about, _markdown(lines), ""])
+    return {"others": others, "made": made(records), "table": table.markdown()}
 
 
-def _ablation(records: Records) -> str:
-    one = records[0]
-    about = (
-        f"{one['dataset']}, {one['split']} classes, features of {one['backbone']}, {one['n_tasks']:,} tasks a column"
-    )
-    parts = [ABLATION, f"{about}. {_made(records)}\n"]
-    for shot in sorted({r["n_shot"] for r in records}):
-        own = [r for r in records if r["n_shot"] == shot]
-        parts += [f"### {shot}-shot, part by part\n", _table(own, _worth) + "\n"]
-    return "\n".join(parts)
+def _ablation(records: Records) -> dict[str, Any]:
+    about = {name: records[0][name] for name in ("dataset", "split", "backbone")}
+    tables = [(shot, _table(own, _worth).markdown()) for shot, own in _by_shot(records)]
+    return {**about, "n_tasks": f"{records[0]['n_tasks']:,}", "made": made(records), "tables": tables}
 
 
 def _worth(record: dict[str, Any], best: float) -> str:
     del best
-    if record["method"] == record["versus"]["method"]:
-        return _plain(record)
-    return _signed(record["versus"])
+    return plus_minus(record) if record["method"] == record["versus"]["method"] else _bold(record["versus"])
 
 
-def _plain(record: dict[str, Any]) -> str:
-    return f"{record['accuracy']:.2f} ± {record['ci95']:.2f}"
-
-
-def _signed(versus: dict[str, Any]) -> str:
-    text = f"{versus['difference']:+.2f} ± {versus['ci95']:.2f}"
+def _bold(versus: dict[str, Any]) -> str:
+    text = signed(versus)
     return f"**{text}**" if Estimate.from_record(versus, "difference").excludes_zero else text
 
 
-def _made(records: Records) -> str:
-    made = sorted({f"commit {r['commit']}, {r['machine']}" for r in records})
-    return f"Made at {'; '.join(made)}."
-
-
-def _table(records: Records, cell: Cell, cost: bool = False) -> str:
-    """A row for each method, a column for each protocol. cell: from a record and the best accuracy of its column."""
+def _table(records: Records, cell: Cell, cost: bool = False) -> Table:
+    """A row for each method, a column for each protocol."""
     by = {(r["method"], r["protocol"]): r for r in records}
     columns = _different(r["protocol"] for r in records)
     best = {p: max(r["accuracy"] for r in records if r["protocol"] == p) for p in columns}
-    head = ["method", *columns, *(["ms a task"] if cost else [])]
-    lines = [head, ["---"] * len(head)]
+    rows = []
     for method in _different(r["method"] for r in records):
         own = [by.get((method, p)) for p in columns]
         cells = ["–" if r is None else cell(r, best[r["protocol"]]) for r in own]
         if cost:
             cells.append(next(f"{r['milliseconds']:.1f}" for r in own if r is not None))
-        lines.append([f"`{method}`", *cells])
-    return _markdown(lines)
-
-
-def _markdown(lines: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        rows.append((f"`{method}`", *cells))
+    return Table(("method", *columns, *(["ms a task"] if cost else [])), tuple(rows))
 
 
 def _accuracy(record: dict[str, Any], best: float) -> str:
-    text = _plain(record)
+    text = plus_minus(record)
     versus = Estimate.from_record(record["versus"], "difference")
     mark = "" if not versus.excludes_zero else " ▲" if versus.value > 0 else " ▼"
     return (f"**{text}**" if record["accuracy"] == best else text) + mark
@@ -236,7 +168,7 @@ def _accuracy(record: dict[str, Any], best: float) -> str:
 def _harm(record: dict[str, Any], best: float) -> str:
     del best
     to = next(other for other in record["against"] if other["method"] == INDUCTIVE)
-    return "–" if record["method"] == INDUCTIVE else f"{to['harm']:.1f} ± {to['harm_ci95']:.1f}"
+    return "–" if record["method"] == INDUCTIVE else plus_minus(to, "harm", "harm_ci95", ".1f")
 
 
 def _plot(records: Records) -> Figure:

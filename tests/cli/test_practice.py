@@ -10,7 +10,7 @@ from pages.practice import page
 
 from onelook.artifacts import load_results
 from onelook.estimators.classifier import FewShotClassifier
-from onelook.experiments.practice_cell import LABELLED_ONLY, OWN
+from onelook.experiments.practice_measure import LABELLED_ONLY, OWN
 from terminal import onelook, refused
 from tiny_images import classes, write_files
 from tiny_trainings import network_file

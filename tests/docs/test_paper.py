@@ -108,7 +108,7 @@ def test_the_results_that_are_kept_make_a_section_of_the_page(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("gap", "said"), [(14.9, "At no weight"), (15.2, "another than without the term: 1-shot at gamma 1.")]
+    ("gap", "said"), [(14.9, "At no weight"), (15.2, "from that without the term: 1-shot at gamma 1.")]
 )
 def test_the_gap_is_said_to_move_only_beyond_both_intervals(gap: float, said: str) -> None:
     def measured(weight: float, gap: float) -> dict[str, Any]:

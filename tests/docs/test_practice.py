@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pages.practice import page
 
-from onelook.experiments.practice_cell import LABELLED_ONLY, OWN
+from onelook.experiments.practice_measure import LABELLED_ONLY, OWN
 
 SAID = {
     "calibration_error": 0.0312,
@@ -21,8 +21,8 @@ SAID = {
     "largest_share": 0.3987,
     "false_rejections": 0.0412,
     "false_rejections_ci95": 0.0063,
-    "strangers_found": 0.3179,
-    "strangers_found_ci95": 0.0214,
+    "unknown_found": 0.3179,
+    "unknown_found_ci95": 0.0214,
     "auroc": 0.8123,
     "auroc_ci95": 0.0117,
     "auroc_energy": 0.7654,
@@ -53,7 +53,7 @@ def record(method: str, shot: int = 1, accuracy: float = 61.23, difference: floa
         "milliseconds": 3.46,
         "commit": "abc",
         "machine": "some",
-        **({"said": SAID} if method == OWN else {}),
+        **({"report": SAID} if method == OWN else {}),
         **more,
     }
 
@@ -83,7 +83,7 @@ def tables(text: str) -> dict[str, list[list[str]]]:
 
 def test_a_row_is_a_classifier_and_two_columns_are_a_number_of_labels() -> None:
     found = tables(page(some()))
-    assert list(found) == ["made-up, test classes, conv4-64", "What it says of itself", "Strangers"]
+    assert list(found) == ["made-up, test classes, conv4-64", "Its report about itself", "Unknown images"]
     assert found["made-up, test classes, conv4-64"] == [
         ["classifier", "1 a class", "difference", "ms a user", "5 a class", "difference", "ms a user"],
         [OWN, "61.2 ± 1.2", "–", "3.5", "71.9 ± 1.2", "–", "3.5"],
@@ -94,7 +94,7 @@ def test_a_row_is_a_classifier_and_two_columns_are_a_number_of_labels() -> None:
 
 def test_all_that_it_said_is_there_once_for_each_cell() -> None:
     found = tables(page(some()))
-    said, strange = found["What it says of itself"], found["Strangers"]
+    said, strange = found["Its report about itself"], found["Unknown images"]
     assert (
         [row[:2] for row in said[1:]]
         == [row[:2] for row in strange[1:]]
@@ -110,7 +110,7 @@ def test_all_that_it_said_is_there_once_for_each_cell() -> None:
     }
     assert dict(zip(strange[0][2:], strange[1][2:], strict=True)) == {
         "falsely set aside": "4.1 ± 0.6 %",
-        "strangers found": "31.8 ± 2.1 %",
+        "unknown found": "31.8 ± 2.1 %",
         "AUROC": "0.812 ± 0.012",
         "energy": "0.765 ± 0.014",
         "nearest": "0.791 ± 0.013",
@@ -119,7 +119,7 @@ def test_all_that_it_said_is_there_once_for_each_cell() -> None:
 
 @pytest.mark.parametrize("name", SAID)
 def test_no_figure_is_left_out(name: str) -> None:
-    changed = [r | {"said": SAID | {name: SAID[name] + 0.0771}} if "said" in r else r for r in some()]
+    changed = [r | {"report": SAID | {name: SAID[name] + 0.0771}} if "report" in r else r for r in some()]
     assert tables(page(changed)) != tables(page(some()))
 
 
@@ -146,7 +146,7 @@ def test_what_was_not_measured_alike_is_in_a_table_of_its_own(change: dict[str, 
         f"| {OWN} | 12.3 ± 1.2 | – | 3.5 |",
         "| SVM | 11.0 ± 1.2 | -1.3 ± 0.7 | 3.5 |",
     ]
-    assert [row[1] for row in tables(text)["Strangers"]] == ["labels a class", "1", "5", "1"]
+    assert [row[1] for row in tables(text)["Unknown images"]] == ["labels a class", "1", "5", "1"]
 
 
 def test_nothing_is_made_up_where_there_is_no_figure() -> None:

@@ -24,16 +24,16 @@ from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice, finish
 from onelook.experiments import practice as module
 from onelook.experiments.practice import PracticeConfig, digits, practice
-from onelook.experiments.practice_cell import LABELLED_ONLY, OWN, compared, rivals
-from onelook.experiments.practice_said import (
+from onelook.experiments.practice_measure import LABELLED_ONLY, OWN, compare_classifiers, rivals
+from onelook.experiments.practice_report import (
     ALPHA,
     N_BINS,
     RATE,
+    add_unknown,
     area,
     calibration_ci95,
     calibration_error,
-    user_of,
-    with_strangers,
+    draw_user,
 )
 from onelook.machine import Place
 from onelook.scoring import Estimate, paired
@@ -83,11 +83,11 @@ def run(out: Path, config: PracticeConfig = CONFIG, stop_after: int = -1) -> Run
         if len(measured) == stop_after:
             raise KeyboardInterrupt
         measured.append((stage, spec.n_shot))
-        return (yield from compared(data, spec, n_users, stage))
+        return (yield from compare_classifiers(data, spec, n_users, stage))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_features", features)
-        patch.setattr(module, "compared", watched)
+        patch.setattr(module, "compare_classifiers", watched)
         try:
             events, records = events_and_result(practice(config, out, Place(out / "cache", precision="float32")))
         except KeyboardInterrupt:
@@ -115,7 +115,7 @@ def test_every_cell_has_every_classifier_our_own_first_and_alone_with_what_it_sa
     records = made[1].records
     cells = [(name, shot) for name in ("one", "two") for shot in (1, 3)]
     assert [(r["dataset"], r["n_shot"], r["method"]) for r in records] == [(*c, m) for c in cells for m in METHODS]
-    assert [r["method"] for r in records if "said" in r] == [OWN] * 4
+    assert [r["method"] for r in records if "report" in r] == [OWN] * 4
     for r in records:
         assert (r["n_tasks"], r["n_total"], r["split"]) == (2, 15, "all")
         assert "/" not in f"{r['dataset']}{r['split']}{r['backbone']}", (
@@ -147,12 +147,12 @@ def test_accuracies_and_differences_are_those_of_a_loop_over_the_users(made: tup
 
 
 def test_what_it_said_is_counted_user_by_user(made: tuple[Path, Run]) -> None:
-    (said,) = (r["said"] for r in made[1].records if "said" in r and (r["dataset"], r["n_shot"]) == ("two", 3))
+    (said,) = (r["report"] for r in made[1].records if "report" in r and (r["dataset"], r["n_shot"]) == ("two", 3))
     spec = CONFIG.specs[1]
     data = made_up("folder/two.zip")
     covered, in_set, size, largest = [], [], [], []
     for i in range(CONFIG.n_users):
-        user = user_of(TaskSampler(data, spec), i)
+        user = draw_user(TaskSampler(data, spec), i)
         own = FewShotClassifier().fit(user.x, user.y, unlabeled=user.pool)
         expected, accuracy = own.estimate_accuracy().accuracy, (own.transduction_ == user.truth).mean()
         covered.append(expected.low <= accuracy <= expected.high)
@@ -173,11 +173,11 @@ def test_what_it_said_is_counted_user_by_user(made: tuple[Path, Run]) -> None:
 
 
 def test_strangers_are_in_the_pools_of_users_of_their_own(made: tuple[Path, Run]) -> None:
-    (said,) = (r["said"] for r in made[1].records if "said" in r and (r["dataset"], r["n_shot"]) == ("one", 3))
-    sampler = TaskSampler(made_up("one"), with_strangers(CONFIG.specs[1]))
+    (said,) = (r["report"] for r in made[1].records if "report" in r and (r["dataset"], r["n_shot"]) == ("one", 3))
+    sampler = TaskSampler(made_up("one"), add_unknown(CONFIG.specs[1]))
     false, found, scores = [], [], []
     for i in range(CONFIG.n_users):
-        user = user_of(sampler, i)
+        user = draw_user(sampler, i)
         strange = user.truth == UNKNOWN
         assert strange.sum() == 3  # a fifth of 15
         own = FewShotClassifier().fit(user.x, user.y, unlabeled=user.pool)
@@ -186,7 +186,7 @@ def test_strangers_are_in_the_pools_of_users_of_their_own(made: tuple[Path, Run]
         found.append(aside[strange].mean())
         nearest = [min(1 - float(row @ x) for x in user.x) for row in user.pool]
         scores.append((roc_auc_score(strange, own.unknown_score(user.pool)), roc_auc_score(strange, nearest)))
-    names = ("false_rejections", "strangers_found", "auroc", "auroc_nearest")
+    names = ("false_rejections", "unknown_found", "auroc", "auroc_nearest")
     expected = [np.mean(false), np.mean(found), *np.mean(scores, 0)]
     assert [said[name] for name in names] == pytest.approx(expected, abs=6e-5)
 
@@ -238,14 +238,14 @@ def test_what_a_rival_warns_of_is_no_news(monkeypatch: pytest.MonkeyPatch) -> No
         return fit(self, *rows)
 
     monkeypatch.setattr(SVC, "fit", warning)
-    user = user_of(TaskSampler(made_up("one"), CONFIG.specs[0]), 0)
+    user = draw_user(TaskSampler(made_up("one"), CONFIG.specs[0]), 0)
     with pytest.raises(UserWarning, match="not converged"):
         SVC().fit(user.x, user.y)
     assert len(rivals()["SVM"](user.x, user.y, user.pool)) == len(user.pool)
 
 
 def test_every_rival_answers_every_row_with_a_label_that_exists() -> None:
-    user = user_of(TaskSampler(made_up("one"), CONFIG.specs[0]), 1)
+    user = draw_user(TaskSampler(made_up("one"), CONFIG.specs[0]), 1)
     for label, answer in rivals().items():
         answers = answer(user.x, user.y, user.pool)
         assert answers.shape == user.truth.shape, label
@@ -306,7 +306,7 @@ def test_a_set_with_too_few_images_is_left_out_with_a_notice_and_alone_refused(t
 def test_a_name_is_a_set_and_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a:b.zip").touch()
     monkeypatch.chdir(tmp_path)
-    asked = {text: module._name_and_split(text) for text in ("cifar-fs", "cifar-fs:val", "digits", "a:b.zip", "x:test")}
+    asked = {text: module._split_name(text) for text in ("cifar-fs", "cifar-fs:val", "digits", "a:b.zip", "x:test")}
     assert asked == {
         "cifar-fs": ("cifar-fs", "test"),
         "cifar-fs:val": ("cifar-fs", "val"),

@@ -29,9 +29,9 @@ class Entry:
     label: str
     method: Method
     about: dict[str, Any] = field(default_factory=dict)
-    """What else is to be recorded, such as how it was trained."""
+    """Further facts for the record, such as how it was trained."""
     data: Views | None = None
-    """What its items are drawn from, where that is not what all others take: its own features, or images."""
+    """Items of the tasks where they differ from those of the other methods: its own features, or images."""
     compute: str = "float32"
     """The precision of a method of images."""
 
@@ -76,7 +76,7 @@ def record_of(
     reference: Measured,
     others: Sequence[Measured] = (),
 ) -> dict[str, Any]:
-    """What is written down of a method, with its paired difference to the reference.
+    """Record of a method, with its paired difference to the reference.
 
     tasks: the digest of the tasks, which all have met. others: whose differences are wanted beside that.
     """

@@ -24,11 +24,11 @@ class BayesianNetwork(nn.Module):
         self.noise = torch.Generator().manual_seed(seed)
 
     def forward(self, x: Float[Tensor, "*points"]) -> Float[Tensor, "*points"]:
-        """By the mean weights."""
+        """Predict by the mean weights."""
         return self.last(functional.relu(self.first(x.unsqueeze(-1)))).squeeze(-1)  # type: ignore[no-any-return]
 
     def sample(self, x: Float[Tensor, "*points"]) -> Float[Tensor, "*points"]:
-        """By weights drawn from q, other ones for each point."""
+        """Predict by weights drawn from q, other ones for each point."""
         hidden = functional.relu(self.first.sample(x.unsqueeze(-1), self.noise))
         return self.last.sample(hidden, self.noise).squeeze(-1)
 

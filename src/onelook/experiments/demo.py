@@ -3,7 +3,6 @@
 import shlex
 import time
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +12,44 @@ from torch import Tensor
 
 from onelook.artifacts import load_backbone, save_results
 from onelook.benchmark.measure import Entry, compare, step_accuracies
-from onelook.data.augment import CHARACTERS
 from onelook.data.embed import EmbedConfig, embed
-from onelook.data.glyphs import GlyphsConfig, load_glyphs
+from onelook.data.glyphs import load_glyphs
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.experiments import demo_page
 from onelook.experiments.demo_page import Curve, Report, TaskPicture
+from onelook.experiments.demo_stages import DemoConfig, announce, meta_train, pretrain
 from onelook.machine import Place, commit, machine
 from onelook.methods import IterativeMethod
+from onelook.scoring import Estimate
 from onelook.tasks import Embeddings
-from onelook.train.jobs import new_backbone
-from onelook.train.loop import train
-from onelook.train.optimisation import Optimisation
-from onelook.train.pretraining import PretrainConfig, Pretraining
-from onelook.train.recipes import MethodRequest, ready
-
-
-@dataclass(frozen=True)
-class DemoConfig:
-    seed: int = 0
-    backbone: str = "conv4-64"
-    glyphs: GlyphsConfig = field(default_factory=GlyphsConfig)
-    epochs: int = 2
-    """Of pretraining, through all environments."""
-    meta_steps: int = 3000
-    """Of meta-training, 8 tasks each."""
-    n_tasks: int = 2000
-    shots: tuple[int, ...] = (1, 5)
-    n_pictures: int = 3
 
 
 def demo(config: DemoConfig, out: Path, place: Place) -> Generator[Any, None, Report]:
     """Train and compare; writes `out`/results.json and `out`/report.html. Takes up an interrupted demo."""
     started = time.perf_counter()
+    if not (out / "backbone").exists():
+        yield from announce(config, place)
     images = {}
     for split in ("train", "val", "test"):
         images[split] = yield from load_glyphs(split, config.glyphs)
-    checkpoint = yield from _pretrain(config, images, out, place)
+    checkpoint = yield from pretrain(config, images["train"], images["val"], out / "backbone", place)
     backbone, about = load_backbone(checkpoint)
     sets: dict[str, Embeddings] = {}
     for split in images:
         sets[split] = yield from embed(images[split], backbone, EmbedConfig(precision=place.precision), place.cache)
+    source = {"dataset": "glyphs", "split": "test", "backbone": f"{config.backbone}@{backbone.digest().hex()[:12]}"}
     records, steps, curves = [], [], [_curve("Pretraining", about["history"])]
     pictures: tuple[TaskPicture, ...] = ()
-    for shot in config.shots:
-        spec = TaskSpec(n_shot=shot, seed=config.seed)
-        entries, history = yield from _methods(config, spec, sets, out)
-        source = {"dataset": "glyphs", "split": "test", "backbone": f"{config.backbone}@{backbone.digest().hex()[:12]}"}
+    for spec in config.specs:
+        trained = yield from meta_train(config, spec, sets["train"], sets["val"], out / "methods")
+        entries = [Entry(name, one.method, one.about) for name, one in trained.items()]
         records += yield from compare(entries, sets["test"], spec, config.n_tasks, source)
-        sib = entries[1].method
+        sib = trained["sib"].method
         assert isinstance(sib, IterativeMethod)
         accuracies = yield from step_accuracies(sib, sets["test"], spec, config.n_tasks)
-        steps.append(
-            Curve(
-                f"{shot}-shot",
-                "synthetic gradient steps",
-                "accuracy (%)",
-                tuple(range(len(accuracies))),
-                tuple(100 * a.value for a in accuracies),
-                tuple(100 * a.half_width for a in accuracies),
-            )
-        )
-        curves.append(_curve(f"Meta-training, {shot}-shot", history))
+        steps.append(_curve_of_steps(f"{spec.n_shot}-shot", accuracies))
+        curves.append(_curve(f"Meta-training, {spec.n_shot}-shot", trained["sib"].history))
         pictures = pictures or _pictures(config, sib, spec, images["test"], sets["test"])
     result = Report(
         title="What the unlabelled images were worth",
@@ -110,39 +84,9 @@ COMMANDS = (
 )
 
 
-def _pretrain(config: DemoConfig, images: dict[str, ImageSet], out: Path, place: Place) -> Generator[Any, None, Path]:
-    backbone = new_backbone(config.backbone, images["train"], config.seed)
-    settings = PretrainConfig(
-        epochs=config.epochs,
-        augmentation=CHARACTERS,
-        precision=place.precision,
-        seed=config.seed,
-        optimisation=Optimisation(learning_rate=0.2),
-        validate_every=300,
-    )
-    objective = Pretraining(config.backbone, backbone, images["train"], images["val"], settings)
-    plain = {"data": images["train"].source, "config": repr(settings)}
-    return (yield from train(objective, settings.optimisation, plain, out / "backbone"))
-
-
-def _methods(
-    config: DemoConfig, spec: TaskSpec, sets: dict[str, Embeddings], out: Path
-) -> Generator[Any, None, tuple[list[Entry], list[dict[str, float]]]]:
-    """K = 0, K = 3 and prototypical networks; and how the second of them was trained."""
-    entries, histories = [], []
-    for name in ("feature-averaging", "sib", "prototypical"):
-        made = yield from ready(
-            MethodRequest(name),
-            spec,
-            sets["train"].feature_size,
-            sets["train"],
-            sets["val"],
-            out / "methods",
-            config.meta_steps,
-        )
-        entries.append(Entry(name, made.method, made.about))
-        histories.append(made.history)
-    return entries, histories[1]
+def _curve_of_steps(title: str, accuracies: list[Estimate]) -> Curve:
+    values, errors = (tuple(100 * a.value for a in accuracies), tuple(100 * a.half_width for a in accuracies))
+    return Curve(title, "synthetic gradient steps", "accuracy (%)", tuple(range(len(values))), values, errors)
 
 
 def _curve(title: str, history: list[dict[str, float]]) -> Curve:

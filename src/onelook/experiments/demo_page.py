@@ -62,7 +62,7 @@ class TaskPicture:
     after: Float[Tensor, "Q K"]
     """Probabilities after all steps."""
     note: str = ""
-    """What kind of task this is and how it was chosen."""
+    """Kind of the task and how it was chosen."""
 
     def __post_init__(self) -> None:
         expected = (self.query.shape[0], len(self.class_names))
@@ -225,7 +225,7 @@ def _draw(axes: Any, curve: Curve, colour: str, marker: str) -> None:
 
 
 def _inline_svg(svg: str, label: str) -> Markup:
-    """What may stand inside a page: no prolog, no rules for `*`, no ids said twice, our colours and fonts."""
+    """Strip an SVG to what may stand inside a page: no prolog, no rules for `*`, unique ids, our colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
@@ -236,7 +236,7 @@ def _inline_svg(svg: str, label: str) -> Markup:
 
 
 def _steps_rows(steps: Sequence[Curve]) -> list[tuple[float, list[tuple[float, float | None] | None]]]:
-    """The same numbers as a table: for each number of steps, accuracy and error of each curve."""
+    """Rows of a table: for each number of steps, accuracy and error of each curve."""
     points = [dict(zip(c.x, zip(c.y, c.error or (None,) * len(c.y), strict=True), strict=True)) for c in steps]
     return [(k, [of_curve.get(k) for of_curve in points]) for k in sorted({k for c in steps for k in c.x})]
 

@@ -6,13 +6,8 @@ Empirical Bayes Transductive Meta-Learning with Synthetic Gradients. ICLR 2020, 
 A task is a mini-batch of one domain; all domains have the same classes. Each domain in turn is the target, whose
 labels are hidden, and the others are the sources. The weights theta of a cosine classifier start at a common lambda,
     theta_0 = lambda - eta_0 grad of the rotation loss of the images of the task, at lambda
-and K synthetic gradient steps of SIB follow. All of it learns by the labels of mini-batches of the sources.
-
-How the rotation loss (Gidaris, Singh, Komodakis, ICLR 2018, arXiv:1803.07728) reads theta, which has to have the
-class weights in it for its gradient to say anything, is our choice: an image of class c turned by r quarters scores
-    z_cr = s (b + cos(f, R_r theta_c)),   R_0 = 1, and R_1 … R_3 learned D × D maps,
-and p(r) = sum_c p(c, r) of the softmax over all 4K pairs. So the step brings the weight of a class closer to the
-unlabelled images that look like the class, in the sense of the turns too.
+and K synthetic gradient steps of SIB follow (`domain_head`). All of it learns by the labels of mini-batches of the
+sources.
 
 Stages for each target:
 1. the feature network, lambda and the maps learn both class and turn of the source images, by the same 4K scores;
@@ -49,13 +44,12 @@ from onelook.data.glyph_domains import Domains, read_domains
 from onelook.data.images import ImageSet, Reading
 from onelook.errors import DivergedError, SettingsError
 from onelook.events import Progress
-from onelook.methods.sib import GradientNetwork
+from onelook.experiments.domain_head import N_TURNS, DomainHead
 from onelook.scoring import Estimate, paired
 from onelook.train.jobs import require_backbone
 from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
 
-N_TURNS = 4
 CHUNK = 512
 
 
@@ -70,7 +64,7 @@ class DomainsConfig:
     n_steps: int = 3
     """K, the synthetic gradient steps."""
     step_size: float = 1e-3
-    """eta of these."""
+    """eta, the size of these steps."""
     rotation_step_size: float = 0.03
     """eta_0 of the rotation step, before it learns."""
     pretrain_epochs: int = 15
@@ -80,11 +74,11 @@ class DomainsConfig:
     )
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
     upright: float = 0.5
-    """Share of the images that stage 1 does not turn."""
+    """Fraction of the images that stage 1 does not turn."""
     n_held_out: int = 1
     """The last so many sources are not seen by stage 1: to the network they are in stage 2 what the target will be."""
     meta_steps: int = 150
-    """Of stage 2, each with a task of every source."""
+    """Steps of stage 2, each with a task of every source."""
     meta_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation("adam", learning_rate=3e-3, weight_decay=0.0)
     )
@@ -92,7 +86,7 @@ class DomainsConfig:
     """Whether the batch normalisation of the network takes its statistics from the domain at hand, or from all sources
     as they went by in stage 1."""
     precision: str = "bfloat16"
-    """What the network computes in: float32 or bfloat16. Weights and the head stay in float32."""
+    """Number format of the network: float32 or bfloat16. Weights and the head stay in float32."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -107,92 +101,9 @@ class DomainsConfig:
             )
 
 
-# ------------------------------------------------------------------------------------------------ the head
-
-
-class DomainHead(nn.Module):
-    """From the features of unlabelled images of a domain, in their four turns, to classifier weights for it.
-
-    rotation: whether theta_0 is lambda after the rotation step, or lambda itself.
-    """
-
-    def __init__(self, feature_size: int, n_way: int, config: DomainsConfig) -> None:
-        super().__init__()
-        self.n_steps, self.step_size, self.rotation = config.n_steps, config.step_size, True
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
-            torch.manual_seed(config.seed)
-            self.start = nn.Parameter(ops.normalise(torch.randn(n_way, feature_size)))
-            self.gradient_network = GradientNetwork(n_way)
-        # The maps R_1 … R_3, less the identity.
-        self.maps = nn.Parameter(torch.zeros(N_TURNS - 1, feature_size, feature_size))
-        self.rotation_step_size = nn.Parameter(torch.tensor(config.rotation_step_size))
-        self.scale = nn.Parameter(torch.tensor(10.0))
-        self.bias = nn.Parameter(torch.zeros(()))
-
-    def adapt(self, turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T K D"]:
-        theta = self.init(turned)
-        for _ in range(self.n_steps):
-            theta = self.step(theta, turned[:, :, 0])
-        return theta
-
-    def forward(self, turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T N K"]:
-        """Logits of the upright images."""
-        return self.score(self.adapt(turned), turned[:, :, 0])
-
-    def init(self, turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T K D"]:
-        theta = self.start.expand(len(turned), *self.start.shape)
-        return theta - self.rotation_step_size * self.rotation_gradient(theta, turned) if self.rotation else theta
-
-    def step(self, theta: Float[Tensor, "T K D"], features: Float[Tensor, "T N D"]) -> Float[Tensor, "T K D"]:
-        """SIB's: the derivative of the hidden loss by the scores is estimated, the rest is known."""
-        gradient = ops.cosine_pullback(
-            features, theta, lambda cosine: self.gradient_network(self.scale * (self.bias + cosine))
-        )
-        return theta - self.step_size * self.scale * gradient
-
-    def score(self, theta: Float[Tensor, "T K D"], features: Float[Tensor, "T N D"]) -> Float[Tensor, "T N K"]:
-        return self.scale * (self.bias + ops.cosine_similarity(features, theta))
-
-    def turned_weights(self, theta: Float[Tensor, "T K D"]) -> Float[Tensor, "T 4*K D"]:
-        """R_r theta_c, turn by turn."""
-        turned = theta.unsqueeze(1) @ self.maps.mT + theta.unsqueeze(1)
-        return torch.cat([theta, turned.flatten(1, 2)], 1)
-
-    def rotation_loss(self, theta: Float[Tensor, "T K D"], turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T"]:
-        """Mean over the turned images of a task of -log sum_c p(c, r)."""
-        z = self._joint(theta, turned)
-        log_p_TNRR: Tensor = z.logsumexp(-1) - z.logsumexp((-2, -1)).unsqueeze(-1)
-        return -log_p_TNRR.diagonal(dim1=2, dim2=3).mean((1, 2))
-
-    def rotation_gradient(
-        self, theta: Float[Tensor, "T K D"], turned: Float[Tensor, "T N 4 D"]
-    ) -> Float[Tensor, "T K D"]:
-        """By theta, in closed form, so that no inner autograd is needed.
-
-        By the scores of an image in turn r: p(c, r') for all pairs, less p(c | r) for the pairs of the true turn.
-        """
-        z = self._joint(theta, turned)
-        own = torch.eye(N_TURNS, dtype=z.dtype, device=z.device).unsqueeze(-1)  # R (of the image) R (of the weight) 1
-        by_scores = (z.flatten(-2).softmax(-1).view_as(z) - z.softmax(-1) * own) / (z.shape[1] * N_TURNS)
-        weights = self.turned_weights(theta)
-        by_scores = by_scores.flatten(-2).flatten(1, 2)
-        by_weights = self.scale * ops.cosine_pullback(turned.flatten(1, 2), weights, lambda _: by_scores)
-        by_weights = by_weights.view(len(theta), N_TURNS, *theta.shape[1:])
-        others = by_weights[:, 1:]
-        return by_weights[:, 0] + (others + others @ self.maps).sum(1)
-
-    def _joint(self, theta: Float[Tensor, "T K D"], turned: Float[Tensor, "T N 4 D"]) -> Float[Tensor, "T N 4 4 K"]:
-        """Scores z_cr of every turned image: its own turn, then r, then c."""
-        z = self.score(self.turned_weights(theta), turned.flatten(1, 2))
-        return z.view(*turned.shape[:3], N_TURNS, -1)
-
-
-# ------------------------------------------------------------------------------------------------ the experiment
-
-
 @dataclass(frozen=True)
 class _Images:
-    """Of one domain."""
+    """Images of one domain."""
 
     pixels: UInt8[Tensor, "N C H W"]
     labels: Int[Tensor, "N"]
@@ -200,7 +111,7 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Features:
-    """Of one domain, every image in its four turns."""
+    """Features of one domain, every image in its four turns."""
 
     turned: Float[Tensor, "N 4 D"]
     labels: Int[Tensor, "N"]
@@ -210,7 +121,7 @@ class _Features:
 
 
 VARIANTS = {"fixed": (False, 0), "rotation": (True, 0), "rotation + steps": (True, None)}
-"""Name -> whether there is the rotation step, and how many synthetic steps (None: K). Each learns on its own."""
+"""Whether there is the rotation step, and how many synthetic steps (None: K), by name. Each learns separately."""
 
 
 def domains(config: DomainsConfig, data: Path | Domains) -> Generator[Reading, None, dict[str, Any]]:
@@ -233,7 +144,7 @@ def domains(config: DomainsConfig, data: Path | Domains) -> Generator[Reading, N
         sources = {name: one for name, one in images.items() if name != target}
         named = f"{target} ({number + 1} of {len(images)})"
         right = yield from _adapt_to(images[target], sources, config, named)
-        targets.append({"target": target, "sources": list(sources), "n_images": len(images[target])} | _told(right))
+        targets.append({"target": target, "sources": list(sources), "n_images": len(images[target])} | _summary(right))
     class_names = next(iter(images.values())).class_names
     return {
         "experiment": "domains",
@@ -247,7 +158,7 @@ def domains(config: DomainsConfig, data: Path | Domains) -> Generator[Reading, N
     }
 
 
-def _told(right: dict[str, Tensor]) -> dict[str, Any]:
+def _summary(right: dict[str, Tensor]) -> dict[str, Any]:
     pairs = (("rotation", "fixed"), ("rotation + steps", "rotation"), ("rotation + steps", "fixed"))
     return {
         "accuracy": {name: Estimate.from_values(values).record("mean") for name, values in right.items()},
@@ -258,7 +169,7 @@ def _told(right: dict[str, Tensor]) -> dict[str, Any]:
 def _adapt_to(
     target: ImageSet, sources: Domains, config: DomainsConfig, named: str
 ) -> Generator[Progress, None, dict[str, Tensor]]:
-    """For every variant, 1 for each image of the target that is answered right, and 0 for the others."""
+    """Whether each image of the target is answered right (1 or 0), for every variant."""
     every = [_Images(one.pixels[0], one.labels) for one in sources.values()]
     first = every[: len(every) - config.n_held_out]
     pixels = torch.cat([one.pixels for one in first])
@@ -266,7 +177,7 @@ def _adapt_to(
         torch.manual_seed(config.seed)
         backbone = backbones.create(config.backbone, pixels.shape[1], pixels.shape[-1])
     set_pixel_statistics(backbone, pixels)
-    head = DomainHead(backbone.feature_size, len(target.class_names), config)
+    head = make_head(backbone.feature_size, len(target.class_names), config)
     yield from _pretrain(backbone, head, first, config, named)
     seen = [_features(backbone, one, config) for one in every]
     unseen = _features(backbone, _Images(target.pixels[0], target.labels), config)
@@ -276,6 +187,10 @@ def _adapt_to(
     before = {"stage 1": _judge(_variant(head, False, 0), unseen, config)}
     yield from _meta_train(heads, seen, config, named)
     return before | {name: _judge(one, unseen, config) for name, one in heads.items()}
+
+
+def make_head(feature_size: int, n_way: int, config: DomainsConfig) -> DomainHead:
+    return DomainHead(feature_size, n_way, config.n_steps, config.step_size, config.rotation_step_size, config.seed)
 
 
 def _variant(head: DomainHead, rotation: bool, n_steps: int | None) -> DomainHead:
@@ -324,7 +239,7 @@ def turn(pixels: Float[Tensor, "N C H W"], turns: Tensor) -> Float[Tensor, "N C 
 
 @torch.no_grad()
 def _features(backbone: Backbone, images: _Images, config: DomainsConfig) -> _Features:
-    """With the normalisation statistics of these images themselves, as every batch of stage 1 had those of its domain.
+    """Compute features with the normalisation statistics of these images, as every batch of stage 1 had its own.
 
     Yanghao Li, Naiyan Wang, Jianping Shi, Jiaying Liu, Xiaodi Hou. Revisiting Batch Normalization for Practical Domain
     Adaptation. 2016, arXiv:1603.04779.

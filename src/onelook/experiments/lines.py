@@ -47,7 +47,7 @@ from onelook.events import Progress
 from onelook.experiments.bayesian_network import BayesianNetwork
 
 TRAIN, TEST = 0, 1
-"""Which tasks: their random numbers have nothing in common."""
+"""Number of the set of tasks; random numbers of two sets have nothing in common."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class LinesConfig:
     batch_size: int = 8
     """Tasks in a step of training."""
     learning_rate: float = 1e-2
-    """Of Adam."""
+    """Learning rate of Adam."""
     kl_weight: float = 0.1
     """beta, the price of a nat about the inputs. 0 leaves only the fit; the prior then stays as it begins."""
     bayesian_network: bool = True
@@ -114,7 +114,7 @@ def draw_lines(config: LinesConfig, split: int, indices: Iterable[int]) -> Lines
 
 @dataclass(frozen=True)
 class Exact:
-    """What is known without learning."""
+    """Facts that are known without learning."""
 
     prior_mean: float
     prior_variance: float
@@ -144,7 +144,7 @@ def best_share(config: LinesConfig) -> tuple[float, float]:
 
 
 def posterior_means(config: LinesConfig, x: Float[Tensor, "T N"]) -> Float[Tensor, "T"]:
-    """Of the exact p(w | x)."""
+    """Means of the exact p(w | x)."""
     return x.mean(1) + config.slope_mean
 
 
@@ -261,7 +261,7 @@ def lines(config: LinesConfig = LinesConfig()) -> Generator[Progress, None, dict
 
 @torch.no_grad()
 def _judge(model: LineSIB, training: Lines, unseen: Lines) -> dict[str, float]:
-    """What is drawn over training; all but the first and the gap on unseen tasks."""
+    """Measurements that are drawn over training; all but the first and the gap on unseen tasks."""
     config = model.config
     theta_seen, theta = model.adapt(training.x), model.adapt(unseen.x)
     train_error, test_error = _error(theta_seen, training), _error(theta, unseen)
@@ -277,7 +277,7 @@ def _judge(model: LineSIB, training: Lines, unseen: Lines) -> dict[str, float]:
 
 
 def _network_loss(network: BayesianNetwork, lines: Lines, config: LinesConfig) -> Float[Tensor, ""]:
-    """As that of SIB, but its weights belong to all tasks, and each bears its part of their divergence."""
+    """Loss of SIB, but the weights belong to all tasks, and each bears its part of their divergence."""
     fit = 0.5 * (network.sample(lines.x) - lines.y).square().sum(1).mean()
     return fit + config.kl_weight * network.divergence() / config.n_train
 

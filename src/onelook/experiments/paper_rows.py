@@ -17,9 +17,9 @@ class Row:
     title: str
     paper: str
     method: str
-    """As a person would request it."""
+    """Request for the method, as a person would write it."""
     on: str
-    """What it learns on: "features" of the finished network, or "images", training the network too."""
+    """Kind of training data: "features" of the finished network, or "images", training the network too."""
     rotation: bool = False
     """Whether the network was also taught to tell turned images."""
 
@@ -110,7 +110,7 @@ def published(row: str, data: str, network: str, shot: int) -> float | None:
 
 
 def published_elsewhere(row: str, data: str, network: str) -> str:
-    """What the article has for other data or networks, where it has nothing for these; in words."""
+    """Published figures for other data or networks, in words, where there are none for these."""
     known = PUBLISHED.get(row, {})
     if (data, network) in known:
         return ""

@@ -1,9 +1,9 @@
-"""What a person gets who has a few labelled examples and a pool to label: `FewShotClassifier` beside scikit-learn's.
+"""Practice of a person with a few labelled examples and a pool to label: `FewShotClassifier` and scikit-learn's.
 
 A simulated user draws some classes of a set, labels a few examples of each, and has the others, in Dirichlet(2)
 proportions, to label. All classifiers meet the same users on the same features of unit length. Beside the accuracy it
-is asked whether what the classifier says of itself is true, for which there are also users with strangers in their
-pool. A cell is a set with a number of labels; what was measured in it is stored, and not measured again.
+is asked whether the report of the classifier about itself is true, for which there are also users with unknown images
+in their pool. A cell is a set with a number of labels; what was measured in it is stored, and not measured again.
 """
 
 import importlib
@@ -22,15 +22,15 @@ from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import NAMES, open_data
 from onelook.errors import DataError
 from onelook.events import Notice
-from onelook.experiments.practice_cell import compared
-from onelook.experiments.practice_said import with_strangers
+from onelook.experiments.practice_measure import compare_classifiers
+from onelook.experiments.practice_report import add_unknown
 from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
 from onelook.tasks import Embeddings
 from onelook.train.recipes import features_digest
 
 DIGITS = "digits"
-"""Those of scikit-learn."""
+"""Name of the digits of scikit-learn."""
 VERSION = 1
 """Number to raise when figures change, by a change of the classifier or of how it is measured."""
 
@@ -59,17 +59,17 @@ class PracticeConfig:
 
 
 def practice(config: PracticeConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
-    """A record for each classifier, set and number of labels; ours first in each, with what it said of itself.
+    """A record for each classifier, set and number of labels; ours first in each, with its report.
 
     A set with too few images for a number of labels is left out there, with a Notice. Raises DataError where nothing
-    is left, or a set cannot be read. What is done is kept under `out`.
+    is left, or a set cannot be read. Finished cells are stored under `out`.
     """
     backbone, named = load_backbone(config.backbone)
     specs, store = config.specs, ResultStore(out)
     network = {"backbone": f"{named['name']}@{backbone.digest().hex()[:12]}", "precision": place.precision}
     cells: list[_Cell] = []
     for text in dict.fromkeys(config.sets):  # all, so that a wrong name is refused now and not after hours
-        name, split = _name_and_split(text)
+        name, split = _split_name(text)
         data = yield from _features(name, split, backbone, place)
         about = {"dataset": Path(name).name.removesuffix(".zip"), "split": split, **network}
         cells += yield from _cells(about, data, specs, config.n_users, store)
@@ -101,7 +101,7 @@ class _Cell:
     def records(self) -> Generator[Any, None, list[dict[str, Any]]]:
         def compute() -> Generator[Any, None, Stored]:
             stage = f"{self.about['dataset']}, {self.spec.n_shot} a class"
-            measured = yield from compared(self.data, self.spec, self.n_users, stage)
+            measured = yield from compare_classifiers(self.data, self.spec, self.n_users, stage)
             return Stored(about={"records": measured})
 
         stored = yield from self.store.get_or(self.key, compute)
@@ -131,14 +131,14 @@ def _cells(
     }
     for spec in specs:
         try:
-            tasks, strange = (TaskSampler(data, one).digest(n_users) for one in (spec, with_strangers(spec)))
+            tasks, unknown = (TaskSampler(data, one).digest(n_users) for one in (spec, add_unknown(spec)))
         except DataError as error:
             yield Notice(f"{about['dataset']} is left out with {spec.n_shot} labels a class: {error}")
             continue
         key = {
             "features": features_digest(data),
             "tasks": tasks,
-            "strange": strange,
+            "unknown": unknown,
             "n_users": n_users,
             "seed": spec.seed,
             **versions,
@@ -147,7 +147,7 @@ def _cells(
     return cells
 
 
-def _name_and_split(text: str) -> tuple[str, str]:
+def _split_name(text: str) -> tuple[str, str]:
     name, _, split = (text, "", "") if Path(text).exists() else text.partition(":")
     return name, split or ("test" if name in NAMES else "all")
 

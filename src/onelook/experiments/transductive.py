@@ -32,7 +32,7 @@ from onelook.scoring import task_accuracies
 from onelook.train.recipes import MethodRequest, features_digest, parse_request
 
 INDUCTIVE = "prototypical:transform=l2n"
-"""Looks at no query but the one that it answers."""
+"""Inductive method, which looks at no query but the one that it answers."""
 
 PROTOCOL_METHODS = (
     "glance",
@@ -82,7 +82,7 @@ TRAINED_WAYS = 5
 """A method whose weights are those of a number of classes is trained for so many."""
 
 TIMED = 4
-"""Tasks that tell what a method will cost."""
+"""Tasks by which the cost of a method is forecast."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,10 @@ class ProtocolsConfig:
 def protocols(
     config: ProtocolsConfig, source: Source, out: Path, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
-    """Result records, cell by cell, the reference first in each; what is done is kept under `out`.
+    """Result records, cell by cell, the reference first in each; finished cells are stored under `out`.
 
     Beside its paired difference to the reference ("versus"), a record has that to the inductive method, and the harm:
-    the share of the tasks in which it is below that ("against").
+    the fraction of the tasks in which it is below that ("against").
     """
     cells = yield from _cells(config, source, ResultStore(out), place)
     yield from _announce(cells, config.n_tasks)
@@ -266,7 +266,7 @@ def _weights(method: Method) -> str:
 
 
 def _announce(cells: Sequence[_Cell], n_tasks: int) -> Generator[Any, None, None]:
-    """What the work will cost, from a few tasks of each method and size."""
+    """Forecast the cost of the work, from a few tasks of each method and size."""
     missing = [(cell, label) for cell in cells for label in cell.missing]
     n_all = sum(len(cell.entries) for cell in cells)
     if not missing:
@@ -288,7 +288,7 @@ def _announce(cells: Sequence[_Cell], n_tasks: int) -> Generator[Any, None, None
 
 
 def _seconds(entry: Entry, cell: _Cell) -> float:
-    """For one task."""
+    """Seconds for one task."""
     sampler = TaskSampler(cell.source.test if entry.data is None else entry.data, cell.spec)
     n = min(TIMED, cell.n_tasks)
     for _ in task_accuracies(entry.method, sampler, 1, compute=entry.compute):

@@ -12,17 +12,17 @@ import torch
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Progress
-from onelook.experiments.practice_said import Said, User, classifier, strangers, user_of
+from onelook.experiments.practice_report import Report, User, draw_user, make_classifier, measure_unknown
 from onelook.machine import commit, machine
 from onelook.scoring import Estimate, paired
 from onelook.tasks import Embeddings
 
 OWN = "onelook"
 LABELLED_ONLY = "onelook, labelled only"
-"""The same without the pool: what the others add to this is what unlabelled images are worth."""
+"""Our classifier without the pool: its difference to OWN is what unlabelled images are worth."""
 
 Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-"""From labelled rows, their labels and the pool to the labels of the pool."""
+"""Function from labelled rows, their labels and the pool to the labels of the pool."""
 
 
 def rivals() -> dict[str, Answer]:
@@ -59,7 +59,7 @@ def rivals() -> dict[str, Answer]:
 
 
 def _quiet(answer: Answer) -> Answer:
-    """What they warn of (no convergence, nothing added) is their answer all the same, and no news to a reader."""
+    """Silence the warnings of an answer (no convergence, nothing added), which counts all the same."""
 
     def quiet(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
         with warnings.catch_warnings():
@@ -69,32 +69,35 @@ def _quiet(answer: Answer) -> Answer:
     return quiet
 
 
-def compared(
+def compare_classifiers(
     data: Embeddings, spec: TaskSpec, n_users: int, stage: str
 ) -> Generator[Progress, None, list[dict[str, Any]]]:
-    """What was measured of each classifier; ours first, with what it said of itself. stage: the name of the cell."""
+    """Measure every classifier; ours first, with its report. stage: the name of the cell."""
     sampler = TaskSampler(data, spec)
     own: list[FewShotClassifier] = []
 
     def ours(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-        own[:] = [classifier().fit(x, y, unlabeled=pool)]
+        own[:] = [make_classifier().fit(x, y, unlabeled=pool)]
         return np.asarray(own[0].transduction_)
 
-    answers: dict[str, Answer] = {OWN: ours, LABELLED_ONLY: lambda x, y, pool: classifier().fit(x, y).predict(pool)}
+    answers: dict[str, Answer] = {
+        OWN: ours,
+        LABELLED_ONLY: lambda x, y, pool: make_classifier().fit(x, y).predict(pool),
+    }
     answers |= rivals()
     right: dict[str, list[float]] = {label: [] for label in answers}
     seconds = dict.fromkeys(answers, 0.0)
-    said = Said()
+    report = Report()
     for number in range(n_users):
-        user = user_of(sampler, number)
+        user = draw_user(sampler, number)
         for label, answer in answers.items():
             started = time.perf_counter()
             found = answer(user.x, user.y, user.pool)
             seconds[label] += time.perf_counter() - started
             right[label].append(fraction_right(found, user))
-        said.note(own[0], user)
+        report.note(own[0], user)
         yield Progress(stage, number + 1, n_users)
-    about = said.summary(spec.seed) | (yield from strangers(data, spec, n_users, stage))
+    about = report.summary(spec.seed) | (yield from measure_unknown(data, spec, n_users, stage))
     made = {"commit": commit(), "machine": machine()}
     return [
         {
@@ -102,7 +105,7 @@ def compared(
             **_figures(values, right[OWN]),
             "milliseconds": round(1000 * seconds[label] / n_users, 2),
             **made,
-            **({"said": about} if label == OWN else {}),
+            **({"report": about} if label == OWN else {}),
         }
         for label, values in right.items()
     ]

@@ -1,7 +1,7 @@
-"""What `FewShotClassifier` says of itself to a simulated user, and whether it is so.
+"""Report of `FewShotClassifier` about its own answers to a simulated user, compared with the truth.
 
 Its probabilities (calibration), the accuracy that it expects, its sets of classes, and what it sets aside as of no
-known class. Each figure has an interval, over users.
+known class (unknown images). Each figure has an interval, over users.
 """
 
 from collections.abc import Generator
@@ -23,13 +23,13 @@ ALPHA = 0.1
 """Prediction sets may miss the truth so often."""
 RATE = 0.05
 """Images of known classes may be set aside so often."""
-UNKNOWN_SHARE = 0.2
-"""Of the pools in which there are strangers."""
+UNKNOWN_FRACTION = 0.2
+"""Fraction of unknown images in the pools that have some."""
 N_BINS = 15
-"""Of the calibration error."""
+"""Bins of the calibration error."""
 N_RESAMPLES = 1000
 ENERGY_SCALE = 10.0
-"""Of the cosines of the energy score."""
+"""Scale of the cosines in the energy score."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class User:
     truth: np.ndarray
 
 
-def user_of(sampler: TaskSampler, number: int) -> User:
+def draw_user(sampler: TaskSampler, number: int) -> User:
     tasks = sampler.sample([number])
     assert tasks.query_labels is not None
     return User(
@@ -53,13 +53,13 @@ def user_of(sampler: TaskSampler, number: int) -> User:
     )
 
 
-def classifier() -> FewShotClassifier:
-    """All rows are features of a network; "auto" would take those of 32 columns or more for such, which these are."""
+def make_classifier() -> FewShotClassifier:
+    """A classifier of features of a network; "auto" would find out the same, as they have 32 columns or more."""
     return FewShotClassifier(features="network")
 
 
-class Said:
-    """Takes notes of one user after the other."""
+class Report:
+    """Notes of one user after the other."""
 
     def __init__(self) -> None:
         self.confidence: list[np.ndarray] = []
@@ -83,7 +83,7 @@ class Said:
         self.largest.append(float(np.bincount(user.truth).max() / len(user.truth)))
 
     def summary(self, seed: int) -> dict[str, float]:
-        """Shares from 0 to 1. seed: of the resampling."""
+        """Fractions from 0 to 1. seed: of the resampling."""
         confidence, right = np.stack(self.confidence), np.stack(self.right)
         n_covered = sum(self.covered)
         low, high = clopper_pearson(float(n_covered), float(len(self.covered) - n_covered), 0.95)
@@ -126,32 +126,32 @@ def _gaps(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.stack([((confidence - right) * (bins == b)).sum(1) for b in range(N_BINS)], 1)
 
 
-def with_strangers(spec: TaskSpec) -> TaskSpec:
-    """The same users, but a part of the pool is of no class that they have labelled."""
-    return replace(spec, protocol=f"{spec.protocol}+unknown:{UNKNOWN_SHARE}")
+def add_unknown(spec: TaskSpec) -> TaskSpec:
+    """Users of `spec` with images in their pools of no class that they have labelled."""
+    return replace(spec, protocol=f"{spec.protocol}+unknown:{UNKNOWN_FRACTION}")
 
 
-def strangers(
+def measure_unknown(
     data: Embeddings, spec: TaskSpec, n_users: int, stage: str
 ) -> Generator[Progress, None, dict[str, float]]:
-    """What is set aside of pools with strangers. spec: of the users without."""
-    sampler = TaskSampler(data, with_strangers(spec))
+    """Measure what is set aside of pools with unknown images. spec: of the users without."""
+    sampler = TaskSampler(data, add_unknown(spec))
     values: dict[str, list[float]] = {}
     for number in range(n_users):
-        user = user_of(sampler, number)
-        own = classifier().fit(user.x, user.y, unlabeled=user.pool)
-        strange = user.truth == UNKNOWN
+        user = draw_user(sampler, number)
+        own = make_classifier().fit(user.x, user.y, unlabeled=user.pool)
+        unknown = user.truth == UNKNOWN
         aside = own.reject(user.pool, rate=RATE)
         found = {
-            "false_rejections": aside[~strange].mean(),
-            "strangers_found": aside[strange].mean(),
-            "auroc": area(own.unknown_score(user.pool), strange),
-            "auroc_energy": area(_energy(user), strange),
-            "auroc_nearest": area(1 - (user.pool @ user.x.T).max(1), strange),
+            "false_rejections": aside[~unknown].mean(),
+            "unknown_found": aside[unknown].mean(),
+            "auroc": area(own.unknown_score(user.pool), unknown),
+            "auroc_energy": area(_energy(user), unknown),
+            "auroc_nearest": area(1 - (user.pool @ user.x.T).max(1), unknown),
         }
         for name, value in found.items():
             values.setdefault(name, []).append(float(value))
-        yield Progress(f"{stage}, with strangers", number + 1, n_users)
+        yield Progress(f"{stage}, with unknown images", number + 1, n_users)
     record: dict[str, float] = {}
     for name, of_users in values.items():
         record |= Estimate.from_values(torch.tensor(of_users)).record(name, f"{name}_ci95", 4, 1)
@@ -166,7 +166,7 @@ def _energy(user: User) -> np.ndarray:
 
 
 def area(score: np.ndarray, positive: np.ndarray) -> float:
-    """Under the ROC curve: how often a positive has the larger score; half where equal."""
+    """Area under the ROC curve: how often a positive has the larger score; half where equal."""
     difference = score[positive][:, None] - score[~positive][None]
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
 

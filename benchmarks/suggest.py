@@ -210,7 +210,7 @@ def _posterior(
     return torch.cat(parts)
 
 
-def record_of(about: dict[str, Any], found: Course, reference: Course) -> dict[str, Any]:
+def make_record(about: dict[str, Any], found: Course, reference: Course) -> dict[str, Any]:
     """Accuracies in the order of the rounds, beginning with one example of each class; differences to random choice."""
     mean = paired(found.held_out[:, 1:].mean(1), reference.held_out[:, 1:].mean(1))
     worse = harm(found.held_out[:, 1:].mean(1), reference.held_out[:, 1:].mean(1))
@@ -308,8 +308,8 @@ def main() -> None:
                         "commit": commit(),
                         "machine": machine(),
                     }
-                    records.append(record_of(about, one, found["random"]))
-                    shown = " ".join(f"{a:5.1f}" for a in one.held_out.mean(0).tolist())
+                    records.append(make_record(about, one, found["random"]))
+                    shown = " ".join(f"{100 * a:5.1f}" for a in one.held_out.mean(0).tolist())
                     print(f"{records[-1]['experiment']:68} {shown} | {records[-1]['mean_against_random']}", flush=True)
                     curves.append(
                         {

@@ -1,6 +1,8 @@
 """FewShotClassifier: the checks of scikit-learn, and what holds for it beside them."""
 
 import math
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import onelook
+from onelook import artifacts
 from onelook.errors import ArtifactError, SettingsError
-from onelook.estimators import calibration
+from onelook.estimators import calibration, transduction
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.learning_curve import learning_curve
 
@@ -172,6 +175,27 @@ def test_the_inductive_answers_are_those_of_a_fit_without_unlabelled_rows(class_
     made = FewShotClassifier(class_priors=class_priors).fit(x, y, pool)
     np.testing.assert_array_equal(made.inductive_, FewShotClassifier().fit(x, y).predict(pool))
     assert (made.inductive_ != made.transduction_).any()
+
+
+def test_the_weights_of_glance_are_read_once_for_each_version_of_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(shutil.copy(artifacts.SHIPPED_METHODS["glance"], tmp_path / "glance.safetensors"))
+    monkeypatch.setitem(artifacts.SHIPPED_METHODS, "glance", file)
+    reads: list[Path] = []
+
+    def count(path: Path) -> Any:
+        reads.append(path)
+        return artifacts.load_method(path)
+
+    monkeypatch.setattr(transduction, "load_method", count)
+    x, y = rows(2)
+    for _ in range(3):
+        FewShotClassifier().fit(x, y, rows(3, seed=1)[0])
+    assert reads == [file]
+    os.utime(file, ns=(1, 1))
+    FewShotClassifier().fit(x, y, rows(3, seed=1)[0])
+    assert reads == [file, file]
 
 
 def test_unlabelled_rows_that_are_trusted_make_new_rows_easier() -> None:

@@ -45,6 +45,7 @@ class Transduction:
 
 
 def transduce(support: SupportModel, query: Float[Tensor, "Q D"], guard: bool) -> Transduction:
+    """Ask Glance about all unlabelled rows together; nothing is asked without any."""
     inductive, confidence = support.logits(query).softmax(1), support.mean_confidence(query)
     if not len(query):
         message = "There are no unlabelled images: the labelled examples alone decide."

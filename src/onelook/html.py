@@ -1,4 +1,4 @@
-"""What the pages of Onelook share: templates with one style sheet, numbers as they are written, pictures as text."""
+"""Pages: templates with one style sheet, filters for numbers, and pictures as text."""
 
 import base64
 import importlib
@@ -8,8 +8,8 @@ from typing import Any
 from onelook.errors import SettingsError
 
 
-def engine() -> Any:
-    """jinja2, which nothing but a page needs. Raises SettingsError where it is not installed."""
+def load_engine() -> Any:
+    """Import jinja2, which only pages need. Raises SettingsError where it is not installed."""
     try:
         return importlib.import_module("jinja2")
     except ImportError as error:
@@ -18,12 +18,12 @@ def engine() -> Any:
         ) from error
 
 
-def filled(template: str, **content: Any) -> str:
-    """A page of the package, with what it includes and the filters for numbers; all that is put in is escaped.
+def render_template(template: str, **content: Any) -> str:
+    """Render a template of the package, with escaping and the filters for numbers.
 
-    Raises SettingsError without `engine`.
+    Raises SettingsError without jinja2.
     """
-    jinja2 = engine()
+    jinja2 = load_engine()
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda part: files("onelook").joinpath(part).read_text("utf-8")),
         autoescape=True,
@@ -36,7 +36,7 @@ def filled(template: str, **content: Any) -> str:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """kind: the media type, such as image/jpeg."""
+    """The content as an address; kind: its media type, such as image/jpeg."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

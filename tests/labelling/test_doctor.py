@@ -34,15 +34,15 @@ def diagnosed(folder: Path, files: dict[str, bytes], **settings: Any) -> Diagnos
 def test_of_a_good_folder_nothing_is_said(tmp_path: Path) -> None:
     found = diagnosed(tmp_path, good() | {"1.png": photo(90), "test/1.png": photo(91)})
     assert found == Diagnosis(str(tmp_path), 8, {"cat": 3, "dog": 3})
-    assert found.words() == ()
+    assert found.messages() == ()
 
 
 def test_the_same_file_in_two_classes_is_said_first(tmp_path: Path) -> None:
     found = diagnosed(tmp_path, good() | {"dog/x.png": photo(0), "a.png": b"words", "fox/1.png": photo(50)})
     assert found.conflicts == (Copies(("cat/0.png", "dog/x.png"), ("cat", "dog"), True),)
     assert found.duplicates == ()
-    assert "the same picture is labelled cat/0.png as cat, dog/x.png as dog; keep one" in found.words()[0]
-    assert "1 image cannot be read, a.png first: it is not an image" in found.words()[1]
+    assert "the same picture is labelled cat/0.png as cat, dog/x.png as dog; keep one" in found.messages()[0]
+    assert "1 image cannot be read, a.png first: it is not an image" in found.messages()[1]
 
 
 def test_copies_are_found_across_labelled_images_and_those_to_label(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_copies_are_found_across_labelled_images_and_those_to_label(tmp_path: Pa
     assert [copies.answered for copies in found.duplicates] == [True, False]
     assert (
         "2 pictures have copies, a.png, cat/0.png first, 1 of them both labelled and to be labelled."
-        in found.words()[0]
+        in found.messages()[0]
     )
 
 
@@ -85,7 +85,7 @@ def test_near_copies_are_found_and_in_two_classes_they_are_a_conflict(change: st
     (tmp_path / "b.jpg").rename(tmp_path / "dog" / "b.jpg")
     again = finish(examine(list_folder(tmp_path).listing))
     assert again.conflicts == (Copies(("cat/a.png", "dog/b.jpg"), ("cat", "dog"), False),)
-    assert "nearly the same picture" in again.words()[0]
+    assert "nearly the same picture" in again.messages()[0]
 
 
 def test_the_noise_of_a_plain_background_hides_no_near_copy(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_noise_of_a_plain_background_hides_no_near_copy(tmp_path: Path) -> N
 def test_contradictions_of_the_same_file_are_said_before_those_of_near_copies(tmp_path: Path) -> None:
     near = {"cat/a.png": photo(300), "dog/a.jpg": photo(300, kind="JPEG", quality=80)}
     found = diagnosed(tmp_path, good() | near | {"cat/z.png": photo(301), "dog/z.png": photo(301)})
-    assert ["nearly" in sentence for sentence in found.words()] == [False, True]
+    assert ["nearly" in sentence for sentence in found.messages()] == [False, True]
 
 
 def test_other_pictures_are_no_near_copies_not_even_plain_ones_or_in_another_colour(tmp_path: Path) -> None:
@@ -116,11 +116,11 @@ def test_classes_that_are_tiny_or_unequal_and_a_single_class_are_said(tmp_path: 
     few = {f"cat/{i}.png": photo(i) for i in range(10)} | {"dog/1.png": photo(99)}
     found = diagnosed(tmp_path / "a", few)
     assert (found.tiny_classes, found.unequal) == (("dog",), True)
-    assert "1 class has fewer than two labelled examples (dog)" in found.words()[0]
-    assert "cat has 10 labelled examples and dog 1" in found.words()[1]
+    assert "1 class has fewer than two labelled examples (dog)" in found.messages()[0]
+    assert "cat has 10 labelled examples and dog 1" in found.messages()[1]
     assert not diagnosed(tmp_path / "b", {k: v for k, v in few.items() if k != "cat/9.png"}).unequal
     one = diagnosed(tmp_path / "c", {"cat/1.png": photo(1), "cat/2.png": photo(2), "3.png": photo(3)})
-    assert one.words() == ("1 class has labelled examples; at least two must.",)
+    assert one.messages() == ("1 class has labelled examples; at least two must.",)
 
 
 def test_a_class_whose_images_cannot_be_read_counts_as_empty(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_names_that_invite_mistakes_are_said(tmp_path: Path) -> None:
     found = diagnosed(tmp_path, files | {"a.png": photo(80), "A.PNG": photo(81)}, also_classes=["test"])
     assert found.suspicious_classes == ("test",)
     assert found.same_but_for_case == (("Cat", "cat"), ("A.PNG", "a.png"))
-    said = " ".join(found.words())
+    said = " ".join(found.messages())
     assert "test would be a class, but is named like a place of images to label" in said
     assert "Cat, cat differ only in case" in said
 
@@ -144,9 +144,9 @@ def test_small_and_wide_images_are_said(tmp_path: Path) -> None:
     wide = {"w.png": encoded(picture(60, 400, 100)), "v.png": encoded(picture(61, 100, 301))}
     found = diagnosed(tmp_path, good() | wide | {"s.png": photo(62, 31), "t.png": encoded(picture(63, 300, 100))})
     assert (found.small, found.wide) == (("s.png",), ("v.png", "w.png"))
-    assert "31" not in found.words()[0]
-    assert "1 image is smaller than 32 pixels" in found.words()[0]
-    assert "crop them" in found.words()[1]
+    assert "31" not in found.messages()[0]
+    assert "1 image is smaller than 32 pixels" in found.messages()[0]
+    assert "crop them" in found.messages()[1]
 
 
 def test_files_that_vanish_are_listed_with_a_reason_and_the_events_tell_so(tmp_path: Path) -> None:
@@ -162,19 +162,19 @@ def test_files_that_vanish_are_listed_with_a_reason_and_the_events_tell_so(tmp_p
 def test_a_folder_without_one_readable_image_is_diagnosed_too(tmp_path: Path) -> None:
     found = diagnosed(tmp_path, {"cat/1.png": b"", "dog/1.png": b""})
     assert len(found.unreadable) == 2
-    assert "2 images cannot be read" in found.words()[0]
+    assert "2 images cannot be read" in found.messages()[0]
 
 
 def test_every_sentence_and_the_json_survive_any_name(tmp_path: Path) -> None:
     name = os.fsdecode(b"two\nlines \xff")
     files = {f"{name}/{i}.png": photo(0) for i in range(2)} | {f"dog/{name}.png": photo(0), f"{name}.png": b""}
     found = diagnosed(tmp_path, files)
-    assert found.words()
-    for sentence in found.words():
+    assert found.messages()
+    for sentence in found.messages():
         assert sentence.isprintable()
         assert sentence.endswith(".")
     content = json.loads(found.to_json())
-    assert content["words"] == list(found.words())
+    assert content["messages"] == list(found.messages())
     assert content["conflicts"][0]["names"] == [f"dog/{name}.png", f"{name}/0.png", f"{name}/1.png"]
 
 

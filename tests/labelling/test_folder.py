@@ -16,7 +16,7 @@ from onelook.data.images import Rejected
 from onelook.data.tables import LabelRow, guard_cell, parse_path, path_cell, read_labels, strip_guard
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
-from onelook.labelling.folder import TO_LABEL, FolderListing, is_unlabelled, list_folder
+from onelook.labelling.folder import UNLABELLED, FolderListing, is_unlabelled, list_folder
 from synthetic import one_sentence
 from tiny_images import class_image, write_files
 
@@ -28,7 +28,7 @@ NAMES = st.text(st.characters(exclude_characters="\0"), min_size=1).map(
 def labels_of(found: FolderListing) -> dict[str, str | None]:
     names = found.listing.class_names
     return {
-        name: None if k == TO_LABEL else names[k]
+        name: None if k == UNLABELLED else names[k]
         for name, k in zip(found.listing.names, found.listing.labels, strict=True)
     }
 
@@ -98,10 +98,10 @@ def test_folders_in_folders_are_classes_of_their_own_and_what_stands_around_all_
 def test_a_class_of_one_image_and_one_class_only_are_listed_and_said(tmp_path: Path) -> None:
     write_files(tmp_path, {"cat/1.jpg": b""})
     found = list_folder(tmp_path)
-    assert (found.labelled, found.to_label) == ((0,), ())
-    assert "labelled examples 1, classes 1 (cat 1), images to label 0." in found.words()[0]
-    assert "label one of another class" in found.words()[1]
-    assert "Every image is labelled already" in found.words()[2]
+    assert (found.labelled, found.unlabelled) == ((0,), ())
+    assert "labelled examples 1, classes 1 (cat 1), images to label 0." in found.messages()[0]
+    assert "label one of another class" in found.messages()[1]
+    assert "Every image is labelled already" in found.messages()[2]
 
 
 @pytest.mark.parametrize("name", [b"a b", b'it\'s "so"', "🦊 лис".encode(), b"two\nlines", b"caf\xe9", b"100%", b"-x"])
@@ -111,7 +111,7 @@ def test_any_name_will_do_and_its_file_can_be_read(name: bytes, tmp_path: Path) 
     found = list_folder(tmp_path)
     assert labels_of(found) == {f"{text}/{text}.jpg": text, f"{text}.jpg": None}
     assert {found.listing.read(n) for n in found.listing.names} == {b"inside", b"loose"}
-    assert all(sentence.isprintable() and sentence.encode() for sentence in found.words())
+    assert all(sentence.isprintable() and sentence.encode() for sentence in found.messages())
 
 
 def test_links_that_lead_round_in_circles_end(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_ten_thousand_files_in_one_folder_are_listed(tmp_path: Path) -> None:
     for i in range(10_000):
         (tmp_path / f"{i}.jpg").touch()
     write_files(tmp_path, {"cat/x.jpg": b""})
-    assert len(list_folder(tmp_path).to_label) == 10_000
+    assert len(list_folder(tmp_path).unlabelled) == 10_000
 
 
 def test_a_folder_that_cannot_be_read_is_said_and_the_rest_goes_on(
@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_read_is_said_and_the_rest_goes_on(
     found = list_folder(tmp_path)
     assert labels_of(found) == {"cat/1.jpg": "cat"}
     assert found.skipped == (Rejected("locked", "the folder cannot be read (permission denied)"),)
-    assert "locked was passed over" in found.words()[-1]
+    assert "locked was passed over" in found.messages()[-1]
 
 
 def test_features_of_a_folder_keep_its_labels_and_tell_of_files_that_are_gone_since(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_features_of_a_folder_keep_its_labels_and_tell_of_files_that_are_gone_si
         "c0/1.png": 0,
         "c1/0.png": 1,
         "c1/1.png": 1,
-        "loose.png": TO_LABEL,
+        "loose.png": UNLABELLED,
     }
     assert torch.isfinite(features.features).all()
     assert len(finish(embed_files(listing, backbones.create("conv4-64", 3, 16))).labels) == 5

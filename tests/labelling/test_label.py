@@ -1,5 +1,7 @@
 """From a folder to labels: what is right, what is kept, and what stops before any work."""
 
+from collections import Counter
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from onelook.errors import DataError, SettingsError, UserError
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice, Progress, finish
 from onelook.labelling.folder import SORTED_FOLDER, list_folder
-from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_classifier, suggest_next, write_report
+from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_classifier, suggest_images
+from onelook.labelling.report import make_report, write_report
 from onelook.machine import Place
 from onelook.ops import normalise
 from synthetic import one_sentence
@@ -67,12 +70,12 @@ def test_images_of_an_easy_folder_get_their_labels_in_the_order_of_their_names(e
     assert [p.path for p in done.predictions] == sorted(f"{k:02d}-{i}.png" for k in range(3) for i in range(6))
     assert all(p.label == f"class {p.path[:2]}" != p.runner_up for p in done.predictions)
     assert n_computed(events) == 24
-    assert [e.text for e in events if isinstance(e, Notice)] == list(done.found.words())
+    assert [e.text for e in events if isinstance(e, Notice)] == list(done.found.messages())
 
 
 def test_probabilities_are_told_to_six_digits(easy: Easy) -> None:
     done, _ = easy
-    for p, row in zip(done.predictions, done.probabilities, strict=True):
+    for p, row in zip(done.predictions, done.classifier.transduction_proba_, strict=True):
         assert (p.probability, p.margin) == (round(p.probability, 6), round(p.margin, 6))
         first, second = np.sort(row)[:-3:-1]
         assert p.probability == pytest.approx(first, abs=6e-7)
@@ -81,9 +84,12 @@ def test_probabilities_are_told_to_six_digits(easy: Easy) -> None:
 
 def test_the_neighbours_of_an_image_are_labelled_examples_of_its_class(easy: Easy) -> None:
     done, _ = easy
-    for p, near in zip(done.predictions, done.neighbours, strict=True):
-        assert {done.embeddings.items[i] for i in near} < set(classes(3, 2))
-        assert done.embeddings.items[near[0]].startswith(p.label)
+    report = make_report(done)
+    assert set(report.labelled) == set(classes(3, 2))
+    assert report.neighbours is not None
+    assert report.neighbours.shape == (18, 3)
+    for p, near in zip(done.predictions, report.neighbours.tolist(), strict=True):
+        assert report.labelled[near[0]].startswith(p.label)
 
 
 def test_a_second_run_computes_nothing_and_a_new_image_is_computed_alone(tmp_path: Path) -> None:
@@ -100,6 +106,32 @@ def test_a_second_run_computes_nothing_and_a_new_image_is_computed_alone(tmp_pat
     assert more.predictions[-1].label == "class 01"
 
 
+def test_every_file_is_read_once_and_again_for_its_thumbnail_and_one_classifier_is_fitted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, reads, fits = folder_of(tmp_path / "images", 2), Counter[str](), []
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
+    read, learn = Path.read_bytes, FewShotClassifier.fit
+
+    def count_read(path: Path) -> bytes:
+        if path.suffix == ".png":
+            reads[path.relative_to(folder).as_posix()] += 1
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", count_read)
+    monkeypatch.setattr(FewShotClassifier, "fit", lambda self, *a, **k: fits.append(self) or learn(self, *a, **k))
+    for already in range(2):  # the second time from the cache
+        done, _ = labelled(folder)
+        assert reads == dict.fromkeys(names, 2 * already + 1)
+        finish(write_report(done, tmp_path / "report.html"))
+        assert reads == dict.fromkeys(names, 2 * already + 2)
+    assert len(fits) == 2
+
+
+def test_the_features_of_all_images_have_length_one(easy: Easy) -> None:
+    np.testing.assert_allclose(easy[0].embeddings.features.norm(dim=1), 1, rtol=1e-6)
+
+
 def test_a_copy_of_a_folder_elsewhere_finds_the_features_too(tmp_path: Path) -> None:
     labelled(folder_of(tmp_path / "images", 2), tmp_path / "cache")
     _, events = labelled(folder_of(tmp_path / "elsewhere", 2), tmp_path / "cache")
@@ -114,7 +146,7 @@ def test_class_priors_decide_about_images_in_doubt(tmp_path: Path) -> None:
         assert done.classifier.class_priors == dict(
             zip(("class 00", "class 01"), map(float, text.split("/")), strict=True)
         )
-        shares.append(done.probabilities[:, 0].mean())
+        shares.append(done.classifier.transduction_proba_[:, 0].mean())
     assert shares[0] > shares[1]
 
 
@@ -142,23 +174,24 @@ def test_one_image_to_label_and_one_example_of_each_class_are_enough(tmp_path: P
     assert [(p.path, p.label) for p in done.predictions] == [("one.png", "class 01")]
     finish(write_report(done, tmp_path / "report.html"))
     assert "one.png" in (tmp_path / "report.html").read_text()
-    assert [path for path, _ in suggest_next(done, 5)] == ["one.png"]
+    assert [one.index for one in suggest_images(done, 5)] == [0]
 
 
 def test_what_the_unlabelled_images_changed_is_counted_without_what_is_set_aside(easy: Easy) -> None:
     done, _ = easy
-    others = np.where(np.arange(18) < 5, "class 99", done.alone.astype(str)).astype(object)
-    told = tuple(replace(p, unknown=i in (4, 17)) for i, p in enumerate(done.predictions))
-    one = replace(done, alone=others, predictions=told).assessment
+    classifier = copy(done.classifier)
+    classifier.inductive_ = np.where(np.arange(18) < 5, "class 99", classifier.inductive_.astype(str)).astype(object)
+    answers = tuple(replace(p, unknown=i in (4, 17)) for i, p in enumerate(done.predictions))
+    one = replace(done, classifier=classifier, predictions=answers).assessment
     assert (done.assessment.n_changed, one.n_changed, one.n_images) == (0, 4, 18)
     assert (one.class_names, one.n_examples) == (("class 00", "class 01", "class 02"), (2, 2, 2))
 
 
 def test_all_images_are_suggested_once_where_more_are_asked_for(easy: Easy) -> None:
     done, _ = easy
-    advice = suggest_next(done, 1000)
-    assert sorted(path for path, _ in advice) == [p.path for p in done.predictions]
-    assert suggest_next(done, 3) == advice[:3]
+    advice = suggest_images(done, 1000)
+    assert sorted(one.index for one in advice) == list(range(18))
+    assert suggest_images(done, 3) == advice[:3]
 
 
 def test_a_saved_classifier_knows_its_network_and_answers_as_before(easy: Easy, tmp_path: Path) -> None:
@@ -166,7 +199,7 @@ def test_a_saved_classifier_knows_its_network_and_answers_as_before(easy: Easy, 
     save_classifier(done, tmp_path / "model.safetensors")
     again = FewShotClassifier.load(tmp_path / "model.safetensors")
     assert again.network_ == {"name": "onelook", "digest": done.network.digest().hex(), "average": "mirror"}
-    rows = normalise(done.embeddings.features).numpy()[done.to_label]
+    rows = normalise(done.embeddings.features).numpy()[done.unlabelled]
     np.testing.assert_array_equal(again.predict_proba(rows), done.classifier.predict_proba(rows))
 
 

@@ -164,25 +164,13 @@ def test_an_image_names_its_neighbours_runner_up_and_margin() -> None:
         unknown=None,
         suggestions=(),
         inductive=None,
-        truth=None,
         positions=torch.zeros(1, 2),
     )
     page = Page(render(whole))
     (button,) = page.buttons()
     assert (button["data-near"], button["data-runner"], button["data-runner-percent"]) == ("5 2", "c", "20")
     assert {a["data-example"] for _, a in page.elements if "data-example" in a} >= {"5", "2"}
-    assert float(page.with_class("shot")[0]["data-margin"]) == pytest.approx(0.5)
-
-
-def test_the_confusion_matrix_counts_those_whose_class_is_known() -> None:
-    truth = torch.tensor([0, 0, 1, -1])
-    whole = report(n=4, truth=truth, labels=torch.tensor([0, 1, 1, 1]), unknown=None)
-    text = Page(render(whole)).text
-    assert "Of 3 images whose class is known, 2 were labelled right: 66.7 %" in text
-    assert "a 50 % 2 1 1 0" in re.sub(r"\s+", " ", text.replace("%", "% ")) or re.search(
-        r"a\s*50 %\s*2\s*1\s*1\s*0", text
-    )
-    assert "labelled right" not in Page(render(replace(whole, truth=torch.full((4,), -1)))).text
+    assert float(page.with_class("tile")[0]["data-margin"]) == pytest.approx(0.5)
 
 
 def test_a_percentage_is_never_surer_than_the_number() -> None:

@@ -11,7 +11,7 @@ from label_reports import assessed, report
 from onelook.estimators.calibration import AccuracyEstimate
 from onelook.estimators.learning_curve import CurvePoint
 from onelook.labelling.page import render
-from onelook.labelling.page_accuracy import BOTTOM, LEFT, MOST_OPEN, NARROWEST, RIGHT, TOP, WIDTH, curve
+from onelook.labelling.page_accuracy import BOTTOM, LEFT, MOST_OPEN, NARROWEST, RIGHT, TOP, WIDTH, draw_curve
 from onelook.labelling.quality import Assessment
 from onelook.scoring import Estimate
 from read_page import Page
@@ -65,7 +65,7 @@ def test_the_table_of_many_classes_is_folded_and_what_is_confused_most_stands_be
     names = tuple(f"class {i}" for i in range(k))
     matrix = 2 * np.eye(k, dtype=np.int64)
     matrix[0, 1] = 5
-    of = page(assessed(names, matrix), truth=None)
+    of = page(assessed(names, matrix))
     text = section(of)
     assert ("Class by class" in text) == ("5 of class 0 taken for class 1" in text) == (k > MOST_OPEN)
     assert text.index("5 of class 0" if k > MOST_OPEN else "true class") < text.index("What more labels bring")
@@ -115,7 +115,7 @@ def test_what_the_suggested_images_bring_is_told_where_others_are_left() -> None
     ],
 )
 def test_the_curve_lies_inside_its_picture_whatever_the_numbers(one: Assessment) -> None:
-    found = curve(one)
+    found = draw_curve(one)
     marks = found["marks"]
     assert [mark["x"] for mark in marks] == sorted({mark["x"] for mark in marks})
     assert all(LEFT < mark["x"] < RIGHT <= WIDTH for mark in marks)
@@ -131,6 +131,6 @@ def test_the_curve_lies_inside_its_picture_whatever_the_numbers(one: Assessment)
 
 
 def test_equal_factors_of_labels_are_equally_far_apart_and_higher_is_better() -> None:
-    marks = curve(assessed(("a", "b", "c"), curve=()))["marks"]
+    marks = draw_curve(assessed(("a", "b", "c"), curve=()))["marks"]
     assert marks[1]["x"] - marks[0]["x"] == pytest.approx(marks[2]["x"] - marks[1]["x"], abs=0.11)
     assert marks[0]["y"] > marks[1]["y"] > marks[2]["y"]

@@ -96,7 +96,7 @@ def test_unknown_images_have_a_folder_that_is_no_class(tmp_path: Path) -> None:
     sort(originals(tmp_path))
     found = list_folder(tmp_path / "out")
     assert found.listing.class_names == ("a/b", "cat")
-    assert [found.listing.names[i] for i in found.to_label] == ["_unknown/3.jpg"]
+    assert [found.listing.names[i] for i in found.unlabelled] == ["_unknown/3.jpg"]
 
 
 # ------------------------------------------------------------------------------------------------------ sorting again

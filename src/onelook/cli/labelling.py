@@ -16,8 +16,9 @@ from onelook.errors import SettingsError, quote_name, unknown_name
 from onelook.labelling.doctor import examine
 from onelook.labelling.export import Prediction, csv_text, write_coco, write_csv, write_label_studio
 from onelook.labelling.folder import SORTED_FOLDER, list_folder, require_folder
-from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_classifier, suggest_next, write_report
+from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_classifier, suggest_images
 from onelook.labelling.predict import PredictConfig, predict_images
+from onelook.labelling.report import write_report
 from onelook.labelling.sort import MODES, Sorted, require_outside, sort_images
 from onelook.machine import Place
 
@@ -83,7 +84,7 @@ def _report(done: Labelled, out: Path, as_json: bool, sorting: Sorted | None) ->
         record = {
             "out": str(out),
             "n_labelled_examples": len(done.labelled),
-            "n_images": len(done.to_label),
+            "n_images": len(done.unlabelled),
             "guard": done.classifier.guard_,
             "unreadable": [vars(one) for one in done.rejected],
             "labels": [vars(one) for one in done.predictions],
@@ -152,7 +153,7 @@ def suggest(
     Example: onelook suggest photographs -n 20
     """
     done = run(label_folder(config, place), "suggest")
-    advice = suggest_next(done, number)
+    advice = [(done.predictions[one.index].path, one.why) for one in suggest_images(done, number)]
     now, then = done.assessment.estimate.accuracy, done.assessment.after(len(advice))
     if as_json:
         print_json(
@@ -183,4 +184,4 @@ def doctor(
     if as_json:
         print(diagnosis.to_json())
         return
-    print("\n".join([*found.words(), *(diagnosis.words() or ("Nothing is wrong with it.",))]))
+    print("\n".join([*found.messages(), *(diagnosis.messages() or ("Nothing is wrong with it.",))]))

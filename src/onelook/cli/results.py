@@ -34,7 +34,7 @@ def demo(
 
 def _load_demo() -> Any:
     # By name and not at the top: it needs the packages of the extra `demo`, and its help does not.
-    html.engine()
+    html.load_engine()
     try:
         return importlib.import_module("onelook.experiments.demo")
     except ModuleNotFoundError as error:

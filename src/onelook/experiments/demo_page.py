@@ -24,7 +24,7 @@ from torch import Tensor
 
 from onelook.errors import DataError
 from onelook.files import write_atomically
-from onelook.html import data_uri, filled, number, short
+from onelook.html import data_uri, number, render_template, short
 
 LARGEST_PICTURE = 48
 """Pixels on the longer side; three tasks of 80 photographs then stay below 3 MB."""
@@ -103,7 +103,7 @@ class Report:
 def render(report: Report) -> str:
     n_steps = max((int(curve.x[-1]) for curve in report.steps), default=None)
     comparisons = [_comparison(pair, report.steps) for pair in report.paired]
-    return filled(
+    return render_template(
         "experiments/templates/demo.html",
         report=report,
         n_steps=n_steps,

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from onelook.data.images import FORMATS, Reading, Rejected, decode, each_image
 from onelook.data.listing import Listing
 from onelook.errors import quote_name
-from onelook.labelling.folder import TO_LABEL, is_unlabelled
+from onelook.labelling.folder import UNLABELLED, is_unlabelled
 
 BITS = 128
 NEAR_BITS = 16
@@ -93,7 +93,7 @@ class Diagnosis:
         sizes = [size for size in self.class_sizes.values() if size]
         return len(sizes) > 1 and max(sizes) >= UNEQUAL * min(sizes)
 
-    def words(self) -> tuple[str, ...]:
+    def messages(self) -> tuple[str, ...]:
         """A sentence for each kind of finding, the worst first; none where nothing is wrong."""
         said = [_conflict(c) for c in sorted(self.conflicts, key=lambda c: not c.exact)[:5]]
         said += [f"{len(self.conflicts) - 5} more pictures are in two classes."] if len(self.conflicts) > 5 else []
@@ -144,7 +144,7 @@ class Diagnosis:
         return tuple(said)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self) | {"unequal": self.unequal, "words": self.words()}, indent=1)
+        return json.dumps(asdict(self) | {"unequal": self.unequal, "messages": self.messages()}, indent=1)
 
 
 def _conflict(copies: Copies) -> str:
@@ -178,7 +178,7 @@ class _Look:
 
 
 def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
-    """Read every image once and say what is wrong. Labels are as in Embeddings: TO_LABEL where there is none."""
+    """Read every image once and say what is wrong. Labels are as in Embeddings: UNLABELLED where there is none."""
     results = yield from each_image(listing, _look, "examining images")
     unreadable = tuple(r for r in results if isinstance(r, Rejected))
     yield from unreadable
@@ -235,7 +235,7 @@ def _copies(listing: Listing, rows: Sequence[int], looks: Sequence[_Look]) -> tu
 
 
 def _group(listing: Listing, rows: Sequence[int], exact: bool) -> Copies:
-    labels = tuple(None if (k := listing.labels[i]) == TO_LABEL else listing.class_names[k] for i in rows)
+    labels = tuple(None if (k := listing.labels[i]) == UNLABELLED else listing.class_names[k] for i in rows)
     return Copies(tuple(listing.names[i] for i in rows), labels, exact)
 
 

@@ -1,6 +1,7 @@
-"""Features of the images of a folder: computed by a network, or given in a file."""
+"""Features of the images of a folder, computed by a network or given in a file."""
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +12,39 @@ from onelook.data.embed import EmbedConfig, embed_files, parse_averaging
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing
 from onelook.errors import DataError, plural, quote_name
-from onelook.events import Notice
-from onelook.labelling.folder import named_by
+from onelook.events import Notice, relay
+from onelook.labelling.folder import find_names
 from onelook.machine import Place
+from onelook.ops import normalise
 from onelook.tasks import Embeddings
 
 
-def features_of_files(
+def embed_listing(
     listing: Listing, network: Backbone, average: str, place: Place
 ) -> Generator[Any, None, tuple[Embeddings, tuple[Rejected, ...]]]:
-    """Features of the images that can be read, and the others."""
+    """Features, of length 1, of the images that can be read, and the images that cannot."""
     config = EmbedConfig(precision=place.precision, average=parse_averaging(average))
-    work = embed_files(listing, network, config, place.cache)
     rejected: list[Rejected] = []
-    while True:
-        try:
-            event = next(work)
-        except StopIteration as end:
-            return end.value, tuple(rejected)
+
+    def note(event: Any) -> Any:
         if isinstance(event, Rejected):
             rejected.append(event)
-        yield event
+        return event
+
+    embeddings = yield from relay(embed_files(listing, network, config, place.cache), note)
+    return replace(embeddings, views=normalise(embeddings.views)), tuple(rejected)
 
 
-def features_of_rows(
+def match_vectors(
     listing: Listing, folder: Path, vectors: Embeddings, file: Path
 ) -> Generator[Notice, None, tuple[Embeddings, tuple[Rejected, ...]]]:
-    """The vectors of a file (`read_vectors`) as features of the images that they name, and the images without any.
+    """Vectors of a file (`read_vectors`), at length 1, for the images that they name, and the images without any.
 
     Raises DataError where an image has two, or none has one.
     """
     rows: dict[str, int] = {}
     strays = []
-    for i, meant in enumerate(named_by(folder, listing.names, file, vectors.items)):
+    for i, meant in enumerate(find_names(folder, listing.names, file, vectors.items)):
         if len(meant) != 1:
             strays.append(vectors.items[i])
         elif rows.setdefault(meant[0], i) != i:
@@ -54,11 +55,11 @@ def features_of_rows(
             f"{quote_name(vectors.items[0])}, for example; name images as they lie in that folder."
         )
     without = [name for name in listing.names if name not in rows]
-    told = {"rows without an image": strays, "images without a row, which are left out": without}
-    parts = [f"{words} {len(names)} ({quote_name(names[0])} first)" for words, names in told.items() if names]
+    missing = {"rows without an image": strays, "images without a row, which are left out": without}
+    parts = [f"{what} {len(names)} ({quote_name(names[0])} first)" for what, names in missing.items() if names]
     yield Notice(", ".join([f"{file}: rows {len(vectors.items)} of {vectors.feature_size} numbers", *parts]) + ".")
     kept = listing.take([i for i, name in enumerate(listing.names) if name in rows])
-    views = vectors.views[:, [rows[name] for name in kept.names]]
+    views = normalise(vectors.views[:, [rows[name] for name in kept.names]])
     labels = torch.tensor(kept.labels, dtype=torch.long)
     found = Embeddings(views, labels, listing.class_names, kept.names, str(file))
     return found, tuple(Rejected(name, f"{file.name} has no row for it") for name in without)

@@ -16,7 +16,7 @@ from onelook.data.listing import SPLITS, SUFFIXES, Listing, files_below, hidden
 from onelook.data.tables import LabelRow, read_labels
 from onelook.errors import DataError, SettingsError, plural, quote_name
 
-TO_LABEL = -1
+UNLABELLED = -1
 """The label of an image that is to be labelled."""
 UNLABELLED_FOLDERS = (
     "inbox",
@@ -43,34 +43,34 @@ class FolderListing:
     """What a folder holds."""
 
     listing: Listing
-    """All images; the label is the number of a class, or TO_LABEL."""
+    """All images; the label is the number of a class, or UNLABELLED."""
     skipped: tuple[Rejected, ...] = ()
     """Folders that cannot be read, and rows of the table without an image."""
 
     @property
     def labelled(self) -> tuple[int, ...]:
         """Rows of the listing."""
-        return tuple(i for i, label in enumerate(self.listing.labels) if label != TO_LABEL)
+        return tuple(i for i, label in enumerate(self.listing.labels) if label != UNLABELLED)
 
     @property
-    def to_label(self) -> tuple[int, ...]:
+    def unlabelled(self) -> tuple[int, ...]:
         """Rows of the listing."""
-        return tuple(i for i, label in enumerate(self.listing.labels) if label == TO_LABEL)
+        return tuple(i for i, label in enumerate(self.listing.labels) if label == UNLABELLED)
 
-    def words(self) -> tuple[str, ...]:
+    def messages(self) -> tuple[str, ...]:
         """What was found, in sentences, and what a person should know of it."""
         listing, counts = self.listing, Counter(self.listing.labels)
         sizes = ", ".join(f"{quote_name(name)} {counts[k]}" for k, name in enumerate(listing.class_names[:20]))
         more = f", and {len(listing.class_names) - 20} more" if len(listing.class_names) > 20 else ""
         said = [
             f"{quote_name(listing.source)}: labelled examples {len(self.labelled)}, classes {len(listing.class_names)} "
-            f"({sizes}{more}), images to label {len(self.to_label)}."
+            f"({sizes}{more}), images to label {len(self.unlabelled)}."
         ]
         if len(listing.class_names) == 1:
             said.append(
                 f"All labelled examples are {quote_name(listing.class_names[0])}; label one of another class as well."
             )
-        if not self.to_label:
+        if not self.unlabelled:
             said.append("Every image is labelled already; put those to label beside the class folders.")
         said += [f"{quote_name(one.name)} was passed over: {one.reason}." for one in self.skipped]
         return tuple(said)
@@ -103,7 +103,7 @@ def list_folder(
     if labels is not None and pattern is not None:
         raise SettingsError("Labels come from a table or from a pattern of file names, but both were given; drop one.")
     finder = None if pattern is None else _finder(pattern)
-    names, skipped = images_below(folder, suffixes)
+    names, skipped = list_images(folder, suffixes)
     own = {name: _sorted_folder(name) for name in names}
     names = [name for name in names if not own[name]]
     if not names:
@@ -123,8 +123,8 @@ def list_folder(
         raise DataError(_no_labels(folder, names, labels, pattern))
     class_names = tuple(sorted(set(found.values())))
     number = {name: k for k, name in enumerate(class_names)}
-    numbers = tuple(number[found[name]] if name in found else TO_LABEL for name in names)
-    read = functools.partial(read_below, folder)
+    numbers = tuple(number[found[name]] if name in found else UNLABELLED for name in names)
+    read = functools.partial(read_file, folder)
     return FolderListing(Listing(tuple(names), numbers, class_names, str(folder), read), tuple(skipped))
 
 
@@ -137,7 +137,7 @@ def _squeezed(name: str) -> str:
     return re.sub(r"[\s_.-]", "", name).casefold() or name
 
 
-def read_below(folder: Path, name: str) -> bytes:
+def read_file(folder: Path, name: str) -> bytes:
     return (folder / name).read_bytes()
 
 
@@ -149,7 +149,7 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"{folder} is a file; give the folder that your images are in.")
 
 
-def images_below(folder: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[list[str], list[Rejected]]:
+def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[list[str], list[Rejected]]:
     """The names of all images in order, and the folders that cannot be read. Raises DataError where there is none."""
     require_folder(folder)
     refused: list[OSError] = []
@@ -199,7 +199,7 @@ def _from_table(folder: Path, names: list[str], table: Path) -> tuple[dict[str, 
     rows = read_labels(table)
     named: dict[str, LabelRow] = {}
     skipped = []
-    for row, meant in zip(rows, named_by(folder, names, table, [row.name for row in rows]), strict=True):
+    for row, meant in zip(rows, find_names(folder, names, table, [row.name for row in rows]), strict=True):
         if len(meant) != 1:
             why = f"there are {len(meant)} images of that name" if meant else "there is no such image in the folder"
             skipped.append(Rejected(row.name, f"line {row.line} of {table.name} names it, but {why}"))
@@ -213,7 +213,7 @@ def _from_table(folder: Path, names: list[str], table: Path) -> tuple[dict[str, 
     return {name: row.label for name, row in named.items() if row.label}, skipped
 
 
-def named_by(folder: Path, names: Sequence[str], table: Path, paths: Iterable[str]) -> list[list[str]]:
+def find_names(folder: Path, names: Sequence[str], table: Path, paths: Iterable[str]) -> list[list[str]]:
     """The images of the folder that a table may mean by each of its paths: one, but for mistakes."""
     known = set(names)
     short: dict[str, list[str]] = {}

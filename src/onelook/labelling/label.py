@@ -1,4 +1,4 @@
-"""From a folder of images to labels: what `onelook label` and `onelook suggest` do."""
+"""Labels for a folder of images, from the labelled examples in it: the work of `onelook label` and `suggest`."""
 
 from collections import Counter
 from collections.abc import Generator
@@ -17,24 +17,16 @@ from onelook.data.listing import SUFFIXES
 from onelook.data.vectors import read_vectors
 from onelook.errors import DataError, SettingsError, quote_name
 from onelook.estimators.classifier import FewShotClassifier
-from onelook.events import Notice, Progress
-from onelook.html import engine
+from onelook.events import Notice
 from onelook.labelling.export import Prediction
-from onelook.labelling.features import features_of_files, features_of_rows
+from onelook.labelling.features import embed_listing, match_vectors
 from onelook.labelling.folder import FolderListing, list_folder
-from onelook.labelling.page import LabelReport, plane, thumbnail, write
-from onelook.labelling.predict import predictions_of
+from onelook.labelling.predict import make_predictions
 from onelook.labelling.quality import Assessment
 from onelook.labelling.suggest import Suggestion, suggest
 from onelook.machine import Place
 from onelook.methods.priors import ClassPriors
-from onelook.ops import normalise
 from onelook.tasks import Embeddings
-
-N_NEIGHBOURS = 3
-"""Labelled examples that are shown for an image."""
-N_SUGGESTIONS = 12
-"""On the page."""
 
 
 @dataclass(frozen=True)
@@ -73,41 +65,35 @@ class LabelConfig:
 
 @dataclass(frozen=True)
 class Labelled:
-    """All that is known when the images are labelled. Rows are those of `embeddings`: N, of which U were to label."""
+    """Answers for a folder of N images that can be read: S labelled examples and U images that were unlabelled."""
 
     config: LabelConfig
     found: FolderListing
     network: Backbone | None
-    """None: the features were given."""
+    """Feature network; None where the features were given."""
     embeddings: Embeddings
+    """Features of length 1 of the N images."""
     rejected: tuple[Rejected, ...]
     classifier: FewShotClassifier
     labelled: np.ndarray
-    """Rows of the labelled examples."""
-    to_label: np.ndarray
-    """U rows."""
-    probabilities: np.ndarray
-    """U × K"""
-    alone: np.ndarray
-    """U labels, as they would be if each image were judged by the labelled examples alone."""
-    neighbours: np.ndarray
-    """U × N_NEIGHBOURS or fewer rows of the labelled examples that are nearest to each image."""
+    """Rows of the S labelled examples among the N images."""
+    unlabelled: np.ndarray
+    """Rows of the U others."""
     predictions: tuple[Prediction, ...]
 
     @cached_property
     def assessment(self) -> Assessment:
-        """Whether the labels are good enough, and what more labels would bring."""
-        of_classes = self.embeddings.labels[self.labelled]
+        """Expected accuracy now and with more labels, computed when it is first asked for."""
         names = [str(name) for name in self.classifier.classes_]
-        counts = Counter(self.embeddings.class_names[k] for k in of_classes.tolist())
-        changed = [p.label != before and not p.unknown for p, before in zip(self.predictions, self.alone, strict=True)]
+        counts = Counter(self.embeddings.class_names[k] for k in self.embeddings.labels[self.labelled].tolist())
+        answers = zip(self.predictions, self.classifier.inductive_, strict=True)
         return Assessment(
             tuple(names),
             tuple(counts[name] for name in names),
             self.classifier.estimate_accuracy(),
             self.classifier.learning_curve(),
-            len(self.to_label),
-            sum(changed),
+            len(self.unlabelled),
+            sum(one.label != inductive and not one.unknown for one, inductive in answers),
         )
 
 
@@ -134,124 +120,45 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     )
     _require_work(found)
     priors = ClassPriors.parse(config.class_priors).name(found.listing.class_names)
-    for words in found.words():
-        yield Notice(words)
+    yield from map(Notice, found.messages())
     network, embeddings, rejected = yield from _features(config, found, given, place)
-    labels = embeddings.labels.numpy()
-    labelled, to_label = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
-    names = np.array(embeddings.class_names, dtype=object)
-    y = names[labels[labelled]]
-    _require_readable(config.folder, len(set(y)), len(to_label), rejected)
-    features = normalise(embeddings.features).numpy()
+    labels, features = embeddings.labels.numpy(), embeddings.features.numpy()
+    labelled, unlabelled = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+    y = np.array(embeddings.class_names, dtype=object)[labels[labelled]]
+    _require_readable(config.folder, len(set(y)), len(unlabelled), rejected)
     if not isinstance(priors, str):
         priors = {name: prior for name, prior in priors.items() if name in set(y)}
     classifier = FewShotClassifier(class_priors=priors, features="network")
-    classifier.fit(features[labelled], y, unlabeled=features[to_label])
-    alone = FewShotClassifier(features="network").fit(features[labelled], y).predict(features[to_label])
-    p = classifier.transduction_proba_
-    aside = classifier.reject(features[to_label], rate=config.unknown_rate) if config.unknown_rate else None
-    items = tuple(embeddings.items[i] for i in to_label)
-    predictions = predictions_of(items, classifier.classes_, p, aside)
-    near = np.argsort(-(features[to_label] @ features[labelled].T), axis=1, kind="stable")[:, :N_NEIGHBOURS]
-    return Labelled(
-        config,
-        found,
-        network,
-        embeddings,
-        rejected,
-        classifier,
-        labelled,
-        to_label,
-        p,
-        alone,
-        labelled[near],
-        predictions,
-    )
+    classifier.fit(features[labelled], y, unlabeled=features[unlabelled])
+    unknown = classifier.reject(features[unlabelled], rate=config.unknown_rate) if config.unknown_rate else None
+    items = [embeddings.items[i] for i in unlabelled]
+    predictions = make_predictions(items, classifier.classes_, classifier.transduction_proba_, unknown)
+    return Labelled(config, found, network, embeddings, rejected, classifier, labelled, unlabelled, predictions)
 
 
-def suggest_next(done: Labelled, n: int) -> tuple[tuple[str, str], ...]:
-    """Names of the images to label next, the most useful first, and why."""
-    return tuple((done.predictions[one.index].path, one.why) for one in _suggestions(done, n))
-
-
-def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
-    """The page about the labelled images; without the package that it needs, a notice. Raises StorageError."""
-    try:
-        engine()
-    except SettingsError as error:
-        yield Notice(str(error))
-        return
-    features = normalise(done.embeddings.features)
-    positions = plane(features)
-    place = {name: k for k, name in enumerate(done.classifier.classes_)}
-    labels = done.embeddings.labels.numpy()
-    names = np.array(done.embeddings.class_names, dtype=object)
-    items = np.array(done.embeddings.items, dtype=object)
-    report = LabelReport(
-        class_names=tuple(map(str, done.classifier.classes_)),
-        items=tuple(items[done.to_label]),
-        labels=torch.from_numpy(done.probabilities.argmax(1)),
-        probabilities=torch.from_numpy(done.probabilities).float(),
-        labelled=tuple(items[done.labelled]),
-        labelled_classes=torch.tensor([place[names[k]] for k in labels[done.labelled]]),
-        thumbnail=_Thumbnails(done.found),
-        unknown=torch.tensor([p.unknown for p in done.predictions]),
-        inductive=torch.tensor([place[name] for name in done.alone]),
-        neighbours=torch.from_numpy(np.searchsorted(done.labelled, done.neighbours)),
-        positions=positions[done.to_label],
-        labelled_positions=positions[done.labelled],
-        title=f"Labels of {done.config.folder.resolve().name}",
-        guard=done.classifier.guard_,
-        assessment=done.assessment,
-        facts={"features": str(done.config.features)}
-        if done.network is None
-        else {"feature network": done.config.network},
-        suggestions=_suggestions(done, N_SUGGESTIONS),
-        rejected=(*done.rejected, *done.found.skipped),
-    )
-    yield Progress("writing the report", 0, 1)
-    write(report, path)
-    yield Progress("writing the report", 1, 1)
+def suggest_images(done: Labelled, n: int) -> tuple[Suggestion, ...]:
+    """The n unlabelled images whose labels would help most; an index is a row of the predictions."""
+    features, posterior = done.embeddings.features, torch.from_numpy(done.classifier.transduction_proba_).float()
+    names = tuple(quote_name(str(name)) for name in done.classifier.classes_)
+    return suggest(features[done.unlabelled], posterior, min(n, len(posterior)), features[done.labelled], names)
 
 
 def save_classifier(done: Labelled, path: Path) -> None:
-    """The classifier, with what its features are of: rows of length 1. Raises StorageError."""
-    network = done.network
-    done.classifier.save(
-        path,
-        network=None
-        if network is None
-        else {"name": done.config.network, "digest": network.digest().hex(), "average": done.config.average},
-    )
-
-
-def _suggestions(done: Labelled, n: int) -> tuple[Suggestion, ...]:
-    features = normalise(done.embeddings.features)
-    posterior = torch.from_numpy(done.probabilities).float()
-    names = tuple(quote_name(str(name)) for name in done.classifier.classes_)
-    return suggest(features[done.to_label], posterior, min(n, len(posterior)), features[done.labelled], names)
-
-
-@dataclass(frozen=True)
-class _Thumbnails:
-    found: FolderListing
-
-    def __call__(self, name: str) -> bytes | None:
-        try:
-            return thumbnail(self.found.listing.read(name))
-        except (OSError, ValueError, DataError):  # it left since its features were computed, or they were given
-            return None
+    """Save the classifier with the identity of the network of its features. Raises StorageError."""
+    words = None
+    if done.network is not None:
+        digest = done.network.digest().hex()
+        words = {"name": done.config.network, "digest": digest, "average": done.config.average}
+    done.classifier.save(path, network=words)
 
 
 def _features(
     config: LabelConfig, found: FolderListing, given: Embeddings | None, place: Place
 ) -> Generator[Any, None, tuple[Backbone | None, Embeddings, tuple[Rejected, ...]]]:
     if given is not None and config.features is not None:
-        embeddings, rejected = yield from features_of_rows(found.listing, config.folder, given, config.features)
-        return None, embeddings, rejected
+        return None, *(yield from match_vectors(found.listing, config.folder, given, config.features))
     network, _ = yield from load_network(config.network, config.offline)
-    embeddings, rejected = yield from features_of_files(found.listing, network, config.average, place)
-    return network, embeddings, rejected
+    return network, *(yield from embed_listing(found.listing, network, config.average, place))
 
 
 def _require_work(found: FolderListing) -> None:
@@ -262,18 +169,18 @@ def _require_work(found: FolderListing) -> None:
         raise DataError(
             f"All labelled examples of {source} are {quote_name(names[0])}{first}; label one of another class as well."
         )
-    if not found.to_label:
+    if not found.unlabelled:
         raise DataError(
             f"Every image of {source} is labelled already{first}; put those to label beside the class folders."
         )
 
 
-def _require_readable(folder: Path, n_classes: int, n_to_label: int, rejected: tuple[Rejected, ...]) -> None:
+def _require_readable(folder: Path, n_classes: int, n_unlabelled: int, rejected: tuple[Rejected, ...]) -> None:
     first = f"; {quote_name(rejected[0].name)} cannot be, for example: {rejected[0].reason}" if rejected else ""
     if n_classes < 2:
         of = "one class" if n_classes else "no class"
         raise DataError(
             f"{folder} has labelled examples that can be read of {of}, but two classes are needed at least{first}."
         )
-    if not n_to_label:
+    if not n_unlabelled:
         raise DataError(f"{folder} has no image to label that can be read{first}.")

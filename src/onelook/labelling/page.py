@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a folder of images that were labelled: what each was taken for, and how surely.
+"""One self-contained HTML page about a folder of labelled images: the label of each, and its confidence.
 
 `render` is pure, and the same report gives the same bytes. The page asks for nothing from outside (its
 Content-Security-Policy forbids it), works without a script but for sorting, filtering and the panel of one image, and
@@ -21,19 +21,19 @@ from torch import Tensor
 from onelook.data.images import Rejected, decode
 from onelook.errors import DataError
 from onelook.files import write_atomically
-from onelook.html import data_uri, filled
+from onelook.html import data_uri, render_template
 from onelook.labelling import page_accuracy
 from onelook.labelling.quality import Assessment
 from onelook.labelling.suggest import Suggestion
 
 MOST_PICTURES = 2_000
-"""Of images to label, on one page: about 7 MB. The least sure ones of each class have theirs first."""
+"""Pictures of images to label on one page, about 7 MB; the least sure images of each class come first."""
 MOST_CHANGES = 200
 TILE = 96
 """Pixels of a side of a picture."""
 
 Thumbnails = Callable[[str], bytes | None]
-"""From the name of an image to a small JPEG; None where there is none."""
+"""A function from the name of an image to a small JPEG, or None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -44,29 +44,27 @@ class LabelReport:
     items: tuple[str, ...]
     """Names of the images to label, usually paths."""
     labels: Int[Tensor, "N"]
-    """What each was taken for at last; of an image of no class, what it would be among the known ones."""
+    """Final class index of each; for an unknown image the most probable class."""
     probabilities: Float[Tensor, "N K"]
     labelled: tuple[str, ...]
     labelled_classes: Int[Tensor, "S"]
     thumbnail: Thumbnails
     unknown: Bool[Tensor, "N"] | None = None
-    """Which images are taken for none of the classes."""
+    """Images of none of the classes."""
     inductive: Int[Tensor, "N"] | None = None
-    """What each would be by the labelled examples alone."""
+    """Class index of each by the labelled examples alone."""
     neighbours: Int[Tensor, "N M"] | None = None
     """Rows of the labelled examples most like each image, the most alike first."""
     positions: Float[Tensor, "N 2"] | None = None
     labelled_positions: Float[Tensor, "S 2"] | None = None
-    truth: Int[Tensor, "N"] | None = None
-    """Where it is known, -1 elsewhere; for the confusion matrix."""
     title: str = "Labelled images"
     guard: str = ""
-    """What the guard says of the unlabelled images, in a sentence."""
+    """Sentence of the guard on the unlabelled images."""
     assessment: Assessment | None = None
-    """Whether the labels are good enough, and what more labels would bring."""
+    """Expected accuracy now and with more labels."""
     facts: dict[str, str] = field(default_factory=dict)
     suggestions: tuple[Suggestion, ...] = ()
-    """Of rows of the images to label."""
+    """Suggested images, by their row among the images to label."""
     rejected: tuple[Rejected, ...] = ()
 
     def __post_init__(self) -> None:
@@ -78,7 +76,6 @@ class LabelReport:
             "inductive": self.inductive,
             "neighbours": self.neighbours,
             "positions": self.positions,
-            "truth": self.truth,
         }
         for name, tensor in rows.items():
             if tensor is not None and len(tensor) != n:
@@ -108,22 +105,21 @@ def write(report: LabelReport, path: Path) -> None:
 
 
 def render(report: LabelReport) -> str:
-    shots = _shots(report)
-    unknown = [shot for shot in shots if shot["unknown"]]
-    return filled(
+    tiles = _make_tiles(report)
+    unknown = [tile for tile in tiles if tile["unknown"]]
+    return render_template(
         "labelling/templates/labelled.html",
         report=report,
-        tile=TILE,
-        sections=_sections(report, shots),
+        side=TILE,
+        sections=_make_sections(report, tiles),
         n_unknown=len(unknown),
-        unknown=_parted(unknown, len(shots)),
-        changes=_changes(shots),
-        n_changed=sum(shot["changed"] for shot in shots),
+        unknown=_split_by_picture(unknown, len(tiles)),
+        changes=_group_changes(tiles),
+        n_changed=sum(tile["changed"] for tile in tiles),
         most_changes=MOST_CHANGES,
-        suggestions=[(shots[one.index], one.why) for one in report.suggestions],
-        map=_map(report, shots),
-        good=None if report.assessment is None else page_accuracy.assessed(report.assessment, len(report.suggestions)),
-        score=_score(report),
+        suggestions=[(tiles[one.index], one.why) for one in report.suggestions],
+        map=_make_map(report, tiles),
+        good=report.assessment and page_accuracy.fill_assessment(report.assessment, len(report.suggestions)),
     )
 
 
@@ -158,11 +154,11 @@ def plane(features: Float[Tensor, "N D"]) -> Float[Tensor, "N 2"]:
 # ---------------------------------------------------------------------------------------------------- images
 
 
-def _shots(report: LabelReport) -> list[dict[str, Any]]:
-    """What the page knows of each image to label."""
+def _make_tiles(report: LabelReport) -> list[dict[str, Any]]:
+    """One tile for each image to label: its answer, its neighbours and, up to the limit, its picture."""
     names = report.class_names
     ranked = report.probabilities.argsort(dim=1, descending=True, stable=True)
-    shots: list[dict[str, Any]] = []
+    tiles: list[dict[str, Any]] = []
     for i, item in enumerate(report.items):
         label = int(report.labels[i])
         runner = next((k for k in ranked[i].tolist() if k != label), None)
@@ -170,39 +166,27 @@ def _shots(report: LabelReport) -> list[dict[str, Any]]:
         second = 0.0 if runner is None else float(report.probabilities[i, runner])
         before = label if report.inductive is None else int(report.inductive[i])
         unknown = report.unknown is not None and bool(report.unknown[i])
-        shots.append(
-            {
-                "row": i,
-                "name": item,
-                "label": label,
-                "class": names[label],
-                "sure": sure,
-                "percent": _percent(sure),
-                "runner": "" if runner is None else names[runner],
-                "runner_percent": _percent(second),
-                "margin": sure - second,
-                "unknown": unknown,
-                "changed": before != label and not unknown,
-                "before": names[before],
-                "near": [] if report.neighbours is None else report.neighbours[i].tolist(),
-                "picture": None,
-            }
-        )
-    for shot in _pictured(shots, len(names), {one.index for one in report.suggestions}):
-        shot["picture"] = _picture(report.thumbnail, shot["name"])
-    return shots
+        answer = {"label": label, "class": names[label], "sure": sure, "percent": _percent(sure)}
+        other = {"runner": "" if runner is None else names[runner], "runner_percent": _percent(second)}
+        change = {"unknown": unknown, "changed": before != label and not unknown, "before": names[before]}
+        near = [] if report.neighbours is None else report.neighbours[i].tolist()
+        about = {"row": i, "name": item, "margin": sure - second, "near": near, "picture": None}
+        tiles.append(about | answer | other | change)
+    for tile in _choose_pictured(tiles, len(names), {one.index for one in report.suggestions}):
+        tile["picture"] = _picture(report.thumbnail, tile["name"])
+    return tiles
 
 
-def _pictured(shots: list[dict[str, Any]], n_classes: int, wanted: set[int]) -> Iterable[dict[str, Any]]:
-    """Those that get a picture: all, or suggested ones and then the least sure ones of each class in turns."""
-    if len(shots) <= MOST_PICTURES:
-        return shots
+def _choose_pictured(tiles: list[dict[str, Any]], n_classes: int, wanted: set[int]) -> Iterable[dict[str, Any]]:
+    """Tiles that get a picture: all, or suggested ones and then the least sure ones of each class in turns."""
+    if len(tiles) <= MOST_PICTURES:
+        return tiles
     rank: dict[int, int] = {}
     of_class = [0] * n_classes
-    for shot in sorted(shots, key=lambda shot: shot["sure"]):
-        rank[shot["row"]] = of_class[shot["label"]]
-        of_class[shot["label"]] += 1
-    order = sorted(shots, key=lambda shot: (shot["row"] not in wanted, rank[shot["row"]], shot["row"]))
+    for tile in sorted(tiles, key=lambda tile: tile["sure"]):
+        rank[tile["row"]] = of_class[tile["label"]]
+        of_class[tile["label"]] += 1
+    order = sorted(tiles, key=lambda tile: (tile["row"] not in wanted, rank[tile["row"]], tile["row"]))
     return order[:MOST_PICTURES]
 
 
@@ -211,70 +195,56 @@ def _picture(provider: Thumbnails, name: str) -> str | None:
     return None if content is None else data_uri(content, "image/jpeg")
 
 
-def _percent(share: float) -> str:
-    """Never 100 % of what is not certain, nor 0 % of what is possible."""
-    if share != share:
+def _percent(fraction: float) -> str:
+    """Percent as a whole number, but never 100 for less than certainty nor 0 for more than nothing."""
+    if fraction != fraction:
         return "?"
-    whole = round(100 * share)
-    return "> 99" if whole == 100 and share < 1 else "< 1" if whole == 0 and share > 0 else str(whole)
+    whole = round(100 * fraction)
+    return "> 99" if whole == 100 and fraction < 1 else "< 1" if whole == 0 and fraction > 0 else str(whole)
 
 
-def _labelled(report: LabelReport) -> list[dict[str, Any]]:
-    return [
-        {
-            "row": i,
-            "name": name,
-            "class": report.class_names[k],
-            "label": k,
-            "picture": _picture(report.thumbnail, name),
-        }
-        for i, (name, k) in enumerate(zip(report.labelled, report.labelled_classes.tolist(), strict=True))
-    ]
+def _make_examples(report: LabelReport) -> list[dict[str, Any]]:
+    labelled = enumerate(zip(report.labelled, report.labelled_classes.tolist(), strict=True))
+    examples = [{"row": i, "name": name, "class": report.class_names[k], "label": k} for i, (name, k) in labelled]
+    return [one | {"picture": _picture(report.thumbnail, one["name"])} for one in examples]
 
 
 # -------------------------------------------------------------------------------------------------- sections
 
 
-def _sections(report: LabelReport, shots: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One for each class: its labelled examples, and the images taken for it, the surest first."""
+def _make_sections(report: LabelReport, tiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One section for each class: its labelled examples, and the images taken for it, the surest first."""
     sections = []
-    examples = _labelled(report)
+    examples = _make_examples(report)
     for k, name in enumerate(report.class_names):
-        own = sorted((s for s in shots if s["label"] == k and not s["unknown"]), key=lambda s: (-s["sure"], s["row"]))
-        tiles, rest = _parted(own, len(shots))
-        sections.append(
-            {
-                "number": k,
-                "name": name,
-                "n": len(own),
-                "examples": [one for one in examples if one["label"] == k],
-                "tiles": tiles,
-                "rest": rest,
-                "mean": _percent(sum(s["sure"] for s in own) / len(own)) if own else "",
-            }
-        )
+        own = sorted((t for t in tiles if t["label"] == k and not t["unknown"]), key=lambda t: (-t["sure"], t["row"]))
+        mean = _percent(sum(t["sure"] for t in own) / len(own)) if own else ""
+        about = {"number": k, "name": name, "n": len(own), "mean": mean}
+        pictured, rest = _split_by_picture(own, len(tiles))
+        labelled = [one for one in examples if one["label"] == k]
+        sections.append(about | {"examples": labelled, "tiles": pictured, "rest": rest})
     return sections
 
 
-def _parted(shots: list[dict[str, Any]], n_all: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Those with a tile, and those with a name only: beyond the limit, what has no picture."""
+def _split_by_picture(tiles: list[dict[str, Any]], n_all: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Images shown as tiles, and those shown by name only: beyond the limit, all without a picture."""
     if n_all <= MOST_PICTURES:
-        return shots, []
-    return [s for s in shots if s["picture"]], [s for s in shots if not s["picture"]]
+        return tiles, []
+    return [t for t in tiles if t["picture"]], [t for t in tiles if not t["picture"]]
 
 
-def _changes(shots: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """From which class to which, the most frequent first; the surest changes of each first."""
+def _group_changes(tiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Changed images by the classes before and after, the most frequent pair first, the surest image first."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for shot in sorted((s for s in shots if s["changed"]), key=lambda s: (-s["sure"], s["row"]))[:MOST_CHANGES]:
-        groups.setdefault((shot["before"], shot["class"]), []).append(shot)
+    for tile in sorted((t for t in tiles if t["changed"]), key=lambda t: (-t["sure"], t["row"]))[:MOST_CHANGES]:
+        groups.setdefault((tile["before"], tile["class"]), []).append(tile)
     ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-    return [{"before": before, "after": after, "tiles": tiles} for (before, after), tiles in ordered]
+    return [{"before": before, "after": after, "tiles": group} for (before, after), group in ordered]
 
 
-def _map(report: LabelReport, shots: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _make_map(report: LabelReport, tiles: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The points of each class in a square of 1000, and the labelled examples."""
-    if report.positions is None or not shots:
+    if report.positions is None or not tiles:
         return None
     examples = report.labelled_positions if report.labelled_positions is not None else report.positions[:0]
     every = torch.cat([report.positions, examples])
@@ -286,20 +256,10 @@ def _map(report: LabelReport, shots: list[dict[str, Any]]) -> dict[str, Any] | N
         return ((points - low) * scale + 20).round().int().tolist() if len(points) else []
 
     points = [
-        {"x": x, "y": height - y, "shot": shot} for (x, y), shot in zip(place(report.positions), shots, strict=True)
+        {"x": x, "y": height - y, "tile": tile} for (x, y), tile in zip(place(report.positions), tiles, strict=True)
     ]
     marks = [
         {"x": x, "y": height - y, "name": report.class_names[k], "number": k}
         for (x, y), k in zip(place(examples), report.labelled_classes.tolist(), strict=False)
     ]
     return {"height": height, "points": points, "marks": marks}
-
-
-def _score(report: LabelReport) -> dict[str, Any] | None:
-    """Accuracy of each class and what was taken for what, where the truth is known."""
-    if report.truth is None or not bool((report.truth >= 0).any()):
-        return None
-    known = report.truth >= 0
-    k = len(report.class_names)
-    pairs = report.truth[known] * k + report.labels[known]
-    return page_accuracy.confusion(torch.bincount(pairs, minlength=k * k).view(k, k).numpy(), report.class_names)

@@ -1,7 +1,7 @@
-"""New images by a classifier that was kept: what `onelook predict` does."""
+"""Labels for new images by a saved classifier: the work of `onelook predict`."""
 
 import functools
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,12 @@ from onelook.errors import ArtifactError, DataError, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
-from onelook.labelling.features import features_of_files
-from onelook.labelling.folder import TO_LABEL, images_below, read_below
+from onelook.labelling.features import embed_listing
+from onelook.labelling.folder import UNLABELLED, list_images, read_file
 from onelook.machine import Place
-from onelook.ops import normalise
 
 DIGITS = 6
-"""Of probabilities that are told; those behind differ between machines."""
+"""Decimals of a probability; further ones differ between machines."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, 
     ['red']
     """
     classifier = FewShotClassifier.load(config.classifier)
-    saved = _network_words(classifier, config.classifier)
+    saved = _read_network(classifier, config.classifier)
     listing, skipped = _listing(config.images)
     for one in skipped:
         yield Notice(f"{quote_name(one.name)} was passed over: {one.reason}.")
@@ -82,52 +81,45 @@ def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, 
             f"{config.classifier} holds features of size {classifier.n_features_in_}, but those of its "
             f"network have {network.feature_size}; make the file again."
         )
-    embeddings, rejected = yield from features_of_files(listing, network, saved["average"], place)
-    features = normalise(embeddings.features).numpy()
+    embeddings, rejected = yield from embed_listing(listing, network, saved["average"], place)
+    features = embeddings.features.numpy()
     p = classifier.predict_proba(features)
-    aside = classifier.reject(features, rate=config.unknown_rate) if config.unknown_rate else None
-    return Predicted(classifier, predictions_of(embeddings.items, classifier.classes_, p, aside), (*skipped, *rejected))
+    unknown = classifier.reject(features, rate=config.unknown_rate) if config.unknown_rate else None
+    predictions = make_predictions(embeddings.items, classifier.classes_, p, unknown)
+    return Predicted(classifier, predictions, (*skipped, *rejected))
 
 
-def predictions_of(
-    items: tuple[str, ...], classes: np.ndarray, p: np.ndarray, aside: np.ndarray | None
+def make_predictions(
+    items: Sequence[str], classes: np.ndarray, p: np.ndarray, unknown: np.ndarray | None
 ) -> tuple[Prediction, ...]:
-    """p: probabilities (N, K) of the items; aside: which of them are unknown."""
-    order = np.argsort(-p, axis=1, kind="stable")[:, :2]
-    p = p.round(DIGITS)
+    """One prediction for each item, from the probabilities p (N, K); unknown: which items are of no class."""
+    order, p = np.argsort(-p, axis=1, kind="stable")[:, :2], p.round(DIGITS)
     rows = []
     for i, (item, (first, second)) in enumerate(zip(items, order, strict=True)):
-        rows.append(
-            Prediction(
-                path=item,
-                label=str(classes[first]),
-                probability=float(p[i, first]),
-                runner_up=str(classes[second]),
-                margin=round(float(p[i, first] - p[i, second]), DIGITS),
-                unknown=bool(aside is not None and aside[i]),
-            )
-        )
+        names, margin = (str(classes[first]), str(classes[second])), round(float(p[i, first] - p[i, second]), DIGITS)
+        is_unknown = bool(unknown is not None and unknown[i])
+        rows.append(Prediction(item, names[0], float(p[i, first]), names[1], margin, is_unknown))
     return tuple(rows)
 
 
-def _network_words(classifier: FewShotClassifier, file: Path) -> dict[str, str]:
-    words = classifier.network_
-    if words is None:
+def _read_network(classifier: FewShotClassifier, file: Path) -> dict[str, str]:
+    saved = classifier.network_
+    if saved is None:
         raise ArtifactError(
             f"{file} does not say which feature network its rows are from, so that it cannot judge "
-            f"images; keep it by `onelook label --save` without --features, or name the network in "
+            f"images; save it by `onelook label --save` without --features, or name the network in "
             f"FewShotClassifier.save."
         )
-    if not isinstance(words, dict) or not all(isinstance(words.get(k), str) for k in ("name", "digest", "average")):
+    if not isinstance(saved, dict) or not all(isinstance(saved.get(k), str) for k in ("name", "digest", "average")):
         raise ArtifactError(
-            f"{file} needs the name, digest and average of its feature network, but says {words!r}; "
+            f"{file} needs the name, digest and average of its feature network, but says {saved!r}; "
             f"save it with the network_ of ImageFeatures."
         )
-    return words
+    return saved
 
 
 def _network(config: PredictConfig, saved: dict[str, str]) -> Generator[Any, None, Backbone]:
-    """The very network of the classifier's features."""
+    """Load the network that made the features of the classifier."""
     name = config.network or saved["name"]
     try:
         network, _ = yield from load_network(name, config.offline)
@@ -148,10 +140,10 @@ def _network(config: PredictConfig, saved: dict[str, str]) -> Generator[Any, Non
 
 
 def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
-    """All that is given, and the folders that cannot be read."""
+    """Images that were given, and the folders that cannot be read."""
     if len(images) == 1 and images[0].is_dir():
-        below, skipped = images_below(images[0])
-        return _unlabelled(below, str(images[0]), functools.partial(read_below, images[0])), tuple(skipped)
+        below, skipped = list_images(images[0])
+        return _unlabelled(below, str(images[0]), functools.partial(read_file, images[0])), tuple(skipped)
     names: list[str] = []
     refused: list[Rejected] = []
     for path in images:
@@ -160,7 +152,7 @@ def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
         if not path.is_dir():
             names.append(str(path))
             continue
-        below, skipped = images_below(path)
+        below, skipped = list_images(path)
         names += [str(path / name) for name in below]
         refused += [Rejected(str(path / one.name), one.reason) for one in skipped]
     more = f" and {len(images) - 1} more" if len(images) > 1 else ""
@@ -168,7 +160,7 @@ def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
 
 
 def _unlabelled(names: list[str], source: str, read: Any) -> Listing:
-    return Listing(tuple(names), (TO_LABEL,) * len(names), (), source, read)
+    return Listing(tuple(names), (UNLABELLED,) * len(names), (), source, read)
 
 
 def _read(name: str) -> bytes:

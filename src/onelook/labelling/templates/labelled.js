@@ -4,8 +4,8 @@ const by = id => document.getElementById(id);
 
 // Order and filter. What is said of an image is in its attributes; names are only ever written as text.
 const lists = all('.class').map(group => ({
-  group, list: group.querySelector('.shots'),
-  tiles: all('.shot', group), rest: all('.names li', group),
+  group, list: group.querySelector('.tiles'),
+  tiles: all('.tile', group), rest: all('.names li', group),
 }));
 const name = tile => tile.querySelector('button')?.dataset.name ?? tile.textContent;
 const orders = {
@@ -55,7 +55,7 @@ function open(button) {
   const d = button.dataset;
   by('panel-name').textContent = d.name;
   by('panel-picture').replaceChildren(copy(button));
-  const unknown = button.closest('.shot').classList.contains('unknown');
+  const unknown = button.closest('.tile').classList.contains('unknown');
   by('panel-words').textContent = (unknown ? 'None of the classes. Among them: ' : '') + `${d.class}, ${d.percent} % sure`
     + (d.runner ? `; next ${d.runner}, ${d.runnerPercent} %` : '')
     + (d.before ? `; by the labelled examples alone it would be ${d.before}` : '') + '.';
@@ -78,12 +78,12 @@ function close() {
   last?.focus();
 }
 document.addEventListener('click', event => {
-  const button = event.target.closest('.shot button'), point = event.target.closest('[data-p]');
-  const chosen = button ?? (point && document.querySelector(`.shot button[data-i="${point.dataset.p}"]`));
+  const button = event.target.closest('.tile button'), point = event.target.closest('[data-p]');
+  const chosen = button ?? (point && document.querySelector(`.tile button[data-i="${point.dataset.p}"]`));
   if (chosen) open(chosen);
 });
 document.addEventListener('focusin', event => {
-  const button = event.target.closest('.shot button');
+  const button = event.target.closest('.tile button');
   if (button && panel.open) open(button);
 });
 document.addEventListener('keydown', event => { if (event.key === 'Escape' && panel.open) close(); });

@@ -1,0 +1,67 @@
+"""The report of labelled images: everything that the page shows, and the file."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onelook.errors import DataError, SettingsError
+from onelook.events import Notice, Progress
+from onelook.html import load_engine
+from onelook.labelling.label import Labelled, suggest_images
+from onelook.labelling.page import LabelReport, plane, thumbnail, write
+
+N_NEIGHBOURS = 3
+"""Labelled examples shown beside an image."""
+N_SUGGESTIONS = 12
+
+
+def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
+    """Write the page about the labelled images; without jinja2, yield a notice instead. Raises StorageError."""
+    try:
+        load_engine()
+    except SettingsError as error:
+        yield Notice(str(error))
+        return
+    yield Progress("writing the report", 0, 1)
+    write(make_report(done), path)
+    yield Progress("writing the report", 1, 1)
+
+
+def make_report(done: Labelled) -> LabelReport:
+    """Collect what the page shows; images are read again for their thumbnails when it is rendered."""
+    labelled, unlabelled, classifier = done.labelled, done.unlabelled, done.classifier
+    features, names = done.embeddings.features.numpy(), np.array(done.embeddings.class_names, dtype=object)
+    number = {name: k for k, name in enumerate(classifier.classes_)}
+    items, positions = np.array(done.embeddings.items, dtype=object), plane(done.embeddings.features)
+    similarity = features[unlabelled] @ features[labelled].T
+    network = {"feature network": done.config.network}
+
+    def read_thumbnail(name: str) -> bytes | None:
+        try:
+            return thumbnail(done.found.listing.read(name))
+        except (OSError, ValueError, DataError):  # gone since its features were computed, or these were given
+            return None
+
+    return LabelReport(
+        class_names=tuple(map(str, classifier.classes_)),
+        items=tuple(items[unlabelled]),
+        labels=torch.from_numpy(classifier.transduction_proba_.argmax(1)),
+        probabilities=torch.from_numpy(classifier.transduction_proba_).float(),
+        labelled=tuple(items[labelled]),
+        labelled_classes=torch.tensor([number[name] for name in names[done.embeddings.labels[labelled].numpy()]]),
+        thumbnail=read_thumbnail,
+        unknown=torch.tensor([one.unknown for one in done.predictions]),
+        inductive=torch.tensor([number[name] for name in classifier.inductive_]),
+        neighbours=torch.from_numpy(np.argsort(-similarity, axis=1, kind="stable")[:, :N_NEIGHBOURS].copy()),
+        positions=positions[unlabelled],
+        labelled_positions=positions[labelled],
+        title=f"Labels of {done.config.folder.resolve().name}",
+        guard=classifier.guard_,
+        assessment=done.assessment,
+        facts=network if done.network else {"features": str(done.config.features)},
+        suggestions=suggest_images(done, N_SUGGESTIONS),
+        rejected=(*done.rejected, *done.found.skipped),
+    )

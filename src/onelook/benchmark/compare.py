@@ -68,19 +68,8 @@ def _audit(
         most = IMAGE_TASKS if isinstance(entry.method, ImageMethod) else TASKS
         sampler = TaskSampler(test if entry.data is None else entry.data, spec)
         found = yield from audit(entry.method, sampler, min(n_tasks, most))
-        records.append(
-            {
-                **about,
-                "method": entry.label,
-                "n_way": spec.n_way,
-                "n_shot": spec.n_shot,
-                "n_query": spec.n_query,
-                "protocol": spec.protocol,
-                "seed": spec.seed,
-                "transductive": entry.method.transductive,
-                **found.record(),
-            }
-        )
+        facts = {"method": entry.label, **spec.record(), "transductive": entry.method.transductive}
+        records.append(about | facts | found.record())
     return records
 
 

@@ -63,11 +63,10 @@ def _jitter(
     """Saturation, contrast and brightness, in this order."""
     factors = torch.from_numpy((1 + strength * (2 * draws - 1)).astype(np.float32))
     brightness, contrast, saturation = factors.T[..., None, None, None]
-    if pixels.shape[1] == 1:
-        mean = pixels.mean((2, 3), keepdim=True)
-        return torch.clamp(brightness * (contrast * pixels + (1 - contrast) * mean), 0, 255)
-    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    grey = (pixels * luma).sum(1, keepdim=True)
+    grey = pixels
+    if pixels.shape[1] == 3:
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        grey = (pixels * luma).sum(1, keepdim=True)
+        pixels = saturation * pixels + (1 - saturation) * grey
     mean = grey.mean((2, 3), keepdim=True)
-    scaled = saturation * pixels + (1 - saturation) * grey
-    return torch.clamp(brightness * (contrast * scaled + (1 - contrast) * mean), 0, 255)
+    return torch.clamp(brightness * (contrast * pixels + (1 - contrast) * mean), 0, 255)

@@ -4,6 +4,7 @@ import itertools
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,10 @@ class TaskSpec:
         if self.n_total is not None:
             require_within(self, "A task", n_total="[1, inf)")
         self.spread.draw_priors(np.random.default_rng(0), self.n_way)  # refuses what cannot be with these ways
+
+    def record(self) -> dict[str, Any]:
+        """Sizes, protocol and seed, for a record of results."""
+        return {key: getattr(self, key) for key in ("n_way", "n_shot", "n_query", "protocol", "seed")}
 
     @property
     def spread(self) -> Protocol:

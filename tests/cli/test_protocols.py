@@ -135,4 +135,4 @@ def test_mistakes_are_answered_by_one_sentence(words: tuple[str | Path, ...], tm
     assert "no method named 'tin'" in refused(*words, "--reference", "tin")
     assert "is a folder; give the name of a file in it" in refused(*words, "--json", tmp_path)
     assert "A task needs n_total in" in refused(*words, "--total", "0")
-    assert "Features from a file are taken as they are" in refused(*words, "--average", "mirror")
+    assert "Features from a file are averaged where they are made" in refused(*words, "--average", "mirror")

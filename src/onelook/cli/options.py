@@ -31,13 +31,13 @@ NAMES = {
 REPEATED = {"also_classes"}
 """Tuples whose option is given once for each value; others take values divided by commas."""
 BOUNDS = {
-    **dict.fromkeys(("rotation_weight", "seed", "variants", "weight_decay"), (0, None)),
-    **dict.fromkeys(("epochs", "number", "steps", "tasks_per_step", "validate_every"), (1, None)),
-    **dict.fromkeys(("batch_size", "n_tasks", "n_users", "n_validation_tasks"), (2, None)),
+    **dict.fromkeys(("seed", "variants"), (0, None)),
+    **dict.fromkeys(("number", "steps", "tasks_per_step", "validate_every"), (1, None)),
+    **dict.fromkeys(("n_tasks", "n_users"), (2, None)),
     "image_size": (16, 256),
     "unknown_rate": (0, 0.5),
 }
-"""Least and greatest value of an option, by the name of its field; a configuration may refuse more."""
+"""Least and greatest value of an option, by the name of its field, where its configuration does not check it."""
 HELPS = {
     "average": "Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none.",
     "backbone": "Feature network made by `onelook pretrain`.",

@@ -34,6 +34,7 @@ class Optimisation:
             found = f"{self.optimiser} and {self.schedule}"
             raise SettingsError(f"Optimisers are sgd and adam, schedules constant and one-cycle, but got {found}.")
         intervals = {"learning_rate": "(0, inf]", "clip_norm": "(0, inf]", "average_from": "[0, 1)"}
+        intervals |= {"weight_decay": "[0, inf)", "warmup": "[0, 1]"}
         given = {name: interval for name, interval in intervals.items() if getattr(self, name) is not None}
         require_within(self, "An optimisation", **given)
 

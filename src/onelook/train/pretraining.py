@@ -14,7 +14,7 @@ from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
-from onelook.errors import SettingsError
+from onelook.errors import require_within
 from onelook.events import finish
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Estimate, mean_accuracy
@@ -52,11 +52,11 @@ class PretrainConfig:
     """Divisor of the scores that are compared with the teacher's."""
 
     def __post_init__(self) -> None:
+        require_within(self, "Pretraining", epochs="[1, inf)", batch_size="[2, inf)", rotation_weight="[0, inf)")
+        require_within(self, "Pretraining", rotations="[1, 3]", n_validation_tasks="[2, inf)", seed="[0, inf)")
         # These refuse what is impossible.
         Distillation(self.teacher_weight, self.temperature)
         Mixup(self.mixup, self.mixup_probability)
-        if self.rotations not in (1, 2, 3):
-            raise SettingsError(f"An image has 1 to 3 rotated copies, but got {self.rotations}.")
 
 
 class Pretraining:

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-
 from onelook.errors import DownloadError, SettingsError, UserError
 from onelook.events import Notice, Progress
 from onelook.files import storage_error
@@ -192,7 +190,7 @@ def _download_error(repository: str, error: Exception, endpoint: str | None) -> 
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "GatedRepoError" in kinds:
         reason = "its owner asks for consent first, which is given on its page"
-    elif "RepositoryNotFoundError" in kinds or status == requests.codes.not_found:
+    elif "RepositoryNotFoundError" in kinds or status == 404:
         reason = f"{host} has no such model or revision, or it is private"
     elif status is not None:
         reason = f"{host} answered {status}"

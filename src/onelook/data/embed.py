@@ -66,7 +66,11 @@ class Averaging:
 
 
 def parse_averaging(text: str, allowed: Augmentation = Augmentation()) -> Averaging:
-    """Read `none`, `mirror`, `crops:N` or `mirror+crops:N`. allowed: changes that leave the class as it is."""
+    """Read `none`, `mirror`, `crops:N` or `mirror+crops:N`. allowed: changes that leave the class as it is.
+
+    >>> parse_averaging("mirror+crops:2").n_versions
+    6
+    """
     found = re.fullmatch(r"none|mirror|(?:mirror\+)?crops:([1-9]\d?)", text)
     if not found:
         raise SettingsError(

@@ -80,7 +80,11 @@ class Protocol:
 
 
 def parse_protocol(name: str) -> Protocol:
-    """Raises SettingsError for a name that does not exist, with those that do."""
+    """Read the name of a protocol. Raises SettingsError for one that does not exist, with those that do.
+
+    >>> parse_protocol("dirichlet:2+unknown:0.2").unknown
+    0.2
+    """
     first, *parts = name.split("+")
     kind, colon, value = first.partition(":")
     number = _number(value) if colon else None

@@ -129,14 +129,9 @@ class TaskSampler:
         def labels(part: str) -> Tensor:
             return torch.from_numpy(np.stack([getattr(rows, part) for rows, _ in drawn]))
 
-        return Tasks(
-            gather("support"),
-            labels("support_labels"),
-            gather("query"),
-            self.spec.n_way,
-            labels("query_labels"),
-            labels("classes"),
-        )
+        support, query = gather("support"), gather("query")
+        own, true, classes = (labels(part) for part in ("support_labels", "query_labels", "classes"))
+        return Tasks(support, own, query, self.spec.n_way, true, classes)
 
     def _draw(self, rng: np.random.Generator) -> tuple[TaskRows, dict[str, np.ndarray | int]]:
         """The rows, and the offset of the view in which each is seen."""

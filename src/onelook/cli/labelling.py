@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -17,7 +17,7 @@ from onelook.labelling.doctor import examine
 from onelook.labelling.export import Prediction, csv_text, write_coco, write_csv, write_label_studio
 from onelook.labelling.folder import SORTED_FOLDER, list_folder, require_folder
 from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_classifier, suggest_images
-from onelook.labelling.predict import PredictConfig, predict_images
+from onelook.labelling.predict import PredictConfig, Predicted, predict_images
 from onelook.labelling.report import write_report
 from onelook.labelling.sort import MODES, Sorted, require_outside, sort_images
 from onelook.machine import Place
@@ -80,25 +80,23 @@ def _write_coco(done: Labelled, path: Path) -> None:
 
 
 def _report(done: Labelled, out: Path, as_json: bool, sorting: Sorted | None) -> None:
+    guard = done.classifier.guard_
     if as_json:
-        record = {
-            "out": str(out),
-            "n_labelled_examples": len(done.labelled),
-            "n_images": len(done.unlabelled),
-            "guard": done.classifier.guard_,
-            "unreadable": [vars(one) for one in done.rejected],
-            "labels": [vars(one) for one in done.predictions],
-            "sorting": sorting and asdict(sorting),
-        }
-        print_json(record | done.assessment.record())
+        about = {"n_labelled_examples": len(done.labelled), "guard": guard, "sorting": sorting and asdict(sorting)}
+        print_json(_make_record(done, out) | about | done.assessment.record())
         return
     _print_counts(done.predictions)
-    written = f"Written: {quote_name(str(out / 'labels.csv'))}"
-    print(
-        "\n".join(
-            [done.classifier.guard_, *done.assessment.summary(), written, *(sorting.summary() if sorting else ())]
-        )
-    )
+    lines = [guard, *done.assessment.summary(), f"Written: {quote_name(str(out / 'labels.csv'))}"]
+    print("\n".join([*lines, *(sorting.summary() if sorting is not None else ())]))
+
+
+def _make_record(done: Labelled | Predicted, out: Path | None) -> dict[str, Any]:
+    return {
+        "out": out and str(out),
+        "n_images": len(done.predictions),
+        "unreadable": [vars(one) for one in done.rejected],
+        "labels": [vars(one) for one in done.predictions],
+    }
 
 
 def _print_counts(predictions: Iterable[Prediction]) -> None:
@@ -125,14 +123,7 @@ def predict(
     if out is not None:
         write_csv(out, done.predictions)
     if as_json:
-        print_json(
-            {
-                "out": out and str(out),
-                "n_images": len(done.predictions),
-                "unreadable": [vars(one) for one in done.rejected],
-                "labels": [vars(one) for one in done.predictions],
-            }
-        )
+        print_json(_make_record(done, out))
     elif out is None:
         print(csv_text(done.predictions), end="")
     else:

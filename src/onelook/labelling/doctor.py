@@ -1,4 +1,4 @@
-"""What is wrong with a folder of photographs before anything is learned from it: read once, said worst first.
+"""Checks of a folder of images before anything is learned from it: each image is read once, the worst is named first.
 
 Copies of a picture are found by the SHA-256 of the file, near copies by a difference hash (the signs of the differences
 between neighbours in a 9 × 8 and an 8 × 9 thumbnail; N. Krawetz, "Kind of Like That", 2013) and, because pictures of
@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,21 +24,21 @@ from onelook.labelling.folder import UNLABELLED, is_unlabelled
 
 BITS = 128
 NEAR_BITS = 16
-"""Hashes that differ in more bits are of different pictures. The same picture, scaled or compressed, differs in few."""
+"""Largest number of bits in which the hashes of near copies differ; scaling and compressing change few."""
 FLAT = 2
 """Grey levels that neighbours may differ by and count as equal: the noise of a plain background is no difference."""
 NEAR_COLOUR = 9.0
-"""So far apart, of 255, may the thumbnails of near copies be in the mean.
+"""Largest mean absolute difference (of 255) between the thumbnails of near copies.
 
 Both limits were chosen on 8,000 images of CIFAR-FS (train): 7 pairs, all copies to the eye, and 298 of 300 images found
 again after JPEG of quality 60. With 20 bits a white plate is found beside one with a blue rim."""
 THUMBNAIL = 16
 SMALL_SIDE = 32
-"""Pixels of the shorter side, below which a picture is said to be small."""
+"""Pixels of the shorter side below which a picture is reported as small."""
 WIDE = 3.0
-"""Times as long as short, from which the middle square that a network sees misses most of the picture."""
+"""Ratio of the sides above which the middle square that a network sees misses most of the picture."""
 UNEQUAL = 10.0
-"""Times as many examples in the largest class as in the smallest, from which it is said."""
+"""Ratio of the largest class to the smallest from which it is reported."""
 BLOCK = 512
 
 
@@ -68,21 +68,21 @@ class Copies:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found. Everything is empty where nothing is wrong."""
+    """Findings of all checks; each is empty where nothing is wrong."""
 
     source: str
     n_images: int
     class_sizes: dict[str, int]
     """Labelled examples that can be read, of each class."""
     conflicts: tuple[Copies, ...] = ()
-    """The same picture in two classes, whether byte by byte or nearly."""
+    """Pictures in two classes, equal byte by byte or nearly."""
     unreadable: tuple[Rejected, ...] = ()
     suspicious_classes: tuple[str, ...] = ()
     """Classes named like folders of images to label."""
     same_but_for_case: tuple[tuple[str, ...], ...] = ()
     """Names of classes, or of files in one folder, that a Mac or Windows takes for one."""
     tiny_classes: tuple[str, ...] = ()
-    """With fewer than two labelled examples."""
+    """Classes with fewer than two labelled examples."""
     duplicates: tuple[Copies, ...] = ()
     near_duplicates: tuple[Copies, ...] = ()
     small: tuple[str, ...] = ()
@@ -95,59 +95,56 @@ class Diagnosis:
 
     def messages(self) -> tuple[str, ...]:
         """A sentence for each kind of finding, the worst first; none where nothing is wrong."""
-        said = [_conflict(c) for c in sorted(self.conflicts, key=lambda c: not c.exact)[:5]]
-        said += [f"{len(self.conflicts) - 5} more pictures are in two classes."] if len(self.conflicts) > 5 else []
+        lines = [_contradiction(c) for c in sorted(self.conflicts, key=lambda c: not c.exact)[:5]]
+        lines += [f"{len(self.conflicts) - 5} more pictures are in two classes."] if len(self.conflicts) > 5 else []
         if self.unreadable:
-            first = self.unreadable[0]
-            said.append(
-                f"{_count(self.unreadable, 'image', 'images')} cannot be read, {quote_name(first.name)} first: "
-                f"{first.reason}."
-            )
+            n, first = _count(self.unreadable, "image", "images"), self.unreadable[0]
+            lines.append(f"{n} cannot be read, {quote_name(first.name)} first: {first.reason}.")
+        return (*lines, *self._class_messages(), *self._image_messages())
+
+    def _class_messages(self) -> Iterator[str]:
         if len(self.class_sizes) < 2:
-            said.append(
-                f"{_count(tuple(self.class_sizes), 'class has', 'classes have')} labelled examples; at least two must."
-            )
+            n = _count(tuple(self.class_sizes), "class has", "classes have")
+            yield f"{n} labelled examples; at least two must."
         if self.suspicious_classes:
-            said.append(
-                f"{_list(self.suspicious_classes)} would be a class, but is named like a place of images to "
-                "label; rename it if that is what it is."
+            yield (
+                f"{_list(self.suspicious_classes)} would be a class, but is named like a place of images to label; "
+                "rename it if that is what it is."
             )
-        said += [f"{_list(names)} differ only in case; give them one name." for names in self.same_but_for_case[:5]]
+        for names in self.same_but_for_case[:5]:
+            yield f"{_list(names)} differ only in case; give them one name."
         if self.tiny_classes:
-            said.append(
-                f"{_count(self.tiny_classes, 'class has', 'classes have')} fewer than two labelled examples "
-                f"({_list(self.tiny_classes)}); label some more."
-            )
+            n = _count(self.tiny_classes, "class has", "classes have")
+            yield f"{n} fewer than two labelled examples ({_list(self.tiny_classes)}); label some more."
         if self.unequal:
             sizes = Counter({name: size for name, size in self.class_sizes.items() if size}).most_common()
-            said.append(
-                f"The classes are very unequal: {quote_name(sizes[0][0])} has {sizes[0][1]} labelled examples and "
-                f"{quote_name(sizes[-1][0])} {sizes[-1][1]}; label more of the small ones."
+            (large, n_large), (small, n_small) = sizes[0], sizes[-1]
+            yield (
+                f"The classes are very unequal: {quote_name(large)} has {n_large} labelled examples and "
+                f"{quote_name(small)} {n_small}; label more of the small ones."
             )
+
+    def _image_messages(self) -> Iterator[str]:
         for copies, word in ((self.duplicates, "copies"), (self.near_duplicates, "near copies")):
             if copies:
-                n_answered = sum(c.answered for c in copies)
+                n, n_answered = _count(copies, "picture has", "pictures have"), sum(c.answered for c in copies)
                 also = f", {n_answered} of them both labelled and to be labelled" if n_answered else ""
-                said.append(
-                    f"{_count(copies, 'picture has', 'pictures have')} {word}, {_list(copies[0].names)} first{also}."
-                )
+                yield f"{n} {word}, {_list(copies[0].names)} first{also}."
         if self.small:
-            said.append(
-                f"{_count(self.small, 'image is', 'images are')} smaller than {SMALL_SIDE} pixels, "
-                f"{quote_name(self.small[0])} first; a larger original is recognised better."
-            )
+            n, first = _count(self.small, "image is", "images are"), quote_name(self.small[0])
+            yield f"{n} smaller than {SMALL_SIDE} pixels, {first} first; a larger original is recognised better."
         if self.wide:
-            said.append(
-                f"{_count(self.wide, 'image is', 'images are')} more than {WIDE:g} times as long as short, "
-                f"{quote_name(self.wide[0])} first; only the middle square is seen, so crop them."
+            n, first = _count(self.wide, "image is", "images are"), quote_name(self.wide[0])
+            yield (
+                f"{n} more than {WIDE:g} times as long as short, {first} first; only the middle square is seen, "
+                "so crop them."
             )
-        return tuple(said)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"unequal": self.unequal, "messages": self.messages()}, indent=1)
 
 
-def _conflict(copies: Copies) -> str:
+def _contradiction(copies: Copies) -> str:
     like = "the same picture" if copies.exact else "nearly the same picture"
     first = {
         label: quote_name(name) for name, label in zip(copies.names, copies.labels, strict=True) if label is not None
@@ -166,7 +163,7 @@ def _list(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What is kept of an image that was read."""
+    """Properties of an image that the checks compare."""
 
     digest: bytes
     width: int
@@ -178,7 +175,7 @@ class _Look:
 
 
 def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
-    """Read every image once and say what is wrong. Labels are as in Embeddings: UNLABELLED where there is none."""
+    """Read every image once and report what is wrong; a label is UNLABELLED where there is none."""
     results = yield from each_image(listing, _look, "examining images")
     unreadable = tuple(r for r in results if isinstance(r, Rejected))
     yield from unreadable
@@ -262,7 +259,7 @@ def near_groups(bits: Int[np.ndarray, "N B"], thumbnails: UInt8[np.ndarray, "N C
 
 
 def _differing(some: Float[np.ndarray, "M B"], all_: Float[np.ndarray, "N B"]) -> Float[np.ndarray, "M N"]:
-    """In how many bits two hashes differ: by their product, which is exact in float32."""
+    """Number of bits in which two hashes differ, by their product, which is exact in float32."""
     return np.asarray((some.shape[1] - some @ all_.T) / 2)
 
 

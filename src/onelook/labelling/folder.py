@@ -1,4 +1,4 @@
-"""A person's folder of photographs: which are labelled and with what, and which are to be labelled.
+"""The images of a folder: which are labelled and how, and which are to be labelled.
 
 Labels come from sub-folders, from a table, or from a pattern of file names; nothing is read or decoded here.
 """
@@ -40,10 +40,10 @@ UNLABELLED_FOLDERS = (
 
 @dataclass(frozen=True)
 class FolderListing:
-    """What a folder holds."""
+    """Images of a folder with their labels, and what was passed over."""
 
     listing: Listing
-    """All images; the label is the number of a class, or UNLABELLED."""
+    """All images; a label is a class index, or UNLABELLED."""
     skipped: tuple[Rejected, ...] = ()
     """Folders that cannot be read, and rows of the table without an image."""
 
@@ -58,26 +58,26 @@ class FolderListing:
         return tuple(i for i, label in enumerate(self.listing.labels) if label == UNLABELLED)
 
     def messages(self) -> tuple[str, ...]:
-        """What was found, in sentences, and what a person should know of it."""
+        """Sentences on what was found and on what a person should know of it."""
         listing, counts = self.listing, Counter(self.listing.labels)
         sizes = ", ".join(f"{quote_name(name)} {counts[k]}" for k, name in enumerate(listing.class_names[:20]))
         more = f", and {len(listing.class_names) - 20} more" if len(listing.class_names) > 20 else ""
-        said = [
+        lines = [
             f"{quote_name(listing.source)}: labelled examples {len(self.labelled)}, classes {len(listing.class_names)} "
             f"({sizes}{more}), images to label {len(self.unlabelled)}."
         ]
         if len(listing.class_names) == 1:
-            said.append(
+            lines.append(
                 f"All labelled examples are {quote_name(listing.class_names[0])}; label one of another class as well."
             )
         if not self.unlabelled:
-            said.append("Every image is labelled already; put those to label beside the class folders.")
-        said += [f"{quote_name(one.name)} was passed over: {one.reason}." for one in self.skipped]
-        return tuple(said)
+            lines.append("Every image is labelled already; put those to label beside the class folders.")
+        lines += [f"{quote_name(one.name)} was passed over: {one.reason}." for one in self.skipped]
+        return tuple(lines)
 
 
 SORTED_FOLDER = "onelook-sorted"
-"""What Onelook sorted by labels of its own lies in a folder of this name, which is no source of labels anywhere."""
+"""Folder of images that Onelook sorted by labels of its own; it is never a source of labels."""
 
 
 def list_folder(
@@ -102,25 +102,25 @@ def list_folder(
     """
     if labels is not None and pattern is not None:
         raise SettingsError("Labels come from a table or from a pattern of file names, but both were given; drop one.")
-    finder = None if pattern is None else _finder(pattern)
+    finder = None if pattern is None else _make_finder(pattern)
     names, skipped = list_images(folder, suffixes)
-    own = {name: _sorted_folder(name) for name in names}
+    own = {name: _find_sorted_folder(name) for name in names}
     names = [name for name in names if not own[name]]
     if not names:
         raise DataError(f"All images of {folder} were sorted by Onelook; rename the folder if its labels are right.")
     skipped += [
-        Rejected(place, "it holds what Onelook sorted; rename it if its labels are right")
+        Rejected(place, "it was written by `onelook label --sort`; rename it if its labels are right")
         for place in sorted(set(own.values()) - {""})
     ]
     if labels is not None:
-        found, unmatched = _from_table(folder, names, labels)
+        found, unmatched = _read_table(folder, names, labels)
         skipped += unmatched
     elif finder is not None:
         found = {name: label for name in names if (label := finder(name))}
     else:
-        found = _from_folders(names, unlabelled_folders, also_classes)
+        found = _read_folders(names, unlabelled_folders, also_classes)
     if not found:
-        raise DataError(_no_labels(folder, names, labels, pattern))
+        raise DataError(_explain_no_labels(folder, names, labels, pattern))
     class_names = tuple(sorted(set(found.values())))
     number = {name: k for k, name in enumerate(class_names)}
     numbers = tuple(number[found[name]] if name in found else UNLABELLED for name in names)
@@ -130,10 +130,10 @@ def list_folder(
 
 def is_unlabelled(folder_name: str, unlabelled_folders: Collection[str] = UNLABELLED_FOLDERS) -> bool:
     """Whether a folder of that name, by its name, holds images to label."""
-    return _squeezed(folder_name) in {_squeezed(name) for name in unlabelled_folders}
+    return _normalise_name(folder_name) in {_normalise_name(name) for name in unlabelled_folders}
 
 
-def _squeezed(name: str) -> str:
+def _normalise_name(name: str) -> str:
     return re.sub(r"[\s_.-]", "", name).casefold() or name
 
 
@@ -155,7 +155,9 @@ def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[lis
     refused: list[OSError] = []
     files = [name for name in files_below(folder, refused.append) if not hidden(PurePosixPath(name))]
     names = [name for name in files if PurePosixPath(name).suffix.lower() in suffixes]
-    skipped = [Rejected(_below(folder, error), f"the folder cannot be read ({reason_of(error)})") for error in refused]
+    skipped = [
+        Rejected(_relative_name(folder, error), f"the folder cannot be read ({reason_of(error)})") for error in refused
+    ]
     if not names:
         first = (
             f" and cannot be read whole, {quote_name(skipped[0].name)} first ({skipped[0].reason})" if skipped else ""
@@ -167,24 +169,24 @@ def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[lis
     return sorted(names, key=lambda name: PurePosixPath(name).parts), skipped
 
 
-def _sorted_folder(name: str) -> str:
+def _find_sorted_folder(name: str) -> str:
     """The SORTED_FOLDER that an image lies in, or nothing."""
     parts = PurePosixPath(name).parts[:-1]
     return "/".join(parts[: parts.index(SORTED_FOLDER) + 1]) if SORTED_FOLDER in parts else ""
 
 
-def _below(folder: Path, error: OSError) -> str:
+def _relative_name(folder: Path, error: OSError) -> str:
     path = Path(error.filename or folder)
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
-def _from_folders(names: Iterable[str], unlabelled: Collection[str], also: Collection[str]) -> dict[str, str]:
-    passed = {_squeezed(name) for name in unlabelled}
+def _read_folders(names: Iterable[str], unlabelled: Collection[str], also: Collection[str]) -> dict[str, str]:
+    passed = {_normalise_name(name) for name in unlabelled}
     parts = {name: PurePosixPath(name).parts[:-1] for name in names}
     parts = {
         name: folders
         for name, folders in parts.items()
-        if folders and not any(_squeezed(part) in passed and part not in also for part in folders)
+        if folders and not any(_normalise_name(part) in passed and part not in also for part in folders)
     }
     # What stands around all classes says nothing about any: the folder of an archive, or train and val.
     while parts and all(len(folders) > 1 for folders in parts.values()):
@@ -195,7 +197,7 @@ def _from_folders(names: Iterable[str], unlabelled: Collection[str], also: Colle
     return {name: "/".join(folders) for name, folders in parts.items()}
 
 
-def _from_table(folder: Path, names: list[str], table: Path) -> tuple[dict[str, str], list[Rejected]]:
+def _read_table(folder: Path, names: list[str], table: Path) -> tuple[dict[str, str], list[Rejected]]:
     rows = read_labels(table)
     named: dict[str, LabelRow] = {}
     skipped = []
@@ -219,10 +221,10 @@ def find_names(folder: Path, names: Sequence[str], table: Path, paths: Iterable[
     short: dict[str, list[str]] = {}
     for name in names:
         short.setdefault(PurePosixPath(name).name, []).append(name)
-    return [_matches(folder, table, path, known, short) for path in paths]
+    return [_match(folder, table, path, known, short) for path in paths]
 
 
-def _matches(folder: Path, table: Path, path: str, known: set[str], short: Mapping[str, list[str]]) -> list[str]:
+def _match(folder: Path, table: Path, path: str, known: set[str], short: Mapping[str, list[str]]) -> list[str]:
     root = folder.absolute()
     for spelling in dict.fromkeys((path, path.replace("\\", "/"))):
         for base in (root, table.parent.absolute()):
@@ -232,13 +234,13 @@ def _matches(folder: Path, table: Path, path: str, known: set[str], short: Mappi
     return [] if "/" in path or "\\" in path else short.get(path, [])
 
 
-def _finder(pattern: str) -> Callable[[str], str]:
-    """From the name of an image to its label; empty where it has none."""
+def _make_finder(pattern: str) -> Callable[[str], str]:
+    """Make the function from the name of an image to its label, which is empty where there is none."""
     if "(?P<label>" in pattern:
         try:
             expression = re.compile(pattern, re.DOTALL)
         except re.error as error:
-            raise SettingsError(f"The pattern {pattern!r} is no regular expression ({error}); mend it.") from error
+            raise SettingsError(f"The pattern {pattern!r} is no regular expression ({error}); correct it.") from error
         search, whole = expression.search, True
     elif pattern.count("{label}") == 1:
         pieces = {"{label}": "(?P<label>[^/]+?)", "*": "[^/]*", "?": "[^/]"}
@@ -259,7 +261,7 @@ def _finder(pattern: str) -> Callable[[str], str]:
     return find
 
 
-def _no_labels(folder: Path, names: list[str], labels: Path | None, pattern: str | None) -> str:
+def _explain_no_labels(folder: Path, names: list[str], labels: Path | None, pattern: str | None) -> str:
     found = f"{folder} holds {plural(len(names), 'image')}, {quote_name(names[0])} first, but none is labelled"
     if labels is not None:
         return f"{found} by {labels}; fill its column label for at least one image of each class."

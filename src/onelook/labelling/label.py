@@ -31,7 +31,7 @@ from onelook.tasks import Embeddings
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """What to label, and by which features.
+    """Images to label, and the features by which they are labelled.
 
     >>> LabelConfig(Path("photographs"), class_priors="balanced").network
     'onelook'

@@ -38,7 +38,6 @@ MISSING: set[str] = {
     "MAPProportions",
     "MatchingNetworks",
     "MetaOptNet",
-    "Method",
     "PADDLE",
     "PTMAP",
     "ProtoLP",

@@ -13,7 +13,12 @@ Anything that is not a `UserError` is a defect of Onelook and keeps its tracebac
 """
 
 import difflib
-from collections.abc import Iterable
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Annotated, Any, get_args, get_origin
 
 
 class UserError(Exception):
@@ -81,3 +86,54 @@ def quote_name(name: str) -> str:
 def plural(n: int, noun: str) -> str:
     """1 image, 2 images."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "one of": lambda value, allowed: value in allowed,
+}
+KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda x: isinstance(x, bool)),
+    int: ("a whole number", lambda x: isinstance(x, Integral) and not isinstance(x, bool)),
+    float: ("a number", lambda x: isinstance(x, Real) and not isinstance(x, bool) and math.isfinite(x)),
+    str: ("text", lambda x: isinstance(x, str)),
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A condition on a dataclass field, written where the field is: `Annotated[float, Bound(">", 0)]`."""
+
+    relation: str
+    """A key of `RELATIONS`."""
+    limit: Any
+    """A number, or for "one of" the values that are allowed."""
+
+    def __str__(self) -> str:
+        limits = self.limit if self.relation == "one of" else (self.limit,)
+        return f"{self.relation} {', '.join(map(str, limits))}"
+
+
+PositiveInt = Annotated[int, Bound(">=", 1)]
+NonNegativeInt = Annotated[int, Bound(">=", 0)]
+PositiveFloat = Annotated[float, Bound(">", 0)]
+NonNegativeFloat = Annotated[float, Bound(">=", 0)]
+
+
+def check_value(what: str, annotation: Any, value: Any) -> None:
+    """Raise SettingsError where the value is not of the annotated kind (one of `KINDS`) or breaks a `Bound`."""
+    kind, *bounds = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    words, is_kind = KINDS.get(kind, ("", lambda _: True))
+    if not is_kind(value) or not all(RELATIONS[bound.relation](value, bound.limit) for bound in bounds):
+        limits = " and ".join(map(str, bounds))
+        wanted = limits if limits.startswith("one of") else f"{words} {limits}".rstrip()
+        raise SettingsError(f"{what} must be {wanted}, but is {value!r}.")
+
+
+def check_fields(settings: Any) -> None:
+    """Raise SettingsError for the first field of a dataclass whose value its annotation rules out (`check_value`)."""
+    for one in fields(settings):
+        check_value(f"{one.name} of {type(settings).__name__}", one.type, getattr(settings, one.name))

@@ -43,6 +43,18 @@ class Tasks:
             missing = int((count_TK == 0).nonzero()[0, 1])
             raise DataError(f"Class {missing} has no labelled example in a task; every class needs at least one.")
 
+    @classmethod
+    def random(
+        cls, n_tasks: int = 1, n_way: int = 5, n_shot: int = 1, n_query: int = 15, feature_size: int = 64, seed: int = 0
+    ) -> "Tasks":
+        """Tasks of Gaussian features around random class centres, with balanced queries, to try a method on."""
+        draw = torch.Generator().manual_seed(seed)
+        centres = torch.randn(n_tasks, n_way, feature_size, generator=draw)
+        labels = [torch.arange(n).remainder(n_way).expand(n_tasks, -1) for n in (n_way * n_shot, n_query)]
+        rows = [centres[:, own[0]] for own in labels]
+        support, query = (x + torch.randn(x.shape, generator=draw) for x in rows)
+        return cls(support, labels[0], query, n_way, query_labels=labels[1])
+
     def __len__(self) -> int:
         return self.support.shape[0]
 

@@ -45,5 +45,5 @@ def test_a_doubtful_query_moves_its_prototype_less_than_a_clear_one() -> None:
 
 
 def test_a_scale_that_is_not_positive_is_refused_with_what_was_found() -> None:
-    with pytest.raises(SettingsError, match=r"scale=0\.0"):
+    with pytest.raises(SettingsError, match=r"scale of .* is 0\.0"):
         BDCSPN(8, scale=0.0)

@@ -42,3 +42,9 @@ def test_the_network_a_method_is_built_on_is_none_of_its_settings(name: str) -> 
     sizes = {"n_classes": 4} if "n_classes" in methods.parameters_of(name) else {}
     settings = methods.settings_of(methods.create(name, backbone=tiny_network(), **sizes))
     assert all(isinstance(value, int | float | str | bool) for value in settings.values())
+
+
+def test_a_setting_never_changes_after_the_weights_are_made_for_it() -> None:
+    method = methods.create("sib", feature_size=4)
+    with pytest.raises(AttributeError, match="n_steps is a setting"):
+        method.n_steps = 5  # type: ignore[misc]

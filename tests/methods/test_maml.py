@@ -130,7 +130,7 @@ def test_features_by_several_networks_are_refused_where_statistics_would_be_of_t
 )
 def test_settings_outside_their_range_are_refused_with_what_was_found(wrong: dict[str, Any]) -> None:
     ((key, value),) = wrong.items()
-    with pytest.raises(SettingsError, match=f"got .*{key}={value!r}"):
+    with pytest.raises(SettingsError, match=f"{key} of .* is {value!r}"):
         maml(as_images(random_tasks()), **wrong)
 
 

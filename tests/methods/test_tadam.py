@@ -117,5 +117,5 @@ def test_a_network_without_modulated_blocks_is_refused() -> None:
 )
 def test_settings_outside_their_range_are_refused_with_what_was_found(wrong: dict[str, Any]) -> None:
     ((key, value),) = wrong.items()
-    with pytest.raises(SettingsError, match=f"got .*{key}={value!r}"):
+    with pytest.raises(SettingsError, match=f"{key} of .* is {value!r}"):
         tadam(some_tasks(), **wrong)

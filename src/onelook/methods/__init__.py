@@ -1,9 +1,7 @@
 """Few-shot methods: one file per paper, one line each in METHODS."""
 
-import inspect
+from dataclasses import fields
 from typing import Any
-
-from torch import nn
 
 from onelook.errors import SettingsError, unknown_name
 from onelook.methods.activations import ActivationsToParameters as ActivationsToParameters
@@ -95,16 +93,16 @@ def create(name: str, **settings: Any) -> Method:
         raise SettingsError(f"{name} cannot be built: {error}.") from error
 
 
-def parameters_of(name: str) -> dict[str, inspect.Parameter]:
-    """The constructor arguments of the method of that name."""
-    return dict(inspect.signature(METHODS[name]).parameters)
+def parameters_of(name: str) -> dict[str, Any]:
+    """The settings of the method of that name, each with its annotation: its type and bounds."""
+    return {one.name: one.type for one in fields(METHODS[name])}  # type: ignore[arg-type]
 
 
 def name_of(method: Method) -> str:
+    """The name in METHODS of a method's class."""
     return next(name for name, kind in METHODS.items() if type(method) is kind)
 
 
 def settings_of(method: Method) -> dict[str, Any]:
-    """What `create` needs to build the method again, without its weights and the network that it may own."""
-    kept = {key: getattr(method, key) for key in parameters_of(name_of(method))}
-    return {key: value for key, value in kept.items() if not isinstance(value, nn.Module)}
+    """Settings with which `create` builds the method again, without its weights and the networks it owns."""
+    return method.settings()

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import NonNegativeInt, PositiveInt
 from onelook.methods.base import Method
 from onelook.tasks import Tasks
 
@@ -41,28 +41,21 @@ from onelook.tasks import Tasks
 class ActivationsToParameters(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    feature_size: PositiveInt
+    n_classes: PositiveInt
+    """Classes of the training set, each with a mean that `prepare` saves."""
+    hidden: NonNegativeInt = 0
+    """Units of the second, non-linear part of phi; 0: phi is linear."""
 
-    def __init__(self, feature_size: int, n_classes: int, hidden: int = 0) -> None:
-        """
-        n_classes: of the training set, each with a mean that `prepare` keeps.
-        hidden: units of the second, non-linear part of phi; 0: phi is linear.
-        """
-        super().__init__()
-        if n_classes < 1 or hidden < 0:
-            raise SettingsError(
-                f"Predicting parameters from activations needs n_classes >= 1 and hidden >= 0, but got "
-                f"n_classes={n_classes}, hidden={hidden}."
-            )
-        self.feature_size = feature_size
-        self.n_classes = n_classes
-        self.hidden = hidden
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.scale = nn.Parameter(torch.tensor(10.0))
-        self.linear = nn.Parameter(torch.eye(feature_size))
-        if hidden:
-            self.inner = nn.Linear(feature_size, hidden)
-            self.outer = nn.Parameter(torch.zeros(feature_size, hidden))
+        self.linear = nn.Parameter(torch.eye(self.feature_size))
+        if self.hidden:
+            self.inner = nn.Linear(self.feature_size, self.hidden)
+            self.outer = nn.Parameter(torch.zeros(self.feature_size, self.hidden))
         self.means: Tensor
-        self.register_buffer("means", torch.zeros(n_classes, feature_size))
+        self.register_buffer("means", torch.zeros(self.n_classes, self.feature_size))
 
     def prepare(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"]) -> None:
         self.means.copy_(ops.means_by_label(ops.normalise(features), labels, self.n_classes))

@@ -21,49 +21,29 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
-from onelook.methods.tim import LossWeights, check_descent, descended, scores
+from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat, SettingsError
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
+from onelook.methods.tim import LossWeights, descended, scores
 from onelook.tasks import Tasks
 
 
 class AlphaTIM(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
+    alpha: NonNegativeFloat = 0.0
+    """Order of the entropies, from 1 (Shannon's); 0: chosen by the shots of the task."""
+    n_iterations: NonNegativeInt = 1000
+    support_weight: NonNegativeFloat = 1.0
+    marginal_weight: NonNegativeFloat = 1.0
+    conditional_weight: NonNegativeFloat = 1.0
+    temperature: PositiveFloat = 15.0
+    learning_rate: PositiveFloat = 1e-4
+    transform: Transform = "l2n"
 
-    def __init__(
-        self,
-        feature_size: int,
-        alpha: float = 0.0,
-        n_iterations: int = 1000,
-        support_weight: float = 1.0,
-        marginal_weight: float = 1.0,
-        conditional_weight: float = 1.0,
-        temperature: float = 15.0,
-        learning_rate: float = 1e-4,
-        transform: str = "l2n",
-    ) -> None:
-        """
-        alpha: of the entropies, from 1 (Shannon's); 0 means by the shots of the task, as above.
-        support_weight, marginal_weight, conditional_weight: of the three terms of the loss.
-        transform: of the features (see PreprocessedMethod).
-        """
-        super().__init__(feature_size, transform)
-        if alpha != 0 and not alpha >= 1:
-            raise SettingsError(f"The entropies need an alpha of at least 1, or 0 for that of the shots; got {alpha=}.")
-        check_descent(n_iterations, temperature, learning_rate)
-        if min(support_weight, marginal_weight, conditional_weight) < 0:
-            raise SettingsError(
-                f"No weight of the loss may be below 0, but got {support_weight=}, {marginal_weight=}, "
-                f"{conditional_weight=}."
-            )
-        self.alpha = alpha
-        self.n_iterations = n_iterations
-        self.support_weight = support_weight
-        self.marginal_weight = marginal_weight
-        self.conditional_weight = conditional_weight
-        self.temperature = temperature
-        self.learning_rate = learning_rate
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha != 0 and not self.alpha >= 1:
+            raise SettingsError(f"alpha of AlphaTIM must be 0 or a number >= 1, but is {self.alpha}.")
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)

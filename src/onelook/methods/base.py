@@ -1,6 +1,7 @@
 """The one interface of all methods."""
 
-from typing import ClassVar
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, dataclass_transform
 
 import torch
 from jaxtyping import Float, Int
@@ -8,14 +9,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook.backbones import Backbone
+from onelook.errors import Bound, SettingsError, check_fields
 from onelook.tasks import Tasks
 
+Ways = Annotated[int, Bound(">=", 2)]
+"""Number of classes of a task."""
 
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
 class Method(nn.Module):
     """A pure map from a batch of tasks to logits: it writes nothing, not even to itself.
 
-    The arguments of a method's constructor are kept as attributes under their own names, so that they can be
-    written beside its weights (`methods.settings_of`).
+    A subclass is a dataclass of its settings: the annotated names in its body are the arguments of its constructor,
+    checked against their bounds, never changed afterwards, and saved beside its weights. Its parameters and buffers are
+    made in `__post_init__`.
+
+    >>> class NearestMean(Method):
+    ...     transductive = assumes_balanced_queries = False
+    ...     scale: Annotated[float, Bound(">", 0)] = 1.0
+    ...
+    ...     def forward(self, tasks):
+    ...         means = tasks.support.unflatten(1, (tasks.n_way, -1)).mean(2)
+    ...         return -self.scale * torch.cdist(tasks.query, means)
+    >>> NearestMean(scale=2.0)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    >>> NearestMean(scale=-1.0)
+    Traceback (most recent call last):
+    onelook.errors.SettingsError: scale of NearestMean must be a number > 0, but is -1.0.
     """
 
     transductive: ClassVar[bool]
@@ -30,6 +50,36 @@ class Method(nn.Module):
     """Whether the answer depends on the order of the support rows, as of a method that reads them as a sequence."""
     n_way: int | None = None
     """The one number of classes the method was built for; None: any."""
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        dataclass(eq=False, repr=False)(cls)
+
+    def __new__(cls, *args: Any, **settings: Any) -> "Method":  # noqa: ARG004
+        method = super().__new__(cls)
+        nn.Module.__init__(method)  # before the first setting, which may be a network, is set
+        return method
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__ and name in getattr(self, "__dataclass_fields__", ()):
+            raise AttributeError(f"{name} is a setting, which its weights were made for; make another method.")
+        super().__setattr__(name, value)
+
+    def settings(self) -> dict[str, Any]:
+        """What the constructor needs to make the method again, without its weights and the networks it owns."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if not isinstance(value, nn.Module)}
+
+    def require_n_way(self, tasks: Tasks) -> None:
+        """Raise SettingsError for tasks of another number of classes than the method was made for."""
+        if self.n_way not in (None, tasks.n_way):
+            raise SettingsError(
+                f"This {type(self).__name__} was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
+                f"train one for {tasks.n_way}, or draw other tasks."
+            )
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """Logits of every query for every class. Query labels are never read."""
@@ -46,7 +96,10 @@ class Method(nn.Module):
 class IterativeMethod(Method):
     """A method that ends in classifier weights for each task, refined in `n_steps` steps."""
 
-    n_steps: int
+    @property
+    def n_steps(self) -> int:
+        """Steps from the initial weights to the last; a setting of most methods."""
+        return 0
 
     def init(self, tasks: Tasks) -> Float[Tensor, "T K D"]:
         """The weights before the first step."""
@@ -89,9 +142,11 @@ class ImageMethod(Method):
     batch; a network that was pretrained has good statistics, and a new one those it starts with.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone.eval()
+    backbone: Backbone
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.backbone.eval()
 
     def train(self, mode: bool = True) -> "ImageMethod":
         super().train(mode)

@@ -19,21 +19,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import PositiveFloat
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 
 class BDCSPN(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
-
-    def __init__(self, feature_size: int, scale: float = 10.0, transform: str = "l2n") -> None:
-        """scale: epsilon, of the cosines."""
-        super().__init__(feature_size, transform)
-        if scale <= 0:
-            raise SettingsError(f"BD-CSPN needs scale > 0, but got {scale=}.")
-        self.scale = scale
+    scale: PositiveFloat = 10.0
+    """epsilon, factor of the cosines."""
+    transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = with_shifted_queries(self.preprocessed(tasks))

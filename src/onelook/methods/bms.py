@@ -26,40 +26,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import NonNegativeInt, PositiveFloat, PositiveInt
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 
 class BMS(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        feature_size: int,
-        balanced: bool = True,
-        scale: float = 8.5,
-        n_steps: int = 20,
-        n_sinkhorn: int = 50,
-        transform: str = "root-task",
-    ) -> None:
-        """
-        balanced: whether the queries are known to be so (BMS*), or a least size is estimated (BMS).
-        scale: lambda, of the scores against the entropy of the plan.
-        n_steps: 0 leaves the directions of the support means.
-        n_sinkhorn: scalings of rows and columns for each plan.
-        """
-        super().__init__(feature_size, transform)
-        if scale <= 0 or n_steps < 0 or n_sinkhorn < 1:
-            raise SettingsError(
-                f"BMS needs scale > 0, n_steps >= 0 and n_sinkhorn >= 1, but got scale={scale}, n_steps={n_steps}, "
-                f"n_sinkhorn={n_sinkhorn}."
-            )
-        self.balanced = balanced
-        self.scale = scale
-        self.n_steps = n_steps
-        self.n_sinkhorn = n_sinkhorn
+    balanced: bool = True
+    """Whether the queries are known to be balanced (BMS*), or a least size is estimated (BMS)."""
+    scale: PositiveFloat = 8.5
+    """lambda, weight of the scores against the entropy of the plan."""
+    n_steps: NonNegativeInt = 20
+    """0 leaves the directions of the support means."""
+    n_sinkhorn: PositiveInt = 50
+    """Scalings of rows and columns for each plan."""
+    transform: Transform = "root-task"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """The logarithm of the plan."""

@@ -17,15 +17,15 @@ Departures from the paper:
 * the loss is the cross-entropy of the metric alone.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.base import Method
+from onelook.errors import Bound, PositiveInt
+from onelook.methods.base import Method, Ways
 from onelook.methods.maps import convolution, map_shape
 from onelook.tasks import Tasks
 
@@ -33,35 +33,24 @@ from onelook.tasks import Tasks
 class CategoryTraversal(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    feature_size: PositiveInt
+    n_way: Ways = 5
+    channels: int = 0
+    """Channels of the feature maps, whose cells are the rest of the features; 0: maps of one cell."""
+    metric: Annotated[str, Bound("one of", ("prototypical", "cosine"))] = "prototypical"
+    """Comparison of masked maps: "prototypical" is the negative squared distance."""
 
-    def __init__(self, feature_size: int, n_way: int = 5, channels: int = 0, metric: str = "prototypical") -> None:
-        """
-        channels: of the maps, whose cells are the rest of the features; 0: maps of one cell.
-        metric: between masked maps: "prototypical" (negative squared distance) or "cosine".
-        """
-        super().__init__()
-        if n_way < 2 or metric not in ("prototypical", "cosine"):
-            raise SettingsError(
-                f"Category traversal needs n_way >= 2 and the metric prototypical or cosine, but got n_way={n_way}, "
-                f"metric={metric!r}."
-            )
-        width, side = map_shape(feature_size, channels)
-        self.feature_size = feature_size
-        self.n_way = n_way
-        self.channels = channels
-        self.metric = metric
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        width, side = map_shape(self.feature_size, self.channels)
         self.map = (width, side, side)
         self.concentrator = block(width, side)
-        self.projector = convolution(n_way * width, width, side)
+        self.projector = convolution(self.n_way * width, width, side)
         self.reshaper = block(width, side)
         self.scale = nn.Parameter(torch.tensor(10.0))
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        if tasks.n_way != self.n_way:
-            raise SettingsError(
-                f"This category traversal was made for {self.n_way} classes, but the tasks have "
-                f"{tasks.n_way}; train one for {tasks.n_way}, or draw other tasks."
-            )
+        self.require_n_way(tasks)
         mask = self.mask(tasks).unsqueeze(1)
         query = mask * self._rowwise(self.reshaper, tasks.query)
         support = mask * self._rowwise(self.reshaper, tasks.support)

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import PositiveFloat, PositiveInt, SettingsError
 from onelook.methods.base import query_cross_entropy
 from onelook.methods.feature_averaging import FeatureAveraging
 from onelook.tasks import Tasks
@@ -32,28 +32,21 @@ from onelook.tasks import Tasks
 
 class DynamicFewShot(FeatureAveraging):
     needs_training_classes = True
+    n_classes: PositiveInt
+    """Classes of the training set, each with a base weight and a key."""
+    attention_scale: PositiveFloat = 10.0
+    """gamma, first factor of the cosines of the attention; it is learned."""
 
-    def __init__(self, feature_size: int, n_classes: int, attention_scale: float = 10.0) -> None:
-        """
-        n_classes: of the training set, each with a base weight and a key.
-        attention_scale: gamma, what the cosines of the attention are multiplied by in the beginning; it is learned.
-        """
-        super().__init__(feature_size)
-        if n_classes < 1 or attention_scale <= 0:
-            raise SettingsError(
-                f"Dynamic few-shot learning needs n_classes >= 1 and attention_scale > 0, but got "
-                f"n_classes={n_classes}, attention_scale={attention_scale}."
-            )
-        self.n_classes = n_classes
-        self.attention_scale = attention_scale
-        self.attended_diagonal = nn.Parameter(torch.zeros(feature_size))
-        self.gamma = nn.Parameter(torch.tensor(float(attention_scale)))
-        self.base_weights = nn.Parameter(torch.randn(n_classes, feature_size))
-        self.keys = nn.Parameter(torch.randn(n_classes, feature_size))
-        self.attention_query = nn.Linear(feature_size, feature_size)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.attended_diagonal = nn.Parameter(torch.zeros(self.feature_size))
+        self.gamma = nn.Parameter(torch.tensor(float(self.attention_scale)))
+        self.base_weights = nn.Parameter(torch.randn(self.n_classes, self.feature_size))
+        self.keys = nn.Parameter(torch.randn(self.n_classes, self.feature_size))
+        self.attention_query = nn.Linear(self.feature_size, self.feature_size)
         with torch.no_grad():
-            noise = 0.01 * torch.randn(feature_size, feature_size)
-            self.attention_query.weight.copy_(torch.eye(feature_size) + noise)
+            noise = 0.01 * torch.randn(self.feature_size, self.feature_size)
+            self.attention_query.weight.copy_(torch.eye(self.feature_size) + noise)
             self.attention_query.bias.zero_()
 
     def prepare(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"]) -> None:

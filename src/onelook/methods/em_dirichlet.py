@@ -26,8 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import NonNegativeFloat, PositiveFloat, PositiveInt
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 ALIKE = 1e-3
@@ -41,29 +41,12 @@ _NEWTON_STEPS = 30
 class EMDirichlet(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        feature_size: int,
-        temperature: float = 200.0,
-        class_weight: float = 1.0,
-        n_iterations: int = 20,
-        transform: str = "l2n",
-    ) -> None:
-        """
-        temperature: of the cosines.
-        class_weight: lambda / Q, the price of classes.
-        transform: of the features (see PreprocessedMethod).
-        """
-        super().__init__(feature_size, transform)
-        if class_weight < 0 or n_iterations < 1 or not temperature > 0:
-            raise SettingsError(
-                f"EM-Dirichlet needs a positive temperature, a class_weight of at least 0 and n_iterations of at least "
-                f"1, but got {temperature=}, {class_weight=}, {n_iterations=}."
-            )
-        self.temperature = temperature
-        self.class_weight = class_weight
-        self.n_iterations = n_iterations
+    temperature: PositiveFloat = 200.0
+    """Factor of the cosines."""
+    class_weight: NonNegativeFloat = 1.0
+    """lambda / Q, the price of classes."""
+    n_iterations: PositiveInt = 20
+    transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)

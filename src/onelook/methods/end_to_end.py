@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from onelook.backbones import Backbone
 from onelook.methods.base import ImageMethod, Method
 from onelook.tasks import Tasks
 
@@ -17,9 +16,11 @@ _IMAGES_AT_ONCE = 512
 class EndToEnd(ImageMethod):
     """`head` on the features of `backbone`; both learn by the head's loss, and its declarations hold."""
 
-    def __init__(self, backbone: Backbone, head: Method) -> None:
-        super().__init__(backbone)
-        self.head = head
+    head: Method
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        head = self.head
         self.transductive = head.transductive  # type: ignore[misc]  # that of the class is left to each head
         self.assumes_balanced_queries = head.assumes_balanced_queries  # type: ignore[misc]
         self.needs_training_classes = head.needs_training_classes

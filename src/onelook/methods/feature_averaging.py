@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
+from onelook.errors import PositiveInt
 from onelook.methods.base import IterativeMethod
 from onelook.tasks import Tasks
 
@@ -21,12 +22,11 @@ from onelook.tasks import Tasks
 class FeatureAveraging(IterativeMethod):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
-    n_steps = 0
+    feature_size: PositiveInt
 
-    def __init__(self, feature_size: int) -> None:
-        super().__init__()
-        self.feature_size = feature_size
-        self.diagonal = nn.Parameter(torch.ones(feature_size))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.diagonal = nn.Parameter(torch.ones(self.feature_size))
         self.scale = nn.Parameter(torch.tensor(10.0))
 
     def init(self, tasks: Tasks) -> Float[Tensor, "T K D"]:

@@ -31,7 +31,7 @@ last counting most, and that of their proportions.
 """
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import Bound, PositiveInt
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
 from onelook.methods.guard import Verdict, guarded
@@ -53,44 +53,30 @@ SHOTS_TELL = 0.2
 class Glance(Method):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
+    class_priors: str = "unknown"
+    """How frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a number for each
+    class, such as "0.5/0.3/0.2"."""
+    guard: bool = True
+    """Whether the queries are trusted only as far as the evidence goes (`methods.guard`)."""
+    n_steps: PositiveInt = 5
+    """Steps of the gradient network."""
+    width: PositiveInt = 32
+    """Width of the gradient network."""
+    n_layers: PositiveInt = 2
+    """Layers of the gradient network."""
+    n_neighbours: Annotated[int, Bound(">=", 2)] = 12
+    """Most similar rows that tell what a query may be."""
 
-    def __init__(
-        self,
-        class_priors: str = "unknown",
-        guard: bool = True,
-        n_steps: int = 5,
-        width: int = 32,
-        n_layers: int = 2,
-        n_neighbours: int = 12,
-    ) -> None:
-        """
-        class_priors: how frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a
-            number for each class, such as "0.5/0.3/0.2".
-        guard: whether the queries are believed only as far as the evidence goes (`methods.guard`).
-        n_steps: those of the gradient network.
-        width, n_layers: of the gradient network.
-        n_neighbours: the most similar rows that tell what a query may be.
-        """
-        super().__init__()
-        if n_steps < 1 or width < 1 or n_layers < 1 or n_neighbours < 2:
-            raise SettingsError(
-                f"Glance needs n_steps >= 1, width >= 1, n_layers >= 1 and n_neighbours >= 2, but got "
-                f"n_steps={n_steps}, width={width}, n_layers={n_layers}, n_neighbours={n_neighbours}."
-            )
-        self.class_priors = class_priors
-        self._class_priors = ClassPriors.parse(class_priors)
-        self.guard = guard
-        self.n_steps = n_steps
-        self.width = width
-        self.n_layers = n_layers
-        self.n_neighbours = n_neighbours
-        self.log_scale = nn.Parameter(torch.full((n_steps + 1,), math.log(8.0)))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._class_priors = ClassPriors.parse(self.class_priors)
+        self.log_scale = nn.Parameter(torch.full((self.n_steps + 1,), math.log(8.0)))
         self.log_scale_of_task = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), _silent(16))
-        self.rate = nn.Parameter(torch.zeros(n_steps))
+        self.rate = nn.Parameter(torch.zeros(self.n_steps))
         self.log_prior_count = nn.Parameter(torch.tensor(math.log(2.0)))
         self.log_reach = nn.Parameter(torch.tensor([0.0, 1.0]))
         self.belief = nn.Sequential(nn.Linear(10, 24), nn.Tanh(), nn.Linear(24, 1))
-        self.gradient_network = ExchangeableNetwork(13, 4, 7, 7, width, n_layers, n_out=2)
+        self.gradient_network = ExchangeableNetwork(13, 4, 7, 7, self.width, self.n_layers, n_out=2)
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         return self.answer(tasks)[0] if self.guard else self.trajectory(tasks)[-1]

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.base import Method
+from onelook.errors import PositiveInt
+from onelook.methods.base import Method, Ways
 from onelook.tasks import Tasks
 
 _SLOPE = 0.01  # of the leaky ReLU below zero
@@ -43,48 +43,29 @@ _SLOPE = 0.01  # of the leaky ReLU below zero
 class GraphNetwork(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    feature_size: PositiveInt
+    n_way: Ways = 5
+    n_layers: PositiveInt = 3
+    """Graph convolutions, the last of which gives the logits."""
+    width: PositiveInt = 64
+    """Numbers that a feature is mapped to before the first layer."""
+    hidden: PositiveInt = 32
+    """New features of a node in each layer but the last."""
+    edge_hidden: PositiveInt = 16
+    """Units in the hidden layers of phi."""
 
-    def __init__(
-        self,
-        feature_size: int,
-        n_way: int = 5,
-        n_layers: int = 3,
-        width: int = 64,
-        hidden: int = 32,
-        edge_hidden: int = 16,
-    ) -> None:
-        """
-        n_layers: graph convolutions, the last of which gives the logits.
-        width: numbers that a feature is mapped to before the first layer.
-        hidden: new features of a node in each layer but the last.
-        edge_hidden: units in the hidden layers of phi.
-        """
-        super().__init__()
-        if n_way < 2 or min(n_layers, width, hidden, edge_hidden) < 1:
-            raise SettingsError(
-                f"The graph network needs n_way >= 2 and n_layers, width, hidden and edge_hidden >= 1, but got "
-                f"n_way={n_way}, n_layers={n_layers}, width={width}, hidden={hidden}, edge_hidden={edge_hidden}."
-            )
-        self.feature_size = feature_size
-        self.n_way = n_way
-        self.n_layers = n_layers
-        self.width = width
-        self.hidden = hidden
-        self.edge_hidden = edge_hidden
-        self.projection = nn.Linear(feature_size, width)
-        sizes = [[width + n_way] + [hidden] * layer for layer in range(n_layers)]
-        self.edges = nn.ModuleList([EdgeNetwork(blocks, edge_hidden) for blocks in sizes])
-        self.of_itself = nn.ModuleList([nn.Linear(sum(blocks), hidden) for blocks in sizes[:-1]])
-        self.of_others = nn.ModuleList([nn.Linear(sum(blocks), hidden, bias=False) for blocks in sizes[:-1]])
-        self.norms = nn.ModuleList([nn.LayerNorm(hidden) for _ in sizes[:-1]])
-        self.to_logits = nn.Linear(2 * sum(sizes[-1]), n_way)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.projection = nn.Linear(self.feature_size, self.width)
+        sizes = [[self.width + self.n_way] + [self.hidden] * layer for layer in range(self.n_layers)]
+        self.edges = nn.ModuleList([EdgeNetwork(blocks, self.edge_hidden) for blocks in sizes])
+        self.of_itself = nn.ModuleList([nn.Linear(sum(blocks), self.hidden) for blocks in sizes[:-1]])
+        self.of_others = nn.ModuleList([nn.Linear(sum(blocks), self.hidden, bias=False) for blocks in sizes[:-1]])
+        self.norms = nn.ModuleList([nn.LayerNorm(self.hidden) for _ in sizes[:-1]])
+        self.to_logits = nn.Linear(2 * sum(sizes[-1]), self.n_way)
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        if tasks.n_way != self.n_way:
-            raise SettingsError(
-                f"This graph network was made for {self.n_way} classes, but the tasks have "
-                f"{tasks.n_way}; train one for {tasks.n_way}, or draw other tasks."
-            )
+        self.require_n_way(tasks)
         support, query = self._nodes(tasks)
         for layer in range(self.n_layers - 1):
             new_support, new_query = self._convolved(layer, support, query)

@@ -28,7 +28,7 @@ Departures from the paper, and what is as in its code only:
 * a transport plan is a fixed number of Sinkhorn steps. A class that got more queries than its part has none left.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -36,8 +36,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import Bound, PositiveFloat, PositiveInt
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 _FLOOR = 1e-6
@@ -48,49 +48,23 @@ _MOMENTUM, _DECAY = 0.9, 5e-4
 class ILPC(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        feature_size: int,
-        balanced: bool = True,
-        n_neighbours: int = 20,
-        alpha: float = 0.8,
-        power: float = 3.0,
-        n_moved: int = 3,
-        n_steps: int = 100,
-        step_size: float = 1.0,
-        n_sinkhorn: int = 20,
-        transform: str = "root",
-    ) -> None:
-        """
-        balanced: whether all classes are given as many queries.
-        n_neighbours: k, the edges that each row chooses.
-        alpha: the part of a row's score that comes from its neighbours and not from its own label.
-        power: of the propagated scores, before they are balanced.
-        n_moved: the queries of each class that move to the support in a round.
-        n_steps, step_size: of the classifier.
-        n_sinkhorn: scalings of a transport plan.
-        transform: of the features (see PreprocessedMethod), before they are centred on the mean of the task.
-        """
-        super().__init__(feature_size, transform)
-        if n_neighbours < 1 or not 0 < alpha < 1 or power <= 0 or n_moved < 1:
-            raise SettingsError(
-                f"iLPC needs n_neighbours >= 1, 0 < alpha < 1, power > 0 and n_moved >= 1, but got "
-                f"n_neighbours={n_neighbours}, alpha={alpha}, power={power}, n_moved={n_moved}."
-            )
-        if n_steps < 1 or step_size <= 0 or n_sinkhorn < 1:
-            raise SettingsError(
-                f"iLPC needs n_steps >= 1, step_size > 0 and n_sinkhorn >= 1, but got n_steps={n_steps}, "
-                f"step_size={step_size}, n_sinkhorn={n_sinkhorn}."
-            )
-        self.balanced = balanced
-        self.n_neighbours = n_neighbours
-        self.alpha = alpha
-        self.power = power
-        self.n_moved = n_moved
-        self.n_steps = n_steps
-        self.step_size = step_size
-        self.n_sinkhorn = n_sinkhorn
+    balanced: bool = True
+    """Whether all classes are given as many queries."""
+    n_neighbours: PositiveInt = 20
+    """k, the edges that each row chooses."""
+    alpha: Annotated[float, Bound(">", 0), Bound("<", 1)] = 0.8
+    """Fraction of a row's score that comes from its neighbours and not from its own label."""
+    power: PositiveFloat = 3.0
+    """Exponent of the propagated scores, before they are balanced."""
+    n_moved: PositiveInt = 3
+    """Queries of each class that move to the support in a round."""
+    n_steps: PositiveInt = 100
+    """Steps of the classifier."""
+    step_size: PositiveFloat = 1.0
+    n_sinkhorn: PositiveInt = 20
+    """Scalings of a transport plan."""
+    transform: Transform = "root"
+    """Transform before the features are centred on the mean of the task."""
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)

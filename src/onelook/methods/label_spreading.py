@@ -19,7 +19,7 @@ Departures from the paper:
 """
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import Bound, NonNegativeInt, PositiveFloat
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 _FLOOR = 1e-6
@@ -38,25 +38,13 @@ _FLOOR = 1e-6
 class LabelSpreading(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
-
-    def __init__(
-        self, feature_size: int, n_neighbours: int = 15, alpha: float = 0.8, gamma: float = 8.0, transform: str = "l2n"
-    ) -> None:
-        """
-        n_neighbours: the edges that each row chooses; 0: the graph is complete.
-        alpha: the part of a row's score that comes from its neighbours and not from its own label.
-        gamma: 1 / (2 sigma^2), how fast an edge fades with the squared distance.
-        transform: of the features (see PreprocessedMethod).
-        """
-        super().__init__(feature_size, transform)
-        if n_neighbours < 0 or not 0 < alpha < 1 or gamma <= 0:
-            raise SettingsError(
-                f"Label spreading needs n_neighbours >= 0, 0 < alpha < 1 and gamma > 0, but got "
-                f"n_neighbours={n_neighbours}, alpha={alpha}, gamma={gamma}."
-            )
-        self.n_neighbours = n_neighbours
-        self.alpha = alpha
-        self.gamma = gamma
+    n_neighbours: NonNegativeInt = 15
+    """Edges that each row chooses; 0: the graph is complete."""
+    alpha: Annotated[float, Bound(">", 0), Bound("<", 1)] = 0.8
+    """Fraction of a row's score that comes from its neighbours and not from its own label."""
+    gamma: PositiveFloat = 8.0
+    """1 / (2 sigma^2), how fast an edge fades with the squared distance."""
+    transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         spread_TRK = self.spread(tasks)

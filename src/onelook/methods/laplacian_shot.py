@@ -24,43 +24,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveInt
 from onelook.methods.bd_cspn import rectified, with_shifted_queries
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 
 class LaplacianShot(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        feature_size: int,
-        smoothness: float = 0.3,
-        n_neighbours: int = 3,
-        n_steps: int = 20,
-        rectify: bool = True,
-        transform: str = "cl2n",
-    ) -> None:
-        """
-        smoothness: lambda, what a neighbour's label weighs against the distances. 0.3 is as good as any of the authors'
-            candidates on validation tasks (Conv-4 on CIFAR-FS), for one shot and for five.
-        n_neighbours: k, the queries that each query listens to; all others, if there are fewer. The authors' code
-            counts the query itself among its 3.
-        n_steps: bound updates; 0 leaves the nearest prototype.
-        rectify: whether the queries are shifted and the prototypes rectified.
-        """
-        super().__init__(feature_size, transform)
-        if smoothness < 0 or n_neighbours < 1 or n_steps < 0:
-            raise SettingsError(
-                f"LaplacianShot needs smoothness >= 0, n_neighbours >= 1 and n_steps >= 0, but got "
-                f"smoothness={smoothness}, n_neighbours={n_neighbours}, n_steps={n_steps}."
-            )
-        self.smoothness = smoothness
-        self.n_neighbours = n_neighbours
-        self.n_steps = n_steps
-        self.rectify = rectify
+    smoothness: NonNegativeFloat = 0.3
+    """lambda, weight of a neighbour's label against the distances. 0.3 is as good as any of the authors' candidates on
+    validation tasks (Conv-4 on CIFAR-FS), for one shot and for five."""
+    n_neighbours: PositiveInt = 3
+    """k, the queries that each query listens to; all others, if there are fewer. The authors' code counts the query
+    itself among its 3."""
+    n_steps: NonNegativeInt = 20
+    """Bound updates; 0 leaves the nearest prototype."""
+    rectify: bool = True
+    """Whether the queries are shifted and the prototypes rectified."""
+    transform: Transform = "cl2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """log y."""

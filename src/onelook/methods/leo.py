@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveInt
 from onelook.methods.base import Method, query_cross_entropy
 from onelook.tasks import Tasks
 
@@ -42,43 +42,26 @@ _FIRST_STD = 0.1
 class LEO(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    feature_size: PositiveInt
+    latent_size: PositiveInt = 64
+    latent_steps: NonNegativeInt = 5
+    """Gradient steps on the codes."""
+    tuning_steps: NonNegativeInt = 5
+    """Gradient steps on the weights, after those on the codes."""
+    kl_weight: NonNegativeFloat = 1e-3
+    """beta, weight of the divergence of the codes of the classes from a standard Gaussian."""
+    distance_weight: NonNegativeFloat = 1e-6
+    """gamma, weight of the squared distance between a code and where its steps led, from which it
+    should learn to begin."""
+    orthogonality_weight: NonNegativeFloat = 0.1
+    """Weight of the mean squared correlation between the rows of the decoder."""
 
-    def __init__(
-        self,
-        feature_size: int,
-        latent_size: int = 64,
-        latent_steps: int = 5,
-        tuning_steps: int = 5,
-        kl_weight: float = 1e-3,
-        distance_weight: float = 1e-6,
-        orthogonality_weight: float = 0.1,
-    ) -> None:
-        """
-        latent_steps, tuning_steps: gradient steps on the codes, then on the weights.
-        kl_weight: beta, of the divergence of the codes of the classes from a standard Gaussian.
-        distance_weight: gamma, of the squared distance between a code and where its steps led, which it should learn
-            to begin from.
-        orthogonality_weight: of the mean squared correlation between the rows of the decoder.
-        """
-        super().__init__()
-        weights = (kl_weight, distance_weight, orthogonality_weight)
-        if latent_size < 1 or latent_steps < 0 or tuning_steps < 0 or min(weights) < 0:
-            raise SettingsError(
-                f"LEO needs latent_size >= 1 and no negative steps or weights, but got latent_size={latent_size}, "
-                f"latent_steps={latent_steps}, tuning_steps={tuning_steps}, kl_weight={kl_weight}, "
-                f"distance_weight={distance_weight}, orthogonality_weight={orthogonality_weight}."
-            )
-        self.feature_size = feature_size
-        self.latent_size = latent_size
-        self.latent_steps = latent_steps
-        self.tuning_steps = tuning_steps
-        self.kl_weight = kl_weight
-        self.distance_weight = distance_weight
-        self.orthogonality_weight = orthogonality_weight
-        self.encoder = nn.Linear(feature_size, latent_size, bias=False)
-        self.relations = RelationNetwork(latent_size)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.encoder = nn.Linear(self.feature_size, self.latent_size, bias=False)
+        self.relations = RelationNetwork(self.latent_size)
         # A bias would add the same to the weights of all classes, which the softmax does not see.
-        self.decoder = nn.Linear(latent_size, 2 * feature_size, bias=False)
+        self.decoder = nn.Linear(self.latent_size, 2 * self.feature_size, bias=False)
         self.scale = nn.Parameter(torch.tensor(5.0))
         self.log_latent_step_size = nn.Parameter(torch.tensor(0.0))
         self.log_tuning_step_size = nn.Parameter(torch.tensor(math.log(0.05)))

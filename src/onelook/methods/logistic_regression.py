@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import PositiveFloat
+from onelook.methods.preprocessing import InductiveTransform, PreprocessedMethod
 from onelook.tasks import Tasks
 
 _MOST_STEPS = 60
@@ -38,18 +38,9 @@ _SHORTEST = 12
 class LogisticRegression(PreprocessedMethod):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
-
-    def __init__(self, feature_size: int, C: float = 1.0, transform: str = "l2n") -> None:
-        """
-        C: the weight of the cross-entropy against the penalty, as in scikit-learn; 1 is that of the authors.
-        transform: of the features (see PreprocessedMethod).
-        """
-        super().__init__(feature_size, transform)
-        if C <= 0:
-            raise SettingsError(f"Logistic regression needs C > 0, but got C={C}.")
-        if transform == "root-task":
-            raise SettingsError("Logistic regression judges queries one by one; transform='root-task' does not.")
-        self.C = C
+    C: PositiveFloat = 1.0
+    """Weight of the cross-entropy against the penalty, as in scikit-learn; 1 is the value of the authors."""
+    transform: InductiveTransform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)

@@ -17,7 +17,7 @@ Departures from the paper:
 * as many steps are taken in use as in training (`n_steps`), where the paper takes five in training and ten in use.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float, Shaped
@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.backbones import Backbone
-from onelook.errors import SettingsError
-from onelook.methods.base import ImageMethod
+from onelook.errors import Bound, NonNegativeInt, PositiveFloat
+from onelook.methods.base import ImageMethod, Ways
 from onelook.tasks import Tasks
 
 Weights = dict[str, Tensor]
@@ -37,41 +36,22 @@ Weights = dict[str, Tensor]
 class MAML(ImageMethod):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    n_way: Ways = 5
+    """Outputs of the head, whose start need not be the same for all of them."""
+    n_steps: NonNegativeInt = 5
+    step_size: PositiveFloat = 0.01
+    """alpha, the size of every step of every weight."""
+    order: Annotated[int, Bound("one of", (1, 2))] = 2
+    """1 is the first-order form, which needs less time and far less memory in training."""
+    adapt: Annotated[str, Bound("one of", ("all", "head"))] = "all"
+    """Weights that take the steps; "head" is ANIL."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        n_way: int = 5,
-        n_steps: int = 5,
-        step_size: float = 0.01,
-        order: int = 2,
-        adapt: str = "all",
-    ) -> None:
-        """
-        n_way: the head has an output for each class, and its start need not be the same for all of them.
-        step_size: alpha, of every step and every weight.
-        order: 2, or 1 for the first-order form, which needs less time and far less memory in training.
-        adapt: "all", or "head" for ANIL.
-        """
-        super().__init__(backbone)
-        if n_way < 2 or n_steps < 0 or step_size <= 0 or order not in (1, 2) or adapt not in ("all", "head"):
-            raise SettingsError(
-                f"MAML needs n_way >= 2, n_steps >= 0, step_size > 0, order 1 or 2 and adapt=all or adapt=head, but "
-                f"got n_way={n_way}, n_steps={n_steps}, step_size={step_size}, order={order}, adapt={adapt!r}."
-            )
-        self.n_way = n_way
-        self.n_steps = n_steps
-        self.step_size = step_size
-        self.order = order
-        self.adapt = adapt
-        self.classifier = nn.Linear(backbone.feature_size, n_way)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.classifier = nn.Linear(self.backbone.feature_size, self.n_way)
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        if tasks.n_way != self.n_way:
-            raise SettingsError(
-                f"This MAML was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
-                f"train one for {tasks.n_way}, or draw other tasks."
-            )
+        self.require_n_way(tasks)
         if self.adapt == "head":
             features = tasks.map_items(lambda images: self._computed(self.backbone(images)))
             return _scores(features.query, self.adapted_head(features))

@@ -14,47 +14,30 @@ and the answer is the posterior p after the last step. A large prior holds the c
 k-means), a small one believes the queries. This is a transductive method that expects no balance of the queries.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import Bound, NonNegativeInt, PositiveFloat
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 
 class MAPProportions(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        feature_size: int,
-        scale: float = 10.0,
-        prior: float = 10.0,
-        step_size: float = 0.2,
-        n_steps: int = 20,
-        transform: str = "l2n",
-    ) -> None:
-        """
-        scale: of the squared distances, 1 / (2 variance).
-        prior: queries that each class is believed to have had before the first is seen; 50 if they are about equally
-            frequent, 10 if nothing is known.
-        step_size: the part of the way to the new means that a step goes.
-        n_steps: 0 leaves the support means.
-        """
-        super().__init__(feature_size, transform)
-        if scale <= 0 or prior <= 0 or not 0 < step_size <= 1 or n_steps < 0:
-            raise SettingsError(
-                f"MAP with proportions needs scale > 0, prior > 0, 0 < step_size <= 1 and n_steps >= 0, but got "
-                f"scale={scale}, prior={prior}, step_size={step_size}, n_steps={n_steps}."
-            )
-        self.scale = scale
-        self.prior = prior
-        self.step_size = step_size
-        self.n_steps = n_steps
+    scale: PositiveFloat = 10.0
+    """Factor of the squared distances, 1 / (2 variance)."""
+    prior: PositiveFloat = 10.0
+    """Queries that each class is taken to have had before the first is seen; 50 if they are about equally frequent, 10
+    if nothing is known."""
+    step_size: Annotated[float, Bound(">", 0), Bound("<=", 1)] = 0.2
+    """Fraction of the way to the new means that a step goes."""
+    n_steps: NonNegativeInt = 20
+    """0 leaves the support means."""
+    transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """log p."""

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import PositiveFloat, PositiveInt
 from onelook.methods.base import Method
 from onelook.tasks import Tasks
 
@@ -32,39 +32,25 @@ from onelook.tasks import Tasks
 class MatchingNetworks(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    feature_size: PositiveInt
+    full_context: bool = False
+    """Whether support and query are embedded in the context of the support set."""
+    n_reads: PositiveInt = 3
+    """K, how often a query's LSTM reads the support set."""
+    lstm_size: PositiveInt = 128
+    """Size of the embeddings in context."""
+    initial_scale: PositiveFloat = 10.0
+    """First factor of the cosines; it is learned."""
 
-    def __init__(
-        self,
-        feature_size: int,
-        full_context: bool = False,
-        n_reads: int = 3,
-        lstm_size: int = 128,
-        initial_scale: float = 10.0,
-    ) -> None:
-        """
-        full_context: whether support and query are embedded in the context of the support set.
-        n_reads: K, how often a query's LSTM reads the support set.
-        lstm_size: of the embeddings in context.
-        initial_scale: of the cosines, before it is learned.
-        """
-        super().__init__()
-        if n_reads < 1 or lstm_size < 1 or initial_scale <= 0:
-            raise SettingsError(
-                f"Matching networks need n_reads >= 1, lstm_size >= 1 and initial_scale > 0, but got "
-                f"n_reads={n_reads}, lstm_size={lstm_size}, initial_scale={initial_scale}."
-            )
-        self.feature_size = feature_size
-        self.full_context = full_context
-        self.n_reads = n_reads
-        self.lstm_size = lstm_size
-        self.initial_scale = initial_scale
-        self.ordered_support = full_context
-        self.scale = nn.Parameter(torch.tensor(float(initial_scale)))
-        if full_context:
-            self.projection = nn.Linear(feature_size, lstm_size, bias=False)
-            self.support_lstm = nn.LSTM(lstm_size, lstm_size, batch_first=True, bidirectional=True)
-            self.of_feature = nn.Linear(lstm_size, 4 * lstm_size)
-            self.of_state = nn.Linear(2 * lstm_size, 4 * lstm_size, bias=False)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.ordered_support = self.full_context
+        self.scale = nn.Parameter(torch.tensor(float(self.initial_scale)))
+        if self.full_context:
+            self.projection = nn.Linear(self.feature_size, self.lstm_size, bias=False)
+            self.support_lstm = nn.LSTM(self.lstm_size, self.lstm_size, batch_first=True, bidirectional=True)
+            self.of_feature = nn.Linear(self.lstm_size, 4 * self.lstm_size)
+            self.of_state = nn.Linear(2 * self.lstm_size, 4 * self.lstm_size, bias=False)
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """The logarithm of the attention that each class gets in all."""

@@ -17,14 +17,14 @@ Departures from the paper:
   thousands of steps to get there.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import Bound, PositiveFloat, PositiveInt
 from onelook.methods.base import Method
 from onelook.methods.convex import crammer_singer_dual
 from onelook.tasks import Tasks
@@ -33,30 +33,21 @@ from onelook.tasks import Tasks
 class MetaOptNet(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    feature_size: PositiveInt
+    head: Annotated[str, Bound("one of", ("svm", "ridge"))] = "svm"
+    """Classifier of a task: the support vector machine of Crammer & Singer, or ridge regression."""
+    C: PositiveFloat = 0.1
+    """Price of a violated margin of the svm."""
+    ridge: PositiveFloat = 50.0
+    """lambda of the ridge head."""
+    unit_length: bool = False
+    """Whether features are first scaled to length 1. The published C and ridge are for long features; for those
+    of length 1, C = 10 and ridge = 0.5 are what they are for features of length 10."""
 
-    def __init__(
-        self, feature_size: int, head: str = "svm", C: float = 0.1, ridge: float = 50.0, unit_length: bool = False
-    ) -> None:
-        """
-        head: "svm" (Crammer & Singer's) or "ridge".
-        C: the price of a violated margin of the svm.
-        ridge: lambda of the ridge head.
-        unit_length: whether features are first scaled to length 1. The published C and ridge are for long features;
-            for those of length 1, C = 10 and ridge = 0.5 are what they are for features of length 10.
-        """
-        super().__init__()
-        if head not in ("svm", "ridge") or C <= 0 or ridge <= 0:
-            raise SettingsError(
-                f"MetaOptNet knows the heads svm and ridge and needs C > 0 and ridge > 0, but got head={head!r}, "
-                f"C={C}, ridge={ridge}."
-            )
-        self.feature_size = feature_size
-        self.head = head
-        self.C = C
-        self.ridge = ridge
-        self.unit_length = unit_length
+    def __post_init__(self) -> None:
+        super().__post_init__()
         # Margins of an svm are near 1, differences of regressed one-hot labels near 1/2.
-        self.scale = nn.Parameter(torch.tensor(5.0 if head == "svm" else 10.0))
+        self.scale = nn.Parameter(torch.tensor(5.0 if self.head == "svm" else 10.0))
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         support, query = tasks.support, tasks.query

@@ -26,8 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import NonNegativeFloat, PositiveFloat, PositiveInt
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 LEAST_SHARE = 1e-6
@@ -37,32 +37,15 @@ LEAST_SHARE = 1e-6
 class PADDLE(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        feature_size: int,
-        class_weight: float = 1.0,
-        n_iterations: int = 100,
-        min_max: bool = False,
-        temperature: float = 60.0,
-        transform: str = "l2n",
-    ) -> None:
-        """
-        class_weight: lambda / Q, the price of classes.
-        min_max: whether each feature is divided by its range among the queries of its task.
-        temperature: of the squared distances.
-        transform: of the features (see PreprocessedMethod), before the ranges are taken.
-        """
-        super().__init__(feature_size, transform)
-        if class_weight < 0 or n_iterations < 1 or not temperature > 0:
-            raise SettingsError(
-                f"PADDLE needs a class_weight of at least 0, n_iterations of at least 1 and a positive temperature, "
-                f"but got {class_weight=}, {n_iterations=}, {temperature=}."
-            )
-        self.class_weight = class_weight
-        self.n_iterations = n_iterations
-        self.min_max = min_max
-        self.temperature = temperature
+    class_weight: NonNegativeFloat = 1.0
+    """lambda / Q, the price of classes."""
+    n_iterations: PositiveInt = 100
+    min_max: bool = False
+    """Whether each feature is divided by its range among the queries of its task."""
+    temperature: PositiveFloat = 60.0
+    """Factor of the squared distances."""
+    transform: Transform = "l2n"
+    """Transform before the ranges are taken."""
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)

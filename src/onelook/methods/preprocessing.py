@@ -7,40 +7,38 @@ ICANN 2021, arXiv:2006.03806 (the root, and the means of the task).
 """
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import Bound, PositiveInt
 from onelook.methods.base import Method
 from onelook.tasks import Tasks
 
-Transform = Literal["none", "l2n", "cl2n", "root", "root-centred", "root-task"]
-TRANSFORMS: tuple[str, ...] = get_args(Transform)
+TRANSFORMS = ("none", "l2n", "cl2n", "root", "root-centred", "root-task")
+Transform = Annotated[str, Bound("one of", TRANSFORMS)]
+InductiveTransform = Annotated[str, Bound("one of", TRANSFORMS[:-1])]
+"""A transform that looks at no other queries."""
 
 
 class PreprocessedMethod(Method):
     """A method whose features are transformed first. Its own file says which transform its paper has."""
 
-    def __init__(self, feature_size: int, transform: str) -> None:
-        """
-        transform: "none"; "l2n", unit length; "cl2n", centred on the mean of the training classes, then unit length;
-            "root", the root of each entry, then unit length; "root-centred", that, centred on the mean of the training
-            classes, then unit length; "root-task", the same, but support and queries each centred on their own mean
-            (which is off where the classes are not equally frequent among the queries, and makes any method
-            transductive).
-        """
-        super().__init__()
-        if transform not in TRANSFORMS:
-            raise SettingsError(f"There are the transforms {', '.join(TRANSFORMS)}, but got transform={transform!r}.")
-        self.feature_size = feature_size
-        self.transform = transform
-        self.needs_training_classes = transform in ("cl2n", "root-centred")
+    feature_size: PositiveInt
+    transform: Transform
+    """Transform of the features: "none"; "l2n", unit length; "cl2n", centred on the mean of the training classes, then
+    unit length; "root", the root of each entry, then unit length; "root-centred", that, centred on the mean of the
+    training classes, then unit length; "root-task", the same, but support and queries each centred on their own mean
+    (which is off where the classes are not equally frequent among the queries, and makes any method transductive)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.needs_training_classes = self.transform in ("cl2n", "root-centred")
         self.centre: Tensor
-        self.register_buffer("centre", torch.zeros(feature_size))
+        self.register_buffer("centre", torch.zeros(self.feature_size))
 
     def prepare(self, features: Float[Tensor, "N D"], labels: Int[Tensor, "N"]) -> None:
         del labels

@@ -24,15 +24,15 @@ Departures from the paper and its code, none of which shows where classes are ba
 * the projection is taken as constant in derivatives by the features: that of singular vectors is not bounded.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import Bound, NonNegativeInt, PositiveFloat, PositiveInt
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 _FLOOR = 1e-12
@@ -42,51 +42,24 @@ _FLOOR = 1e-12
 class ProtoLP(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        feature_size: int,
-        balanced: bool = True,
-        n_steps: int = 40,
-        scale: float = 10.0,
-        step_size: float = 0.2,
-        smoothness: float = 1.0,
-        propagated_part: float = 0.6,
-        dimensions: int = 40,
-        n_sinkhorn: int = 10,
-        transform: str = "root",
-    ) -> None:
-        """
-        balanced: whether all classes are given as many queries.
-        scale: lambda, of the distances in a softmax or a transport plan.
-        n_steps: 40 where the published code has 100, because what is left of the way shrinks by 1 - alpha in each.
-        step_size: alpha, the part of the way to its new place that a prototype moves in a step.
-        smoothness: gamma, how much linked prototypes shall have the same label.
-        propagated_part: beta, the weight of the propagated labels in the new prototypes.
-        dimensions: singular directions that are kept; 0: all.
-        n_sinkhorn: scalings of a transport plan.
-        transform: of the features (see PreprocessedMethod), before the projection and the mean of the task.
-        """
-        super().__init__(feature_size, transform)
-        if n_steps < 0 or scale <= 0 or smoothness <= 0 or dimensions < 0 or n_sinkhorn < 1:
-            raise SettingsError(
-                "protoLP needs n_steps >= 0, scale > 0, smoothness > 0, dimensions >= 0 and n_sinkhorn >= 1, but got "
-                f"n_steps={n_steps}, scale={scale}, smoothness={smoothness}, dimensions={dimensions}, "
-                f"n_sinkhorn={n_sinkhorn}."
-            )
-        if not 0 < step_size <= 1 or not 0 <= propagated_part <= 1:
-            raise SettingsError(
-                "protoLP needs 0 < step_size <= 1 and 0 <= propagated_part <= 1, but got "
-                f"step_size={step_size}, propagated_part={propagated_part}."
-            )
-        self.balanced = balanced
-        self.n_steps = n_steps
-        self.scale = scale
-        self.step_size = step_size
-        self.smoothness = smoothness
-        self.propagated_part = propagated_part
-        self.dimensions = dimensions
-        self.n_sinkhorn = n_sinkhorn
+    balanced: bool = True
+    """Whether all classes are given as many queries."""
+    n_steps: NonNegativeInt = 40
+    """40 where the published code has 100, because what is left of the way shrinks by 1 - alpha in each."""
+    scale: PositiveFloat = 10.0
+    """lambda, factor of the distances in a softmax or a transport plan."""
+    step_size: Annotated[float, Bound(">", 0), Bound("<=", 1)] = 0.2
+    """alpha, fraction of the way to its new place that a prototype moves in a step."""
+    smoothness: PositiveFloat = 1.0
+    """gamma, how much linked prototypes shall have the same label."""
+    propagated_part: Annotated[float, Bound(">=", 0), Bound("<=", 1)] = 0.6
+    """beta, weight of the propagated labels in the new prototypes."""
+    dimensions: NonNegativeInt = 40
+    """Singular directions that are used; 0: all."""
+    n_sinkhorn: PositiveInt = 10
+    """Scalings of a transport plan."""
+    transform: Transform = "root"
+    """Transform before the projection and the mean of the task."""
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)

@@ -9,34 +9,29 @@ is the same rule on features that are first centred on the mean of the training 
 This is an inductive method.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import Bound
+from onelook.methods.preprocessing import InductiveTransform, PreprocessedMethod
 from onelook.tasks import Tasks
 
 
 class PrototypicalNetworks(PreprocessedMethod):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    metric: Annotated[str, Bound("one of", ("euclidean", "cosine"))] = "euclidean"
+    """"euclidean": the negative squared distance is the logit; "cosine": the cosine times a learned scale."""
+    transform: InductiveTransform = "none"
+    """"cl2n" is SimpleShot."""
 
-    def __init__(self, feature_size: int, metric: str = "euclidean", transform: str = "none") -> None:
-        """
-        metric: "euclidean" (the negative squared distance is the logit) or "cosine" (times a learned scale).
-        transform: of the features (see PreprocessedMethod); "cl2n" is SimpleShot.
-        """
-        super().__init__(feature_size, transform)
-        if metric not in ("euclidean", "cosine"):
-            raise SettingsError(f"Prototypical networks know the metrics euclidean and cosine, but got {metric=}.")
-        if transform == "root-task":
-            raise SettingsError("Prototypical networks judge queries one by one; transform='root-task' does not.")
-        self.metric = metric
-        if metric == "cosine":
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.metric == "cosine":
             self.scale = nn.Parameter(torch.tensor(10.0))
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:

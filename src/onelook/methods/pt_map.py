@@ -15,46 +15,29 @@ Departures from the paper, all of them those of the authors' code but the last:
 * Sinkhorn's iterations are of a fixed number, so that no task waits for another, and in logarithms.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import Bound, NonNegativeInt, PositiveFloat, PositiveInt
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 
 class PTMAP(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        feature_size: int,
-        scale: float = 10.0,
-        step_size: float = 0.2,
-        n_steps: int = 20,
-        n_sinkhorn: int = 30,
-        transform: str = "root-task",
-    ) -> None:
-        """
-        scale: lambda, of the cost against the entropy of the plan.
-        step_size: alpha, the part of the way to the new means that a centre goes.
-        n_steps: 0 leaves the centres at the support means.
-        n_sinkhorn: scalings of columns and rows for each plan.
-        """
-        super().__init__(feature_size, transform)
-        if scale <= 0 or not 0 < step_size <= 1 or n_steps < 0 or n_sinkhorn < 1:
-            raise SettingsError(
-                f"PT-MAP needs scale > 0, 0 < step_size <= 1, n_steps >= 0 and n_sinkhorn >= 1, but got "
-                f"scale={scale}, step_size={step_size}, n_steps={n_steps}, n_sinkhorn={n_sinkhorn}."
-            )
-        self.scale = scale
-        self.step_size = step_size
-        self.n_steps = n_steps
-        self.n_sinkhorn = n_sinkhorn
+    scale: PositiveFloat = 10.0
+    """lambda, weight of the cost against the entropy of the plan."""
+    step_size: Annotated[float, Bound(">", 0), Bound("<=", 1)] = 0.2
+    """alpha, fraction of the way to the new means that a centre goes."""
+    n_steps: NonNegativeInt = 20
+    """0 leaves the centres at the support means."""
+    n_sinkhorn: PositiveInt = 30
+    """Scalings of columns and rows for each plan."""
+    transform: Transform = "root-task"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """The logarithm of the plan."""

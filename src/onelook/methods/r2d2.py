@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import PositiveFloat, PositiveInt
 from onelook.methods.base import Method
 from onelook.tasks import Tasks
 
@@ -32,19 +32,15 @@ from onelook.tasks import Tasks
 class RidgeRegression(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    feature_size: PositiveInt
+    initial_ridge: PositiveFloat = 1.0
+    """lambda before it learns; its logarithm is the parameter, so lambda stays positive."""
+    unit_length: bool = True
+    """Whether features are scaled to length 1; False is the paper's form."""
 
-    def __init__(self, feature_size: int, initial_ridge: float = 1.0, unit_length: bool = True) -> None:
-        """
-        initial_ridge: lambda before it learns; its logarithm is the parameter, which keeps it positive.
-        unit_length: whether features are scaled to length 1; False is the paper's form.
-        """
-        super().__init__()
-        if initial_ridge <= 0:
-            raise SettingsError(f"R2-D2 needs initial_ridge > 0, but got initial_ridge={initial_ridge}.")
-        self.feature_size = feature_size
-        self.initial_ridge = initial_ridge
-        self.unit_length = unit_length
-        self.log_ridge = nn.Parameter(torch.tensor(math.log(initial_ridge)))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.log_ridge = nn.Parameter(torch.tensor(math.log(self.initial_ridge)))
         # Predictions lie near 0 and 1, as cosines do, and cosine classifiers start from this scale too.
         self.scale = nn.Parameter(torch.tensor(10.0))
 

@@ -17,14 +17,14 @@ Departures from the paper:
 * the squared error is averaged over the pairs, where the paper adds them up.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import Bound, PositiveInt
 from onelook.methods.base import Method, query_cross_entropy
 from onelook.methods.maps import convolution, map_shape
 from onelook.tasks import Tasks
@@ -33,24 +33,17 @@ from onelook.tasks import Tasks
 class RelationNetworks(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    feature_size: PositiveInt
+    channels: int = 0
+    """Channels of the feature maps, whose cells are the rest of the features; 0: maps of one cell."""
+    hidden: PositiveInt = 8
+    """Width of the first fully connected layer; 8 is the published one."""
+    loss_kind: Annotated[str, Bound("one of", ("mse", "cross-entropy"))] = "mse"
+    """"mse" is the squared error of the sigmoid of each score, as published; "cross-entropy" reads all scores."""
 
-    def __init__(self, feature_size: int, channels: int = 0, hidden: int = 8, loss_kind: str = "mse") -> None:
-        """
-        channels: of the maps, whose cells are the rest of the features; 0: maps of one cell.
-        hidden: width of the first fully connected layer; 8 is the published one.
-        loss_kind: "mse" (of the sigmoid of each score, as published) or "cross-entropy" (of a query's scores).
-        """
-        super().__init__()
-        if hidden < 1 or loss_kind not in ("mse", "cross-entropy"):
-            raise SettingsError(
-                f"Relation networks need hidden >= 1 and the loss_kind mse or cross-entropy, but got hidden={hidden}, "
-                f"loss_kind={loss_kind!r}."
-            )
-        width, self.side = map_shape(feature_size, channels)
-        self.feature_size = feature_size
-        self.channels = channels
-        self.hidden = hidden
-        self.loss_kind = loss_kind
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        width, self.side = map_shape(self.feature_size, self.channels)
         self.norm = nn.GroupNorm(1, width)
         self.first = convolution(2 * width, width, self.side)
         self.rest = nn.Sequential(
@@ -60,10 +53,10 @@ class RelationNetworks(Method):
             nn.GroupNorm(1, width),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(feature_size, hidden),
+            nn.Linear(self.feature_size, self.hidden),
             nn.ReLU(),
             # A bias moves the scores of all classes alike: to the sigmoid that says something, to the softmax nothing.
-            nn.Linear(hidden, 1, bias=loss_kind == "mse"),
+            nn.Linear(self.hidden, 1, bias=self.loss_kind == "mse"),
         )
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:

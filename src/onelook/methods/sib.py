@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.base import query_cross_entropy
+from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from onelook.methods.base import Ways, query_cross_entropy
 from onelook.methods.feature_averaging import FeatureAveraging
 from onelook.tasks import Tasks
 
@@ -33,37 +33,23 @@ from onelook.tasks import Tasks
 class SIB(FeatureAveraging):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True  # not by design: it has met no other queries in training
+    n_way: Ways = 5
+    n_steps: NonNegativeInt = 3
+    """K, the synthetic gradient steps."""
+    step_size: PositiveFloat = 1e-3
+    """eta, the length of a step; 1e-3 is the published one."""
+    prior_weight: NonNegativeFloat = 0.0
+    """gamma, precision of a zero-mean Gaussian prior over the weights. Each step descends gamma/2 |theta|^2 too, and
+    the loss includes it for the final weights (the KL term of the paper for a Dirac posterior); 0 as published."""
 
-    def __init__(
-        self, feature_size: int, n_way: int = 5, n_steps: int = 3, step_size: float = 1e-3, prior_weight: float = 0.0
-    ) -> None:
-        """
-        n_steps: K, the synthetic gradient steps.
-        step_size: eta, the length of a step; 1e-3 is the published one.
-        prior_weight: gamma, the precision of a zero-mean Gaussian prior over the weights. Each step descends
-            gamma/2 |theta|^2 too, and the loss holds it for the final weights (the KL term of the paper for a Dirac
-            posterior). 0, the value of the published results, leaves it out.
-        """
-        super().__init__(feature_size)
-        if n_way < 2 or n_steps < 0 or step_size <= 0 or prior_weight < 0:
-            raise SettingsError(
-                f"SIB needs n_way >= 2, n_steps >= 0, step_size > 0 and prior_weight >= 0, but got n_way={n_way}, "
-                f"n_steps={n_steps}, step_size={step_size}, prior_weight={prior_weight}."
-            )
-        self.n_way = n_way
-        self.n_steps = n_steps
-        self.step_size = step_size
-        self.prior_weight = prior_weight
+    def __post_init__(self) -> None:
+        super().__post_init__()
         # The bias shifts all scores alike: it says nothing to the softmax, but it does to the gradient network.
         self.bias = nn.Parameter(torch.zeros(()))
-        self.gradient_network = GradientNetwork(n_way)
+        self.gradient_network = GradientNetwork(self.n_way)
 
     def init(self, tasks: Tasks) -> Float[Tensor, "T K D"]:
-        if tasks.n_way != self.n_way:
-            raise SettingsError(
-                f"This SIB was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
-                f"train one for {tasks.n_way}, or draw other tasks."
-            )
+        self.require_n_way(tasks)
         return super().init(tasks)
 
     def score(self, weights: Float[Tensor, "T K D"], query: Float[Tensor, "T Q D"]) -> Float[Tensor, "T Q K"]:

@@ -23,39 +23,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from onelook.methods.base import query_cross_entropy
 from onelook.methods.feature_averaging import FeatureAveraging
 from onelook.tasks import Tasks
 
 
 class InductiveSIB(FeatureAveraging):
-    def __init__(
-        self,
-        feature_size: int,
-        n_steps: int = 3,
-        step_size: float = 0.01,
-        prior_weight: float = 0.0,
-        learn_step: bool = True,
-    ) -> None:
-        """
-        n_steps: K, the gradient steps; without one this is feature averaging.
-        step_size: eta, the length of a step, or what it is learned from.
-        prior_weight: gamma, as in SIB: each step descends gamma/2 |theta|^2 too, and the loss holds it.
-        learn_step: whether eta is learned, as the exponential of a parameter, so that it stays positive.
-        """
-        super().__init__(feature_size)
-        if n_steps < 0 or step_size <= 0 or prior_weight < 0:
-            raise SettingsError(
-                f"Inductive SIB needs n_steps >= 0, step_size > 0 and prior_weight >= 0, but got n_steps={n_steps}, "
-                f"step_size={step_size}, prior_weight={prior_weight}."
-            )
-        self.n_steps = n_steps
-        self.step_size = step_size
-        self.prior_weight = prior_weight
-        self.learn_step = learn_step
-        if learn_step:
-            self.log_step = nn.Parameter(torch.tensor(math.log(step_size)))
+    n_steps: NonNegativeInt = 3
+    """K, the gradient steps; 0 is feature averaging."""
+    step_size: PositiveFloat = 0.01
+    """eta, the length of a step, or what it is learned from."""
+    prior_weight: NonNegativeFloat = 0.0
+    """gamma, as in SIB: each step descends gamma/2 |theta|^2 too, and the loss includes it."""
+    learn_step: bool = True
+    """Whether eta is learned, as the exponential of a parameter, so that it stays positive."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learn_step:
+            self.log_step = nn.Parameter(torch.tensor(math.log(self.step_size)))
 
     def step(self, weights: Float[Tensor, "T K D"], tasks: Tasks) -> Float[Tensor, "T K D"]:
         """theta - eta (1/S sum_i xi_i dz_i/dtheta + gamma theta), with xi_i = softmax(z_i) - one-hot(y_i), in closed

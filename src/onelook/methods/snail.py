@@ -24,7 +24,7 @@ Departures from the paper:
 """
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.base import Method
+from onelook.errors import Bound, PositiveInt
+from onelook.methods.base import Method, Ways
 from onelook.tasks import Tasks
 
 
@@ -41,39 +41,28 @@ class SNAIL(Method):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     ordered_support = True
+    feature_size: PositiveInt
+    n_way: Ways = 5
+    filters: Annotated[int, Bound(">=", 4)] = 32
+    """New features of each convolution."""
+    max_support: PositiveInt = 25
+    """Support rows that the convolutions of a block reach back to from the query."""
 
-    def __init__(self, feature_size: int, n_way: int = 5, filters: int = 32, max_support: int = 25) -> None:
-        """
-        filters: new features of each convolution.
-        max_support: support rows that the convolutions of a block reach back to from the query.
-        """
-        super().__init__()
-        if n_way < 2 or filters < 4 or max_support < 1:
-            raise SettingsError(
-                f"SNAIL needs n_way >= 2, filters >= 4 and max_support >= 1, but got n_way={n_way}, "
-                f"filters={filters}, max_support={max_support}."
-            )
-        self.feature_size = feature_size
-        self.n_way = n_way
-        self.filters = filters
-        self.max_support = max_support
-        size = feature_size + n_way
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        size = self.feature_size + self.n_way
         blocks: list[Block] = []
-        for attention in (filters // 4, filters, 2 * filters):
+        for attention in (self.filters // 4, self.filters, 2 * self.filters):
             if blocks:
-                blocks.append(TemporalBlock(size, filters, max_support + 1))
+                blocks.append(TemporalBlock(size, self.filters, self.max_support + 1))
                 size = blocks[-1].size
             blocks.append(AttentionBlock(size, 2 * attention, attention))
             size = blocks[-1].size
         self.blocks = nn.ModuleList(blocks)
-        self.to_logits = nn.Linear(size, n_way)
+        self.to_logits = nn.Linear(size, self.n_way)
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        if tasks.n_way != self.n_way:
-            raise SettingsError(
-                f"This SNAIL was made for {self.n_way} classes, but the tasks have {tasks.n_way}; "
-                f"train one for {tasks.n_way}, or draw other tasks."
-            )
+        self.require_n_way(tasks)
         support, query = (functional.layer_norm(x, x.shape[-1:]) for x in (tasks.support, tasks.query))
         support = torch.cat([support, ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)], -1)
         query = functional.pad(query, (0, tasks.n_way))

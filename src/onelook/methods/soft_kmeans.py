@@ -22,25 +22,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import NonNegativeInt, PositiveFloat
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 
 class SoftKMeans(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
-
-    def __init__(self, feature_size: int, scale: float = 5.0, n_steps: int = 30, transform: str = "cl2n") -> None:
-        """
-        scale: of the squared distances.
-        n_steps: 0 leaves the support means.
-        """
-        super().__init__(feature_size, transform)
-        if scale <= 0 or n_steps < 0:
-            raise SettingsError(f"Soft k-means needs scale > 0 and n_steps >= 0, but got {scale=}, {n_steps=}.")
-        self.scale = scale
-        self.n_steps = n_steps
+    scale: PositiveFloat = 5.0
+    """Factor of the squared distances."""
+    n_steps: NonNegativeInt = 30
+    """0 leaves the support means."""
+    transform: Transform = "cl2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.backbones import Backbone
-from onelook.errors import SettingsError
+from onelook.errors import NonNegativeFloat, PositiveFloat, PositiveInt, SettingsError
 from onelook.methods.base import ImageMethod, query_cross_entropy
 from onelook.tasks import Tasks
 
@@ -38,41 +37,26 @@ Modulation = list[tuple[Tensor, Tensor]]
 class TADAM(ImageMethod):
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
+    n_classes: PositiveInt
+    """Classes of the training set, for the auxiliary classifier."""
+    metric_scale: PositiveFloat = 0.1
+    """First value of alpha; 0.1 suits features of length about 10."""
+    auxiliary_weight: NonNegativeFloat = 1.0
+    """Weight of the auxiliary classifier's loss beside that of the queries."""
+    penalty: NonNegativeFloat = 0.01
+    """Weight of the squared post-multipliers, so that there is no modulation without need."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        n_classes: int,
-        metric_scale: float = 0.1,
-        auxiliary_weight: float = 1.0,
-        penalty: float = 0.01,
-    ) -> None:
-        """
-        n_classes: of the training set, for the auxiliary classifier.
-        metric_scale: what alpha starts from; 0.1 suits features of length about 10.
-        auxiliary_weight: of the auxiliary classifier's loss beside that of the queries.
-        penalty: of the squared post-multipliers, so that there is no modulation without need.
-        """
-        super().__init__(backbone)
-        if not backbone.film_sizes:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.backbone.film_sizes:
             raise SettingsError(
-                f"TADAM modulates blocks of its feature network, and {backbone.name or 'this one'} "
+                f"TADAM modulates blocks of its feature network, and {self.backbone.name or 'this one'} "
                 f"has none that can be; take conv4-64 or resnet12."
             )
-        if n_classes < 1 or metric_scale <= 0 or auxiliary_weight < 0 or penalty < 0:
-            raise SettingsError(
-                f"TADAM needs n_classes >= 1, metric_scale > 0, auxiliary_weight >= 0 and penalty >= 0, but got "
-                f"n_classes={n_classes}, metric_scale={metric_scale}, auxiliary_weight={auxiliary_weight}, "
-                f"penalty={penalty}."
-            )
-        self.n_classes = n_classes
-        self.metric_scale = metric_scale
-        self.auxiliary_weight = auxiliary_weight
-        self.penalty = penalty
-        self.alpha = nn.Parameter(torch.tensor(float(metric_scale)))
-        size = backbone.feature_size
-        self.task_network = nn.ModuleList(BlockModulation(size, channels) for channels in backbone.film_sizes)
-        self.auxiliary = nn.Linear(size, n_classes)
+        self.alpha = nn.Parameter(torch.tensor(float(self.metric_scale)))
+        size = self.backbone.feature_size
+        self.task_network = nn.ModuleList(BlockModulation(size, channels) for channels in self.backbone.film_sizes)
+        self.auxiliary = nn.Linear(size, self.n_classes)
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         plain_TSD = self.plain_support(tasks)

@@ -21,15 +21,15 @@ would fill the memory, and nothing in TIM is learned.
 """
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import Bound, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 _ITERATIONS = {"adm": 150, "gd": 1000}
@@ -46,42 +46,16 @@ class LossWeights(NamedTuple):
 class TIM(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        feature_size: int,
-        solver: str = "adm",
-        n_iterations: int = 0,
-        support_weight: float = 0.1,
-        marginal_weight: float = 1.0,
-        conditional_weight: float = 0.1,
-        temperature: float = 15.0,
-        learning_rate: float = 1e-4,
-        transform: str = "l2n",
-    ) -> None:
-        """
-        solver: "adm" or "gd".
-        n_iterations: 0 means those of the paper, 150 for "adm" and 1000 for "gd".
-        support_weight, marginal_weight, conditional_weight: of the three terms of the loss.
-        learning_rate: of "gd".
-        transform: of the features (see PreprocessedMethod).
-        """
-        super().__init__(feature_size, transform)
-        if solver not in _ITERATIONS:
-            raise SettingsError(f"TIM has the solvers adm and gd, but got {solver=}.")
-        check_descent(n_iterations, temperature, learning_rate)
-        if min(support_weight, marginal_weight, conditional_weight) < 0 or support_weight == 0:
-            raise SettingsError(
-                f"TIM needs a positive support_weight and no weight below 0, but got {support_weight=}, "
-                f"{marginal_weight=}, {conditional_weight=}."
-            )
-        self.solver = solver
-        self.n_iterations = n_iterations
-        self.support_weight = support_weight
-        self.marginal_weight = marginal_weight
-        self.conditional_weight = conditional_weight
-        self.temperature = temperature
-        self.learning_rate = learning_rate
+    solver: Annotated[str, Bound("one of", ("adm", "gd"))] = "adm"
+    n_iterations: NonNegativeInt = 0
+    """0: those of the paper, 150 for "adm" and 1000 for "gd"."""
+    support_weight: PositiveFloat = 0.1
+    marginal_weight: NonNegativeFloat = 1.0
+    conditional_weight: NonNegativeFloat = 0.1
+    temperature: PositiveFloat = 15.0
+    learning_rate: PositiveFloat = 1e-4
+    """Step size of Adam for "gd"."""
+    transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)
@@ -92,14 +66,6 @@ class TIM(PreprocessedMethod):
         else:
             weights = _alternated(tasks, loss, self.temperature, n_iterations)
         return scores(tasks.query, weights, self.temperature)
-
-
-def check_descent(n_iterations: int, temperature: float, learning_rate: float) -> None:
-    if n_iterations < 0 or not (temperature > 0 and learning_rate > 0):
-        raise SettingsError(
-            f"The descent needs n_iterations of at least 0, a positive temperature and a positive learning_rate, "
-            f"but got {n_iterations=}, {temperature=}, {learning_rate=}."
-        )
 
 
 def scores(rows: Float[Tensor, "T R D"], weights: Float[Tensor, "T K D"], temperature: float) -> Float[Tensor, "T R K"]:

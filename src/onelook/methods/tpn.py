@@ -26,7 +26,7 @@ Departures from the paper, and where it leaves a choice:
 """
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import SettingsError
+from onelook.errors import Bound, PositiveInt
 from onelook.methods.base import Method, query_cross_entropy
 from onelook.tasks import Tasks
 
@@ -42,39 +42,25 @@ from onelook.tasks import Tasks
 class TransductivePropagation(Method):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
+    feature_size: PositiveInt
+    n_neighbours: PositiveInt = 20
+    """k, the edges that each row chooses; a smaller graph is complete."""
+    alpha: Annotated[float, Bound(">", 0), Bound("<", 1)] = 0.99
+    """Fraction of a row's score that comes from its neighbours and not from its own label."""
+    even_classes: bool = True
+    """Whether the scores of each class have the same mean over the rows."""
+    hidden: PositiveInt = 64
+    """Units of the network of sigma."""
 
-    def __init__(
-        self,
-        feature_size: int,
-        n_neighbours: int = 20,
-        alpha: float = 0.99,
-        even_classes: bool = True,
-        hidden: int = 64,
-    ) -> None:
-        """
-        n_neighbours: k, the edges that each row chooses; a smaller graph is complete.
-        alpha: the part of a row's score that comes from its neighbours and not from its own label.
-        even_classes: whether the scores of each class have the same mean over the rows.
-        hidden: units of the network of sigma.
-        """
-        super().__init__()
-        if n_neighbours < 1 or not 0 < alpha < 1 or hidden < 1:
-            raise SettingsError(
-                f"TPN needs n_neighbours >= 1, 0 < alpha < 1 and hidden >= 1, but got n_neighbours={n_neighbours}, "
-                f"alpha={alpha}, hidden={hidden}."
-            )
-        self.feature_size = feature_size
-        self.n_neighbours = n_neighbours
-        self.alpha = alpha
-        self.even_classes = even_classes
-        self.hidden = hidden
-        if even_classes:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.even_classes:
             # The columns differ by a few parts in a hundred.
             self.log_factor = nn.Parameter(torch.tensor(math.log(30.0)))
-        last = nn.Linear(hidden, 1)
+        last = nn.Linear(self.hidden, 1)
         nn.init.zeros_(last.weight)  # all rows begin with the same sigma, which alone is a fair method
         nn.init.zeros_(last.bias)
-        self.log_scale = nn.Sequential(nn.Linear(feature_size, hidden), nn.ReLU(), last, nn.Tanh())
+        self.log_scale = nn.Sequential(nn.Linear(self.feature_size, self.hidden), nn.ReLU(), last, nn.Tanh())
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         return self.scores(tasks)[:, tasks.support.shape[1] :]

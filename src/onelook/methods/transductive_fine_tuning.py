@@ -27,40 +27,23 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import SettingsError
-from onelook.methods.preprocessing import PreprocessedMethod
+from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat
+from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 
 class TransductiveFineTuning(PreprocessedMethod):
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        feature_size: int,
-        n_steps: int = 25,
-        step_size: float = 5e-5,
-        scale: float = 10.0,
-        entropy_weight: float = 1.0,
-        transform: str = "l2n",
-    ) -> None:
-        """
-        n_steps, step_size: of Adam.
-        scale: of the scores.
-        entropy_weight: of the entropy of the queries; with 0 this is the paper's inductive fine-tuning of the head.
-        transform: of the features (see PreprocessedMethod).
-        """
-        super().__init__(feature_size, transform)
-        if n_steps < 0 or step_size <= 0 or scale <= 0 or entropy_weight < 0:
-            raise SettingsError(
-                f"Transductive fine-tuning needs n_steps >= 0, step_size > 0, scale > 0 and entropy_weight >= 0, but "
-                f"got n_steps={n_steps}, step_size={step_size}, scale={scale}, entropy_weight={entropy_weight}."
-            )
-        self.n_steps = n_steps
-        self.step_size = step_size
-        self.scale = scale
-        self.entropy_weight = entropy_weight
+    n_steps: NonNegativeInt = 25
+    """Steps of Adam."""
+    step_size: PositiveFloat = 5e-5
+    """Step size of Adam."""
+    scale: PositiveFloat = 10.0
+    """Factor of the scores."""
+    entropy_weight: NonNegativeFloat = 1.0
+    """Weight of the entropy of the queries; with 0 this is the paper's inductive fine-tuning of the head."""
+    transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocessed(tasks)

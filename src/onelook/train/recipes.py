@@ -2,11 +2,10 @@
 
 import contextlib
 import json
-import math
 from collections.abc import Generator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -14,7 +13,7 @@ from onelook import backbones, methods
 from onelook.artifacts import SHIPPED_METHODS, load, load_method, require_feature_size, with_settings
 from onelook.backbones import Backbone
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
-from onelook.errors import SettingsError, unknown_name
+from onelook.errors import SettingsError, check_value, unknown_name
 from onelook.files import digest
 from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings
@@ -124,20 +123,14 @@ def _settings(name: str, pairs: list[str], text: str) -> dict[str, Any]:
     return settings
 
 
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-
-
 def _parse_value(name: str, key: str, text: str) -> Any:
-    """The value in the type of the constructor's argument. Raises SettingsError where it is of another type."""
+    """The value as the setting's annotation has it. Raises SettingsError where it is of another type or out of bounds."""
     value: Any = text
     with contextlib.suppress(ValueError):
         value = json.loads(text)
-    kind = methods.parameters_of(name)[key].annotation
-    if kind is float and type(value) is int:
-        value = float(value)
-    if (kind in KINDS and type(value) is not kind) or (isinstance(value, float) and not math.isfinite(value)):
-        raise SettingsError(f"{key} of {name} must be {KINDS[kind]}, but is {value}.")
-    return value
+    annotation = methods.parameters_of(name)[key]
+    check_value(f"{key} of {name}", annotation, value)
+    return float(value) if float in (annotation, *get_args(annotation)) else value
 
 
 @dataclass(frozen=True)

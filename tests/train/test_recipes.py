@@ -101,10 +101,7 @@ def test_settings_follow_the_name_and_the_label_says_them_again(
         ("sib:n_steps=-1", "n_steps of sib must be a whole number >= 0, but is -1"),
         ("sib:step_size=0", "step_size of sib must be a number > 0, but is 0"),
         ("prototypical:metric=5", "metric of prototypical must be one of euclidean, cosine, but is 5"),
-        (
-            "prototypical:metric=manhattan",
-            "must be one of euclidean, cosine, but is 'manhattan'",
-        ),
+        ("prototypical:metric=manhattan", "must be one of euclidean, cosine, but is 'manhattan'"),
         ("runs/none/model.safetensors", "There is no file runs/none/model.safetensors"),
         ("none.safetensors", "There is no file none.safetensors"),
         ("/", "There is no file /"),

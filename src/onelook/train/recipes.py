@@ -124,7 +124,7 @@ def _settings(name: str, pairs: list[str], text: str) -> dict[str, Any]:
 
 
 def _parse_value(name: str, key: str, text: str) -> Any:
-    """The value as the setting's annotation has it. Raises SettingsError where it is of another type or out of bounds."""
+    """The value as the setting's annotation has it. Raises SettingsError where it is of another type or size."""
     value: Any = text
     with contextlib.suppress(ValueError):
         value = json.loads(text)

@@ -23,7 +23,6 @@ from onelook.estimators.image_features import ImageFeatures
 from onelook.events import finish
 from onelook.labelling.label import LabelConfig, label_folder
 from onelook.machine import Place
-from onelook.ops import normalise
 from synthetic import one_sentence
 from tiny_images import class_image, classes, encoded, picture, write_files
 
@@ -53,7 +52,7 @@ def named(folder: Path) -> tuple[list[Path], list[str]]:
 def test_the_features_of_a_file_are_those_of_the_command_line(folder: Path, tmp_path: Path) -> None:
     for precision in ("float32", "bfloat16"):
         done = finish(label_folder(LabelConfig(folder), Place(tmp_path / "one", None, precision)))
-        expected = normalise(done.embeddings.features).numpy()
+        expected = done.embeddings.features.numpy()
         paths = [folder / name for name in done.embeddings.items]
         for cache in ("one", "another"):
             got = ImageFeatures(cache=tmp_path / cache, precision=precision).transform(paths)

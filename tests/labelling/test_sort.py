@@ -160,6 +160,20 @@ def test_the_last_copy_of_an_image_is_never_removed(tmp_path: Path) -> None:
     assert sort(tmp_path, **{"1.jpg": ""}) == done
 
 
+def test_originals_that_were_moved_replace_the_copies_of_before(tmp_path: Path) -> None:
+    sort(originals(tmp_path))
+    (tmp_path / "in").rename(tmp_path / "moved")
+    predictions = rows(**{"2.jpg": "dog"})
+    done = finish(sort_images(predictions, tmp_path / "out", "copy", tmp_path / "moved"))
+    assert (done.n_sorted, done.left, done.failed) == (4, (), ())
+    assert contents(tmp_path / "out") == {
+        "cat/1.jpg": b"one",
+        "cat/1 (2).jpg": b"other",
+        "dog/2.jpg": b"two",
+        "_unknown/3.jpg": b"three",
+    }
+
+
 NAMES = ["cat/1.jpg", "dog/2.jpg", "cat/mine.jpg", "_unknown/3.jpg", "a/b/2.jpg"]
 LABELS = st.sampled_from(["cat", "dog", "a/b", "_unknown", "CAT"])
 STEPS = st.one_of(

@@ -71,7 +71,8 @@ def sort_images(
     mode: copy, or link (a symbolic link to the image).
     root: the folder that the paths of the predictions are relative to.
     A name that is taken becomes `name (2)`. A copy that a person changed stands for its image as long as the label of
-    the image stays, and a copy whose original is gone is left. Links in the target are never followed.
+    the image stays. A copy whose original is gone is left, because it may be the last one. Links in the target are
+    never followed.
     Raises SettingsError where an original lies in the target, ArtifactError for a damaged manifest, StorageError.
     """
     if mode not in MODES:
@@ -82,8 +83,9 @@ def sort_images(
     require_outside(base, sources)
     before = _read_manifest(base / MANIFEST)
     try:
-        left = _list_left(base, before)
-        wanted, failed = yield from _choose_places(rows, sources, mode, before, left)
+        found, failed = yield from _read_sources(rows, sources, mode)
+        left = _list_left(base, before, {made.sha256 for _, made in found})
+        wanted = _choose_places(found, before, left)
         _remove_old(base, before, wanted, left)
         after = {name: made for name, made in before.items() if name in left} | wanted
         if after != before:
@@ -135,8 +137,8 @@ def _read_manifest(path: Path) -> dict[str, _Made]:
         ) from error
 
 
-def _list_left(base: Path, before: dict[str, _Made]) -> dict[str, str]:
-    """Files in the target that are not to be touched, and why."""
+def _list_left(base: Path, before: dict[str, _Made], originals: set[str]) -> dict[str, str]:
+    """Files in the target that are not to be touched, and why; originals: the digests of those that are there."""
     left = {}
     for folder, folders, files in os.walk(base):
         for place in (Path(folder, name) for name in (*files, *folders)):
@@ -148,36 +150,42 @@ def _list_left(base: Path, before: dict[str, _Made]) -> dict[str, str]:
                 left[name] = "added"
             elif not made.is_at(place):
                 left[name] = "changed"
-            elif made.sha256 and not Path(made.source).exists():  # perhaps nobody has another copy
+            elif made.sha256 and made.sha256 not in originals and not Path(made.source).exists():
                 left[name] = "its original is gone"
     return left
 
 
-def _choose_places(
-    rows: Sequence[Prediction], sources: Sequence[Path], mode: str, before: dict[str, _Made], left: dict[str, str]
-) -> Generator[Progress, None, tuple[dict[str, _Made], list[Rejected]]]:
-    """Names in the target and what belongs there, and the images that cannot be read."""
-    taken = {name.casefold() for name in left}  # as on the disks of Windows and macOS, also elsewhere
-    wanted: dict[str, _Made] = {}
-    failed = []
+def _read_sources(
+    rows: Sequence[Prediction], sources: Sequence[Path], mode: str
+) -> Generator[Progress, None, tuple[list[tuple[Path, _Made]], list[Rejected]]]:
+    """The place that the label of each image asks for and what belongs there, and the images that cannot be read."""
+    found, failed = [], []
     for i, (row, source) in enumerate(zip(rows, sources, strict=True), 1):
-        yield Progress("comparing images", i, len(rows))
         try:
-            made = _Made(str(source), _hash(source) if mode == "copy" else "")
             source.stat()
+            made = _Made(str(source), _hash(source) if mode == "copy" else "")
+            found.append(((Path(UNKNOWN_FOLDER) if row.unknown else escape_label(row.label)) / source.name, made))
         except OSError as error:
             failed.append(Rejected(row.path, reason_of(error)))
-            continue
-        place = (Path(UNKNOWN_FOLDER) if row.unknown else escape_label(row.label)) / source.name
-        others = (f"{source.stem} ({n}){source.suffix}" for n in itertools.count(2))
+        yield Progress("comparing images", i, len(rows))
+    return found, failed
+
+
+def _choose_places(
+    found: Sequence[tuple[Path, _Made]], before: dict[str, _Made], left: dict[str, str]
+) -> dict[str, _Made]:
+    taken = {name.casefold() for name in left}  # as on the disks of Windows and macOS, also elsewhere
+    wanted: dict[str, _Made] = {}
+    for place, made in found:
+        others = (f"{place.stem} ({n}){place.suffix}" for n in itertools.count(2))
         while (name := place.as_posix()).casefold() in taken:
-            if name in left and name in before and before[name].source == str(source):
+            if name in left and name in before and before[name].source == made.source:
                 made = before[name]  # changed by a person, and still the copy of this image
                 break
             place = place.with_name(next(others))
         taken.add(name.casefold())
         wanted[name] = made
-    return wanted, failed
+    return wanted
 
 
 def _remove_old(base: Path, before: dict[str, _Made], wanted: dict[str, _Made], left: dict[str, str]) -> None:

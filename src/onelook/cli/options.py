@@ -150,6 +150,7 @@ def field_docs(kind: type) -> dict[str, str]:
 def _parameter(name: str, hint: Any, default: Any, text: str | None, is_argument: bool) -> inspect.Parameter:
     hint, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     option = NAMES.get(name, name.removeprefix("n_")).replace("_", "-")
+    text = next((one for one in more if isinstance(one, str)), text)
     settings: dict[str, Any] = {"help": text or HELPS.get(option), "allow_repeating": True}  # the last one counts
     if name in BOUNDS:
         least, greatest = BOUNDS[name]
@@ -163,9 +164,8 @@ def _parameter(name: str, hint: Any, default: Any, text: str | None, is_argument
         hint = hint | None
     if default is None or default is False or default in ((), (None,)):
         settings["show_default"] = False
-    extras = [Parameter(help=one) if isinstance(one, str) else one for one in more]
     kind = inspect.Parameter.POSITIONAL_ONLY if is_argument else inspect.Parameter.KEYWORD_ONLY
-    annotation = Annotated[hint, Parameter(**settings), *extras]
+    annotation = Annotated[hint, Parameter(**settings), *more]
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 

@@ -108,13 +108,9 @@ class _Cell:
         spec = self.spec
         facts = {
             **self.about,
-            "n_way": spec.n_way,
-            "n_shot": spec.n_shot,
-            "n_query": spec.n_query,
-            "protocol": spec.protocol,
+            **spec.record(),
             "n_total": spec.total,
             "n_tasks": self.n_users,
-            "seed": spec.seed,
             "tasks": self.key["tasks"],
         }
         return [facts | record for record in stored.about["records"]]

@@ -34,7 +34,7 @@ BATCH, VALIDATE_EVERY = 128, 300
 class DemoConfig:
     seed: int = 0
     backbone: str = "conv4-64"
-    glyphs: GlyphsConfig = GlyphsConfig(train_environments=10, val_environments=6, test_environments=8)
+    glyphs: GlyphsConfig = GlyphsConfig(train_environments=8, val_environments=6, test_environments=8)
     epochs: int = 1
     """Passes of pretraining through all environments."""
     meta_steps: int = 2000

@@ -205,7 +205,7 @@ def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
 def _look(content: bytes) -> _Look:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
-    # Decoded as everywhere, so that what cannot be learned from is said here. The square has the middle only, so the
+    # Decoded as everywhere, so that images of no use are reported here. The square has the middle only, so the
     # two thumbnails of the hash are of the square as well: pictures that differ beside it are the same to a network.
     square = Image.fromarray(decode(content, 4 * THUMBNAIL, 3).transpose(1, 2, 0))
     grey = ImageOps.grayscale(square)

@@ -58,8 +58,8 @@ def match_vectors(
     missing = {"rows without an image": strays, "images without a row, which are left out": without}
     parts = [f"{what} {len(names)} ({quote_name(names[0])} first)" for what, names in missing.items() if names]
     yield Notice(", ".join([f"{file}: rows {len(vectors.items)} of {vectors.feature_size} numbers", *parts]) + ".")
-    kept = listing.take([i for i, name in enumerate(listing.names) if name in rows])
-    views = normalise(vectors.views[:, [rows[name] for name in kept.names]])
-    labels = torch.tensor(kept.labels, dtype=torch.long)
-    found = Embeddings(views, labels, listing.class_names, kept.names, str(file))
+    named = listing.take([i for i, name in enumerate(listing.names) if name in rows])
+    views = normalise(vectors.views[:, [rows[name] for name in named.names]])
+    labels = torch.tensor(named.labels, dtype=torch.long)
+    found = Embeddings(views, labels, listing.class_names, named.names, str(file))
     return found, tuple(Rejected(name, f"{file.name} has no row for it") for name in without)

@@ -2,7 +2,7 @@
 const all = (selector, under = document) => [...under.querySelectorAll(selector)];
 const by = id => document.getElementById(id);
 
-// Order and filter. What is said of an image is in its attributes; names are only ever written as text.
+// Order and filter. Properties of an image are in its attributes; names are only ever written as text.
 const lists = all('.class').map(group => ({
   group, list: group.querySelector('.tiles'),
   tiles: all('.tile', group), rest: all('.names li', group),

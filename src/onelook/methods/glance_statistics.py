@@ -1,0 +1,141 @@
+"""Statistics that Glance reads: named numbers of entries, queries, classes and tasks that every feature network has.
+
+The order of the names is the order in which the trained weights read them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from onelook import ops
+
+TASK = ("queries", "ways", "shots", "nearest", "margin")
+SCALE = (*TASK, "unit")
+BELIEF = ("off", "largest", "smallest", "moved", "entropy", "progress", "ease", "queries", "ways", "shots")
+ENTRY = (
+    "nearness",
+    "log posterior",
+    "posterior",
+    "lead",
+    "log plan",
+    "plan",
+    "plan against posterior",
+    "near",
+    "log near",
+    "wide",
+    "log wide",
+    "near of near",
+    "log near of near",
+)
+QUERY = ("entropy", "lead", "density", "distance")
+CLASS = ("log share", "estimated", "mass", "compactness", "spread", "nearest", "shots")
+STEP = (*TASK, "belief", "progress")
+
+
+def stack(names: tuple[str, ...], statistics: dict[str, Tensor]) -> Tensor:
+    """The statistics of these names along a new last axis."""
+    return torch.stack([statistics[name] for name in names], -1)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that does not change during the steps: n nearest rows of support and queries, B = 2 reaches."""
+
+    query: Float[Tensor, "T Q D"]
+    means: Float[Tensor, "T K D"]
+    anchor: Float[Tensor, "T K"]
+    """Number of examples with which each class holds its mean."""
+    typical: Float[Tensor, "T 1"]
+    """The harmonic mean of the shots."""
+    excess: Float[Tensor, "T K"]
+    """How much farther than from others the queries stand from this mean, for being of fewer examples."""
+    support_hot: Float[Tensor, "T S K"]
+    unit: Float[Tensor, "T 1 1"]
+    """Unit of all squared distances: their mean between the class means."""
+    spread: Float[Tensor, "T K"]
+    density: Float[Tensor, "T Q"]
+    neighbours: Int[Tensor, "T Q n"]
+    reach: Float[Tensor, "T Q B n"]
+    about: dict[str, Tensor]
+    """Statistics TASK of each task (T)."""
+    log_scale: Float[Tensor, "T 1 1"]
+    expected: Float[Tensor, "T K"]
+    is_given: Bool[Tensor, "T 1"]
+
+
+def describe_entries(
+    logits: Float[Tensor, "T Q K"],
+    log_p: Float[Tensor, "T Q K"],
+    distance: Float[Tensor, "T Q K"],
+    best: Float[Tensor, "T Q 2"],
+    mass: Float[Tensor, "T K"],
+    scene: Scene,
+) -> dict[str, Tensor]:
+    """Statistics ENTRY. best: the two largest scores of each query; mass: queries that each class is to have."""
+    p = log_p.exp()
+    log_plan = ops.sinkhorn(logits, mass, 3)
+    rival = torch.where(logits >= best[..., :1], best[..., 1:], best[..., :1])
+    near, wide, near_of_near = ask_neighbours(p, scene)
+    return {
+        "nearness": 4 * (distance.amin(-1).unsqueeze(-1) - distance).clamp_min(-4),
+        "log posterior": log_p.clamp_min(-12) / 4,
+        "posterior": p,
+        "lead": (logits - rival).clamp(-12, 12) / 4,
+        "log plan": log_plan.clamp_min(-12) / 4,
+        "plan": log_plan.exp(),
+        "plan against posterior": (log_plan - log_p).clamp(-6, 6),
+        "near": near,
+        "log near": (near + 0.05).log(),
+        "wide": wide,
+        "log wide": (wide + 0.05).log(),
+        "near of near": near_of_near,
+        "log near of near": (near_of_near + 0.05).log(),
+    }
+
+
+def ask_neighbours(p: Float[Tensor, "T Q K"], scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
+    """Posteriors of the nearest rows, with a short and a long reach, and of those nearest to them."""
+    n_rows = scene.support_hot.shape[1] + p.shape[1]
+    own = 1 - scene.reach.sum(-1)  # where all rows are equally far, a row has its own answer only
+    offset = n_rows * torch.arange(len(p), device=p.device).view(-1, 1, 1)
+
+    def heard(of_queries: Tensor) -> Float[Tensor, "T Q 2 K"]:
+        rows = torch.cat([scene.support_hot, of_queries], 1).flatten(0, 1)
+        found = rows[(scene.neighbours + offset).flatten()].view(*scene.neighbours.shape, -1)
+        return scene.reach @ found + own.unsqueeze(-1) * of_queries.unsqueeze(2)
+
+    wide, near = heard(p).unbind(2)
+    return near, wide, heard(near)[:, :, 1]
+
+
+def unit_of_means(means: Float[Tensor, "T K D"]) -> Float[Tensor, "T 1 1"]:
+    """The mean squared distance between the class means."""
+    apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (means.shape[1] - 1)
+    # Means nearer than this would make rounding look like evidence, and gradients overflow.
+    return apart.clamp_min(1e-3).view(-1, 1, 1)
+
+
+def class_spread(
+    support: Float[Tensor, "T S D"],
+    means: Float[Tensor, "T K D"],
+    hot: Float[Tensor, "T S K"],
+    unit: Float[Tensor, "T 1 1"],
+) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T 1"]]:
+    """The variance of each class and that of all, 0 where nothing tells; a class of one example has that of all."""
+    shots = hot.sum(1)
+    scatter = (hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True) / unit).squeeze(-1)
+    pooled = scatter.sum(1, keepdim=True) / (shots - 1).sum(1, keepdim=True).clamp_min(1)
+    return torch.where(shots > 1, scatter / (shots - 1).clamp_min(1), pooled), pooled
+
+
+def log(x: Tensor) -> Tensor:
+    """Logarithm of a number that may be 0."""
+    return x.clamp_min(1e-6).log()
+
+
+def relative(proportions: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
+    """Logarithms, 0 for equal proportions."""
+    return proportions.log() + math.log(proportions.shape[1])

@@ -128,7 +128,7 @@ def sinkhorn(
 def relaxed_sinkhorn(
     log_kernel: Float[Tensor, "T Q K"], mass: Float[Tensor, "T K"], n_iterations: int, stiffness: float
 ) -> Float[Tensor, "T Q K"]:
-    """As `sinkhorn`, but columns may differ from their `mass`: stiffness 0 leaves the kernel, 1 keeps to the mass.
+    """A `sinkhorn` whose columns may differ from their `mass`: stiffness 0 leaves the kernel, 1 keeps to the mass.
 
     Lénaïc Chizat et al. Scaling Algorithms for Unbalanced Optimal Transport Problems. Math. Comp. 2018,
     arXiv:1607.05816: a divergence of weight w in the place of the constraint raises the scaling of the columns to the

@@ -19,6 +19,10 @@ class Tasks:
 
     Labels say which row belongs to which class, so shots may differ between the classes of a task and rows
     may stand in any order. An item is a feature vector or an image.
+
+    >>> tasks = Tasks(torch.randn(1, 2, 8), torch.tensor([[0, 1]]), torch.randn(1, 3, 8), n_way=2)
+    >>> len(tasks), tasks.query.shape
+    (1, torch.Size([1, 3, 8]))
     """
 
     support: Shaped[Tensor, "T S *item"]
@@ -29,7 +33,7 @@ class Tasks:
     query_labels: Int[Tensor, "T Q"] | None = None
     """Known in training and for scoring only; a method never reads them outside `loss`."""
     classes: Int[Tensor, "T K"] | None = None
-    """Which class of the data set each label stands for. As with the query labels, only `loss` may read it."""
+    """Class of the data set that each label stands for. As with the query labels, only `loss` may read it."""
 
     def __post_init__(self) -> None:
         # Without this check a label out of range, or a class without a support row, becomes a NaN prototype.
@@ -64,11 +68,11 @@ class Tasks:
         return Tasks(self.support[tasks], self.support_labels[tasks], self.query[tasks], self.n_way, labels, classes)
 
     def without_query_labels(self) -> "Tasks":
-        """As a task is met in use: nothing of it that only training and scoring may know."""
+        """Tasks as they are met in use, less all that only training and scoring may know."""
         return replace(self, query_labels=None, classes=None)
 
     def map_items(self, function: Callable[[Tensor], Tensor]) -> "Tasks":
-        """The same tasks with `function` (rows, *item -> rows, *new_item) applied to all items at once."""
+        """Tasks with `function` (rows, *item -> rows, *new_item) applied to all items at once."""
         n_support = self.support.shape[0] * self.support.shape[1]
         rows = torch.cat([self.support.flatten(0, 1), self.query.flatten(0, 1)])
         new = function(rows)
@@ -81,7 +85,11 @@ class Tasks:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Features of a data set, in V views of every item (V = 1 where nothing is augmented)."""
+    """Features of a data set, in V views of every item (V = 1 where nothing is augmented).
+
+    >>> Embeddings(torch.randn(1, 6, 8), torch.arange(6) % 2, ("cat", "dog")).feature_size
+    8
+    """
 
     views: Float[Tensor, "V N D"]
     labels: Int[Tensor, "N"]
@@ -92,7 +100,7 @@ class Embeddings:
     source: str = ""
     """Where the features come from, in words."""
     environments: bool = False
-    """What the views are: random augmentations, drawn for every item apart (False), or environments,
+    """Kind of the views: random augmentations, drawn for every item apart (False), or environments,
     of which a task sees one (True; see data/glyphs.py)."""
 
     @property

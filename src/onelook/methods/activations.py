@@ -39,6 +39,12 @@ from onelook.tasks import Tasks
 
 
 class ActivationsToParameters(Method):
+    """Classifier weights predicted from the mean activation of each class, with a map learned on all training classes.
+
+    >>> ActivationsToParameters(feature_size=64, n_classes=20)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt

@@ -28,6 +28,12 @@ from onelook.tasks import Tasks
 
 
 class AlphaTIM(PreprocessedMethod):
+    """TIM with entropies of order alpha, for classes that are not equally frequent.
+
+    >>> AlphaTIM(feature_size=64, n_iterations=10)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
     alpha: NonNegativeFloat = 0.0

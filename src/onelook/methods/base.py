@@ -69,7 +69,7 @@ class Method(nn.Module):
         super().__setattr__(name, value)
 
     def settings(self) -> dict[str, Any]:
-        """What the constructor needs to make the method again, without its weights and the networks it owns."""
+        """Arguments with which the constructor makes the method again, without its weights and the networks it owns."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}  # type: ignore[arg-type]
         return {name: value for name, value in values.items() if not isinstance(value, nn.Module)}
 
@@ -89,7 +89,7 @@ class Method(nn.Module):
         """Take from the features of the training classes what the first task needs; most methods need nothing."""
 
     def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
-        """What meta-training minimises: the mean cross-entropy of the queries under their true labels."""
+        """Loss that meta-training minimises: the mean cross-entropy of the queries under their true labels."""
         return query_cross_entropy(self(tasks), tasks)
 
 

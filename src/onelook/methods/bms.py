@@ -32,6 +32,12 @@ from onelook.tasks import Tasks
 
 
 class BMS(PreprocessedMethod):
+    """Class directions and a transport of the queries in which no class gets too few.
+
+    >>> BMS(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
     balanced: bool = True

@@ -31,6 +31,12 @@ from onelook.tasks import Tasks
 
 
 class CategoryTraversal(Method):
+    """A mask over features that is made from all classes of a task, before they are compared.
+
+    >>> CategoryTraversal(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt

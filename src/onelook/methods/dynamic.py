@@ -31,6 +31,12 @@ from onelook.tasks import Tasks
 
 
 class DynamicFewShot(FeatureAveraging):
+    """Classifier weights from the support and, by attention, from the training classes.
+
+    >>> DynamicFewShot(feature_size=64, n_classes=20)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     needs_training_classes = True
     n_classes: PositiveInt
     """Classes of the training set, each with a base weight and a key."""

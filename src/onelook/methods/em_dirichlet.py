@@ -39,6 +39,12 @@ _NEWTON_STEPS = 30
 
 
 class EMDirichlet(PreprocessedMethod):
+    """A mixture of Dirichlet densities over class probabilities.
+
+    >>> EMDirichlet(feature_size=64, n_iterations=3)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
     temperature: PositiveFloat = 200.0
@@ -67,7 +73,7 @@ class EMDirichlet(PreprocessedMethod):
 
 
 def log_density(log_z: Float[Tensor, "T R K"], alpha: Float[Tensor, "T J K"]) -> Float[Tensor, "T R J"]:
-    """Of every row under every Dirichlet density."""
+    """Log density of every row under every Dirichlet density."""
     log_constant_TJ = torch.lgamma(alpha.sum(-1)) - torch.lgamma(alpha).sum(-1)
     return log_z @ (alpha - 1).mT + log_constant_TJ.unsqueeze(1)
 

@@ -50,5 +50,5 @@ class EndToEnd(ImageMethod):
 
     @staticmethod
     def _full_precision(tasks: Tasks) -> torch.autocast:
-        """Under autocast the network may compute in few digits, but not the head."""
+        """Full precision for the head: under autocast only the network may compute in few digits."""
         return torch.autocast(tasks.support.device.type, enabled=False)

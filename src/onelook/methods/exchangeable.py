@@ -32,7 +32,7 @@ class ExchangeableLayer(nn.Module):
 
 
 class ExchangeableNetwork(nn.Module):
-    """From statistics of entries, queries, classes and the task to `n_out` numbers an entry, at first all zero."""
+    """Maps statistics of entries, queries, classes and the task to `n_out` numbers an entry, at first all zero."""
 
     def __init__(
         self, n_entry: int, n_query: int, n_class: int, n_task: int, width: int, n_layers: int, n_out: int

@@ -20,6 +20,12 @@ from onelook.tasks import Tasks
 
 
 class FeatureAveraging(IterativeMethod):
+    """A cosine classifier whose weights are class means times a learned diagonal.
+
+    >>> FeatureAveraging(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt

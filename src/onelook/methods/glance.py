@@ -53,6 +53,12 @@ SHOTS_TELL = 0.2
 
 
 class Glance(Method):
+    """Synthetic gradients for any number of classes, on the features of any network.
+
+    >>> Glance()(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
     class_priors: str = "unknown"

@@ -41,6 +41,12 @@ _SLOPE = 0.01  # of the leaky ReLU below zero
 
 
 class GraphNetwork(Method):
+    """A graph network over the support and one query.
+
+    >>> GraphNetwork(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt

@@ -22,7 +22,7 @@ from onelook import ops
 from onelook.tasks import Tasks
 
 UNSTABLE, STABLE = 0.4, 0.6
-"""Below the one nothing is believed, above the other everything; in between a part."""
+"""Stabilities below which nothing is trusted, and above which everything; in between a fraction."""
 NEAR = 1e-6
 """A part this near to nothing or to everything is that."""
 
@@ -31,7 +31,7 @@ Answer = Callable[[Tasks], Float[Tensor, "T Q K"]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Of each task."""
+    """Judgement of the guard about each task."""
 
     trust: Float[Tensor, "T"]
     """The part of the transductive posterior in the answer."""
@@ -98,13 +98,13 @@ def _like(index: Int[Tensor, "T q"], x: Float[Tensor, "T Q D"]) -> Int[Tensor, "
 
 
 def _of_several(tasks: Tasks) -> Bool[Tensor, "T S"]:
-    """Which labelled examples are of a class that has others."""
+    """Labelled examples of a class that has others."""
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype)
     return (hot @ hot.sum(1).unsqueeze(-1)).squeeze(-1) > 1
 
 
 def _recognised(tasks: Tasks, share: Float[Tensor, "T Q K"]) -> Bool[Tensor, "T S"]:
-    """Which labelled examples are nearest to their own class without themselves. A class of one says nothing here."""
+    """Labelled examples that are nearest to their own class without themselves. A class of one says nothing here."""
     support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
     weights = ops.soft_class_means(support, tasks.support_labels, query, share)

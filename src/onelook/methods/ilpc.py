@@ -41,11 +41,17 @@ from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 _FLOOR = 1e-6
-"""Of a degree, an entry before its logarithm and the mass of a class, so that none is zero."""
+"""Floor of a degree, an entry before its logarithm and the mass of a class, so that none is zero."""
 _MOMENTUM, _DECAY = 0.9, 5e-4
 
 
 class ILPC(PreprocessedMethod):
+    """Label propagation that moves the cleanest queries to the support, round after round.
+
+    >>> ILPC(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
     balanced: bool = True

@@ -36,6 +36,12 @@ _FLOOR = 1e-6
 
 
 class LabelSpreading(PreprocessedMethod):
+    """Labels spread over a graph of support and queries.
+
+    >>> LabelSpreading(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
     n_neighbours: NonNegativeInt = 15

@@ -31,6 +31,12 @@ from onelook.tasks import Tasks
 
 
 class LaplacianShot(PreprocessedMethod):
+    """Nearest prototypes, where neighbouring queries agree on a label.
+
+    >>> LaplacianShot(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
     smoothness: NonNegativeFloat = 0.3

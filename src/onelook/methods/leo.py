@@ -40,6 +40,12 @@ _FIRST_STD = 0.1
 
 
 class LEO(Method):
+    """Gradient steps on a latent code of each class, then on its weights.
+
+    >>> LEO(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
@@ -86,7 +92,7 @@ class LEO(Method):
         )
 
     def _items(self, rows: Float[Tensor, "T R D"]) -> Float[Tensor, "T R D"]:
-        """What the classifier reads."""
+        """Rows as the classifier reads them."""
         return self.scale * ops.normalise(rows)
 
     def _codes(self, tasks: Tasks) -> tuple[Float[Tensor, "T K L"], Float[Tensor, "T K L"]]:
@@ -165,6 +171,6 @@ def _std(spread: Float[Tensor, "*rows"]) -> Float[Tensor, "*rows"]:
 def _support_gradient(
     weights: Float[Tensor, "T K D"], items: Float[Tensor, "T S D"], hot: Float[Tensor, "T S K"]
 ) -> Float[Tensor, "T K D"]:
-    """Of the mean cross-entropy of the support rows of each task, by the weights."""
+    """Gradient of the mean cross-entropy of the support rows of each task, by the weights."""
     error_TSK = (items @ weights.mT).softmax(-1) - hot
     return error_TSK.mT @ items / items.shape[1]

@@ -30,12 +30,18 @@ _MOST_STEPS = 60
 _SOLVED = 1e-8
 """The residual, as a part of C, below which a task needs but the last step, which leaves about its square."""
 _ROUNDING = 1e-14
-"""The same where the scores, up to C times the squared length of a row, are so large that rounding leaves more."""
+"""Tolerance where the scores, up to C times the squared length of a row, are so large that rounding leaves more."""
 _SHORTEST = 12
 """The halvings of a step among which the best is taken."""
 
 
 class LogisticRegression(PreprocessedMethod):
+    """Logistic regression on the support rows of each task.
+
+    >>> LogisticRegression(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     C: PositiveFloat = 1.0
@@ -90,7 +96,7 @@ def _solution(gram: Float[Tensor, "T S S"], target: Float[Tensor, "T S K"], pric
 
 
 def _residual(gram: Float[Tensor, "T S S"], target: Float[Tensor, "T S K"], point: _Point, price: float) -> _Point:
-    """What is zero at the minimum: A - C (Y - P), and the sums of the columns of A, plus the sum of b."""
+    """Residual, zero at the minimum: A - C (Y - P), and the sums of the columns of A, plus the sum of b."""
     share_TSK = (gram @ point.dual + point.bias).softmax(-1)
     sums_T1K = point.dual.sum(1, keepdim=True) + point.bias.sum(-1, keepdim=True)
     return _Point(point.dual - price * (target - share_TSK), sums_T1K)
@@ -120,7 +126,7 @@ def _step(system: Float[Tensor, "T N N"], residual: _Point) -> _Point:
 def _best_size(
     gram: Float[Tensor, "T S S"], target: Float[Tensor, "T S K"], point: _Point, step: _Point, price: float
 ) -> Float[Tensor, "T 1 1"]:
-    """Which of 1, 1/2, 1/4 … of the step leads to the lowest objective."""
+    """The one of 1, 1/2, 1/4 … of the step leads to the lowest objective."""
     sizes_L111 = 0.5 ** torch.arange(_SHORTEST, dtype=gram.dtype, device=gram.device)[:, None, None, None]
     dual_LTSK = point.dual + sizes_L111 * step.dual
     score_LTSK = gram @ dual_LTSK + point.bias + sizes_L111 * step.bias

@@ -30,10 +30,18 @@ from onelook.methods.base import ImageMethod, Ways
 from onelook.tasks import Tasks
 
 Weights = dict[str, Tensor]
-"""Of T networks, or of T heads: every tensor has a first axis T."""
+"""Weights of T networks, or of T heads: every tensor has a first axis T."""
 
 
 class MAML(ImageMethod):
+    """A start of network and head from which a few gradient steps solve a task.
+
+    >>> from onelook.backbones import create
+    >>> images = Tasks.random(n_tasks=2, feature_size=768).map_items(lambda x: x.unflatten(-1, (3, 16, 16)))
+    >>> MAML(create("conv4-64", image_size=16), n_steps=1)(images).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     n_way: Ways = 5
@@ -77,7 +85,7 @@ class MAML(ImageMethod):
         return weights if learning else {name: value.detach() for name, value in weights.items()}
 
     def adapted_head(self, features: Tasks) -> Weights:
-        """The same steps of the head alone, with the gradient in closed form: softmax less indicator, times feature."""
+        """Weights of the adapted head, by gradients in closed form: softmax less indicator, times feature."""
         head = self._heads(len(features))
         hot_TSK = ops.one_hot(features.support_labels, features.n_way, features.support.dtype)
         for _ in range(self.n_steps):
@@ -101,7 +109,7 @@ class MAML(ImageMethod):
         return _scores(self._computed(self.backbone.features_of_tasks(self.backbone.preprocess(images), own)), head)
 
     def _computed(self, features: Tensor) -> Tensor:
-        """In all digits, where autocast had the network compute in few."""
+        """Features in all digits, where autocast had the network compute in few."""
         return features.to(self.classifier.weight.dtype)
 
 

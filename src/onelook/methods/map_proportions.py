@@ -26,6 +26,12 @@ from onelook.tasks import Tasks
 
 
 class MAPProportions(PreprocessedMethod):
+    """A mixture of Gaussians that estimates how frequent the classes are.
+
+    >>> MAPProportions(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
     scale: PositiveFloat = 10.0

@@ -30,6 +30,12 @@ from onelook.tasks import Tasks
 
 
 class MatchingNetworks(Method):
+    """Attention of each query over the support rows.
+
+    >>> MatchingNetworks(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt

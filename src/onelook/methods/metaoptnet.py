@@ -31,6 +31,12 @@ from onelook.tasks import Tasks
 
 
 class MetaOptNet(Method):
+    """A support vector machine, or ridge regression, fitted to each task and differentiated through.
+
+    >>> MetaOptNet(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt

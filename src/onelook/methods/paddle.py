@@ -35,6 +35,12 @@ LEAST_SHARE = 1e-6
 
 
 class PADDLE(PreprocessedMethod):
+    """Soft clustering with a price for every class that has queries.
+
+    >>> PADDLE(feature_size=64, n_iterations=10)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
     class_weight: NonNegativeFloat = 1.0

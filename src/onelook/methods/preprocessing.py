@@ -1,4 +1,4 @@
-"""What is done to finished features before a method compares them.
+"""Transforms of finished features before a method compares them.
 
 Yan Wang, Wei-Lun Chao, Kilian Weinberger, Laurens van der Maaten. SimpleShot: Revisiting Nearest-Neighbor
 Classification for Few-Shot Learning. 2019, arXiv:1911.04623 (`l2n`, `cl2n`).
@@ -45,7 +45,7 @@ class PreprocessedMethod(Method):
         self.centre.copy_((_root(features) if self.transform.startswith("root") else features).mean(0))
 
     def preprocessed(self, tasks: Tasks) -> Tasks:
-        """The same tasks with transformed features."""
+        """Tasks with transformed features."""
         match self.transform:
             case "none":
                 return tasks

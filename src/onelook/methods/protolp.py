@@ -40,6 +40,12 @@ _FLOOR = 1e-12
 
 
 class ProtoLP(PreprocessedMethod):
+    """Label propagation between prototypes, over a graph that is refined with them.
+
+    >>> ProtoLP(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
     balanced: bool = True

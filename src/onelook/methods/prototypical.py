@@ -22,6 +22,12 @@ from onelook.tasks import Tasks
 
 
 class PrototypicalNetworks(PreprocessedMethod):
+    """The nearest class mean.
+
+    >>> PrototypicalNetworks(feature_size=64, transform="l2n")(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     metric: Annotated[str, Bound("one of", ("euclidean", "cosine"))] = "euclidean"

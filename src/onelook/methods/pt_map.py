@@ -27,6 +27,12 @@ from onelook.tasks import Tasks
 
 
 class PTMAP(PreprocessedMethod):
+    """Class means and a balanced optimal transport of the queries to them, in turn.
+
+    >>> PTMAP(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
     scale: PositiveFloat = 10.0

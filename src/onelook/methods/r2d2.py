@@ -30,6 +30,12 @@ from onelook.tasks import Tasks
 
 
 class RidgeRegression(Method):
+    """Ridge regression from the support features to their labels.
+
+    >>> RidgeRegression(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt

@@ -31,6 +31,12 @@ from onelook.tasks import Tasks
 
 
 class SIB(FeatureAveraging):
+    """Classifier weights refined by synthetic gradients of the queries.
+
+    >>> SIB(feature_size=64, n_steps=3)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True  # not by design: it has met no other queries in training
     n_way: Ways = 5

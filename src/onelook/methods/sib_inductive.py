@@ -30,6 +30,12 @@ from onelook.tasks import Tasks
 
 
 class InductiveSIB(FeatureAveraging):
+    """Gradient steps on the labelled support, in the place of synthetic gradients of the queries.
+
+    >>> InductiveSIB(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     n_steps: NonNegativeInt = 3
     """K, the gradient steps; 0 is feature averaging."""
     step_size: PositiveFloat = 0.01

@@ -38,6 +38,12 @@ from onelook.tasks import Tasks
 
 
 class SNAIL(Method):
+    """A task read as a sequence by attention and causal convolution.
+
+    >>> SNAIL(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     ordered_support = True
@@ -72,7 +78,7 @@ class SNAIL(Method):
 
 
 class Block(nn.Module):
-    """From T sequences of S rows, and Q rows each of which may follow it as its last, to the same with more features.
+    """A map from T sequences of S rows, and Q rows each of which may come last, to the same with more features.
 
     Row i of the support sees rows 0 … i of it, a query sees the whole support and itself.
     """
@@ -141,7 +147,7 @@ class DenseBlock(Block):
         self.size = size + filters
         self.dilation = dilation
         self.taps = nn.Linear(2 * size, 2 * filters)
-        """Of the row `dilation` back and the row itself, to the features and their gates."""
+        """Maps the row `dilation` back and the row itself to the features and their gates."""
 
     def forward(
         self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]

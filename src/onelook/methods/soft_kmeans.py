@@ -28,6 +28,12 @@ from onelook.tasks import Tasks
 
 
 class SoftKMeans(PreprocessedMethod):
+    """Soft k-means that begins with the labelled rows.
+
+    >>> SoftKMeans(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
     scale: PositiveFloat = 5.0

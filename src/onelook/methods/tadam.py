@@ -31,10 +31,18 @@ from onelook.methods.base import ImageMethod, query_cross_entropy
 from onelook.tasks import Tasks
 
 Modulation = list[tuple[Tensor, Tensor]]
-"""For each block a scale and a shift of its channels, both (T, C)."""
+"""Scale and shift of the channels of each block, both (T, C)."""
 
 
 class TADAM(ImageMethod):
+    """A metric in features that the task itself modulates.
+
+    >>> from onelook.backbones import create
+    >>> images = Tasks.random(n_tasks=2, feature_size=768).map_items(lambda x: x.unflatten(-1, (3, 16, 16)))
+    >>> TADAM(create("conv4-64", image_size=16), n_classes=20)(images).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = False
     assumes_balanced_queries: ClassVar[bool] = False
     n_classes: PositiveInt
@@ -101,12 +109,12 @@ class TADAM(ImageMethod):
             return -self.alpha * ops.squared_distance(features.query, prototypes)
 
     def _computed(self, features: Tensor) -> Tensor:
-        """In all digits, where autocast had the network compute in few."""
+        """Features in all digits, where autocast had the network compute in few."""
         return features.to(self.auxiliary.weight.dtype)
 
 
 class BlockModulation(nn.Module):
-    """From the embedding of a task to a scale and a shift for the channels of one block.
+    """A map from the embedding of a task to a scale and a shift for the channels of one block.
 
     Each of the two comes from a residual network of three linear layers, and from a post-multiplier that starts at 0:
     the network starts unmodulated, and stays so for as long as a block has no use for the task.

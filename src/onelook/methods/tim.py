@@ -44,6 +44,12 @@ class LossWeights(NamedTuple):
 
 
 class TIM(PreprocessedMethod):
+    """A classifier that maximises the mutual information of queries and labels.
+
+    >>> TIM(feature_size=64, n_iterations=10)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
     solver: Annotated[str, Bound("one of", ("adm", "gd"))] = "adm"

@@ -40,6 +40,12 @@ from onelook.tasks import Tasks
 
 
 class TransductivePropagation(Method):
+    """Label propagation over a graph with learned widths.
+
+    >>> TransductivePropagation(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = True
     feature_size: PositiveInt

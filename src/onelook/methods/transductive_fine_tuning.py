@@ -33,6 +33,12 @@ from onelook.tasks import Tasks
 
 
 class TransductiveFineTuning(PreprocessedMethod):
+    """A classifier tuned on the support and on the entropy of the queries.
+
+    >>> TransductiveFineTuning(feature_size=64)(Tasks.random(n_tasks=2, n_way=5)).shape
+    torch.Size([2, 15, 5])
+    """
+
     transductive: ClassVar[bool] = True
     assumes_balanced_queries: ClassVar[bool] = False
     n_steps: NonNegativeInt = 25
@@ -67,7 +73,7 @@ class TransductiveFineTuning(PreprocessedMethod):
         return self.scale * (rows @ head[..., :-1].mT + head[..., -1:].mT)
 
     def gradient(self, head: Float[Tensor, "T K E"], tasks: Tasks) -> Float[Tensor, "T K E"]:
-        """That of equation 6 by weights and biases."""
+        """Gradient of equation 6 by weights and biases."""
         target_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, head.dtype)
         of_support_TSK = (self.scores(head, tasks.support).softmax(-1) - target_TSK) / target_TSK.shape[1]
         log_share_TQK = self.scores(head, tasks.query).log_softmax(-1)

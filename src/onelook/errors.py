@@ -18,7 +18,8 @@ import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 
 class UserError(Exception):
@@ -64,20 +65,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     return SettingsError(f"There is no {kind} named {name!r}; {hint}")
 
 
-def require_within(settings: object, whose: str, **intervals: str) -> None:
-    """Raises SettingsError for a field of `settings` that is outside its interval; a round bracket excludes the end.
-
-    >>> require_within(range(3, 9), "A walk", start="[0, 5]", stop="(0, 8]")
-    Traceback (most recent call last):
-    onelook.errors.SettingsError: A walk needs stop in (0, 8], but got 9.
-    """
-    for name, interval in intervals.items():
-        value, (low, high) = getattr(settings, name), map(float, interval[1:-1].split(","))
-        is_above = value > low or (value == low and interval.startswith("["))
-        if not (is_above and (value < high or (value == high and interval.endswith("]")))):
-            raise SettingsError(f"{whose} needs {name} in {interval}, but got {value}.")
-
-
 def quote_name(name: str) -> str:
     """A name as it may stand in a sentence: with escapes where it would break the line or cannot be printed."""
     return name if name.isprintable() else ascii(name)
@@ -98,7 +85,7 @@ RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
 KINDS: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     bool: ("true or false", lambda x: isinstance(x, bool)),
     int: ("a whole number", lambda x: isinstance(x, Integral) and not isinstance(x, bool)),
-    float: ("a number", lambda x: isinstance(x, Real) and not isinstance(x, bool) and math.isfinite(x)),
+    float: ("a number", lambda x: isinstance(x, Real) and not isinstance(x, bool) and not math.isnan(x)),
     str: ("text", lambda x: isinstance(x, str)),
 }
 
@@ -119,16 +106,42 @@ class Bound:
 
 PositiveInt = Annotated[int, Bound(">=", 1)]
 NonNegativeInt = Annotated[int, Bound(">=", 0)]
-PositiveFloat = Annotated[float, Bound(">", 0)]
-NonNegativeFloat = Annotated[float, Bound(">=", 0)]
+PositiveFloat = Annotated[float, Bound(">", 0), Bound("<", math.inf)]
+NonNegativeFloat = Annotated[float, Bound(">=", 0), Bound("<", math.inf)]
+Fraction = Annotated[float, Bound(">=", 0), Bound("<=", 1)]
+
+
+class Constraint(NamedTuple):
+    """What an annotation demands of a value."""
+
+    kind: Any
+    """A key of `KINDS`, or another type."""
+    bounds: tuple[Bound, ...] = ()
+    is_optional: bool = False
+    """Whether the value may be None."""
+
+
+def read_constraint(annotation: Any) -> Constraint:
+    """The constraint that stands in an annotation, such as `Annotated[float, Bound(">", 0)] | None`."""
+    arguments = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType) and len(arguments) == 2 and type(None) in arguments:
+        return read_constraint(arguments[arguments[0] is type(None)])._replace(is_optional=True)
+    if get_origin(annotation) is Annotated:
+        inner = read_constraint(arguments[0])
+        return inner._replace(bounds=inner.bounds + tuple(one for one in arguments[1:] if isinstance(one, Bound)))
+    if get_origin(annotation) is Literal:
+        return Constraint(str, (Bound("one of", arguments),))
+    return Constraint(annotation)
 
 
 def check_value(what: str, annotation: Any, value: Any) -> None:
     """Raise SettingsError where the value is not of the annotated kind (one of `KINDS`) or breaks a `Bound`."""
-    kind, *bounds = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    kind, bounds, is_optional = read_constraint(annotation)
     words, is_kind = KINDS.get(kind, ("", lambda _: True))
+    if is_optional and value is None:
+        return
     if not is_kind(value) or not all(RELATIONS[bound.relation](value, bound.limit) for bound in bounds):
-        limits = " and ".join(map(str, bounds))
+        limits = " and ".join(str(bound) for bound in bounds if bound.limit != math.inf)
         wanted = limits if limits.startswith("one of") else f"{words} {limits}".rstrip()
         raise SettingsError(f"{what} must be {wanted}, but is {value!r}.")
 
@@ -137,3 +150,18 @@ def check_fields(settings: Any) -> None:
     """Raise SettingsError for the first field of a dataclass whose value its annotation rules out (`check_value`)."""
     for one in fields(settings):
         check_value(f"{one.name} of {type(settings).__name__}", one.type, getattr(settings, one.name))
+
+
+class Checked:
+    """Base of configurations: a dataclass whose fields are checked against the bounds in their annotations.
+
+    >>> @dataclass(frozen=True)
+    ... class Walk(Checked):
+    ...     n_steps: PositiveInt = 3
+    >>> Walk(n_steps=0)
+    Traceback (most recent call last):
+    onelook.errors.SettingsError: n_steps of Walk must be a whole number >= 1, but is 0.
+    """
+
+    def __post_init__(self) -> None:
+        check_fields(self)

@@ -89,6 +89,6 @@ def test_mistakes_are_answered_by_one_sentence(words: tuple[str | Path, ...], tm
     assert "There is no data named 'cifar-sf'" in refused(*words, "--data", "cifar-sf")
     assert "There is no split 'tets'" in refused(*words, "--data", "cifar-fs:tets")
     assert "--shot takes whole numbers" in refused(*words, "--shot", "few")
-    assert "A task needs n_shot in" in refused(*words, "--shot", "0")
+    assert "must be a whole number >= 1, but is 0" in refused(*words, "--shot", "0")
     assert "is a folder; give the name of a file in it" in refused(*words, "--json", tmp_path)
     assert "A precision is auto, float32 or bfloat16" in refused(*words, "--precision", "double")

@@ -134,5 +134,5 @@ def test_mistakes_are_answered_by_one_sentence(words: tuple[str | Path, ...], tm
     assert "--total takes whole numbers" in refused(*words, "--total", "")
     assert "no method named 'tin'" in refused(*words, "--reference", "tin")
     assert "is a folder; give the name of a file in it" in refused(*words, "--json", tmp_path)
-    assert "A task needs n_total in" in refused(*words, "--total", "0")
+    assert "must be a whole number >= 1, but is 0" in refused(*words, "--total", "0")
     assert "Features from a file are averaged where they are made" in refused(*words, "--average", "mirror")

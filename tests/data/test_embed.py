@@ -406,7 +406,7 @@ def test_characters_are_not_averaged_with_their_mirror_images() -> None:
 
 @pytest.mark.parametrize("numbers", [(-1, 4), (2, -1)])
 def test_impossible_crops_are_refused(numbers: tuple[int, int]) -> None:
-    with pytest.raises(SettingsError, match=r"An average needs crop\w* in \[0, inf\), but got -1"):
+    with pytest.raises(SettingsError, match=r"crop\w* of \w+ must be a whole number >= 0, but is -1"):
         Averaging(False, *numbers)
 
 

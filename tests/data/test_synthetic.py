@@ -163,7 +163,7 @@ def test_the_common_mean_is_as_large_as_asked() -> None:
     ids=str,
 )
 def test_settings_that_cannot_be_are_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(SettingsError, match="A made-up set needs"):
+    with pytest.raises(SettingsError, match="of SyntheticConfig must be"):
         SyntheticConfig(**bad)  # type: ignore[arg-type]
 
 

@@ -156,7 +156,7 @@ def test_too_few_validation_images_are_refused_before_the_first_step(
 
 
 def test_an_impossible_learning_rate_is_refused() -> None:
-    with pytest.raises(SettingsError, match="needs learning_rate in"):
+    with pytest.raises(SettingsError, match="learning_rate of Optimisation must be a number > 0"):
         jobs.end_to_end(SPEC, learning_rate=0.0)
 
 

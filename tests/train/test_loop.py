@@ -552,7 +552,7 @@ def test_gradients_are_shortened_to_the_length_that_is_set_and_keep_their_direct
 
 @pytest.mark.parametrize("clip_norm", [0.0, -1.0, math.nan])
 def test_an_impossible_length_of_gradients_is_refused(clip_norm: float) -> None:
-    with pytest.raises(SettingsError, match=f"needs clip_norm in .*, but got {clip_norm}"):
+    with pytest.raises(SettingsError, match=f"clip_norm of Optimisation must be a number > 0, but is {clip_norm}"):
         Optimisation(clip_norm=clip_norm)
 
 
@@ -598,7 +598,7 @@ def test_the_mean_over_one_step_is_its_weights_statistics_and_counts(tmp_path: P
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, math.nan])
 def test_an_impossible_beginning_of_the_average_is_refused(share: float) -> None:
-    with pytest.raises(SettingsError, match=f"needs average_from in .*, but got {share}"):
+    with pytest.raises(SettingsError, match=f"average_from of Optimisation must be .*, but is {share}"):
         Optimisation(average_from=share)
 
 
@@ -749,7 +749,7 @@ def test_every_step_is_taken_at_the_rate_of_its_schedule(optimiser: Any, tmp_pat
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, math.nan])
 def test_an_impossible_learning_rate_is_refused(rate: float) -> None:
-    with pytest.raises(SettingsError, match="needs learning_rate in"):
+    with pytest.raises(SettingsError, match="learning_rate of Optimisation must be a number > 0"):
         Optimisation(learning_rate=rate)
 
 

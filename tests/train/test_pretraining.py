@@ -75,5 +75,5 @@ def test_the_loss_adds_the_weighted_cross_entropy_of_the_turns_of_all_copies(rot
 
 @pytest.mark.parametrize("rotations", [0, 4])
 def test_an_image_has_no_more_than_three_turned_copies(rotations: int) -> None:
-    with pytest.raises(SettingsError, match=rf"rotations in \[1, 3\], but got {rotations}"):
+    with pytest.raises(SettingsError, match=f"a whole number >= 1 and <= 3, but is {rotations}"):
         PretrainConfig(rotations=rotations)

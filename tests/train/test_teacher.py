@@ -87,7 +87,7 @@ def test_impossible_settings_are_refused(settings: tuple[float, float]) -> None:
     with pytest.raises(SettingsError) as error:
         PretrainConfig(teacher_weight=settings[0], temperature=settings[1])
     wrong = settings[1] if 0 <= settings[0] <= 1 else settings[0]
-    assert f"but got {wrong}" in one_sentence(error.value)
+    assert f"but is {wrong}" in one_sentence(error.value)
 
 
 # --------------------------------------------------------------------------------------------------------- the teacher

@@ -24,7 +24,7 @@ from onelook.backbones.framing import Framing
 from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.images import PREPROCESSING, ImageSet, Reading, Rejected, decode, image_batches, require_some
 from onelook.data.listing import Listing
-from onelook.errors import DataError, SettingsError, require_within
+from onelook.errors import Checked, DataError, NonNegativeInt, SettingsError
 from onelook.events import Progress
 from onelook.files import digest, read_tensors, write_tensors
 from onelook.tasks import Embeddings
@@ -38,7 +38,7 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
-class Averaging:
+class Averaging(Checked):
     """Versions of an image whose features are averaged with those of the image itself.
 
     Yassir Bendou et al. EASY: Ensemble Augmented-Shot-Y-shaped Learning. J. Imaging 2022, arXiv:2201.09699. Departure:
@@ -48,16 +48,13 @@ class Averaging:
 
     mirror: bool = False
     """Mirror the image, and each crop, left to right."""
-    crops: int = 0
+    crops: NonNegativeInt = 0
     """Number of crops, moved at random by at most `crop_padding` pixels."""
-    crop_padding: int = 4
+    crop_padding: NonNegativeInt = 4
 
     def __str__(self) -> str:
         words = ["mirror"] * self.mirror + [f"crops:{self.crops}"] * (self.crops > 0)
         return "+".join(words) or "none"
-
-    def __post_init__(self) -> None:
-        require_within(self, "An average", crops="[0, inf)", crop_padding="[0, inf)")
 
     @property
     def n_versions(self) -> int:

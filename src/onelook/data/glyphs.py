@@ -19,7 +19,7 @@ import importlib.util
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from torch import Tensor
 from onelook.data.environments import Environment, draw_environment, pose_matrix
 from onelook.data.images import ImageSet
 from onelook.data.scripts import SCRIPTS, characters
-from onelook.errors import DataError, require_within, unknown_name
+from onelook.errors import Bound, Checked, DataError, NonNegativeFloat, NonNegativeInt, PositiveInt, unknown_name
 from onelook.events import Progress
 
 FONTS = (
@@ -49,28 +49,22 @@ NONCHARACTER = "\U0010fffe"
 
 
 @dataclass(frozen=True)
-class GlyphsConfig:
-    size: int = 32
+class GlyphsConfig(Checked):
+    size: Annotated[int, Bound(">=", 16)] = 32
     """Height and width of an image in pixels, at least 16."""
-    images_per_class: int = 20
+    images_per_class: PositiveInt = 20
     """Items of each character: fonts and poses."""
-    train_environments: int = 16
+    train_environments: PositiveInt = 16
     """Environments of the train split."""
-    val_environments: int = 12
+    val_environments: PositiveInt = 12
     """Environments of the val split."""
-    test_environments: int = 12
+    test_environments: PositiveInt = 12
     """Environments of the test split."""
-    item_variation: float = 1.0
+    item_variation: NonNegativeFloat = 1.0
     """Variation of the pose between the items of a class; 0 leaves only the fonts."""
-    environment_variation: float = 1.0
+    environment_variation: NonNegativeFloat = 1.0
     """Strength of an environment's pose, light, ghosts, blur, noise and haze; 0 leaves colours and backgrounds."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        positive = ("images_per_class", *(f"{split}_environments" for split in SCRIPTS))
-        require_within(self, "A set of glyphs", size="[16, inf)", **dict.fromkeys(positive, "[1, inf)"))
-        more = ("item_variation", "environment_variation", "seed")
-        require_within(self, "A set of glyphs", **dict.fromkeys(more, "[0, inf)"))
+    seed: NonNegativeInt = 0
 
 
 def load_glyphs(split: str, config: GlyphsConfig = GlyphsConfig()) -> Generator[Progress, None, ImageSet]:

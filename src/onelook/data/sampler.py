@@ -4,7 +4,7 @@ import itertools
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from onelook.data.protocols import UNKNOWN, Protocol, parse_protocol
-from onelook.errors import DataError, require_within
+from onelook.errors import Bound, Checked, DataError, NonNegativeInt, PositiveInt
 from onelook.files import digest
 from onelook.tasks import Tasks
 
@@ -34,23 +34,21 @@ class Views(typing.Protocol):
 
 
 @dataclass(frozen=True)
-class TaskSpec:
-    n_way: int = 5
+class TaskSpec(Checked):
+    n_way: Annotated[int, Bound(">=", 2)] = 5
     """Classes of a task."""
-    n_shot: int = 1
+    n_shot: PositiveInt = 1
     """Labelled examples per class."""
-    n_query: int = 15
+    n_query: PositiveInt = 15
     """Average number of queries per class."""
     protocol: str = "balanced"
     """How queries and shots are spread over the classes: a name of `data.protocols`."""
-    seed: int = 0
-    n_total: int | None = None
+    seed: NonNegativeInt = 0
+    n_total: PositiveInt | None = None
     """Queries of a task. Default: way × query."""
 
     def __post_init__(self) -> None:
-        require_within(self, "A task", n_way="[2, inf)", n_shot="[1, inf)", n_query="[1, inf)", seed="[0, inf)")
-        if self.n_total is not None:
-            require_within(self, "A task", n_total="[1, inf)")
+        super().__post_init__()
         self.spread.draw_priors(np.random.default_rng(0), self.n_way)  # refuses what cannot be with these ways
 
     def record(self) -> dict[str, Any]:

@@ -13,11 +13,12 @@ Axes: N rows, D features, K classes, P rows that are probed, M tasks of one quer
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 
-from onelook.errors import SettingsError, require_within
+from onelook.errors import Bound, Checked, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, SettingsError
 from onelook.tasks import Embeddings
 
 PROBED = 600
@@ -28,42 +29,32 @@ TOLERANCE = 5.0
 
 
 @dataclass(frozen=True)
-class SyntheticConfig:
-    n_features: int = 64
-    n_classes: int = 50
-    rows_per_class: int = 60
-    freedom: float = math.inf
+class SyntheticConfig(Checked):
+    n_features: PositiveInt = 64
+    n_classes: Annotated[int, Bound(">=", 5)] = 50
+    rows_per_class: Annotated[int, Bound(">=", 2)] = 60
+    freedom: Annotated[float, Bound(">", 2)] = math.inf
     """Degrees of freedom of the multivariate t distribution of a class, above 2: the fewer, the heavier its tails;
     infinitely many are a Gaussian."""
     relu: bool = True
     """Whether negative features become 0."""
-    decay: float = 1.0
+    decay: NonNegativeFloat = 1.0
     """Direction i of the class centres has a variance in proportion to i ** -decay."""
-    rank: int = 8
+    rank: PositiveInt = 8
     """Directions in which all classes spread more than in the others, with variances that decay as the centres' do;
     of fewer features, all."""
-    low_rank: float = 0.5
+    low_rank: Fraction = 0.5
     """Fraction of the spread that lies in these, 0 … 1."""
-    alignment: float = 0.5
+    alignment: Fraction = 0.5
     """How far these are the directions in which the class centres differ most: 0 not at all, 1 the same. The more,
     the less is gained by further shots, and the features of trained networks have much of it."""
-    unevenness: float = 0.3
+    unevenness: NonNegativeFloat = 0.3
     """Standard deviation of the logarithm of a class's spread: some are wide, some tight."""
-    offset: float = 1.0
+    offset: NonNegativeFloat = 1.0
     """Standard deviation of the entries of the common mean."""
-    accuracy: float = 60.0
+    accuracy: Annotated[float, Bound(">=", 25), Bound("<=", 95)] = 60.0
     """Approximate accuracy in percent of 5-way 1-shot tasks by the nearest centroid among rows of unit length."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_within(self, "A made-up set", n_features="[1, inf]", n_classes="[5, inf]", rows_per_class="[2, inf]")
-        require_within(
-            self, "A made-up set", rank="[1, inf]", decay="[0, inf]", unevenness="[0, inf]", offset="[0, inf]"
-        )
-        require_within(
-            self, "A made-up set", low_rank="[0, 1]", alignment="[0, 1]", freedom="(2, inf]", seed="[0, inf]"
-        )
-        require_within(self, "A made-up set", accuracy="[25, 95]")
+    seed: NonNegativeInt = 0
 
 
 def synthetic_features(config: SyntheticConfig = SyntheticConfig()) -> Embeddings:

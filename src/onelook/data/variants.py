@@ -9,7 +9,7 @@ Axes: V views, N rows, D features, R features of the variant.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import DataError, SettingsError, require_within
+from onelook.errors import (
+    Bound,
+    Checked,
+    DataError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SettingsError,
+)
 from onelook.tasks import Embeddings
 
 Change = Literal["none", "projection", "principal", "dropping"]
@@ -25,25 +34,18 @@ CHANGES: tuple[str, ...] = get_args(Change)
 
 
 @dataclass(frozen=True)
-class VariantConfig:
-    change: str = "none"
+class VariantConfig(Checked):
+    change: Annotated[str, Bound("one of", CHANGES)] = "none"
     """Change of the axes: "none"; "projection", onto a random subspace in random axes; "principal", onto the axes in
     which the rows vary most; "dropping", to some of the features."""
-    size: int | None = None
+    size: PositiveInt | None = None
     """Features where the axes are changed (None: as many as there are)."""
-    power: float = 1.0
+    power: PositiveFloat = 1.0
     """Signed power of each entry: below 1 large ones weigh less."""
-    noise: float = 0.0
+    noise: NonNegativeFloat = 0.0
     """Fraction of the deviation of some other row from its class mean that is added to each row: classes spread as they
     do already, but further, as those of which a backbone has seen none."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.change not in CHANGES:
-            raise SettingsError(f"There are the changes {', '.join(CHANGES)}, but got change={self.change!r}.")
-        require_within(self, "A variant", power="(0, inf)", noise="[0, inf)", seed="[0, inf)")
-        if self.size is not None:
-            require_within(self, "A variant", size="[1, inf)")
+    seed: NonNegativeInt = 0
 
 
 def variant(embeddings: Embeddings, config: VariantConfig) -> Embeddings:

@@ -14,20 +14,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from onelook.errors import require_within
+from onelook.errors import Checked, Fraction, NonNegativeFloat
 
 
 @dataclass(frozen=True)
-class Mixup:
+class Mixup(Checked):
     """Frequency and strength of the mixing."""
 
-    alpha: float
+    alpha: NonNegativeFloat
     """Weights are drawn from Beta(alpha, alpha): near 0 or 1 below 1, near a half above. S2M2 has 2; 0: no mixup."""
-    probability: float = 1.0
+    probability: Fraction = 1.0
     """Probability that mixup is applied in a step."""
-
-    def __post_init__(self) -> None:
-        require_within(self, "Mixup", alpha="[0, inf)", probability="[0, 1]")
 
     def draw(self, rng: np.random.Generator, n_parts: int, n_images: int) -> "Mixture | None":
         """The mixing of a step; None: none."""

@@ -3,40 +3,31 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
 
-from onelook.errors import SettingsError, require_within
+from onelook.errors import Bound, Checked, Fraction, NonNegativeFloat, PositiveFloat
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class Optimisation(Checked):
     optimiser: Literal["sgd", "adam"] = "sgd"
     """Optimiser; SGD has Nesterov momentum 0.9."""
-    learning_rate: float = 0.1
+    learning_rate: PositiveFloat = 0.1
     """Highest learning rate."""
-    weight_decay: float = 5e-4
+    weight_decay: NonNegativeFloat = 5e-4
     """Weight decay."""
     schedule: Literal["constant", "one-cycle"] = "one-cycle"
     """One-cycle: linear warm-up over the first `warmup` of the steps, then half a cosine down to 0."""
-    warmup: float = 0.15
+    warmup: Fraction = 0.15
     """Fraction of the steps in which the learning rate rises."""
-    clip_norm: float | None = None
+    clip_norm: PositiveFloat | None = None
     """Length that gradients are clipped to. Default: not clipped."""
-    average_from: float | None = None
+    average_from: Annotated[float, Bound(">=", 0), Bound("<", 1)] | None = None
     """Fraction of the steps after which the weights are averaged. Default: never. From then on the mean over all steps
     since, and not the last weights, is validated and saved (Polyak & Juditsky, SIAM J. Control Optim. 1992)."""
-
-    def __post_init__(self) -> None:
-        if self.optimiser not in ("sgd", "adam") or self.schedule not in ("constant", "one-cycle"):
-            found = f"{self.optimiser} and {self.schedule}"
-            raise SettingsError(f"Optimisers are sgd and adam, schedules constant and one-cycle, but got {found}.")
-        intervals = {"learning_rate": "(0, inf]", "clip_norm": "(0, inf]", "average_from": "[0, 1)"}
-        intervals |= {"weight_decay": "[0, inf)", "warmup": "[0, 1]"}
-        given = {name: interval for name, interval in intervals.items() if getattr(self, name) is not None}
-        require_within(self, "An optimisation", **given)
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimiser == "adam":

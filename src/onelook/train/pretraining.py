@@ -1,7 +1,7 @@
 """Pretraining: a classifier over the training classes, for the sake of its backbone."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
-from onelook.errors import require_within
+from onelook.errors import Bound, Checked, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from onelook.events import finish
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Estimate, mean_accuracy
@@ -24,39 +24,32 @@ from onelook.train.teacher import CosineClassifier, Distillation, Teacher
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
-    epochs: int = 60
+class PretrainConfig(Checked):
+    epochs: PositiveInt = 60
     """Passes through the training images."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Bound(">=", 2)] = 128
     """Images in a step."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(learning_rate=0.2))
     precision: str = "bfloat16"
     """Number format of the network: float32 or bfloat16. Weights and optimiser stay in float32."""
-    rotation_weight: float = 0.0
+    rotation_weight: NonNegativeFloat = 0.0
     """Weight of the rotation-prediction loss (Gidaris et al. 2019); 0 disables it, and halves the work."""
-    validate_every: int | None = None
+    validate_every: PositiveInt | None = None
     """Steps between validations. Default: an epoch."""
-    n_validation_tasks: int = 1000
+    n_validation_tasks: Annotated[int, Bound(">=", 2)] = 1000
     """Tasks of a validation: 5-way 1-shot, by feature averaging."""
-    seed: int = 0
-    rotations: int = 1
+    seed: NonNegativeInt = 0
+    rotations: Annotated[int, Bound(">=", 1), Bound("<=", 3)] = 1
     """Rotated copies per image, where there is a rotation weight (paper: 3)."""
-    mixup: float = 0.0
+    mixup: NonNegativeFloat = 0.0
     """Alpha of manifold mixup (S2M2: 2); 0 disables it. Rotated copies are not mixed."""
-    mixup_probability: float = 1.0
+    mixup_probability: Fraction = 1.0
     """Probability of applying mixup in a step."""
-    teacher_weight: float = 0.5
+    teacher_weight: Fraction = 0.5
     """Weight of the teacher's answers in the loss; the labels have the rest."""
-    temperature: float = 4.0
+    temperature: PositiveFloat = 4.0
     """Divisor of the scores that are compared with the teacher's."""
-
-    def __post_init__(self) -> None:
-        require_within(self, "Pretraining", epochs="[1, inf)", batch_size="[2, inf)", rotation_weight="[0, inf)")
-        require_within(self, "Pretraining", rotations="[1, 3]", n_validation_tasks="[2, inf)", seed="[0, inf)")
-        # These refuse what is impossible.
-        Distillation(self.teacher_weight, self.temperature)
-        Mixup(self.mixup, self.mixup_probability)
 
 
 class Pretraining:

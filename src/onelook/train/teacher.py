@@ -19,7 +19,7 @@ from onelook import ops
 from onelook.artifacts import CLASSIFIER, load, load_backbone
 from onelook.backbones import Backbone
 from onelook.data.embed import precision
-from onelook.errors import ArtifactError, SettingsError, require_within
+from onelook.errors import ArtifactError, Checked, Fraction, PositiveFloat, SettingsError
 from onelook.files import digest
 
 
@@ -37,16 +37,13 @@ class CosineClassifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Checked):
     """Weight and temperature of a teacher's answers."""
 
-    weight: float = 0.5
+    weight: Fraction = 0.5
     """Weight of the divergence from the teacher's answers; the rest is that of the cross-entropy."""
-    temperature: float = 4.0
+    temperature: PositiveFloat = 4.0
     """Divisor of the scores of both, so that the small probabilities count."""
-
-    def __post_init__(self) -> None:
-        require_within(self, "A teacher", weight="[0, 1]", temperature="(0, inf)")
 
     def loss(
         self, logits: Float[Tensor, "N C"], labels: Int[Tensor, "N"], taught: Float[Tensor, "N C"]

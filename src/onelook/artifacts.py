@@ -15,6 +15,7 @@ from torch import Tensor
 
 from onelook import backbones, methods
 from onelook.backbones import Backbone
+from onelook.backbones.efficientnet_lite import VARIANTS, load_efficientnet_lite
 from onelook.backbones.hub import PREFIX
 from onelook.backbones.pretrained import resolve
 from onelook.errors import ArtifactError, SettingsError, UserError, unknown_name
@@ -177,7 +178,8 @@ def load_network(
 ) -> Generator[Notice | Progress, None, tuple[Backbone, dict[str, Any]]]:
     """Load a backbone in evaluation mode, with its description, which has its `name` at least.
 
-    text: SHIPPED, a file of Onelook (model.safetensors), `hf:NAME`, a folder of transformers, or a file `*.onnx`.
+    text: SHIPPED, lite0, lite2, a file of Onelook (model.safetensors), `hf:NAME`, a folder of transformers, or a file
+        `*.onnx`.
     offline: download nothing.
 
     Raises ArtifactError, SettingsError, DownloadError, StorageError.
@@ -190,6 +192,8 @@ def load_network(
     if text.startswith(PREFIX) or text.endswith(".onnx") or Path(text).expanduser().is_dir():
         backbone = yield from resolve(text, offline)
         return backbone, {"name": backbone.name}
+    if text in VARIANTS:
+        return load_efficientnet_lite(text), {"name": text}
     return load_backbone(SHIPPED_NETWORK if text == SHIPPED else Path(text).expanduser())
 
 

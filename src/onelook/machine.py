@@ -67,6 +67,11 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+def provenance() -> dict[str, str]:
+    """Commit and machine, as they stand in every record."""
+    return {"commit": commit(), "machine": machine()}
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next request instead of giving it back to the system.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
-from onelook.machine import commit, machine
+from onelook.machine import provenance
 from onelook.methods import IterativeMethod, Method, settings_of
 from onelook.scoring import Estimate, fraction_right, harm, paired, task_accuracies
 from onelook.tasks import Embeddings
@@ -62,8 +62,7 @@ def measure(entry: Entry, data: Views, spec: TaskSpec, n_tasks: int) -> Generato
         "seconds": round(seconds, 3),
         "milliseconds": round(1000 * sum(calls) / n_tasks, 3),
         "memory_mb": _peak_memory(),
-        "commit": commit(),
-        "machine": machine(),
+        **provenance(),
     }
     return Measured(entry.label, entry.settings, accuracies, cost)
 

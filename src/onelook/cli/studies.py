@@ -9,7 +9,7 @@ from onelook.cli import console
 from onelook.cli.options import Features, Fields, Records, options, require_writable
 from onelook.data.glyph_domains import GlyphDomainsConfig, glyph_domains
 from onelook.experiments import bottleneck, curves, domains, lines, paper, practice, transductive
-from onelook.machine import Place, commit, machine
+from onelook.machine import Place, provenance
 
 
 @options
@@ -98,7 +98,7 @@ def run_lines(records: Records, *, seeds: Annotated[tuple[int, ...], "One or mor
         for kl_weight in (lines.LinesConfig.kl_weight, 0.0):
             config = lines.LinesConfig(seed=seed, kl_weight=kl_weight, bayesian_network=kl_weight > 0)
             record = console.run(lines.lines(config), f"lines, seed {seed}, beta {kl_weight:g}")
-            found.append(record | {"commit": commit(), "machine": machine()})
+            found.append(record | provenance())
             final = record["final"]
             print(
                 f"seed {seed}, beta {kl_weight:g}: correlation with the exact posterior mean "
@@ -127,7 +127,7 @@ def run_domains(
     config = replace(config, precision=place.precision)
     images = data or console.run(glyph_domains(GlyphDomainsConfig(seed=config.seed)), "glyphs of four domains")
     record = console.run(domains.domains(config, images), "domains")
-    records.save([record | {"commit": commit(), "machine": machine()}])
+    records.save([record | provenance()])
     for target in record["targets"]:
         own = ", ".join(
             f"{name} {value['mean']:.2f} ± {value['ci95']:.2f}" for name, value in target["accuracy"].items()

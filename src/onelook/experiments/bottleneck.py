@@ -20,7 +20,7 @@ from onelook.artifacts import load_backbone
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import Progress
-from onelook.machine import Place, commit, machine
+from onelook.machine import Place, provenance
 from onelook.methods import SIB
 from onelook.scoring import CHUNK, Estimate, fraction_right
 from onelook.tasks import Embeddings
@@ -68,8 +68,7 @@ def bottleneck(config: BottleneckConfig, place: Place) -> Generator[Any, None, l
                     **spec.record(),
                     "n_tasks": config.n_tasks,
                     **_record(known, unknown),
-                    "commit": commit(),
-                    "machine": machine(),
+                    **provenance(),
                 }
             )
     return records

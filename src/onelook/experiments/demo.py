@@ -19,7 +19,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.experiments import demo_page
 from onelook.experiments.demo_page import Curve, Report, TaskPicture
 from onelook.experiments.demo_stages import DemoConfig, announce, meta_train, pretrain
-from onelook.machine import Place, commit, machine
+from onelook.machine import Place, provenance
 from onelook.methods import IterativeMethod
 from onelook.scoring import Estimate
 from onelook.tasks import Embeddings
@@ -131,7 +131,6 @@ def _facts(config: DemoConfig, out: Path, seconds: float) -> dict[str, str]:
     return {
         "command": shlex.join(["onelook", "demo", "--out", str(out), "--seed", str(config.seed)]),
         "seconds": f"{seconds:.0f}",
-        "machine": machine(),
-        "commit": commit(),
+        **provenance(),
         "configuration": repr(config),
     }

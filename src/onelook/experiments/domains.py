@@ -28,7 +28,7 @@ import math
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -42,7 +42,16 @@ from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import precision
 from onelook.data.glyph_domains import Domains, read_domains
 from onelook.data.images import ImageSet, Reading
-from onelook.errors import DivergedError, SettingsError
+from onelook.errors import (
+    Bound,
+    Checked,
+    DivergedError,
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SettingsError,
+)
 from onelook.events import Progress
 from onelook.experiments.domain_head import N_TURNS, DomainHead
 from onelook.scoring import Estimate, paired
@@ -54,30 +63,30 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
-class DomainsConfig:
+class DomainsConfig(Checked):
     backbone: str = "conv4-64"
     """Name of a feature network, such as conv4-64 or resnet12."""
     image_size: int = 32
     """Height and width of images from a folder, in pixels."""
-    batch_size: int = 64
+    batch_size: Annotated[int, Bound(">=", 2)] = 64
     """Images of a task."""
-    n_steps: int = 3
+    n_steps: NonNegativeInt = 3
     """K, the synthetic gradient steps."""
-    step_size: float = 1e-3
+    step_size: PositiveFloat = 1e-3
     """eta, the size of these steps."""
     rotation_step_size: float = 0.03
     """eta_0 of the rotation step, before it learns."""
-    pretrain_epochs: int = 15
-    pretrain_batch_size: int = 64
+    pretrain_epochs: PositiveInt = 15
+    pretrain_batch_size: Annotated[int, Bound(">=", 2)] = 64
     pretrain_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation("adam", learning_rate=4e-3, weight_decay=1e-4)
     )
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
-    upright: float = 0.5
+    upright: Fraction = 0.5
     """Fraction of the images that stage 1 does not turn."""
-    n_held_out: int = 1
+    n_held_out: NonNegativeInt = 1
     """The last so many sources are not seen by stage 1: to the network they are in stage 2 what the target will be."""
-    meta_steps: int = 150
+    meta_steps: NonNegativeInt = 150
     """Steps of stage 2, each with a task of every source."""
     meta_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation("adam", learning_rate=3e-3, weight_decay=0.0)
@@ -87,18 +96,7 @@ class DomainsConfig:
     as they went by in stage 1."""
     precision: str = "bfloat16"
     """Number format of the network: float32 or bfloat16. Weights and the head stay in float32."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"batch_size": 2, "n_steps": 0, "pretrain_epochs": 1, "pretrain_batch_size": 2, "meta_steps": 0}
-        for name, bound in (least | {"n_held_out": 0, "seed": 0}).items():
-            if getattr(self, name) < bound:
-                raise SettingsError(f"Domains need {name} of at least {bound}, but got {getattr(self, name)}.")
-        if not (self.step_size > 0 and 0 <= self.upright <= 1):
-            raise SettingsError(
-                f"Domains need a positive step_size and upright from 0 to 1, but got step_size="
-                f"{self.step_size} and upright={self.upright}."
-            )
+    seed: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)
@@ -218,13 +216,8 @@ def _pretrain(
         with precision(config.precision):
             features = backbone(turn(moved, turns)).float().unsqueeze(0)
         scores = head.score(head.turned_weights(head.start.unsqueeze(0)), features)[0]
-        _descend(
-            optimiser,
-            config.pretrain_optimisation,
-            step,
-            n_steps,
-            functional.cross_entropy(scores, turns * head.start.shape[0] + source.labels[rows]),
-        )
+        loss = functional.cross_entropy(scores, turns * head.start.shape[0] + source.labels[rows])
+        _descend(optimiser, config.pretrain_optimisation, step, n_steps, loss)
         yield Progress(f"pretraining for {named}", step + 1, n_steps)
     backbone.eval()
 
@@ -256,15 +249,8 @@ def _features(backbone: Backbone, images: _Images, config: DomainsConfig) -> _Fe
             for rows in order.tensor_split(math.ceil(N_TURNS * n_images / CHUNK)):
                 own(torch.cat([images.pixels[rows].rot90(quarters, (2, 3)) for quarters in range(N_TURNS)]))
         own.eval()
-        parts = [
-            torch.cat(
-                [
-                    own(chunk.rot90(quarters, (2, 3)))
-                    for chunk in images.pixels.tensor_split(math.ceil(n_images / CHUNK))
-                ]
-            )
-            for quarters in range(N_TURNS)
-        ]
+        chunks = images.pixels.tensor_split(math.ceil(n_images / CHUNK))
+        parts = [torch.cat([own(chunk.rot90(quarters, (2, 3))) for chunk in chunks]) for quarters in range(N_TURNS)]
     return _Features(torch.stack(parts, 1).float(), images.labels)
 
 

@@ -35,14 +35,14 @@ import dataclasses
 import math
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from onelook.errors import DivergedError, SettingsError
+from onelook.errors import Bound, Checked, DivergedError, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from onelook.events import Progress
 from onelook.experiments.bayesian_network import BayesianNetwork
 
@@ -51,39 +51,30 @@ TRAIN, TEST = 0, 1
 
 
 @dataclass(frozen=True)
-class LinesConfig:
-    n_points: int = 32
-    input_scale: float = 1.0
+class LinesConfig(Checked):
+    n_points: PositiveInt = 32
+    input_scale: PositiveFloat = 1.0
     """sigma"""
     slope_mean: float = 1.0
     """mu_w"""
-    slope_scale: float = 0.1
+    slope_scale: PositiveFloat = 0.1
     """sigma_w, of the slopes around what the inputs tell, and of the posterior."""
-    n_train: int = 240
-    n_test: int = 240
-    n_steps: int = 3
+    n_train: Annotated[int, Bound(">=", 2)] = 240
+    n_test: Annotated[int, Bound(">=", 2)] = 240
+    n_steps: NonNegativeInt = 3
     """K, the synthetic gradient steps."""
-    step_size: float = 1e-3
+    step_size: PositiveFloat = 1e-3
     """eta"""
-    epochs: int = 150
-    batch_size: int = 8
+    epochs: PositiveInt = 150
+    batch_size: PositiveInt = 8
     """Tasks in a step of training."""
-    learning_rate: float = 1e-2
+    learning_rate: PositiveFloat = 1e-2
     """Learning rate of Adam."""
-    kl_weight: float = 0.1
+    kl_weight: NonNegativeFloat = 0.1
     """beta, the price of a nat about the inputs. 0 leaves only the fit; the prior then stays as it begins."""
     bayesian_network: bool = True
     """Whether to train one on the same batches, for comparison."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"n_points": 1, "n_train": 2, "n_test": 2, "n_steps": 0, "epochs": 1, "batch_size": 1, "kl_weight": 0}
-        for name, bound in (least | {"seed": 0}).items():
-            if not getattr(self, name) >= bound:
-                raise SettingsError(f"Lines need {name} of at least {bound}, but got {getattr(self, name)}.")
-        for name in ("input_scale", "slope_scale", "step_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"Lines need a positive {name}, but got {getattr(self, name)}.")
+    seed: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from onelook.errors import unknown_name
 from onelook.events import Notice, relay
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
 from onelook.files import ResultStore, Stored, write_atomically
-from onelook.machine import Place, commit, machine
+from onelook.machine import Place, provenance
 from onelook.methods import METHODS, ImageMethod, Method
 from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.train import recipes
@@ -172,7 +172,7 @@ def _measure(
         accuracies[shot] = yield from task_accuracies(method, sampler, config.n_tasks, compute=compute)
         about["by_shot"][shot] = facts
         about["transductive"] = method.transductive
-    return Stored(accuracies, about | {"commit": commit(), "machine": machine()})
+    return Stored(accuracies, about | provenance())
 
 
 def _train(

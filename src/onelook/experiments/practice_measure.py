@@ -13,7 +13,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Progress
 from onelook.experiments.practice_report import Report, User, draw_user, make_classifier, measure_unknown
-from onelook.machine import commit, machine
+from onelook.machine import provenance
 from onelook.scoring import Estimate, paired
 from onelook.tasks import Embeddings
 
@@ -98,7 +98,7 @@ def compare_classifiers(
         report.note(own[0], user)
         yield Progress(stage, number + 1, n_users)
     about = report.summary(spec.seed) | (yield from measure_unknown(data, spec, n_users, stage))
-    made = {"commit": commit(), "machine": machine()}
+    made = provenance()
     return [
         {
             "method": label,

@@ -17,14 +17,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from onelook.artifacts import load_backbone
+from onelook.benchmark.compare import make_entry
+from onelook.benchmark.sources import open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.data.sources import N_VIEWS, open_data
+from onelook.data.sources import open_data
 from onelook.events import Progress
 from onelook.machine import Place, provenance
 from onelook.methods import SIB
 from onelook.scoring import CHUNK, Estimate, fraction_right
 from onelook.tasks import Embeddings
-from onelook.train.recipes import parse_request, ready
+from onelook.train.recipes import parse_request
 
 
 @dataclass(frozen=True)
@@ -40,37 +42,27 @@ class BottleneckConfig:
 
 def bottleneck(config: BottleneckConfig, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
     """A record for each weight and shot: accuracy and loss on tasks of training and of test classes, and their gaps."""
-    backbone, named = load_backbone(config.backbone)
-    training = yield from open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS)
-    validation = yield from open_data(config.data, place.home).embed("val", backbone, place)
+    source = yield from open_source(config.data, "test", config.backbone, place)
     # Training classes as test classes are seen: without augmentation.
-    sets = {
-        "train": (yield from open_data(config.data, place.home).embed("train", backbone, place)),
-        "test": (yield from open_data(config.data, place.home).embed("test", backbone, place)),
-    }
+    seen = yield from open_data(config.data, place.home).embed("train", load_backbone(config.backbone)[0], place)
+    facts = {"experiment": "information bottleneck"} | {k: source.about[k] for k in ("dataset", "split", "backbone")}
     records = []
     for shot in config.shots:
         spec = TaskSpec(5, shot, 15, seed=config.seed)
         for weight in config.prior_weights:
             request = parse_request(f"sib:prior_weight={weight}" if weight else "sib")
-            made = yield from ready(request, spec, backbone.feature_size, training, validation, place.cache / "runs")
-            assert isinstance(made.method, SIB)
-            known = yield from _measure(made.method, sets["train"], spec, config.n_tasks)
-            unknown = yield from _measure(made.method, sets["test"], spec, config.n_tasks)
-            records.append(
-                {
-                    "experiment": "information bottleneck",
-                    "dataset": config.data,
-                    "split": "test",
-                    "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}",
-                    "method": request.label,
-                    "prior_weight": weight,
-                    **spec.record(),
-                    "n_tasks": config.n_tasks,
-                    **_record(known, unknown),
-                    **provenance(),
-                }
-            )
+            method = (yield from make_entry(request, spec, source, place)).method
+            assert isinstance(method, SIB)
+            known = yield from _measure(method, seen, spec, config.n_tasks)
+            unknown = yield from _measure(method, source.test, spec, config.n_tasks)
+            about = {
+                **facts,
+                "method": request.label,
+                "prior_weight": weight,
+                **spec.record(),
+                "n_tasks": config.n_tasks,
+            }
+            records.append(about | _record(known, unknown) | provenance())
     return records
 
 

@@ -11,6 +11,7 @@ with those that are there.
 """
 
 import itertools
+import json
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,49 +35,9 @@ from onelook.train.recipes import MethodRequest, features_digest, parse_request
 INDUCTIVE = "prototypical:transform=l2n"
 """Inductive method, which looks at no query but the one that it answers."""
 
-PROTOCOL_METHODS = (
-    "glance",
-    "glance:class_priors=balanced",
-    "glance:guard=false",
-    INDUCTIVE,
-    "prototypical:transform=cl2n",
-    "logistic-regression",
-    "label-spreading",
-    "soft-kmeans:scale=20",
-    "bd-cspn",
-    "laplacianshot",
-    "tim",
-    "tim:solver=gd",
-    "alpha-tim",
-    "pt-map",
-    "pt-map:transform=l2n",
-    "bms",
-    "bms:balanced=false",
-    "protolp",
-    "protolp:balanced=false",
-    "ilpc",
-    "ilpc:balanced=false",
-    "paddle",
-    "paddle:transform=cl2n",
-    "em-dirichlet",
-    "map-proportions",
-    "map-proportions:transform=cl2n",
-    "map-proportions:prior=50",
-    "transductive-fine-tuning",
-    "sib",
-)
-"""The reference first."""
-
-PROTOCOLS = (
-    "balanced",
-    "dirichlet:2",
-    "dirichlet:0.5",
-    "present:2",
-    "long-tail:10",
-    "single",
-    "balanced+unknown:0.2",
-    "dirichlet:2+unequal-shots",
-)
+_LISTS: dict[str, list[str]] = json.loads(Path(__file__).with_name("protocols.json").read_text(encoding="utf-8"))
+PROTOCOL_METHODS, PROTOCOLS = tuple(_LISTS["methods"]), tuple(_LISTS["protocols"])
+"""Methods, the reference first, and protocols that are compared by default."""
 
 TRAINED_WAYS = 5
 """A method whose weights are those of a number of classes is trained for so many."""
@@ -199,16 +160,9 @@ def _cells(
         trained = replace(spec, protocol="balanced", n_total=None)  # whatever the tasks are that they are wanted for
         if trained not in ready:
             ready[trained] = yield from _ready(config, trained, source, place)
-        cell = {
-            "features": features,
-            "tasks": tasks,
-            "n_tasks": config.n_tasks,
-            "n_way": spec.n_way,
-            "n_shot": spec.n_shot,
-            "n_total": spec.total,
-            "protocol": spec.protocol,
-            "seed": spec.seed,
-        }
+        about = spec.record()
+        cell = {name: about[name] for name in ("n_way", "n_shot", "protocol", "seed")}
+        cell |= {"features": features, "tasks": tasks, "n_tasks": config.n_tasks, "n_total": spec.total}
         entries = {label: entry for label, (entry, _) in ready[trained].items()}
         keys = {label: cell | identity for label, (_, identity) in ready[trained].items()}
         cells.append(_Cell(spec, config.n_tasks, source, tasks, entries, keys, store))
@@ -245,14 +199,10 @@ def _fits(request: MethodRequest, spec: TaskSpec) -> bool:
 
 def _identity(entry: Entry) -> dict[str, Any]:
     """Everything that answers depend on beside the features: the method with its version, settings and weights."""
+    method = entry.method
     own = {} if entry.data is None else {"items": features_digest(entry.data), "compute": entry.compute}
-    return {
-        "method": name_of(entry.method),
-        "settings": settings_of(entry.method),
-        "weights": _weights(entry.method),
-        "version": entry.method.version,
-        **own,
-    }
+    named = {"method": name_of(method), "settings": settings_of(method)}
+    return {**named, "weights": _weights(method), "version": method.version, **own}
 
 
 def _weights(method: Method) -> str:

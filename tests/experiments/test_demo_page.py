@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from onelook.errors import DataError
 from onelook.experiments.demo_page import Curve, Report, TaskPicture, render, write
 from read_page import Page
 
@@ -273,12 +272,3 @@ def test_the_page_of_a_demo_stays_below_three_megabytes() -> None:
     answers = one_hot(labels[5:].tolist(), 5)
     big = TaskPicture(tuple("abcde"), pixels[:5], labels[:5], pixels[5:], labels[5:], answers, answers, "")
     assert len(render(replace(full_report(), tasks=(big, big, big))).encode()) < 3_000_000
-
-
-def test_pictures_and_curves_that_do_not_fit_together_are_refused() -> None:
-    with pytest.raises(DataError, match="probabilities of shape"):
-        replace(task(), before=torch.zeros(6, 3), after=torch.zeros(6, 3))
-    with pytest.raises(DataError, match="grey or RGB"):
-        task(channels=4)
-    with pytest.raises(DataError, match="as many x as y"):
-        Curve("c", "x", "y", (0.0, 1.0), (0.0,))

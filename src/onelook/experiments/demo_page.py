@@ -22,9 +22,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 
-from onelook.errors import DataError
 from onelook.files import write_atomically
-from onelook.html import data_uri, number, render_template, short
+from onelook.html import data_uri, render_template, short
 
 LARGEST_PICTURE = 48
 """Pixels on the longer side; three tasks of 80 photographs then stay below 3 MB."""
@@ -41,10 +40,6 @@ class Curve:
     y: tuple[float, ...]
     error: tuple[float, ...] | None = None
     """Half the width of the 95 % interval of each y."""
-
-    def __post_init__(self) -> None:
-        if not len(self.x) == len(self.y) == len(self.error if self.error is not None else self.y) > 0:
-            raise DataError(f"The curve {self.title!r} needs as many x as y (and errors), and at least one of them.")
 
 
 @dataclass(frozen=True)
@@ -63,19 +58,6 @@ class TaskPicture:
     """Probabilities after all steps."""
     note: str = ""
     """Kind of the task and how it was chosen."""
-
-    def __post_init__(self) -> None:
-        expected = (self.query.shape[0], len(self.class_names))
-        if tuple(self.before.shape) != expected or tuple(self.after.shape) != expected:
-            raise DataError(
-                f"A task picture with {expected[0]} queries and {expected[1]} classes needs probabilities of shape "
-                f"{expected}, but got {tuple(self.before.shape)} before and {tuple(self.after.shape)} after."
-            )
-        if self.query.shape[1] not in (1, 3) or self.support.shape[1:] != self.query.shape[1:]:
-            raise DataError(
-                f"A task picture needs grey or RGB images of one size, but got {tuple(self.support.shape)} labelled "
-                f"and {tuple(self.query.shape)} to label."
-            )
 
 
 @dataclass(frozen=True)
@@ -108,8 +90,6 @@ def render(report: Report) -> str:
         report=report,
         n_steps=n_steps,
         comparisons=comparisons,
-        headline=_headline(comparisons),
-        scale=_interval_scale(report.paired),
         steps_plot=_plot(report.steps, "steps") if report.steps else "",
         steps_rows=_steps_rows(report.steps),
         curve_plots=[_plot([curve], f"curve-{i}") for i, curve in enumerate(report.curves)],
@@ -139,62 +119,23 @@ def _comparison(pair: dict[str, Any], steps: Sequence[Curve]) -> dict[str, Any]:
     return {**pair, "low": low, "high": high, "verdict": verdict, "ends": ends}
 
 
-def _headline(comparisons: Sequence[dict[str, Any]]) -> str:
-    if not comparisons:
-        return "What the unlabelled images were worth was not measured."
-    comparison = comparisons[0]
-    amount = number(abs(comparison["difference"]))
-    if comparison["verdict"] == "better":
-        return f"The unlabelled images were worth {amount} points of accuracy."
-    if comparison["verdict"] == "worse":
-        return f"The steps hurt: using the unlabelled images cost {amount} points of accuracy."
-    return "No difference was shown between using the unlabelled images and not using them."
-
-
-def _interval_scale(paired: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """The ends of an axis that holds 0 and every interval, with some air."""
-    low = min((pair["difference"] - pair["ci95"] for pair in paired), default=0.0)
-    high = max((pair["difference"] + pair["ci95"] for pair in paired), default=0.0)
-    low, high = min(low, 0.0), max(high, 0.0)
-    air = 0.08 * (high - low) or 1.0
-    return low - air, high + air
-
-
 # ------------------------------------------------------------------------------------------------- the plots
 
-# Colours that stand for the variables of the style sheet, so that one plot serves light and dark.
-INK, LINE, SERIES = "#010101", "#010102", ("#010103", "#010104", "#010105", "#010106")
-VARIABLES = {INK: "var(--muted)", LINE: "var(--line)"} | {c: f"var(--series-{i})" for i, c in enumerate(SERIES, 1)}
-PLOT_STYLE = {
-    "font.size": 11,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "axes.grid": True,
-    "grid.color": LINE,
-    "axes.spines.left": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "axes.axisbelow": True,
-    "axes.labelpad": 7,
-    "legend.frameon": False,
-    "text.parse_math": False,
-    "svg.fonttype": "none",
+STYLE = Path(__file__).with_name("demo_page.mplstyle")
+COLOURS = {"#010101": "var(--muted)", "#010102": "var(--line)"} | {
+    f"#01010{i + 2}": f"var(--series-{i})" for i in range(1, 5)
 }
+"""Colours of STYLE, and the variables of the page that they stand for, so that one plot serves light and dark."""
 
 
 def _plot(curves: Sequence[Curve], name: str) -> Markup:
     """An inline SVG of the curves on one pair of axes; a legend where there are several."""
-    style = {**PLOT_STYLE, "svg.hashsalt": name}  # a salt of its own: ids must differ between the plots of a page
-    with matplotlib.style.context(["default", style]):
+    salt = {"svg.hashsalt": name}  # of its own: ids must differ between the plots of a page
+    with matplotlib.style.context(["default", STYLE, salt]):
         figure = Figure(figsize=(5.0, 3.1), layout="constrained")
         axes = figure.subplots()
         for i, curve in enumerate(curves):
-            _draw(axes, curve, SERIES[i % len(SERIES)], marker="osD^"[i % 4] if len(curve.x) <= 12 else "")
+            _draw(axes, curve, f"C{i}", marker="osD^"[i % 4] if len(curve.x) <= 12 else "")
         axes.set(xlabel=curves[0].x_label, ylabel=curves[0].y_label)
         axes.grid(axis="x", visible=False)
         axes.margins(x=0.06)
@@ -213,13 +154,9 @@ def _plot(curves: Sequence[Curve], name: str) -> Markup:
 
 
 def _draw(axes: Any, curve: Curve, colour: str, marker: str) -> None:
-    look = {"color": colour, "linewidth": 2, "marker": marker, "markersize": 5, "label": curve.title}
-    if curve.error is None:
-        axes.plot(curve.x, curve.y, **look)
-    elif marker:
-        axes.errorbar(curve.x, curve.y, curve.error, capsize=4, elinewidth=1.4, **look)
-    else:  # bars of many points would hide the line
-        axes.plot(curve.x, curve.y, **look)
+    bars = curve.error if marker else None  # bars of many points would hide the line
+    axes.errorbar(curve.x, curve.y, bars, elinewidth=1.4, color=colour, marker=marker, label=curve.title)
+    if curve.error is not None and not marker:
         low, high = np.subtract(curve.y, curve.error), np.add(curve.y, curve.error)
         axes.fill_between(curve.x, low, high, color=colour, alpha=0.18, linewidth=0)
 
@@ -230,7 +167,7 @@ def _inline_svg(svg: str, label: str) -> Markup:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
-    svg = re.sub(r"#01010[1-6]", lambda colour: VARIABLES[colour[0]], svg)
+    svg = re.sub(r"#01010[1-6]", lambda colour: COLOURS[colour[0]], svg)
     svg = re.sub(r'width="\S*" height="\S*"', lambda _: f'role="img" aria-label="{escape(label)}"', svg, count=1)
     return Markup(svg.strip())
 
@@ -245,51 +182,25 @@ def _steps_rows(steps: Sequence[Curve]) -> list[tuple[float, list[tuple[float, f
 
 
 def _task_view(task: TaskPicture) -> dict[str, Any]:
-    """Two boards, before and after: for each class its labelled examples and the queries that were given to it."""
-    truth, before, after = (x.tolist() for x in (task.query_labels, task.before.argmax(1), task.after.argmax(1)))
+    """The sheet of all pictures, and for each query its truth and its answers on the two boards, before and after."""
+    truth = task.query_labels.tolist()
+    boards = [[x.tolist() for x in board.max(1)] for board in (task.before, task.after)]
     sheet, size, places = _sprite(np.concatenate([task.support.cpu().numpy(), task.query.cpu().numpy()]))
-    support, query = places[: len(task.support)], places[len(task.support) :]
-    labels = task.support_labels.tolist()
-
-    def board(final: bool) -> list[dict[str, Any]]:
-        answers, probabilities = (after, task.after) if final else (before, task.before)
-        columns = []
-        for k, name in enumerate(task.class_names):
-            tiles = [
-                _tile(task.class_names, truth[q], before[q], after[q], final)
-                | {"query": q, "place": query[q], "percent": f"{100 * float(probabilities[q, k]):.0f}"}
-                for q, answer in enumerate(answers)
-                if answer == k
-            ]
-            tiles.sort(key=lambda tile: not tile["right"])  # right ones first: a column shows its purity at a glance
-            examples = [place for place, label in zip(support, labels, strict=True) if label == k]
-            columns.append({"name": name, "examples": examples, "tiles": tiles})
-        return columns
-
-    moves = [(b == t, a == t) for t, b, a in zip(truth, before, after, strict=True) if a != b]
-    return {
-        "note": task.note,
-        "sheet": sheet,
-        "size": size,
-        "n_query": len(truth),
-        "n_way": len(task.class_names),
-        "n_changed": len(moves),
-        "gained": moves.count((False, True)),
-        "lost": moves.count((True, False)),
-        "boards": [board(final=False), board(final=True)],
-        "right": [sum(a == t for a, t in zip(answers, truth, strict=True)) for answers in (before, after)],
-    }
-
-
-def _tile(names: Sequence[str], true: int, before: int, after: int, final: bool) -> dict[str, Any]:
-    """The marks of a query on the board before the steps, or on the `final` one, which alone shows what changed."""
-    right, moved = true == (after if final else before), before != after
-    verdict = "right" if right else f"wrong, it is {names[true]}"
-    if moved:
-        verdict += f"; changed from {names[before]}" if final else f"; will change to {names[after]}"
-    arrow = final and moved
-    mark = "" if right and not arrow else "✓" if right else "✗"
-    return {"right": right, "moved": moved, "arrow": arrow, "mark": mark, "verdict": verdict}
+    n_support = len(task.support)
+    queries = [
+        {
+            "query": q,
+            "place": places[n_support + q],
+            "true": true,
+            "percents": [f"{100 * confidence[q]:.0f}" for confidence, _ in boards],
+            "answers": (answers := [labels[q] for _, labels in boards]),
+            "wrong": [answer != true for answer in answers],
+            "moved": answers[0] != answers[1],
+        }
+        for q, true in enumerate(truth)
+    ]
+    examples = [{"class": k, "place": place} for k, place in zip(task.support_labels.tolist(), places, strict=False)]
+    return {"sheet": sheet, "size": size, "names": task.class_names, "examples": examples, "queries": queries}
 
 
 def _sprite(images: UInt8[np.ndarray, "B C H W"]) -> tuple[str, str, list[str]]:

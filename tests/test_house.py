@@ -19,11 +19,6 @@ HANGING = re.compile(
 )
 """First words that leave open what a docstring is about: prepositions and pronouns."""
 
-PROSE_NOT_YET = {"benchmark", "experiments", "html.py", "labelling", "methods", "ops.py", "tasks.py"}
-"""Folders and files that may still have docstrings that begin with one of HANGING."""
-SIZE_NOT_YET = {"benchmark", "experiments", "labelling", "methods"}
-"""Folders and files that may still be too long, or have functions that are."""
-
 
 def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """Line and text of the strings that begin a module, a class or a function, or follow a field or a constant."""
@@ -59,21 +54,17 @@ def test_what_lies_in_the_package_is_seen_at_a_glance() -> None:
 
 
 def test_docstrings_begin_with_what_they_are_about() -> None:
-    found = {name: hanging_docstrings(text) for name, text in FILES.items() if name.split("/")[0] not in PROSE_NOT_YET}
+    found = {name: hanging_docstrings(text) for name, text in FILES.items()}
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 def test_files_and_functions_are_short() -> None:
-    found = {name: too_long(text) for name, text in FILES.items() if name.split("/")[0] not in SIZE_NOT_YET}
+    found = {name: too_long(text) for name, text in FILES.items()}
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
 def test_the_formatter_has_the_last_word_almost_everywhere() -> None:
     assert sum(text.count("fmt: skip") + text.count("fmt: off") for text in FILES.values()) <= MAX_FORMATTER_OFF
-
-
-def test_what_is_not_yet_clean_is_there() -> None:
-    assert {name.split("/")[0] for name in FILES} >= PROSE_NOT_YET | SIZE_NOT_YET
 
 
 # The laws above can only fail on a defect in the source, so that their own sight is tested on defects made up here.

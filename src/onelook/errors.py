@@ -112,7 +112,7 @@ Fraction = Annotated[float, Bound(">=", 0), Bound("<=", 1)]
 
 
 class Constraint(NamedTuple):
-    """What an annotation demands of a value."""
+    """The demands that an annotation makes of a value."""
 
     kind: Any
     """A key of `KINDS`, or another type."""

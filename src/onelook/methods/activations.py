@@ -25,8 +25,6 @@ Departures from the paper:
 * phi has no bias at its end, which would move the logits of all classes alike.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -45,8 +43,6 @@ class ActivationsToParameters(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
     n_classes: PositiveInt
     """Classes of the training set, each with a mean that `prepare` saves."""

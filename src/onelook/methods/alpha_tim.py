@@ -16,8 +16,6 @@ Departures: the published alpha is 2 for one shot and 7 for five or more; betwee
 shots of the task. The derivative by the features holds the steps of Adam fixed, as in TIM.
 """
 
-from typing import ClassVar
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,8 +32,7 @@ class AlphaTIM(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = False
+    transductive = True
     alpha: NonNegativeFloat = 0.0
     """Order of the entropies, from 1 (Shannon's); 0: chosen by the shots of the task."""
     n_iterations: NonNegativeInt = 1000

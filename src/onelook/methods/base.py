@@ -25,7 +25,6 @@ class Method(nn.Module):
     made in `__post_init__`.
 
     >>> class NearestMean(Method):
-    ...     transductive = assumes_balanced_queries = False
     ...     scale: Annotated[float, Bound(">", 0)] = 1.0
     ...
     ...     def forward(self, tasks):
@@ -38,9 +37,9 @@ class Method(nn.Module):
     onelook.errors.SettingsError: scale of NearestMean must be a number > 0, but is -1.0.
     """
 
-    transductive: ClassVar[bool]
+    transductive: ClassVar[bool] = False
     """Whether the answer for one query may depend on the other queries."""
-    assumes_balanced_queries: ClassVar[bool]
+    assumes_balanced_queries: ClassVar[bool] = False
     """Whether accuracy suffers when the classes are not equally frequent among the queries."""
     version: ClassVar[int] = 1
     """Number to raise when answers change, so that stored results of earlier versions are not used."""

@@ -13,7 +13,6 @@ confident ones of each class; their weights tell them apart already.
 """
 
 from dataclasses import replace
-from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -31,8 +30,7 @@ class BDCSPN(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     scale: PositiveFloat = 10.0
     """epsilon, factor of the cosines."""
     transform: Transform = "l2n"

@@ -19,8 +19,6 @@ Departures from the paper and the authors' code:
 * with unequal shots the least size begins at the smallest number of them, and is never more than queries a class.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -38,8 +36,7 @@ class BMS(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     balanced: bool = True
     """Whether the queries are known to be balanced (BMS*), or a least size is estimated (BMS)."""
     scale: PositiveFloat = 8.5

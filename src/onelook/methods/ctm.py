@@ -17,7 +17,7 @@ Departures from the paper:
 * the loss is the cross-entropy of the metric alone.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -37,8 +37,6 @@ class CategoryTraversal(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
     n_way: Ways = 5
     channels: int = 0

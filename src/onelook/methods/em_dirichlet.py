@@ -19,8 +19,6 @@ majorisation and minimisation: the minimum is the same. lambda is given as a mul
 of it is what the paper has.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -45,8 +43,7 @@ class EMDirichlet(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = False
+    transductive = True
     temperature: PositiveFloat = 200.0
     """Factor of the cosines."""
     class_weight: NonNegativeFloat = 1.0

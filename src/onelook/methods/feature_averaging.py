@@ -7,8 +7,6 @@ compared with it by a cosine with a learned scale. This is an inductive method: 
 The attention over base classes of the paper is not used, as in SIB.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,8 +24,6 @@ class FeatureAveraging(IterativeMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
 
     def __post_init__(self) -> None:

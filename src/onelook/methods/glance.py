@@ -31,7 +31,7 @@ last counting most, and that of their proportions.
 """
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -59,8 +59,7 @@ class Glance(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = False
+    transductive = True
     class_priors: str = "unknown"
     """How frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a number for each
     class, such as "0.5/0.3/0.2"."""

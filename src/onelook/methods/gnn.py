@@ -25,7 +25,6 @@ Departures from the paper:
 """
 
 import math
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -47,8 +46,6 @@ class GraphNetwork(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
     n_way: Ways = 5
     n_layers: PositiveInt = 3

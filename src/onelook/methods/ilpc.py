@@ -28,7 +28,7 @@ Departures from the paper, and what is as in its code only:
 * a transport plan is a fixed number of Sinkhorn steps. A class that got more queries than its part has none left.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,8 +52,7 @@ class ILPC(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     balanced: bool = True
     """Whether all classes are given as many queries."""
     n_neighbours: PositiveInt = 20

@@ -19,7 +19,7 @@ Departures from the paper:
 """
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -42,8 +42,7 @@ class LabelSpreading(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = False
+    transductive = True
     n_neighbours: NonNegativeInt = 15
     """Edges that each row chooses; 0: the graph is complete."""
     alpha: Annotated[float, Bound(">", 0), Bound("<", 1)] = 0.8

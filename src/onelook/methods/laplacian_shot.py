@@ -17,8 +17,6 @@ Departures from the paper, all of them those of the authors' code but the last t
 * labelled rows keep their labels in the rectification, where the code claims them like queries.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -37,8 +35,7 @@ class LaplacianShot(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     smoothness: NonNegativeFloat = 0.3
     """lambda, weight of a neighbour's label against the distances. 0.3 is as good as any of the authors' candidates on
     validation tasks (Conv-4 on CIFAR-FS), for one shot and for five."""

@@ -24,7 +24,6 @@ Departures from the paper:
 """
 
 import math
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -46,8 +45,6 @@ class LEO(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
     latent_size: PositiveInt = 64
     latent_steps: NonNegativeInt = 5

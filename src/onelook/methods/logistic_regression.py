@@ -14,7 +14,7 @@ So Newton's method is run on A (S x K) and b, which needs the products of the ro
 are. Its system is (I + C H G) dA + C H db = C (Y - P) - A, H the Hessian of the cross-entropy by the scores.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -42,8 +42,6 @@ class LogisticRegression(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     C: PositiveFloat = 1.0
     """Weight of the cross-entropy against the penalty, as in scikit-learn; 1 is the value of the authors."""
     transform: InductiveTransform = "l2n"

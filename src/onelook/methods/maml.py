@@ -17,7 +17,7 @@ Departures from the paper:
 * as many steps are taken in use as in training (`n_steps`), where the paper takes five in training and ten in use.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Shaped
@@ -42,8 +42,6 @@ class MAML(ImageMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     n_way: Ways = 5
     """Outputs of the head, whose start need not be the same for all of them."""
     n_steps: NonNegativeInt = 5

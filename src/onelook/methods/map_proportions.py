@@ -14,7 +14,7 @@ and the answer is the posterior p after the last step. A large prior holds the c
 k-means), a small one believes the queries. This is a transductive method that expects no balance of the queries.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
@@ -32,8 +32,7 @@ class MAPProportions(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = False
+    transductive = True
     scale: PositiveFloat = 10.0
     """Factor of the squared distances, 1 / (2 variance)."""
     prior: PositiveFloat = 10.0

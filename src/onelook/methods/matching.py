@@ -17,8 +17,6 @@ Departures from the paper:
 * the support rows are read in the order in which they stand.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -36,8 +34,6 @@ class MatchingNetworks(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
     full_context: bool = False
     """Whether support and query are embedded in the context of the support set."""

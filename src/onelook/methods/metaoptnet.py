@@ -17,7 +17,7 @@ Departures from the paper:
   thousands of steps to get there.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -37,8 +37,6 @@ class MetaOptNet(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
     head: Annotated[str, Bound("one of", ("svm", "ridge"))] = "svm"
     """Classifier of a task: the support vector machine of Crammer & Singer, or ridge regression."""

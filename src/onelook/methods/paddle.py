@@ -20,8 +20,6 @@ divides each feature by the range that it has among the queries of the task, and
 on validation tasks with lambda left at Q. `min_max=True`, `temperature=1` and `transform=none` are as published.
 """
 
-from typing import ClassVar
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -41,8 +39,7 @@ class PADDLE(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = False
+    transductive = True
     class_weight: NonNegativeFloat = 1.0
     """lambda / Q, the price of classes."""
     n_iterations: PositiveInt = 100

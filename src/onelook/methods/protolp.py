@@ -24,7 +24,7 @@ Departures from the paper and its code, none of which shows where classes are ba
 * the projection is taken as constant in derivatives by the features: that of singular vectors is not bounded.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -46,8 +46,7 @@ class ProtoLP(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     balanced: bool = True
     """Whether all classes are given as many queries."""
     n_steps: NonNegativeInt = 40

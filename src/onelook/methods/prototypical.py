@@ -9,7 +9,7 @@ is the same rule on features that are first centred on the mean of the training 
 This is an inductive method.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -28,8 +28,6 @@ class PrototypicalNetworks(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     metric: Annotated[str, Bound("one of", ("euclidean", "cosine"))] = "euclidean"
     """"euclidean": the negative squared distance is the logit; "cosine": the cosine times a learned scale."""
     transform: InductiveTransform = "none"

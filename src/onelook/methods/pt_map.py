@@ -15,7 +15,7 @@ Departures from the paper, all of them those of the authors' code but the last:
 * Sinkhorn's iterations are of a fixed number, so that no task waits for another, and in logarithms.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
@@ -33,8 +33,7 @@ class PTMAP(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     scale: PositiveFloat = 10.0
     """lambda, weight of the cost against the entropy of the plan."""
     step_size: Annotated[float, Bound(">", 0), Bound("<=", 1)] = 0.2

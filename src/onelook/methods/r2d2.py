@@ -17,7 +17,6 @@ Departures from the paper:
 """
 
 import math
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -36,8 +35,6 @@ class RidgeRegression(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
     initial_ridge: PositiveFloat = 1.0
     """lambda before it learns; its logarithm is the parameter, so lambda stays positive."""

@@ -17,7 +17,7 @@ Departures from the paper:
 * the squared error is averaged over the pairs, where the paper adds them up.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,8 +37,6 @@ class RelationNetworks(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     feature_size: PositiveInt
     channels: int = 0
     """Channels of the feature maps, whose cells are the rest of the features; 0: maps of one cell."""

@@ -17,8 +17,6 @@ Departures from the paper, all of them those of the authors' code but the last t
   code pools the tasks of a batch, so that a batch of any size gives what its tasks give one by one.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,8 +35,8 @@ class SIB(FeatureAveraging):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True  # not by design: it has met no other queries in training
+    transductive = True
+    assumes_balanced_queries = True  # not by design: it has met no other queries in training
     n_way: Ways = 5
     n_steps: NonNegativeInt = 3
     """K, the synthetic gradient steps."""

@@ -24,7 +24,7 @@ Departures from the paper:
 """
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -44,8 +44,6 @@ class SNAIL(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     ordered_support = True
     feature_size: PositiveInt
     n_way: Ways = 5

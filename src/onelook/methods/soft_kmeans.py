@@ -16,8 +16,6 @@ Departures from the first paper, all of them the second's:
 * the features are centred first, here on the mean of the training classes, where EASY's code takes that of the task.
 """
 
-from typing import ClassVar
-
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,8 +32,7 @@ class SoftKMeans(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     scale: PositiveFloat = 5.0
     """Factor of the squared distances."""
     n_steps: NonNegativeInt = 30

@@ -18,8 +18,6 @@ Departures from the paper:
   so no image is computed for it alone.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -43,8 +41,6 @@ class TADAM(ImageMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = False
-    assumes_balanced_queries: ClassVar[bool] = False
     n_classes: PositiveInt
     """Classes of the training set, for the auxiliary classifier."""
     metric_scale: PositiveFloat = 0.1

@@ -21,7 +21,7 @@ would fill the memory, and nothing in TIM is learned.
 """
 
 import math
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -50,8 +50,7 @@ class TIM(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     solver: Annotated[str, Bound("one of", ("adm", "gd"))] = "adm"
     n_iterations: NonNegativeInt = 0
     """0: those of the paper, 150 for "adm" and 1000 for "gd"."""

@@ -26,7 +26,7 @@ Departures from the paper, and where it leaves a choice:
 """
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -46,8 +46,7 @@ class TransductivePropagation(Method):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = True
+    transductive = assumes_balanced_queries = True
     feature_size: PositiveInt
     n_neighbours: PositiveInt = 20
     """k, the edges that each row chooses; a smaller graph is complete."""

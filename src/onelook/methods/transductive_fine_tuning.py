@@ -20,8 +20,6 @@ Departures from the paper:
 * the scores are multiplied by a scale: cosines between -1 and 1 leave every softmax close to uniform.
 """
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -39,8 +37,7 @@ class TransductiveFineTuning(PreprocessedMethod):
     torch.Size([2, 15, 5])
     """
 
-    transductive: ClassVar[bool] = True
-    assumes_balanced_queries: ClassVar[bool] = False
+    transductive = True
     n_steps: NonNegativeInt = 25
     """Steps of Adam."""
     step_size: PositiveFloat = 5e-5

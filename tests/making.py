@@ -67,7 +67,7 @@ def tasks_of_any_shape(**fixed: Any) -> st.SearchStrategy[Tasks]:
 
 
 def takes_images(name: str) -> bool:
-    return "backbone" in methods.parameters_of(name)
+    return "backbone" in methods.list_settings(name)
 
 
 def suited(name: str, tasks: Tasks) -> Tasks:
@@ -119,7 +119,7 @@ def method_for(tasks: Tasks, name: str, seed: int | None = 0, **settings: Any) -
     Every parameter and buffer is moved off its initial value by `seed`, because ones and zeros hide errors (None:
     left as they are).
     """
-    known = methods.parameters_of(name)
+    known = methods.list_settings(name)
     given = {"feature_size": tasks.query.shape[-1], "n_way": tasks.n_way, "n_classes": N_CLASSES}
     sizes: dict[str, Any] = {key: size for key, size in given.items() if key in known}
     if takes_images(name):

@@ -31,7 +31,7 @@ from onelook.artifacts import (
 )
 from onelook.backbones import Backbone
 from onelook.errors import ArtifactError, SettingsError, StorageError
-from onelook.methods import EndToEnd, ImageMethod, Method, name_of, settings_of
+from onelook.methods import EndToEnd, ImageMethod, Method, find_name
 from onelook.tasks import Tasks
 from synthetic import contents, fill, one_sentence, small_disk
 
@@ -103,7 +103,7 @@ def test_a_method_comes_back_with_its_settings_and_buffers(tmp_path: Path, name:
     save(method_artifact(method, {"history": [1.5]}), tmp_path / "model")
     again, about = load_method(tmp_path / "model")
     assert same_tensors(dict(again.state_dict()), dict(method.state_dict()))
-    assert (name_of(again), settings_of(again)) == (name, settings_of(method))
+    assert (find_name(again), again.settings()) == (name, method.settings())
     assert about["history"] == [1.5]
     tasks = random_tasks().map_items(torch.Tensor.float)
     assert torch.equal(again(tasks), method(tasks))
@@ -166,7 +166,7 @@ def test_a_method_of_images_comes_back_with_its_network_and_gives_the_same_logit
     with torch.inference_mode():
         assert torch.equal(again(image_tasks()), method(image_tasks()))
     core, before = (one.head if isinstance(one, EndToEnd) else one for one in (again, method))
-    assert settings_of(core) == settings_of(before)
+    assert core.settings() == before.settings()
     assert again.n_way == method.n_way
 
 

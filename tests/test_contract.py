@@ -73,7 +73,7 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-9) -> None:
 
 
 def takes_any_number_of_classes(name: str) -> bool:
-    return "n_way" not in methods.parameters_of(name)
+    return "n_way" not in methods.list_settings(name)
 
 
 def test_every_method_stands_in_the_list_of_cases() -> None:
@@ -248,8 +248,8 @@ def test_seeing_the_training_classes_changes_the_answer_exactly_when_it_is_decla
 def test_settings_and_weights_are_all_it_takes_to_build_a_method_again(name: str, settings: dict[str, Any]) -> None:
     tasks = suited(name, random_tasks())
     method = method_for(tasks, name, **settings)
-    assert methods.name_of(method) == name
+    assert methods.find_name(method) == name
     built_on = {"backbone": tiny_network()} if takes_images(name) else {}
-    again = methods.create(name, **built_on, **methods.settings_of(method)).double()
+    again = methods.create(name, **built_on, **method.settings()).double()
     again.load_state_dict(method.state_dict())
     assert torch.equal(again(tasks), method(tasks))

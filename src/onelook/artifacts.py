@@ -105,9 +105,9 @@ def load_backbone(path: Path) -> tuple[Backbone, dict[str, Any]]:
 
 def method_artifact(method: Method, about: dict[str, Any]) -> Artifact:
     core = method.head if isinstance(method, EndToEnd) else method
-    named: dict[str, Any] = {"name": methods.name_of(core), "settings": methods.settings_of(core)}
+    named: dict[str, Any] = {"name": methods.find_name(core), "settings": core.settings()}
     if isinstance(method, ImageMethod):  # its weights are among the tensors
-        named["backbone"] = backbones.settings_of(method.backbone)
+        named["backbone"] = backbones.read_settings(method.backbone)
     return Artifact("method", dict(method.state_dict()), {**named, **about})
 
 
@@ -123,7 +123,7 @@ def _create_method(name: str, backbone: dict[str, Any] | None, **settings: Any) 
     if backbone is None:
         return methods.create(name, **settings)
     network = backbones.create(**backbone)
-    if "backbone" in methods.parameters_of(name):
+    if "backbone" in methods.list_settings(name):
         return methods.create(name, backbone=network, **settings)
     return EndToEnd(network, methods.create(name, **settings))
 
@@ -214,7 +214,7 @@ def with_settings(method: Method, label: str, settings: dict[str, Any]) -> Metho
     """A copy of a method with other settings. Raises SettingsError where its weights do not fit them."""
     if not settings:
         return method
-    again = methods.create(methods.name_of(method), **(methods.settings_of(method) | settings))
+    again = methods.create(methods.find_name(method), **(method.settings() | settings))
     try:
         again.load_state_dict(method.state_dict())
     except RuntimeError as error:

@@ -96,12 +96,12 @@ def soft_class_means(
     support: Float[Tensor, "T S D"],
     labels: Int[Tensor, "T S"],
     query: Float[Tensor, "T Q D"],
-    share: Float[Tensor, "T Q K"],
+    weights: Float[Tensor, "T Q K"],
 ) -> Float[Tensor, "T K D"]:
-    """Mean of the rows of each class, a query counting for class k with weight share_ik >= 0."""
-    hot_TSK = one_hot(labels, share.shape[-1], support.dtype)
-    total_TKD = hot_TSK.mT @ support + share.mT @ query
-    return total_TKD / (hot_TSK.sum(1) + share.sum(1)).unsqueeze(-1)
+    """Mean of the rows of each class, a query counting for class k with weight w_ik >= 0."""
+    hot_TSK = one_hot(labels, weights.shape[-1], support.dtype)
+    total_TKD = hot_TSK.mT @ support + weights.mT @ query
+    return total_TKD / (hot_TSK.sum(1) + weights.sum(1)).unsqueeze(-1)
 
 
 def sinkhorn(

@@ -248,7 +248,7 @@ def test_impossible_images_are_refused_with_what_was_found(channels: int, image_
 def test_settings_and_weights_are_all_it_takes_to_build_a_network_again(name: str) -> None:
     with torch.device("meta"):
         backbone = backbones.create(name, 1, 28)
-        again = backbones.create(**backbones.settings_of(backbone))
-    assert backbones.settings_of(again) == {"name": name, "channels": 1, "image_size": 28}
+        again = backbones.create(**backbones.read_settings(backbone))
+    assert backbones.read_settings(again) == {"name": name, "channels": 1, "image_size": 28}
     assert again.feature_size == backbone.feature_size
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in backbone.state_dict().items()}

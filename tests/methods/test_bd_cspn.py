@@ -7,7 +7,7 @@ from making import tasks_of_any_shape
 from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods import BDCSPN
-from onelook.methods.bd_cspn import rectified, with_shifted_queries
+from onelook.methods.bd_cspn import rectify_means, shift_queries
 from onelook.tasks import Tasks
 
 
@@ -16,7 +16,7 @@ def test_a_constant_that_is_added_to_all_queries_is_shifted_away(tasks: Tasks, c
     moved = Tasks(tasks.support, tasks.support_labels, tasks.query + constant, tasks.n_way)
     method = BDCSPN(tasks.query.shape[-1], transform="none")
     torch.testing.assert_close(method(moved), method(tasks))
-    shifted = with_shifted_queries(moved)
+    shifted = shift_queries(moved)
     torch.testing.assert_close(shifted.query.mean(1), tasks.support.mean(1))
 
 
@@ -25,8 +25,8 @@ def test_with_a_scale_of_either_extreme_a_prototype_has_the_direction_of_hard_k_
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     hard = ops.one_hot(ops.cosine_similarity(tasks.query, means).argmax(-1), tasks.n_way, torch.float64)
     expected = ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, hard)
-    torch.testing.assert_close(rectified(tasks, 1e-12), expected / tasks.n_way)
-    torch.testing.assert_close(rectified(tasks, 1e9), expected)
+    torch.testing.assert_close(rectify_means(tasks, 1e-12), expected / tasks.n_way)
+    torch.testing.assert_close(rectify_means(tasks, 1e9), expected)
 
 
 def test_a_doubtful_query_moves_its_prototype_less_than_a_clear_one() -> None:
@@ -37,7 +37,7 @@ def test_a_doubtful_query_moves_its_prototype_less_than_a_clear_one() -> None:
     # The weight of the query against that of the support, from the direction between the two that comes out.
     weights = []
     for tasks, turn in ((clear, 0.1), (doubtful, 0.7)):
-        first = rectified(tasks, 10.0)[0, 0]
+        first = rectify_means(tasks, 10.0)[0, 0]
         found = torch.atan2(first[1], first[0])
         weights.append(found.sin() / (turn - found).sin())
     assert weights[0] > 0.99

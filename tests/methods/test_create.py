@@ -24,8 +24,8 @@ def test_a_missing_setting_is_named() -> None:
 @pytest.mark.parametrize("name", [name for name in methods.METHODS if not takes_images(name)])
 def test_a_method_needs_no_more_than_the_size_of_its_features_and_the_number_of_training_classes(name: str) -> None:
     sizes = {"feature_size": 4, "n_classes": 3}
-    needed = {key: size for key, size in sizes.items() if key in methods.parameters_of(name)}
-    assert needed.items() <= methods.settings_of(methods.create(name, **needed)).items()
+    needed = {key: size for key, size in sizes.items() if key in methods.list_settings(name)}
+    assert needed.items() <= methods.create(name, **needed).settings().items()
 
 
 def test_training_starts_from_the_same_weights_under_the_same_seed() -> None:
@@ -39,8 +39,8 @@ def test_training_starts_from_the_same_weights_under_the_same_seed() -> None:
 
 @pytest.mark.parametrize("name", [name for name in methods.METHODS if takes_images(name)])
 def test_the_network_a_method_is_built_on_is_none_of_its_settings(name: str) -> None:
-    sizes = {"n_classes": 4} if "n_classes" in methods.parameters_of(name) else {}
-    settings = methods.settings_of(methods.create(name, backbone=tiny_network(), **sizes))
+    sizes = {"n_classes": 4} if "n_classes" in methods.list_settings(name) else {}
+    settings = methods.create(name, backbone=tiny_network(), **sizes).settings()
     assert all(isinstance(value, int | float | str | bool) for value in settings.values())
 
 

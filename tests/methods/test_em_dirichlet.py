@@ -12,7 +12,7 @@ from torch import Tensor
 from making import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import EMDirichlet
-from onelook.methods.em_dirichlet import ALIKE, fitted, log_density
+from onelook.methods.em_dirichlet import ALIKE, fit_dirichlet, log_density
 
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 6), st.floats(0.1, 30.0), st.integers(0, 1000))
 
@@ -27,7 +27,7 @@ def mean_logs(n_rows: int, n_way: int, spread: float, seed: int) -> Tensor:
 @given(sizes)
 def test_the_density_fitted_has_the_mean_logarithms_asked_for_even_of_a_single_row(size: tuple[Any, ...]) -> None:
     wanted = mean_logs(*size)
-    alpha = fitted(torch.ones_like(wanted), wanted)
+    alpha = fit_dirichlet(torch.ones_like(wanted), wanted)
     assert (alpha > 0).all()
     found = torch.digamma(alpha) - torch.digamma(alpha.sum(-1, keepdim=True))
     torch.testing.assert_close(found, wanted - ALIKE, rtol=1e-9, atol=1e-9)
@@ -37,14 +37,14 @@ def test_the_density_fitted_has_the_mean_logarithms_asked_for_even_of_a_single_r
 def test_it_does_not_matter_where_the_fit_begins(size: tuple[Any, ...]) -> None:
     wanted = mean_logs(*size)
     ones = torch.ones_like(wanted)
-    elsewhere = fitted(ones, mean_logs(*size[:3], seed=size[3] + 1))
-    torch.testing.assert_close(fitted(elsewhere, wanted), fitted(ones, wanted), rtol=1e-6, atol=1e-6)
+    elsewhere = fit_dirichlet(ones, mean_logs(*size[:3], seed=size[3] + 1))
+    torch.testing.assert_close(fit_dirichlet(elsewhere, wanted), fit_dirichlet(ones, wanted), rtol=1e-6, atol=1e-6)
 
 
 @given(sizes)
 def test_the_fit_is_where_the_steps_of_majorisation_and_minimisation_stand_still(size: tuple[Any, ...]) -> None:
     wanted = mean_logs(*size)
-    alpha = fitted(torch.ones_like(wanted), wanted)
+    alpha = fit_dirichlet(torch.ones_like(wanted), wanted)
     # log Gamma(a) = log Gamma(a + 1) - log a; the first under a parabola, and the one of the sum under its tangent.
     slope = torch.digamma(alpha + 1)
     curvature = 2 * (alpha * slope - torch.lgamma(alpha + 1)) / alpha.square()
@@ -57,7 +57,7 @@ def test_the_derivative_of_the_fit_is_that_of_the_solution() -> None:
     wanted = mean_logs(3, 4, 2.0, 0)
 
     def solution(y: Tensor) -> Tensor:
-        return fitted(torch.ones_like(y), y)
+        return fit_dirichlet(torch.ones_like(y), y)
 
     assert torch.autograd.gradcheck(solution, wanted.requires_grad_())
 

@@ -235,14 +235,14 @@ def slow_loss(method: Glance, tasks: Tasks) -> float:
     assert tasks.query_labels is not None
     total = weights = 0.0
     for step, answers in enumerate(method.trajectory(tasks).softmax(-1).tolist()):
-        of_queries, of_proportions = [], []
+        of_queries, prior_loss = [], []
         for answer, labels in zip(answers, tasks.query_labels.tolist(), strict=True):
             known = [(p, label) for p, label in zip(answer, labels, strict=True) if label >= 0]
             of_queries += [-math.log(p[label]) for p, label in known]
             mean = [sum(p[k] for p, _ in known) / len(known) for k in range(tasks.n_way)]
-            of_proportions.append(-sum(math.log(max(mean[label], 1e-4)) for _, label in known) / len(known))
+            prior_loss.append(-sum(math.log(max(mean[label], 1e-4)) for _, label in known) / len(known))
         weight = 0.5 ** (method.n_steps - step)
-        total += weight * (np.mean(of_queries) + 0.5 * np.mean(of_proportions))
+        total += weight * (np.mean(of_queries) + 0.5 * np.mean(prior_loss))
         weights += weight
     return total / weights / math.log(tasks.n_way)
 

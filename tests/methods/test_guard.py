@@ -9,7 +9,7 @@ from torch import Tensor
 
 from making import random_tasks, tasks_of_any_shape
 from onelook import ops
-from onelook.methods.guard import Answer, Verdict, guarded
+from onelook.methods.guard import Answer, Verdict, apply_guard
 from onelook.tasks import Tasks
 from reference import guard as reference
 
@@ -70,7 +70,7 @@ def same(found: tuple[Tensor, Verdict], expected: tuple[Tensor, Verdict]) -> Non
 
 @given(tasks_of_any_shape(n_query=st.just(1)), scales)
 def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> None:
-    logits, verdict = guarded(moving(scale), nearest, tasks)
+    logits, verdict = apply_guard(moving(scale), nearest, tasks)
     assert torch.equal(logits, nearest(tasks))
     assert verdict.trust.tolist() == [0] * len(tasks)
     assert set(verdict.messages()) == {
@@ -81,7 +81,7 @@ def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> 
 @given(tasks_of_any_shape(shots=st.integers(2, 6).map(lambda n: (1,) * n), n_query=st.integers(2, 15)))
 def test_what_depends_on_no_other_query_is_trusted_and_kept_to_the_bit(tasks: Tasks) -> None:
     for stable in (nearest, renamed):
-        logits, verdict = guarded(stable, nearest, tasks)
+        logits, verdict = apply_guard(stable, nearest, tasks)
         assert torch.equal(logits, stable(tasks))
         assert verdict.trust.tolist() == [1] * len(tasks)
         close(verdict.stability, torch.ones_like(verdict.stability))
@@ -99,7 +99,7 @@ def test_random_answers_are_not_believed(seed: int) -> None:
         labels = torch.randint(10, some.query.shape[:2], generator=draw)
         return 30 * ops.one_hot(labels, 10, torch.float64)
 
-    logits, verdict = guarded(guesses, nearest, tasks)
+    logits, verdict = apply_guard(guesses, nearest, tasks)
     assert torch.equal(logits, nearest(tasks))
     assert (verdict.stability < 0.3).all()
     assert verdict.trust.tolist() == [0, 0, 0]
@@ -115,7 +115,7 @@ def test_trust_grows_with_what_stays_when_half_of_the_queries_are_left_out(
 ) -> None:
     tasks = random_tasks(shots=(1, 1, 1), n_query=n_query)
     method = of_which_stays(part, n_query)
-    logits, verdict = guarded(method, nearest, tasks)
+    logits, verdict = apply_guard(method, nearest, tasks)
     close(verdict.stability, torch.full((3,), part, dtype=torch.float64))
     close(verdict.trust, torch.full((3,), trust, dtype=torch.float64))
     expected = trust * method(tasks).softmax(-1) + (1 - trust) * nearest(tasks).softmax(-1)
@@ -131,7 +131,7 @@ def test_rounding_does_not_decide_about_a_stability_at_a_threshold(part: float, 
     """As of certain answers, of which 3 in 5 stay."""
     tasks = random_tasks(shots=(1, 1, 1), n_query=5)
     method = of_which_stays(part, 5)
-    logits, verdict = guarded(method, nearest, tasks)
+    logits, verdict = apply_guard(method, nearest, tasks)
     assert (verdict.trust == trust).all()
     assert torch.equal(logits, method(tasks) if trust else nearest(tasks))
 
@@ -140,7 +140,7 @@ def test_rounding_does_not_decide_about_a_stability_at_a_threshold(part: float, 
 @pytest.mark.parametrize("seed", range(3))
 def test_classes_that_forget_their_labelled_examples_are_not_believed(shots: tuple[int, ...], seed: int) -> None:
     tasks = random_tasks(shots=shots, n_query=60, feature_size=32, noise=0.2, seed=seed)
-    logits, verdict = guarded(renamed, nearest, tasks)
+    logits, verdict = apply_guard(renamed, nearest, tasks)
     assert torch.equal(logits, nearest(tasks))
     assert verdict.trust.tolist() == [0, 0, 0]
     assert (verdict.recognition < -0.8).all()
@@ -152,7 +152,7 @@ def test_classes_that_forget_their_labelled_examples_are_not_believed(shots: tup
 @pytest.mark.parametrize("shots", [(5, 5, 5), (2, 4, 6)])
 def test_classes_that_keep_their_labelled_examples_are_believed(shots: tuple[int, ...]) -> None:
     tasks = random_tasks(shots=shots, n_query=60, feature_size=32, noise=0.2)
-    logits, verdict = guarded(moving(4.0), nearest, tasks)
+    logits, verdict = apply_guard(moving(4.0), nearest, tasks)
     assert torch.equal(logits, moving(4.0)(tasks))
     assert verdict.recognition.tolist() == [0, 0, 0]
     assert verdict.agreement.min() > 0.9
@@ -164,7 +164,7 @@ def test_only_examples_of_classes_with_several_count_as_evidence() -> None:
     seen = set()
     for n_more in (1, 2, 6):
         tasks = random_tasks(150, (3,) + (1,) * n_more, n_query=6, noise=0.6, seed=n_more)
-        _, verdict = guarded(renamed, nearest, tasks)
+        _, verdict = apply_guard(renamed, nearest, tasks)
         lost = (-3 * verdict.recognition).round().int()
         assert torch.equal(verdict.trust, (lost < 3).double())
         seen |= {(n_more, number) for number in lost.tolist()}
@@ -178,7 +178,7 @@ def of_one(method: Answer) -> reference.Answer:
 @given(tasks_of_many_shapes, scales)
 def test_the_verdict_is_that_of_the_slow_loop(tasks: Tasks, scale: float) -> None:
     for method in (moving(scale), renamed):
-        logits, verdict = guarded(method, nearest, tasks)
+        logits, verdict = apply_guard(method, nearest, tasks)
         for i in range(len(tasks)):
             found = reference.judged(of_one(method), of_one(nearest), tasks[i : i + 1])
             close(logits[i], torch.from_numpy(found.logits))
@@ -188,7 +188,7 @@ def test_the_verdict_is_that_of_the_slow_loop(tasks: Tasks, scale: float) -> Non
 
 @given(tasks_of_many_shapes, scales)
 def test_shares_are_shares_and_recognition_is_known_where_a_class_has_several(tasks: Tasks, scale: float) -> None:
-    logits, verdict = guarded(moving(scale), nearest, tasks)
+    logits, verdict = apply_guard(moving(scale), nearest, tasks)
     assert logits.isfinite().all()
     for share in (verdict.trust, verdict.stability, verdict.agreement):
         assert share.dtype == torch.float64
@@ -211,17 +211,17 @@ def permutation(data: st.DataObject, n: int) -> Tensor:
 def test_classes_queries_and_support_rows_may_change_places(tasks: Tasks, scale: float, data: st.DataObject) -> None:
     name, row, query = (permutation(data, n) for n in (tasks.n_way, tasks.support.shape[1], tasks.query.shape[1]))
     moved = Tasks(tasks.support[:, row], name[tasks.support_labels[:, row]], tasks.query[:, query], tasks.n_way)
-    logits, verdict = guarded(moving(scale), nearest, moved)
-    expected, expected_verdict = guarded(moving(scale), nearest, tasks)
+    logits, verdict = apply_guard(moving(scale), nearest, moved)
+    expected, expected_verdict = apply_guard(moving(scale), nearest, tasks)
     same((logits[:, :, name], verdict), (expected[:, query], expected_verdict))
 
 
 @given(tasks_of_any_shape(n_tasks=st.integers(2, 4), n_query=st.integers(1, 15)), scales)
 def test_a_batch_gives_what_its_tasks_give_one_by_one(tasks: Tasks, scale: float) -> None:
-    logits, verdict = guarded(moving(scale), nearest, tasks)
+    logits, verdict = apply_guard(moving(scale), nearest, tasks)
     for i in range(len(tasks)):
         own = Verdict(**{key: numbers[i : i + 1] for key, numbers in vars(verdict).items()})
-        alone = guarded(moving(scale), nearest, tasks[i : i + 1])
+        alone = apply_guard(moving(scale), nearest, tasks[i : i + 1])
         same(alone, (logits[i : i + 1], own))
         assert alone[1].messages() == verdict.messages()[i : i + 1]
 
@@ -237,8 +237,8 @@ def test_no_method_is_shown_the_labels_of_the_queries(n_query: int) -> None:
         return answer
 
     tasks = random_tasks(n_query=n_query)
-    found = guarded(blind(moving(4.0)), blind(nearest), tasks)
-    same(found, guarded(moving(4.0), nearest, tasks.without_query_labels()))
+    found = apply_guard(blind(moving(4.0)), blind(nearest), tasks)
+    same(found, apply_guard(moving(4.0), nearest, tasks.without_query_labels()))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0, 50.0])
@@ -246,13 +246,13 @@ def test_no_method_is_shown_the_labels_of_the_queries(n_query: int) -> None:
 def test_gradients_are_finite_and_not_needed_for_the_answer(scale: float, precision: torch.dtype) -> None:
     tasks = random_tasks(20, n_query=7, noise=2.0).map_items(lambda rows: rows.to(precision))
     query = tasks.query.requires_grad_()
-    logits, verdict = guarded(moving(scale), nearest, replace(tasks, query=query))
+    logits, verdict = apply_guard(moving(scale), nearest, replace(tasks, query=query))
     (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[..., 0].sum(), query)
     assert gradient.isfinite().all()
     assert gradient.abs().amax() > 0
     verdict.messages()
     with torch.inference_mode():
-        torch.testing.assert_close(guarded(moving(scale), nearest, tasks)[0], logits.detach())
+        torch.testing.assert_close(apply_guard(moving(scale), nearest, tasks)[0], logits.detach())
 
 
 def test_the_gradient_of_a_mixture_is_that_of_small_changes() -> None:
@@ -263,7 +263,7 @@ def test_the_gradient_of_a_mixture_is_that_of_small_changes() -> None:
         def drifting(some: Tasks) -> Tensor:
             return (0.9 * half(some).softmax(-1) + 0.1 * moving(1.0)(some).softmax(-1)).log()
 
-        logits, verdict = guarded(drifting, nearest, replace(tasks, query=query))
+        logits, verdict = apply_guard(drifting, nearest, replace(tasks, query=query))
         assert ((verdict.trust > 0) & (verdict.trust < 1)).all()
         return logits
 

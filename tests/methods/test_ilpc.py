@@ -85,7 +85,7 @@ def test_queries_move_in_rounds_and_what_moved_helps_to_judge_those_that_are_lef
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
     spread = (shares.propagation(rows @ rows.mT)[:, :, :n_support] @ hot)[:, n_support:]
     left = torch.ones(8, 15, dtype=torch.bool)
-    first = shares.balanced_shares(spread, torch.zeros(8, 3, dtype=torch.float64), left)
+    first = shares.balance(spread, torch.zeros(8, 3, dtype=torch.float64), left)
     torch.testing.assert_close(fast, first)  # all at once: the first round is the last
     same = (slow - first).abs().amax(-1) < 1e-9
     assert (same.sum(1) >= 3).all()  # the first round moves one of each class

@@ -40,7 +40,7 @@ def test_an_update_never_raises_the_energy_on_a_graph_that_is_symmetric_and_defi
 ) -> None:
     # The bound of the paper needs this of W, and the graph of nearest neighbours need not have it. Here all hear all.
     method = laplacian_for(tasks, smoothness=smoothness, rectify=False)
-    tasks = method.preprocessed(tasks)
+    tasks = method.preprocess(tasks)
     distance = ops.squared_distance(tasks.query, ops.class_means(tasks.support, tasks.support_labels, tasks.n_way))
     n_query = tasks.query.shape[1]
     graph = torch.ones(len(tasks), n_query, n_query, dtype=torch.float64) / n_query * n_neighbours

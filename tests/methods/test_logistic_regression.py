@@ -23,7 +23,7 @@ def regression_for(tasks: Tasks, **kept: float) -> LogisticRegression:
 @given(tasks_of_any_shape(), st.sampled_from([0.1, 1.0, 100.0]), lengths)
 def test_no_derivative_of_the_objective_is_left_at_the_solution(tasks: Tasks, price: float, length: float) -> None:
     tasks = tasks.map_items(lambda x: length * x)
-    weights, bias = (x.requires_grad_() for x in regression_for(tasks, C=price).fitted(tasks))
+    weights, bias = (x.requires_grad_() for x in regression_for(tasks, C=price).solve(tasks))
     scores = tasks.support @ weights.mT + bias
     loss = functional.cross_entropy(scores.flatten(0, 1), tasks.support_labels.flatten(), reduction="sum")
     (weights.square().sum() / 2 + price * loss).backward()

@@ -49,7 +49,7 @@ def test_the_first_order_meta_gradient_is_the_gradient_at_the_adapted_weights() 
     tasks = suited("maml", random_tasks(n_tasks=1))
     method = maml(tasks, order=1)
     at_start = gradients(method, method.loss(tasks))
-    start = {name: value[0].detach() for name, value in method.adapted(tasks).items()}
+    start = {name: value[0].detach() for name, value in method.adapt_all(tasks).items()}
     there = maml(tasks, n_steps=0)
     named = dict(there.backbone.named_parameters()) | {f"head {k}": v for k, v in there.classifier.named_parameters()}
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_in_use_no_graph_is_left() -> None:
     tasks = suited("maml", random_tasks())
     method = maml(tasks)
     with torch.no_grad():
-        assert not any(value.requires_grad for value in method.adapted(tasks).values())
+        assert not any(value.requires_grad for value in method.adapt_all(tasks).values())
     assert all(value.grad is None for value in method.parameters())
 
 
@@ -110,7 +110,7 @@ def test_features_by_several_networks_at_once_are_those_of_each(name: str, image
     backbone = backbones.create(name, 3, image_size).eval()
     weights = several(backbone, 2)
     pixels = torch.randn(2, 3, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-    found = backbone.features_of_tasks(pixels, weights)
+    found = backbone.compute_for_tasks(pixels, weights)
     assert found.shape == (2, 3, backbone.feature_size)
     for i in range(2):
         backbone.load_state_dict({key: value[i] for key, value in weights.items()}, strict=False)
@@ -122,7 +122,7 @@ def test_features_by_several_networks_at_once_are_those_of_each(name: str, image
 def test_features_by_several_networks_are_refused_where_statistics_would_be_of_the_batch(name: str) -> None:
     backbone = backbones.create(name, 3, 16).train()
     with pytest.raises(ValueError, match="eval"):
-        backbone.features_of_tasks(torch.zeros(2, 1, 3, 16, 16), several(backbone, 2))
+        backbone.compute_for_tasks(torch.zeros(2, 1, 3, 16, 16), several(backbone, 2))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_the_proportions_add_up_to_one_and_the_prior_holds_them_at_equal_ones(
 ) -> None:
     draw = torch.Generator().manual_seed(seed)
     share = torch.randn(*tasks.query.shape[:2], tasks.n_way, generator=draw, dtype=torch.float64).softmax(-1)
-    found = map_for(tasks, prior=prior).log_proportions(share).exp()
+    found = map_for(tasks, prior=prior).log_priors(share).exp()
     torch.testing.assert_close(found.sum(1), torch.ones(len(tasks), dtype=torch.float64))
     # The posterior mean lies between the prior's and that of the queries, the nearer to either the more it counts.
     weight = share.shape[1] / (share.shape[1] + tasks.n_way * prior)
@@ -48,7 +48,7 @@ def objective(method: MAPProportions, tasks: Tasks, means: Tensor, proportions: 
 def test_a_step_never_lowers_the_density_that_it_maximises(tasks: Tasks, step_size: float, prior: float) -> None:
     method = map_for(tasks, step_size=step_size, prior=prior, n_steps=6)
     answer = method(tasks)
-    tasks = method.preprocessed(tasks)
+    tasks = method.preprocess(tasks)
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     proportions = means.new_full(means.shape[:2], 1 / tasks.n_way)
     last = objective(method, tasks, means, proportions)
@@ -57,7 +57,7 @@ def test_a_step_never_lowers_the_density_that_it_maximises(tasks: Tasks, step_si
         share = log_joint.softmax(-1)
         found = ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, share)
         means = means + step_size * (found - means)
-        proportions = method.log_proportions(share).exp()
+        proportions = method.log_priors(share).exp()
         now = objective(method, tasks, means, proportions)
         assert (now >= last - 1e-9).all()
         last = now

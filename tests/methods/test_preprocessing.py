@@ -23,7 +23,7 @@ def prepared(transform: str, feature_size: int) -> PreprocessedMethod:
 @given(tasks=tasks_of_any_shape())
 def test_a_batch_is_transformed_as_its_rows_are_one_by_one(transform: str, tasks: Tasks) -> None:
     method = prepared(transform, tasks.query.shape[-1])
-    found = method.preprocessed(tasks)
+    found = method.preprocess(tasks)
     for i in range(len(tasks)):
         support, query = reference.common.preprocessed(method, tasks[i : i + 1])
         torch.testing.assert_close(found.support[i], support, rtol=1e-9, atol=1e-9)
@@ -33,14 +33,14 @@ def test_a_batch_is_transformed_as_its_rows_are_one_by_one(transform: str, tasks
 @pytest.mark.parametrize("transform", [t for t in TRANSFORMS if t != "none"])
 def test_rows_have_length_one(transform: str) -> None:
     tasks = random_tasks()
-    found = prepared(transform, 6).preprocessed(tasks)
+    found = prepared(transform, 6).preprocess(tasks)
     for rows in (found.support, found.query):
         torch.testing.assert_close(rows.norm(dim=-1), torch.ones_like(rows[..., 0]))
 
 
 def test_a_shift_of_all_roots_of_the_queries_is_removed_by_their_own_mean() -> None:
     tasks = random_tasks(n_query=8)
-    found = prepared("root-task", 6).preprocessed(replace(tasks, query=tasks.query.abs()))
+    found = prepared("root-task", 6).preprocess(replace(tasks, query=tasks.query.abs()))
     before = tasks.query.abs().sqrt()
     towards = (before / before.norm(dim=-1, keepdim=True)).mean(1, keepdim=True)
     # What is left of the common direction is small beside the length of 1.
@@ -49,8 +49,8 @@ def test_a_shift_of_all_roots_of_the_queries_is_removed_by_their_own_mean() -> N
 
 def test_a_single_query_keeps_its_direction() -> None:
     tasks = random_tasks(n_query=1)
-    alone = prepared("root-task", 6).preprocessed(tasks).query
-    torch.testing.assert_close(alone, prepared("root", 6).preprocessed(tasks).query)
+    alone = prepared("root-task", 6).preprocess(tasks).query
+    torch.testing.assert_close(alone, prepared("root", 6).preprocess(tasks).query)
 
 
 @pytest.mark.parametrize("transform", ["L2N", "root_task"])

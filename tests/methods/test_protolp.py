@@ -32,7 +32,7 @@ def test_the_labels_of_the_prototypes_minimise_the_misfit_of_the_support_and_the
     tasks: Tasks, smoothness: float
 ) -> None:
     method, share = protolp_for(tasks, smoothness=smoothness), shares(tasks)
-    propagated = method.propagated(share, shots(tasks))
+    propagated = method.propagate(share, shots(tasks))
     for i in range(len(tasks)):
         hot = torch.eye(tasks.n_way, dtype=torch.float64)[tasks.support_labels[i]]
         label = torch.linalg.lstsq(share[i], propagated[i]).solution.requires_grad_()
@@ -50,7 +50,7 @@ def test_of_balanced_classes_the_graph_is_that_of_the_published_code(tasks: Task
     shots_of_each = torch.full((len(tasks), n_way), 2.0, dtype=torch.float64)
     log_plan = ops.sinkhorn(3 * shares(tasks), ops.balanced_mass(shares(tasks)), 3000)
     share = log_plan.exp()
-    found = protolp_for(tasks).propagated(share, shots_of_each)
+    found = protolp_for(tasks).propagate(share, shots_of_each)
     for i in range(len(tasks)):
         z = np.concatenate([np.repeat(np.eye(n_way), 2, 0), share[i].numpy()])
         laplacian = np.eye(n_way) - z.T @ (z / z.sum(0))

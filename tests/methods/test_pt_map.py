@@ -27,7 +27,7 @@ def test_every_class_gets_the_same_number_of_queries(tasks: Tasks) -> None:
 def test_the_plan_is_the_cheapest_balanced_one_with_its_entropy_as_a_general_solver_finds_it() -> None:
     tasks = random_tasks(n_tasks=1, shots=(1, 2), n_query=6)
     method = pt_map_for(tasks, scale=3.0, n_steps=0, n_sinkhorn=500)
-    rows = method.preprocessed(tasks)
+    rows = method.preprocess(tasks)
     cost = ops.squared_distance(rows.query, ops.class_means(rows.support, rows.support_labels, 2))[0].numpy()
 
     def price(first: np.ndarray) -> float:
@@ -42,7 +42,7 @@ def test_the_plan_is_the_cheapest_balanced_one_with_its_entropy_as_a_general_sol
 def test_a_step_goes_the_given_part_of_the_way_to_the_means_weighted_by_the_plan() -> None:
     tasks = random_tasks()
     method = pt_map_for(tasks, n_steps=1, step_size=0.3)
-    rows = method.preprocessed(tasks)
+    rows = method.preprocess(tasks)
     before = ops.class_means(rows.support, rows.support_labels, tasks.n_way)
     share = method.log_plan(rows, before).exp()
     whole = ops.soft_class_means(rows.support, rows.support_labels, rows.query, share)

@@ -32,7 +32,7 @@ def test_with_a_large_scale_it_is_the_k_means_of_scikit_learn_from_the_support_m
     tasks = random_tasks(n_tasks=4, shots=(3, 4, 5), n_query=30, feature_size=10, noise=0.3)
     method = soft_kmeans_for(tasks, scale=1e4, n_steps=30, transform="l2n")
     found = method(tasks).argmax(-1)
-    rows = method.preprocessed(tasks)
+    rows = method.preprocess(tasks)
     starts = ops.class_means(rows.support, rows.support_labels, 3)
     for i in range(4):
         both = torch.cat([rows.support[i], rows.query[i]]).numpy()

@@ -37,8 +37,8 @@ def test_the_support_of_a_task_modulates_its_queries() -> None:
     tasks, others = some_tasks(seed=0), some_tasks(seed=1)
     method = tadam(tasks)
     modulation = method.modulation(method.plain_support(tasks), tasks)
-    query = method.modulated(tasks, modulation).query
-    elsewhere = method.modulated(tasks, method.modulation(method.plain_support(others), others)).query
+    query = method.modulate(tasks, modulation).query
+    elsewhere = method.modulate(tasks, method.modulation(method.plain_support(others), others)).query
     assert not torch.allclose(query, elsewhere, rtol=1e-3)
 
 

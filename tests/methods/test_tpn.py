@@ -65,7 +65,7 @@ def test_the_scores_are_the_limit_of_passing_labels_on(tasks: Tasks, seed: int, 
     passed = given_labels
     for _ in range(150):
         passed = alpha * similarity @ passed + given_labels
-    close(method.propagated(tasks), passed)
+    close(method.propagate(tasks), passed)
 
 
 @given(tasks_of_any_shape(), st.floats(0.1, 10))
@@ -99,7 +99,7 @@ def test_the_scores_weighted_by_the_root_of_the_degree_keep_their_sum(tasks: Tas
         root = torch.from_numpy(reference.weights(method, tasks[i : i + 1]).sum(1)).sqrt()
         hot = ops.one_hot(tasks.support_labels[i : i + 1], tasks.n_way, torch.float64)[0]
         given_sum = root[: len(hot)] @ hot / root.sum()
-        close(root @ method.propagated(tasks)[i] / root.sum(), given_sum / (1 - method.alpha))
+        close(root @ method.propagate(tasks)[i] / root.sum(), given_sum / (1 - method.alpha))
 
 
 def test_a_small_graph_is_complete_whatever_the_number_of_neighbours() -> None:

@@ -217,7 +217,7 @@ def test_how_the_queries_of_the_test_are_spread_is_no_matter_of_the_training(tmp
 def test_training_changes_the_weights_and_keeps_the_settings(tmp_path: Path) -> None:
     _, result = made("sib:n_steps=2", tmp_path)
     before = build(parse_request("sib:n_steps=2"), SPEC, 4)
-    assert methods.settings_of(result.method) == methods.settings_of(before)
+    assert result.method.settings() == before.settings()
     assert any(not torch.equal(a, b) for a, b in zip(result.method.parameters(), before.parameters(), strict=True))
     assert not result.method.training
 
@@ -228,7 +228,7 @@ def test_a_method_that_keeps_something_for_each_training_class_is_told_their_num
 ) -> None:
     events, result = made(text, tmp_path)
     assert [e.step for e in events if isinstance(e, Stepped)] == [1, 2, 3]
-    assert methods.settings_of(result.method)["n_classes"] == len(TRAINING.class_names)
+    assert result.method.settings()["n_classes"] == len(TRAINING.class_names)
     if text == "activations":
         untrained = build(parse_request(text), SPEC, 4, len(TRAINING.class_names))
         untrained.prepare(TRAINING.features, TRAINING.labels)
@@ -369,7 +369,7 @@ def test_shipped_weights_are_small_and_make_a_method_without_training(name: str,
 
 def test_a_setting_changes_a_shipped_method_and_leaves_its_weights(tmp_path: Path) -> None:
     plain, told = (made(text, tmp_path)[1].method for text in ("glance", "glance:class_priors=balanced:guard=false"))
-    assert methods.settings_of(told) == methods.settings_of(plain) | {"class_priors": "balanced", "guard": False}
+    assert told.settings() == plain.settings() | {"class_priors": "balanced", "guard": False}
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), told.parameters(), strict=True))
     again = artifacts.load_shipped("glance", class_priors="balanced", guard=False)
     tasks = TaskSampler(TEST, SPEC).sample(range(2))
@@ -390,7 +390,7 @@ def test_settings_may_follow_the_file_of_a_trained_method(tmp_path: Path) -> Non
     request = parse_request(f"{file}:class_priors=balanced")
     assert request.label == f"{file}:class_priors=balanced"
     method = made(request.label, tmp_path)[1].method
-    assert methods.settings_of(method)["class_priors"] == "balanced"
+    assert method.settings()["class_priors"] == "balanced"
     for wrong, sentence in (
         ("width=5", "were made for {'width': 4}"),
         ("widht=4", "did you mean 'width'"),

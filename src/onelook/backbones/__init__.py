@@ -34,6 +34,6 @@ def create(name: str, channels: int = 3, image_size: int = 32) -> Backbone:
     return backbone
 
 
-def settings_of(backbone: Backbone) -> dict[str, Any]:
+def read_settings(backbone: Backbone) -> dict[str, Any]:
     """Settings with which `create` builds the network again, without its weights."""
     return {"name": backbone.name, "channels": backbone.channels, "image_size": backbone.image_size}

@@ -73,7 +73,7 @@ class Backbone(nn.Module):
         """
         raise NotImplementedError
 
-    def features_of_tasks(
+    def compute_for_tasks(
         self, pixels: Float[Tensor, "T N C H W"], weights: Mapping[str, Tensor]
     ) -> Float[Tensor, "T N D"]:
         """The features of each task's images by a network of its own, whose statistics are those of this one.

@@ -45,7 +45,7 @@ class Conv4(Backbone):
         *blocks, last = self.blocks
         return [*blocks, lambda x: last(x).flatten(1)]
 
-    def features_of_tasks(
+    def compute_for_tasks(
         self, pixels: Float[Tensor, "T N C H W"], weights: Mapping[str, Tensor]
     ) -> Float[Tensor, "T N D"]:
         """Convolutions in T groups of channels, each with its normalisation by stored statistics as a part.

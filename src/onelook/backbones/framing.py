@@ -102,10 +102,10 @@ def _statistics(settings: Mapping[str, Any], channels: int) -> tuple[tuple[float
     unit = 1.0 / settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
     if not settings.get("do_normalize", True):
         return (0.0,) * channels, (unit,) * channels
-    return _scaled(settings["image_mean"], unit, channels), _scaled(settings["image_std"], unit, channels)
+    return _scale(settings["image_mean"], unit, channels), _scale(settings["image_std"], unit, channels)
 
 
-def _scaled(values: float | Sequence[float], unit: float, channels: int) -> tuple[float, ...]:
+def _scale(values: float | Sequence[float], unit: float, channels: int) -> tuple[float, ...]:
     values = list(values) if isinstance(values, Sequence) else [values] * channels
     if len(values) != channels:
         raise ValueError(f"it has statistics of {len(values)} channels, the network {channels}")

@@ -155,11 +155,11 @@ def _local(repository: str, revision: str | None, cache: Path | None) -> tuple[P
     """The folder of a model on this machine, and the files that it lacks."""
     folder, missing = None, []
     for name in _NEEDED:
-        found = _cached(repository, name, revision, cache)
+        found = _find_cached(repository, name, revision, cache)
         if found is None and name == "preprocessor_config.json":
-            found = _cached(repository, "processor_config.json", revision, cache)
+            found = _find_cached(repository, "processor_config.json", revision, cache)
         if found is None and name == "model.safetensors":
-            index = _cached(repository, "model.safetensors.index.json", revision, cache)
+            index = _find_cached(repository, "model.safetensors.index.json", revision, cache)
             found = index if index is not None and _has_shards(index) else None
         if found is None:
             missing.append(name)
@@ -174,7 +174,7 @@ def _has_shards(index: Path) -> bool:
     return bool(shards) and len(shards) == int(shards[0].stem.rpartition("-of-")[2])
 
 
-def _cached(repository: str, name: str, revision: str | None, cache: Path | None) -> Path | None:
+def _find_cached(repository: str, name: str, revision: str | None, cache: Path | None) -> Path | None:
     found = _hub().try_to_load_from_cache(repository, name, cache_dir=cache, revision=revision)
     return Path(found) if isinstance(found, str) else None
 

@@ -11,7 +11,7 @@ from onelook.benchmark.sources import Source, open_features, open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import SettingsError
 from onelook.machine import Place
-from onelook.methods import ImageMethod, parameters_of
+from onelook.methods import ImageMethod, list_settings
 from onelook.tasks import Embeddings
 from onelook.train import recipes
 from onelook.train.recipes import MethodRequest, build, ready
@@ -78,7 +78,7 @@ def make_entry(request: MethodRequest, spec: TaskSpec, source: Source, place: Pl
     size, method, known, chosen = source.test.feature_size, None, None, None
     if not recipes.is_trained(request):
         # The number of training classes shapes some methods, which cannot be built before it is known.
-        if "n_classes" not in parameters_of(request.name):
+        if "n_classes" not in list_settings(request.name):
             method = build(request, spec, size)
         if method is None or recipes.learns(method):
             known, chosen = yield from source.training()

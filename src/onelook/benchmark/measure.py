@@ -17,7 +17,7 @@ from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.machine import provenance
-from onelook.methods import IterativeMethod, Method, settings_of
+from onelook.methods import IterativeMethod, Method
 from onelook.scoring import Estimate, fraction_right, harm, paired, task_accuracies
 from onelook.tasks import Embeddings
 
@@ -38,7 +38,7 @@ class Entry:
     @property
     def settings(self) -> dict[str, Any]:
         sizes = ("feature_size", "n_way")
-        return {k: v for k, v in settings_of(self.method).items() if k not in sizes} | self.about
+        return {k: v for k, v in self.method.settings().items() if k not in sizes} | self.about
 
 
 @dataclass(frozen=True)

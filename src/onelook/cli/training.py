@@ -14,7 +14,7 @@ from onelook.data.sources import open_data
 from onelook.data.vectors import save_features
 from onelook.errors import SettingsError, unknown_name
 from onelook.machine import Place
-from onelook.methods import parameters_of
+from onelook.methods import list_settings
 from onelook.train import jobs
 from onelook.train.episodes import MetaTrainConfig
 from onelook.train.mixed import MixedConfig
@@ -101,7 +101,7 @@ def _start(training: Training, request: MethodRequest, tasks: TaskSpec, out: Pat
         mixed = MixedConfig(steps or MixedConfig.n_steps, n_tasks, seed=tasks.seed)
         sources = training.sources.split(",")
         return jobs.meta_train_mixed(sources, request, mixed, out, place, training.variants, average)
-    along = training.end_to_end or (not request.file and "backbone" in parameters_of(request.name))
+    along = training.end_to_end or (not request.file and "backbone" in list_settings(request.name))
     if average != "none" and (along or is_new):
         raise SettingsError(
             "A feature network that is trained as well is trained on single images; give --average to "

@@ -46,13 +46,13 @@ def _crop_and_flip(
     columns = np.arange(width)[None] + shifts[:, 1:]
     if augmentation.flip:
         columns = np.where(draws[:, 2:] < 0.5, columns[:, ::-1], columns)
-    row_NH = torch.from_numpy(_mirrored(np.arange(height)[None] + shifts[:, :1], height))
-    column_NW = torch.from_numpy(_mirrored(columns, width))
+    row_NH = torch.from_numpy(_mirror(np.arange(height)[None] + shifts[:, :1], height))
+    column_NW = torch.from_numpy(_mirror(columns, width))
     source = torch.arange(n)[:, None, None]
     return pixels.permute(0, 2, 3, 1)[source, row_NH[:, :, None], column_NW[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _mirrored(index: np.ndarray, size: int) -> np.ndarray:
+def _mirror(index: np.ndarray, size: int) -> np.ndarray:
     index = np.abs(index)
     return np.where(index >= size, 2 * (size - 1) - index, index)
 

@@ -132,7 +132,7 @@ def _draw_masks(wanted: list[str], size: int) -> Generator[Progress, None, tuple
         if not drawn:
             raise DataError(f"No font of this matplotlib has U+{ord(character):04X}; install matplotlib 3.9 or newer.")
         masks_of_class.append(list(range(len(masks), len(masks) + len(drawn))))
-        masks.extend(_centred(bitmap, side) for bitmap in drawn)
+        masks.extend(_centre(bitmap, side) for bitmap in drawn)
     yield Progress("drawing characters", len(wanted), len(wanted))
     hard = torch.from_numpy(np.stack(masks)).unsqueeze(1).float() / 255
     soft = _blur(hard, 1.0)
@@ -168,7 +168,7 @@ def _same(a: Image.Image, b: Image.Image | None) -> bool:
     return b is not None and a.size == b.size and a.tobytes() == b.tobytes()
 
 
-def _centred(bitmap: Image.Image, side: int) -> np.ndarray:
+def _centre(bitmap: Image.Image, side: int) -> np.ndarray:
     """Scaled so that the longer side fills 0.68 of the square, which leaves room to turn."""
     scale = 0.68 * side / max(bitmap.size)
     small = bitmap.resize([max(1, round(length * scale)) for length in bitmap.size], Image.Resampling.LANCZOS)

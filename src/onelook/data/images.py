@@ -123,7 +123,7 @@ def image_batches(
         try:
             return look(listing.read(name))
         except Exception as error:  # what Pillow raises on damaged bytes has no common base
-            return Rejected(name, reason_of(error))
+            return Rejected(name, describe_error(error))
 
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(listing.names), size):
@@ -150,10 +150,10 @@ def decode(content: bytes, size: int, channels: int, framing: Framing | None = N
     enough = 2 * framing.resize if framing else size
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         image.draft("RGB" if channels == 3 else "L", (enough, enough))
-        return squared(image, size, channels, framing)
+        return image_array(image, size, channels, framing)
 
 
-def squared(image: Image.Image, size: int, channels: int, framing: Framing | None = None) -> np.ndarray:
+def image_array(image: Image.Image, size: int, channels: int, framing: Framing | None = None) -> np.ndarray:
     """`decode` of an image that is open already."""
     upright = ImageOps.exif_transpose(image)
     plain = _without_alpha(_eight_bit(upright)).convert("RGB" if channels == 3 else "L")
@@ -182,7 +182,7 @@ def _without_alpha(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
 
 
-def reason_of(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"it has more than {(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million pixels"
     if isinstance(error, UnidentifiedImageError):

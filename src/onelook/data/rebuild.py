@@ -50,7 +50,7 @@ def cifar_members(benchmark: Benchmark, archive: Path) -> Members:
 
     The binary holds no file names, so images are named by their place in it: test_00042.png.
     """
-    split_of = _split_of(benchmark)
+    split_of = _splits_by_class(benchmark)
     with _reading(archive), tarfile.open(archive, "r:gz") as tar:
         names = _tar_member(tar, "fine_label_names.txt").decode().split()
         for part in ("train", "test"):
@@ -67,7 +67,7 @@ def omniglot_members(benchmark: Benchmark, archives: list[Path]) -> Members:
 
     images_background/Greek/character07/0520_03.png becomes the class Greek__07.
     """
-    split_of = _split_of(benchmark)
+    split_of = _splits_by_class(benchmark)
     for path in archives:
         with _reading(path), zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
@@ -117,12 +117,12 @@ def _folder_members(benchmark: Benchmark, root: Path) -> Members:
         warnings.simplefilter("ignore")  # ImageNet has damaged Exif blocks; the pixels are sound
         for split, facts in benchmark.splits.items():
             for label in facts.classes:
-                chosen = _chosen(facts, label, root / label)
+                chosen = _choose(facts, label, root / label)
                 for stem, content in zip(chosen, pool.map(shrink, chosen.values()), strict=True):
                     yield f"{split}/{label}/{stem}.png", content
 
 
-def _chosen(facts: Split, label: str, folder: Path) -> dict[str, Path]:
+def _choose(facts: Split, label: str, folder: Path) -> dict[str, Path]:
     """Name in the archive -> file, for the images of a class that belong to the benchmark."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if label not in facts.selected:
@@ -137,7 +137,7 @@ def _chosen(facts: Split, label: str, folder: Path) -> dict[str, Path]:
     return {f"{label}{i + 1:08d}": files[i] for i in indices}
 
 
-def _split_of(benchmark: Benchmark) -> dict[str, str]:
+def _splits_by_class(benchmark: Benchmark) -> dict[str, str]:
     return {name: split for split, facts in benchmark.splits.items() for name in facts.classes}
 
 

@@ -61,7 +61,7 @@ def synthetic_features(config: SyntheticConfig = SyntheticConfig()) -> Embedding
     """The set of this configuration, class after class; a function of nothing else."""
     rng = np.random.default_rng(config.seed)
     parts = _Parts.draw(config, rng)
-    features = parts.mixed(_find_fraction(parts, config, rng))
+    features = parts.mix(_find_fraction(parts, config, rng))
     return Embeddings(
         torch.from_numpy(features.reshape(1, -1, config.n_features)),
         torch.arange(config.n_classes).repeat_interleave(config.rows_per_class),
@@ -128,7 +128,7 @@ class _Parts:
         """The first `n` rows of every class."""
         return _Parts(self.centres, self.deviations[:, :n], self.mean, self.relu)
 
-    def mixed(self, fraction: float) -> np.ndarray:
+    def mix(self, fraction: float) -> np.ndarray:
         """K N/K D. fraction: that of the variance which is between the classes."""
         x: np.ndarray = self.mean + math.sqrt(fraction) * self.centres + math.sqrt(1 - fraction) * self.deviations
         return np.maximum(x, 0) if self.relu else x
@@ -150,7 +150,7 @@ def _find_fraction(parts: _Parts, config: SyntheticConfig, rng: np.random.Genera
     query_M, support_M5 = classes[:, :1] * n_rows + query[:, None], classes * n_rows + support
 
     def accuracy(fraction: float) -> float:
-        rows = probed.mixed(fraction).reshape(-1, config.n_features)
+        rows = probed.mix(fraction).reshape(-1, config.n_features)
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         similarity = (rows @ rows.T)[query_M, support_M5]
         return 100 * float((similarity[:, 0] > similarity[:, 1:].max(1)).mean())

@@ -54,7 +54,7 @@ def variant(embeddings: Embeddings, config: VariantConfig) -> Embeddings:
     views = _spread(embeddings, config.noise, rng) if config.noise else embeddings.views
     if config.power != 1:
         views = views.sign() * views.abs() ** config.power
-    return replace(embeddings, views=_changed(views, config, rng), source=f"{embeddings.source}, changed: {config}")
+    return replace(embeddings, views=_project(views, config, rng), source=f"{embeddings.source}, changed: {config}")
 
 
 def variants(embeddings: Embeddings, seed: int, n: int) -> list[Embeddings]:
@@ -93,7 +93,7 @@ def _spread(embeddings: Embeddings, amount: float, rng: np.random.Generator) -> 
     return noisy.clamp(min=0) if bool((views >= 0).all()) else noisy
 
 
-def _changed(views: Float[Tensor, "V N D"], config: VariantConfig, rng: np.random.Generator) -> Float[Tensor, "V N R"]:
+def _project(views: Float[Tensor, "V N D"], config: VariantConfig, rng: np.random.Generator) -> Float[Tensor, "V N R"]:
     size = views.shape[-1]
     kept = size if config.size is None else config.size
     if config.change == "none":

@@ -36,11 +36,11 @@ def read_vectors(file: Path) -> Embeddings:
     if kind not in KINDS:
         raise DataError(f"{file} is no file that features are read from; give one of {', '.join(KINDS)}.")
     if kind == ".npz":
-        names, x = _of_arrays(file, _npz_arrays(file), None)
+        names, x = _find_rows(file, _npz_arrays(file), None)
     elif kind == ".safetensors":
-        names, x = _of_arrays(file, *_tensors(file))
+        names, x = _find_rows(file, *_tensors(file))
     else:
-        names, x = _of_table(file)
+        names, x = _read_table(file)
     if strange := [name for name in names if not isinstance(name, str | bytes)]:
         raise DataError(f"{file}: the names of images must be words, but {strange[0]!r} is among them.")
     x = _as_numbers(file, x)
@@ -130,7 +130,7 @@ def _tensors(file: Path) -> tuple[dict[str, np.ndarray], Any]:
     return arrays, names
 
 
-def _of_arrays(file: Path, arrays: dict[str, np.ndarray], names: Sequence[Any] | None) -> tuple[list[Any], np.ndarray]:
+def _find_rows(file: Path, arrays: dict[str, np.ndarray], names: Sequence[Any] | None) -> tuple[list[Any], np.ndarray]:
     column = name_column(arrays)
     if names is None and column is not None:
         names = arrays[column].reshape(-1).tolist()
@@ -145,7 +145,7 @@ def _of_arrays(file: Path, arrays: dict[str, np.ndarray], names: Sequence[Any] |
     return list(arrays), np.stack(list(arrays.values()))
 
 
-def _of_table(file: Path) -> tuple[list[Any], np.ndarray]:
+def _read_table(file: Path) -> tuple[list[Any], np.ndarray]:
     columns, rows = read_rows(file)
     name = name_column(columns)
     own = [FEATURES] if FEATURES in columns else [c for c in columns if c != name and c not in NO_FEATURE]

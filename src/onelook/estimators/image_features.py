@@ -14,7 +14,7 @@ from torch import Tensor
 from onelook.artifacts import load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import BLOCK_BYTES, EmbedConfig, embed, embed_files, parse_averaging
-from onelook.data.images import ImageSet, Rejected, reason_of, squared
+from onelook.data.images import ImageSet, Rejected, describe_error, image_array
 from onelook.data.listing import Listing
 from onelook.errors import DataError, SettingsError, quote_name
 from onelook.events import finish
@@ -155,9 +155,9 @@ def _frame(one: Any, name: str, *frame: Any) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return squared(one, *frame)
+            return image_array(one, *frame)
     except Exception as error:  # what Pillow raises on damaged bytes has no common base
-        raise _unreadable(name, reason_of(error)) from error
+        raise _unreadable(name, describe_error(error)) from error
 
 
 def _unreadable(name: str, reason: str) -> DataError:

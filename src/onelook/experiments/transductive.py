@@ -28,7 +28,7 @@ from onelook.errors import SettingsError
 from onelook.events import Notice, Progress, relay
 from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
-from onelook.methods import Method, name_of, parameters_of, settings_of
+from onelook.methods import Method, find_name, list_settings
 from onelook.scoring import task_accuracies
 from onelook.train.recipes import MethodRequest, features_digest, parse_request
 
@@ -194,14 +194,14 @@ def _ready(
 def _fits(request: MethodRequest, spec: TaskSpec) -> bool:
     if request.file:
         return load_method(request.file)[0].n_way in (None, spec.n_way)
-    return "n_way" not in parameters_of(request.name) or spec.n_way == TRAINED_WAYS
+    return "n_way" not in list_settings(request.name) or spec.n_way == TRAINED_WAYS
 
 
 def _identity(entry: Entry) -> dict[str, Any]:
     """Everything that answers depend on beside the features: the method with its version, settings and weights."""
     method = entry.method
     own = {} if entry.data is None else {"items": features_digest(entry.data), "compute": entry.compute}
-    named = {"method": name_of(method), "settings": settings_of(method)}
+    named = {"method": find_name(method), "settings": method.settings()}
     return {**named, "weights": _weights(method), "version": method.version, **own}
 
 

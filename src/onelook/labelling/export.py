@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 from PIL import Image
 
-from onelook.data.images import FORMATS, Rejected, reason_of
+from onelook.data.images import FORMATS, Rejected, describe_error
 from onelook.data.tables import guard_cell, path_cell
 from onelook.files import write_atomically
 
@@ -77,7 +77,7 @@ def write_coco(
             with Image.open(root / one.path, formats=FORMATS) as image:
                 width, height = image.size
         except Exception as error:  # what Pillow raises on damaged bytes has no common base
-            rejected.append(Rejected(one.path, reason_of(error)))
+            rejected.append(Rejected(one.path, describe_error(error)))
             continue
         images.append({"id": len(images) + 1, "file_name": one.path, "width": width, "height": height})
         if not one.unknown:

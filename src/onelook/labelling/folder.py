@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from onelook.data.images import Rejected, reason_of
+from onelook.data.images import Rejected, describe_error
 from onelook.data.listing import SPLITS, SUFFIXES, Listing, files_below, hidden
 from onelook.data.tables import LabelRow, read_labels
 from onelook.errors import DataError, SettingsError, plural, quote_name
@@ -156,7 +156,8 @@ def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[lis
     files = [name for name in files_below(folder, refused.append) if not hidden(PurePosixPath(name))]
     names = [name for name in files if PurePosixPath(name).suffix.lower() in suffixes]
     skipped = [
-        Rejected(_relative_name(folder, error), f"the folder cannot be read ({reason_of(error)})") for error in refused
+        Rejected(_relative_name(folder, error), f"the folder cannot be read ({describe_error(error)})")
+        for error in refused
     ]
     if not names:
         first = (

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 
-from onelook.data.images import Rejected, reason_of
+from onelook.data.images import Rejected, describe_error
 from onelook.data.listing import hidden
 from onelook.errors import ArtifactError, SettingsError, plural, quote_name, unknown_name
 from onelook.events import Progress
@@ -98,7 +98,7 @@ def sort_images(
             except OSError as error:
                 if not isinstance(error, FileExistsError | NotADirectoryError) and os.access(made.source, os.R_OK):
                     raise
-                failed.append(Rejected(made.source, reason_of(error)))
+                failed.append(Rejected(made.source, describe_error(error)))
             yield Progress("sorting images", i, len(wanted))
     except OSError as error:
         raise storage_error(base, error) from error
@@ -166,7 +166,7 @@ def _read_sources(
             made = _Made(str(source), _hash(source) if mode == "copy" else "")
             found.append(((Path(UNKNOWN_FOLDER) if row.unknown else escape_label(row.label)) / source.name, made))
         except OSError as error:
-            failed.append(Rejected(row.path, reason_of(error)))
+            failed.append(Rejected(row.path, describe_error(error)))
         yield Progress("comparing images", i, len(rows))
     return found, failed
 

@@ -83,7 +83,7 @@ def create(name: str, **settings: Any) -> Method:
     """The method of that name, untrained. Raises SettingsError for a name or a setting that does not exist."""
     if name not in METHODS:
         raise unknown_name("method", name, METHODS)
-    known = parameters_of(name)
+    known = list_settings(name)
     for key in settings:
         if key not in known:
             raise unknown_name(f"setting of {name}", key, known)
@@ -93,16 +93,11 @@ def create(name: str, **settings: Any) -> Method:
         raise SettingsError(f"{name} cannot be built: {error}.") from error
 
 
-def parameters_of(name: str) -> dict[str, Any]:
+def list_settings(name: str) -> dict[str, Any]:
     """The settings of the method of that name, each with its annotation: its type and bounds."""
     return {one.name: one.type for one in fields(METHODS[name])}  # type: ignore[arg-type]
 
 
-def name_of(method: Method) -> str:
+def find_name(method: Method) -> str:
     """The name in METHODS of a method's class."""
     return next(name for name, kind in METHODS.items() if type(method) is kind)
-
-
-def settings_of(method: Method) -> dict[str, Any]:
-    """Settings with which `create` builds the method again, without its weights and the networks it owns."""
-    return method.settings()

@@ -9,9 +9,9 @@ classification among all training classes. This is an inductive method.
 
 In training the paper draws for each class its mean or, seldom, a single activation as statistic, so that phi learns
 from both. Here a task's support means are the seldom statistic of its classes, and the means of all training examples,
-which `prepare` keeps, that of all other classes. Queries are of the classes of the task only, so the right class alone
-would always be known by few examples, and phi would learn to tell this instead of what the class is. So each query
-counts twice: once with the support mean of its own class and once with the kept one, weighted as K to C - K, the
+which `prepare` saves, that of all other classes. Queries are of the classes of the task only, so the right class
+alone would always be known by few examples, and phi would learn this instead of what the class is. So each query
+counts twice: once with the support mean of its own class and once with the saved one, weighted as K to C - K, the
 numbers of classes in the task and outside of it. Then the kind of a statistic says nothing, as in the paper. In use
 the queries are classified among the classes of the task.
 
@@ -21,7 +21,7 @@ Departures from the paper:
 * a learned scale stands before the softmax, because products of unit vectors are small;
 * phi begins as the identity, from where it is trained in minutes; its second layer is added to the linear map, and
   begins at zero;
-* trained together with a network, the kept means stay those of the features it began with;
+* trained together with a network, the saved means stay those of the features it began with;
 * phi has no bias at its end, which would move the logits of all classes alike.
 """
 
@@ -84,8 +84,8 @@ class ActivationsToParameters(Method):
         kept_TQ1 = self.scale * (ops.normalise(tasks.query) * kept_CD[labels_TQ]).sum(-1, keepdim=True)
         many_TQC = few_TQC.scatter(2, labels_TQ.unsqueeze(-1), kept_TQ1)
         few, many = (functional.cross_entropy(x.flatten(0, 1), labels_TQ.flatten()) for x in (few_TQC, many_TQC))
-        share = tasks.n_way / self.n_classes
-        return share * few + (1 - share) * many
+        weight = tasks.n_way / self.n_classes
+        return weight * few + (1 - weight) * many
 
     def _classifiers(self, tasks: Tasks) -> Float[Tensor, "T K D"]:
         return self.phi(ops.class_means(ops.normalise(tasks.support), tasks.support_labels, tasks.n_way))

@@ -8,7 +8,7 @@ The loss of TIM, with the entropies of Tsallis in the place of Shannon's for the
     H_alpha(p) = (1 - sum_k p_k^alpha) / (alpha - 1),
 
 which is Shannon's as alpha goes to 1. The greater alpha, the flatter is the entropy of the mean posterior around equal
-proportions, so that it keeps classes from becoming empty rather than pulling all to one size. The cross-entropy of the
+frequencies, so that it keeps classes from becoming empty rather than pulling all to one size. The cross-entropy of the
 support stays Shannon's, as the published code has it. The weights of the classifier begin at the class means and go
 down by Adam.
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat, SettingsError
 from onelook.methods.preprocessing import PreprocessedMethod, Transform
-from onelook.methods.tim import LossWeights, descended, scores
+from onelook.methods.tim import LossWeights, descend, scores
 from onelook.tasks import Tasks
 
 
@@ -49,12 +49,12 @@ class AlphaTIM(PreprocessedMethod):
             raise SettingsError(f"alpha of AlphaTIM must be 0 or a number >= 1, but is {self.alpha}.")
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         loss = LossWeights(self.support_weight, self.marginal_weight, self.conditional_weight)
-        alpha = self.alpha or _alpha_of_shots(tasks.support.shape[1] / tasks.n_way)
-        weights = descended(tasks, loss, alpha, self.temperature, self.learning_rate, self.n_iterations)
+        alpha = self.alpha or _choose_alpha(tasks.support.shape[1] / tasks.n_way)
+        weights = descend(tasks, loss, alpha, self.temperature, self.learning_rate, self.n_iterations)
         return scores(tasks.query, weights, self.temperature)
 
 
-def _alpha_of_shots(shots: float) -> float:
+def _choose_alpha(shots: float) -> float:
     return 2 + 5 * (min(max(shots, 1), 5) - 1) / 4

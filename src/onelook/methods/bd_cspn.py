@@ -4,7 +4,7 @@ Jinlu Liu, Liang Song, Yongqiang Qin. Prototype Rectification for Few-Shot Learn
 
 The queries are shifted by the difference between the mean of the support and theirs ("cross-class bias"). Then each
 query gets the label of the support mean with the greatest cosine, and the prototype of a class becomes the mean of all
-rows of that label, support and queries, each weighted by its share softmax_k(scale cos) of the class ("intra-class
+rows of that label, support and queries, each weighted by its posterior softmax_k(scale cos) of the class ("intra-class
 bias"). The answer is the cosine of the shifted queries with the new prototypes. This is a transductive method; the
 shift expects that the classes are as frequent among the queries as in the support.
 
@@ -36,11 +36,11 @@ class BDCSPN(PreprocessedMethod):
     transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = with_shifted_queries(self.preprocessed(tasks))
-        return self.scale * ops.cosine_similarity(tasks.query, rectified(tasks, self.scale))
+        tasks = shift_queries(self.preprocess(tasks))
+        return self.scale * ops.cosine_similarity(tasks.query, rectify_means(tasks, self.scale))
 
 
-def with_shifted_queries(tasks: Tasks) -> Tasks:
+def shift_queries(tasks: Tasks) -> Tasks:
     """The mean of the queries is moved to that of the support.
 
     A single query is its own mean: it is left where it is, because nothing of it would remain.
@@ -51,8 +51,8 @@ def with_shifted_queries(tasks: Tasks) -> Tasks:
     return replace(tasks, query=tasks.query + shift)
 
 
-def rectified(tasks: Tasks, scale: float) -> Float[Tensor, "T K D"]:
-    """Means over the rows of each label, a query having that of the greatest cosine, of the rows times their shares."""
+def rectify_means(tasks: Tasks, scale: float) -> Float[Tensor, "T K D"]:
+    """Means of the rows of each label times their posteriors; a query has the label of the greatest cosine."""
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     own_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, means.dtype)
     of_support, of_query = (scale * ops.cosine_similarity(x, means) for x in (tasks.support, tasks.query))

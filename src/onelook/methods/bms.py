@@ -49,7 +49,7 @@ class BMS(PreprocessedMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """The logarithm of the plan."""
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         shots_TK = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.query.dtype).sum(1)
         directions = ops.normalise(ops.class_means(tasks.support, tasks.support_labels, tasks.n_way))
         log_plan = self.log_plan(tasks, directions, shots_TK.amin(1))

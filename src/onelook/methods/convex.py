@@ -69,7 +69,7 @@ def crammer_singer_dual(
     h_TSS = h_TSS + _JITTER * h_TSS.detach().diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * eye
     with torch.no_grad():
         point = _solution(h_TSS.detach(), y_TKS)
-        newton = _factorised(h_TSS.detach(), point)
+        newton = _factorise(h_TSS.detach(), point)
     complementarity = _LAST_MU - point.b * point.z
     b_TKS = point.b + _direction(newton, _dual_residual(h_TSS, y_TKS, point), complementarity).b
     return (price * (y_TKS - b_TKS)).mT.to(x.dtype)
@@ -84,11 +84,11 @@ def _solution(h: Float[Tensor, "T S S"], y: Float[Tensor, "T K S"]) -> _Point:
         solved_T11 = ((product_TKS / _LAST_MU - 1).abs() < _CENTRED).all(2, keepdim=True).all(1, keepdim=True)
         if bool(solved_T11.all()):
             break
-        newton = _factorised(h, point)
+        newton = _factorise(h, point)
         residual = _dual_residual(h, y, point)
         mu_T11 = product_TKS.mean((1, 2), keepdim=True)
         guess = _direction(newton, residual, -product_TKS)
-        guess_mu_T11 = _moved(point, guess, 1.0).mean((1, 2), keepdim=True)
+        guess_mu_T11 = _move(point, guess, 1.0).mean((1, 2), keepdim=True)
         target_T11 = (mu_T11 * (guess_mu_T11 / mu_T11) ** 3).clamp_min(_LAST_MU)
         # What the guess would add to B Z; the step is shorter than the guess by as much of mu as is to remain.
         curved_TKS = (1 - target_T11 / mu_T11).clamp_min(0).square() * guess.b * guess.z
@@ -111,7 +111,7 @@ def _dual_residual(h: Float[Tensor, "T S S"], y: Float[Tensor, "T K S"], point: 
     return y - (y - point.b) @ h - point.nu - point.z
 
 
-def _factorised(h: Float[Tensor, "T S S"], point: _Point) -> _Newton:
+def _factorise(h: Float[Tensor, "T S S"], point: _Point) -> _Newton:
     factor_TKSS, _ = torch.linalg.cholesky_ex(h.unsqueeze(1) + torch.diag_embed(point.z / point.b))
     inverse_TKSS = torch.cholesky_inverse(factor_TKSS)
     sum_factor_TSS, _ = torch.linalg.cholesky_ex(inverse_TKSS.sum(1))
@@ -122,21 +122,21 @@ def _direction(newton: _Newton, residual: Float[Tensor, "T K S"], complementarit
     """The change of the point that, to first order, removes the residual and moves B Z by `complementarity`."""
     b, _, z = newton.point
     wanted_TKS, gap_T1S = complementarity / b - residual, 1 - b.sum(1, keepdim=True)
-    db_TKS, nu_T1S = _solved(newton, wanted_TKS, gap_T1S)
+    db_TKS, nu_T1S = _solve(newton, wanted_TKS, gap_T1S)
     # One round of refinement: with fewer features than rows the inverses are large, and so is what rounding leaves.
     left_TKS = wanted_TKS - db_TKS @ newton.h - z / b * db_TKS + nu_T1S
-    more_TKS, more_T1S = _solved(newton, left_TKS, gap_T1S - db_TKS.sum(1, keepdim=True))
+    more_TKS, more_T1S = _solve(newton, left_TKS, gap_T1S - db_TKS.sum(1, keepdim=True))
     db_TKS, nu_T1S = db_TKS + more_TKS, nu_T1S + more_T1S
     return _Point(db_TKS, nu_T1S, (complementarity - z * db_TKS) / b)
 
 
-def _solved(
+def _solve(
     newton: _Newton, wanted: Float[Tensor, "T K S"], gap: Float[Tensor, "T 1 S"]
 ) -> tuple[Float[Tensor, "T K S"], Float[Tensor, "T 1 S"]]:
     """db and dnu with (H + diag(Z / B)) db - dnu = wanted in every class, and db summing to the gap over classes."""
-    alone_TKS = (newton.inverse @ wanted.unsqueeze(-1)).squeeze(-1)
-    nu_T1S = torch.cholesky_solve((gap - alone_TKS.sum(1, keepdim=True)).mT, newton.sum_factor).mT
-    return alone_TKS + (newton.inverse @ nu_T1S.unsqueeze(-1)).squeeze(-1), nu_T1S
+    uncoupled_TKS = (newton.inverse @ wanted.unsqueeze(-1)).squeeze(-1)
+    nu_T1S = torch.cholesky_solve((gap - uncoupled_TKS.sum(1, keepdim=True)).mT, newton.sum_factor).mT
+    return uncoupled_TKS + (newton.inverse @ nu_T1S.unsqueeze(-1)).squeeze(-1), nu_T1S
 
 
 def _step_size(point: _Point, step: _Point, fraction: float) -> Float[Tensor, "T 1 1"]:
@@ -145,7 +145,7 @@ def _step_size(point: _Point, step: _Point, fraction: float) -> Float[Tensor, "T
     return fraction / shrink.clamp_min(fraction)
 
 
-def _moved(point: _Point, step: _Point, fraction: float) -> Float[Tensor, "T K S"]:
+def _move(point: _Point, step: _Point, fraction: float) -> Float[Tensor, "T K S"]:
     """B Z after the step."""
     size = _step_size(point, step, fraction)
     return (point.b + size * step.b) * (point.z + size * step.z)

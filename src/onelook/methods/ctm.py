@@ -11,7 +11,7 @@ compares (the mean of a class with the query). This is an inductive method: noth
 
 Departures from the paper:
 * normalisation is over the map of one row, where the paper's batch normalisation mixes rows and tasks;
-* each network is one block that keeps the number of channels and cells, because kept maps are small;
+* each network is one block that keeps the number of channels and cells, because cached maps are small;
 * the mask is multiplied by the number of channels, to be 1 on average, and the metric is a mean over the entries of
   the maps, times a learned scale; the softmax alone would make all distances vanish;
 * the loss is the cross-entropy of the metric alone.

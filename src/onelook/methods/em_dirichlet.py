@@ -3,7 +3,7 @@
 Ségolène Martin, Yunshi Huang, Fereshteh Shakeri, Jean-Christophe Pesquet, Ismail Ben Ayed. Transductive Zero-Shot and
 Few-Shot CLIP. CVPR 2024, arXiv:2405.00175.
 
-A row is told by its probabilities z (K) under a first classifier, and class k by a Dirichlet density of z with
+A row is described by its probabilities z (K) under a first classifier, and class k by a Dirichlet density of z with
 parameters alpha_k. With soft labels u_i of the queries, one minimises the negative log-likelihood of support and
 queries, plus sum_ik u_ik log u_ik, minus lambda sum_k pi_k log pi_k, as in PADDLE. u begins at z; each iteration is
     alpha_k = the Dirichlet density nearest to the support of class k and to the queries with weights u_ik,
@@ -30,8 +30,8 @@ from onelook.tasks import Tasks
 
 ALIKE = 1e-3
 """Taken from mean logarithms. The parameters of a class then add up to about (K - 1) / (2 ALIKE) at most."""
-LEAST_SHARE = 1e-15
-"""Added to the proportion of a class, whose log would be infinite where no query is left to it."""
+LEAST_PRIOR = 1e-15
+"""Added to the prior of a class, whose log would be infinite where no query is left to it."""
 _NEWTON_STEPS = 30
 """Enough for 13 digits from any density to any other; in a random sample 25 were not."""
 
@@ -52,7 +52,7 @@ class EMDirichlet(PreprocessedMethod):
     transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
         # float64: the logarithms of gamma functions are large, and it is their differences that count.
         support, query = (
@@ -63,9 +63,9 @@ class EMDirichlet(PreprocessedMethod):
         alpha_TKK = torch.ones_like(query[:, :1]).expand(-1, tasks.n_way, -1)
         for _ in range(self.n_iterations):
             mean_log_TKK = ops.soft_class_means(support, tasks.support_labels, query, log_u.exp())
-            alpha_TKK = fitted(alpha_TKK, mean_log_TKK)
-            log_share_T1K = (log_u.exp().mean(1, keepdim=True) + LEAST_SHARE).log()
-            log_u = (log_density(query, alpha_TKK) + self.class_weight * log_share_T1K).log_softmax(-1)
+            alpha_TKK = fit_dirichlet(alpha_TKK, mean_log_TKK)
+            log_priors_T1K = (log_u.exp().mean(1, keepdim=True) + LEAST_PRIOR).log()
+            log_u = (log_density(query, alpha_TKK) + self.class_weight * log_priors_T1K).log_softmax(-1)
         return log_u.to(means.dtype)
 
 
@@ -75,7 +75,7 @@ def log_density(log_z: Float[Tensor, "T R K"], alpha: Float[Tensor, "T J K"]) ->
     return log_z @ (alpha - 1).mT + log_constant_TJ.unsqueeze(1)
 
 
-def fitted(start: Float[Tensor, "T J K"], mean_log: Float[Tensor, "T J K"]) -> Float[Tensor, "T J K"]:
+def fit_dirichlet(start: Float[Tensor, "T J K"], mean_log: Float[Tensor, "T J K"]) -> Float[Tensor, "T J K"]:
     """The parameters where psi(alpha_d) - psi(sum alpha) = mean_log_d - ALIKE, by Newton's method.
 
     The Hessian is diag(c) - e 11^T, whose inverse is known. Only the last step is differentiated: at the solution that

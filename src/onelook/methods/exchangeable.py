@@ -21,10 +21,10 @@ class ExchangeableLayer(nn.Module):
         self.of_task = nn.Linear(width, width, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "T Q K H"], share: Float[Tensor, "T Q K"], column_share: Float[Tensor, "T Q K"]
+        self, x: Float[Tensor, "T Q K H"], posterior: Float[Tensor, "T Q K"], column_weight: Float[Tensor, "T Q K"]
     ) -> Float[Tensor, "T Q K H"]:
-        row_TQ1H = share.unsqueeze(2) @ x
-        column_TKH = torch.einsum("tqk,tqkh->tkh", column_share, x)
+        row_TQ1H = posterior.unsqueeze(2) @ x
+        column_TKH = torch.einsum("tqk,tqkh->tkh", column_weight, x)
         task_T1H = column_TKH.mean(1, keepdim=True)
         column = (self.of_class(column_TKH) + self.of_task(task_T1H)).unsqueeze(1)
         # In place: with thousands of queries and a hundred classes, another copy costs more than the sum.
@@ -53,12 +53,12 @@ class ExchangeableNetwork(nn.Module):
         queries: Float[Tensor, "T Q R"],
         classes: Float[Tensor, "T K C"],
         task: Float[Tensor, "T G"],
-        share: Float[Tensor, "T Q K"],
+        posterior: Float[Tensor, "T Q K"],
     ) -> Float[Tensor, "T Q K O"]:
-        """share: how far each query belongs to each class; rows add up to 1."""
-        column_share = share / (share.sum(1, keepdim=True) + 1e-3)
+        """posterior: how far each query belongs to each class; rows add up to 1."""
+        column_weight = posterior / (posterior.sum(1, keepdim=True) + 1e-3)
         column = self.of_class(classes) + self.of_task(task).unsqueeze(1)
         x = functional.gelu(self.entry(entries).add_(self.of_query(queries).unsqueeze(2)).add_(column.unsqueeze(1)))
         for layer in self.layers:
-            x = functional.gelu(layer(x, share, column_share)).add_(x)
+            x = functional.gelu(layer(x, posterior, column_weight)).add_(x)
         return self.out(x)  # type: ignore[no-any-return]

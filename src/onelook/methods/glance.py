@@ -1,33 +1,34 @@
-"""Glance: synthetic gradients for any number of classes, in any proportions, on the features of any network.
+"""Glance: synthetic gradients for any number of classes, with any class priors, on the features of any network.
 
-Onelook's own method: SIB (Hu et al., ICLR 2020, arXiv:2004.12696) grown up. SIB's gradient network reads the K scores
-of a query in the order of the classes, so it serves one K and depends on what the classes are called; of the other
-queries it knows nothing but through a normalisation. This one is equivariant: it treats all classes alike and all
-queries alike (`exchangeable`), and it reads no features, only what the features of every network have: distances in
-units of how far the classes lie apart, posteriors, margins, what the neighbours are taken for, how frequent the
-classes seem to be. One set of weights serves any number of classes, shots and queries, and any feature network.
+Onelook's own method, a generalisation of SIB (Hu et al., ICLR 2020, arXiv:2004.12696). SIB's gradient network reads the
+K scores of a query in the order of the classes, so it serves one K and depends on the order of the classes; of the
+other queries it sees only a normalisation. Here the network is equivariant in classes and queries (`exchangeable`), and
+it reads no features, only statistics that the features of every network have: distances in units of the distance
+between classes, posteriors, margins, the labels of the neighbours, estimated class priors. One set of weights serves
+any number of classes, shots and queries, and any feature network.
 
-The local model has one mean w_k a class. With features of length 1 the scores are
+The local model has one mean w_k for each class. With features of length 1 the scores are
     z_ik = -lambda d_ik + v_k + Delta_ik,   d_ik = |q_i - w_k|^2 / (mean squared distance between the class means),
-and a step along the made-up gradient g_ik of the loss by -z_ik, with the labelled examples (n_k of mean m_k) kept, is
+where v is the logarithm of the class priors. A step along the synthetic gradient g_ik of the loss by -z_ik, in which
+the n_k labelled examples of mean m_k take part, is
     w_k <- w_k + rate (n_k (m_k - w_k) + sum_i g_ik (q_i - w_k)) / (n_k + sum_i g_ik).
-The gradient network makes Delta and the gate in g = gate softmax(z). Where it says nothing, a step is one of soft
-k-means with estimated proportions v (expectation maximisation). The other end is optimal transport: a small second
-network judges from the spread of the estimated proportions how far to believe in the expected ones (equal ones, or
-those that one is told), and this belief moves v, and the masses of a Sinkhorn plan that the gradient network reads,
-from the estimated proportions (0) to the expected ones (1). Told proportions are believed, and the last answer is
-transported to them.
+The gradient network gives Delta and the gate in g = gate softmax(z). Where both are neutral, a step is one of soft
+k-means with estimated class priors (expectation maximisation). The other extreme is optimal transport to given class
+priors. A second small network judges from the spread of the estimated priors how much confidence the initial ones
+(balanced, or those that are given) deserve; this confidence moves v, and the masses of a Sinkhorn plan that the
+gradient network reads, from the estimated priors (0) to the initial ones (1). Given class priors have confidence 1, and
+the final answer is transported to them.
 
-Classes with unequal numbers of labelled examples. With s^2 the spread of a class, a query of it stands s^2 + s^2 / n_k
-from the mean of its n_k examples on average: who has fewer is farther from its own queries, and loses them. So the
-first distances are less by s^2 (1 / n_k - 1 / n), and the gradient network is told of n examples for every class, the
-harmonic mean, which is what n_k becomes in the mean of these distances and in the unit. It was trained on few tasks of
-unequal classes; told the numbers themselves, it took the queries from the classes with most (docs/log.md). Nor does a
-class hold its mean with more than n examples. Who labels what comes finds more of the frequent classes: where nothing
-is told, the expected proportions are those of n_k^0.2.
+Classes with unequal numbers of labelled examples: with s^2 the spread of a class, a query of it lies s^2 + s^2 / n_k
+from the mean of its n_k examples on average, so a class with fewer examples is farther from its own queries and loses
+them. Therefore the first distances are reduced by s^2 (1 / n_k - 1 / n), n the harmonic mean of all n_k, and the
+gradient network reads n for every class. It was trained on few tasks of unequal classes; with the n_k themselves it
+gave too few queries to the classes with most examples (docs/log.md). No class anchors its mean with more than n
+examples. Whoever labels images as they come finds more of the frequent classes: where no class priors are given, the
+initial ones are proportional to n_k^0.2.
 
-All is differentiable and in closed form. Meta-training descends the cross-entropy of the queries after every step, the
-last counting most, and that of their proportions.
+Everything is differentiable and in closed form. Meta-training minimises the cross-entropy of the queries after every
+step, the last with the largest weight, and that of their class priors.
 """
 
 import math
@@ -44,12 +45,12 @@ from onelook.methods import glance_statistics as statistics
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
 from onelook.methods.glance_statistics import Scene, class_spread, relative, unit_of_means
-from onelook.methods.guard import Verdict, guarded
+from onelook.methods.guard import Verdict, apply_guard
 from onelook.methods.priors import ClassPriors
 from onelook.tasks import Tasks
 
 SHOTS_TELL = 0.2
-"""Power of the numbers of labelled examples in the expected class priors; chosen on validation tasks."""
+"""Power of the numbers of labelled examples in the initial class priors; chosen on validation tasks."""
 
 
 class Glance(Method):
@@ -72,7 +73,7 @@ class Glance(Method):
     n_layers: PositiveInt = 2
     """Layers of the gradient network."""
     n_neighbours: Annotated[int, Bound(">=", 2)] = 12
-    """Most similar rows that tell what a query may be."""
+    """Most similar rows whose posteriors the gradient network reads."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,7 +83,7 @@ class Glance(Method):
         self.rate = nn.Parameter(torch.zeros(self.n_steps))
         self.log_prior_count = nn.Parameter(torch.tensor(math.log(2.0)))
         self.log_reach = nn.Parameter(torch.tensor([0.0, 1.0]))
-        self.belief = nn.Sequential(nn.Linear(len(statistics.BELIEF), 24), nn.Tanh(), nn.Linear(24, 1))
+        self.belief = nn.Sequential(nn.Linear(len(statistics.CONFIDENCE), 24), nn.Tanh(), nn.Linear(24, 1))
         self.gradient_network = ExchangeableNetwork(
             n_entry=len(statistics.ENTRY),
             n_query=len(statistics.QUERY),
@@ -99,8 +100,8 @@ class Glance(Method):
     def answer(
         self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None
     ) -> tuple[Float[Tensor, "T Q K"], Verdict]:
-        """Guarded logits, and how far the queries were trusted in each task. priors: see `trajectory`."""
-        return guarded(lambda some: self.trajectory(some, priors)[-1], self.inductive, tasks)
+        """Logits of the guard, and its verdict on each task. priors: see `trajectory`."""
+        return apply_guard(lambda some: self.trajectory(some, priors)[-1], self.inductive, tasks)
 
     def inductive(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """Inductive logits, from the nearest class mean of the labelled examples."""
@@ -111,20 +112,20 @@ class Glance(Method):
     def trajectory(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
         """Logits after 0, 1, … n_steps steps. priors: class priors, NaN where unknown; None: those of the settings."""
         scene = self._scene(tasks, priors)
-        weights, log_share = scene.means, relative(scene.expected)
-        logits = self._scores(0, weights, log_share, scene)
+        weights, log_priors = scene.means, relative(scene.initial_priors)
+        logits = self._scores(0, weights, log_priors, scene)
         answers = [logits]
         for step in range(self.n_steps):
-            view, belief = self._view(step, logits, weights, log_share, scene)
+            view, confidence = self._view(step, logits, weights, log_priors, scene)
             delta, gate = self.gradient_network(*view).unbind(-1)
             # The factors bring the network's first outputs to the size of scores.
             g_TQK = (logits + 4 * delta).softmax(-1) * 2 * torch.sigmoid(2 * gate)
             count_TK = scene.anchor + g_TQK.sum(1)
             target = (scene.anchor.unsqueeze(-1) * scene.means + g_TQK.mT @ scene.query) / count_TK.unsqueeze(-1)
             weights = weights + torch.sigmoid(self.rate[step]) * (target - weights)
-            estimated = self._estimated(g_TQK)
-            log_share = belief * relative(scene.expected) + (1 - belief) * relative(estimated)
-            logits = self._scores(step + 1, weights, log_share, scene) + 4 * delta
+            estimated = self._estimate_priors(g_TQK)
+            log_priors = confidence * relative(scene.initial_priors) + (1 - confidence) * relative(estimated)
+            logits = self._scores(step + 1, weights, log_priors, scene) + 4 * delta
             answers.append(logits)
         answers[-1] = self._transport_to_priors(logits, scene)
         return torch.stack(answers)
@@ -143,10 +144,10 @@ class Glance(Method):
         losses = []
         for logits in self.trajectory(tasks, priors):
             mean_TK = mean_of_known(logits.softmax(-1)).clamp_min(1e-4)
-            of_proportions = -(true_TK * mean_TK.log()).sum(1).mean()
-            losses.append(functional.cross_entropy(logits[known], labels[known]) + 0.5 * of_proportions)
+            prior_loss = -(true_TK * mean_TK.log()).sum(1).mean()
+            losses.append(functional.cross_entropy(logits[known], labels[known]) + 0.5 * prior_loss)
         weight = 0.5 ** torch.arange(self.n_steps, -1, -1, dtype=tasks.query.dtype, device=tasks.query.device)
-        # In units of not knowing anything, so that tasks of many classes do not weigh more.
+        # In units of the loss of uniform posteriors, so that tasks of many classes do not weigh more.
         return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
 
     def _scene(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None) -> Scene:
@@ -175,7 +176,7 @@ class Glance(Method):
             "margin": statistics.log((distance.mean(-1) - least).mean(1)),
         }
         scale = statistics.stack(statistics.SCALE, about | {"unit": unit.flatten().log() / 4})
-        expected, is_given = self._expected(tasks, priors, shots / typical)
+        initial_priors, is_given = self._initial_priors(tasks, priors, shots / typical)
         return Scene(
             query=query,
             means=means,
@@ -190,11 +191,11 @@ class Glance(Method):
             reach=reach,
             about=about,
             log_scale=self.log_scale_of_task(scale).unsqueeze(-1),
-            expected=expected,
+            initial_priors=initial_priors,
             is_given=is_given,
         )
 
-    def _expected(
+    def _initial_priors(
         self, tasks: Tasks, priors: Float[Tensor, "T K"] | None, relative_shots: Float[Tensor, "T K"]
     ) -> tuple[Tensor, Tensor]:
         """The class priors (T, K) to begin with, and whether (T, 1) they are given."""
@@ -206,11 +207,11 @@ class Glance(Method):
         return torch.where(is_given, priors, likely / likely.sum(1, keepdim=True)).clamp_min(1e-4), is_given
 
     def _scores(
-        self, step: int, weights: Float[Tensor, "T K D"], log_share: Float[Tensor, "T K"], scene: Scene
+        self, step: int, weights: Float[Tensor, "T K D"], log_priors: Float[Tensor, "T K"], scene: Scene
     ) -> Float[Tensor, "T Q K"]:
         distance = self._distance(step, weights, scene)
         scale = (self.log_scale[step] + scene.log_scale).exp()
-        return log_share.unsqueeze(1) - scale * (distance - distance.amin(-1, keepdim=True))
+        return log_priors.unsqueeze(1) - scale * (distance - distance.amin(-1, keepdim=True))
 
     def _distance(self, step: int, weights: Float[Tensor, "T K D"], scene: Scene) -> Float[Tensor, "T Q K"]:
         distance = ops.squared_distance(scene.query, weights) / scene.unit
@@ -218,14 +219,14 @@ class Glance(Method):
         return distance if step else distance - scene.excess.unsqueeze(1)
 
     def _transport_to_priors(self, logits: Float[Tensor, "T Q K"], scene: Scene) -> Float[Tensor, "T Q K"]:
-        """The answer moved towards the given class priors; of many queries nearer to them than of few."""
+        """The answer moved towards the given class priors, the nearer the more queries there are."""
         n_query, n_way = logits.shape[1:]
-        plan = ops.relaxed_sinkhorn(logits, n_query * scene.expected, 20, stiffness=n_query / (n_query + n_way))
+        plan = ops.relaxed_sinkhorn(logits, n_query * scene.initial_priors, 20, stiffness=n_query / (n_query + n_way))
         return torch.where(scene.is_given.unsqueeze(-1), plan, logits)
 
-    def _estimated(self, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
-        """Class priors estimated with a learned number of queries that each class is taken to have had before."""
-        count = share.sum(1) + self.log_prior_count.exp()
+    def _estimate_priors(self, posterior: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
+        """Class priors estimated with a learned pseudo-count of queries for each class."""
+        count = posterior.sum(1) + self.log_prior_count.exp()
         return count / count.sum(1, keepdim=True)
 
     def _view(
@@ -233,18 +234,18 @@ class Glance(Method):
         step: int,
         logits: Float[Tensor, "T Q K"],
         weights: Float[Tensor, "T K D"],
-        log_share: Float[Tensor, "T K"],
+        log_priors: Float[Tensor, "T K"],
         scene: Scene,
     ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Float[Tensor, "T 1"]]:
-        """The input of the gradient network (statistics, then posteriors), and the belief in the expected priors."""
+        """The input of the gradient network (statistics, then posteriors), and the confidence in the initial priors."""
         n_query, n_way = logits.shape[1:]
         log_p = logits.log_softmax(-1)
         p = log_p.exp()
         entropy = -(p * log_p).sum(-1)
         distance = self._distance(step, weights, scene)
-        estimated = self._estimated(p)
-        belief = self._belief(step, logits, p, entropy, scene)
-        mass = (n_query * (belief * scene.expected + (1 - belief) * estimated)).clamp_min(1e-3)
+        estimated = self._estimate_priors(p)
+        confidence = self._confidence(step, logits, p, entropy, scene)
+        mass = (n_query * (confidence * scene.initial_priors + (1 - confidence) * estimated)).clamp_min(1e-3)
         best = logits.topk(2, -1).values
         of_query = {
             "entropy": entropy / math.log(n_way),
@@ -253,15 +254,18 @@ class Glance(Method):
             "distance": statistics.log(distance.amin(-1)),
         }
         of_class = {
-            "log share": log_share,
+            "log prior": log_priors,
             "estimated": estimated * n_way,
             "mass": relative(mass / n_query),
             "compactness": statistics.log((p * distance).sum(1) / (p.sum(1) + 1e-3)),
             "spread": scene.spread,
             "nearest": statistics.log(distance.amin(1)),
-            "shots": scene.typical.log().expand_as(log_share),
+            "shots": scene.typical.log().expand_as(log_priors),
         }
-        of_step = {"belief": belief.squeeze(1), "progress": torch.full_like(belief[:, 0], step / self.n_steps)}
+        of_step = {
+            "confidence": confidence.squeeze(1),
+            "progress": torch.full_like(confidence[:, 0], step / self.n_steps),
+        }
         entries = statistics.stack(
             statistics.ENTRY, statistics.describe_entries(logits, log_p, distance, best, mass, scene)
         )
@@ -271,9 +275,9 @@ class Glance(Method):
             statistics.stack(statistics.CLASS, of_class),
             statistics.stack(statistics.STEP, scene.about | of_step),
             p,
-        ), belief
+        ), confidence
 
-    def _belief(
+    def _confidence(
         self,
         step: int,
         logits: Float[Tensor, "T Q K"],
@@ -281,11 +285,11 @@ class Glance(Method):
         entropy: Float[Tensor, "T Q"],
         scene: Scene,
     ) -> Float[Tensor, "T 1"]:
-        """Belief in the expected priors, 0 to 1, by how far the estimated ones are from them."""
+        """Confidence in the initial priors, 0 to 1, by how far the estimated ones are from them."""
         n_query, n_way = logits.shape[1:]
-        plan = ops.sinkhorn(logits, n_query * scene.expected, 3).exp()
+        plan = ops.sinkhorn(logits, n_query * scene.initial_priors, 3).exp()
         ratio = p.mean(1) * n_way
-        off = (ratio - n_way * scene.expected).square().mean(1)
+        off = (ratio - n_way * scene.initial_priors).square().mean(1)
         evidence = {
             "off": statistics.log(off) / 2,
             "largest": ratio.amax(1).log(),
@@ -295,12 +299,12 @@ class Glance(Method):
             "progress": torch.full_like(off, step / self.n_steps),
             "ease": scene.about["nearest"] - scene.about["margin"],
         }
-        belief = torch.sigmoid(self.belief(statistics.stack(statistics.BELIEF, scene.about | evidence)))
-        return torch.where(scene.is_given, torch.ones_like(belief), belief)
+        confidence = torch.sigmoid(self.belief(statistics.stack(statistics.CONFIDENCE, scene.about | evidence)))
+        return torch.where(scene.is_given, torch.ones_like(confidence), confidence)
 
 
 def _silent(size: int) -> nn.Linear:
-    """A layer that says nothing at first."""
+    """A layer whose output is 0 at first."""
     layer = nn.Linear(size, 1)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

@@ -14,7 +14,7 @@ from onelook import ops
 
 TASK = ("queries", "ways", "shots", "nearest", "margin")
 SCALE = (*TASK, "unit")
-BELIEF = ("off", "largest", "smallest", "moved", "entropy", "progress", "ease", "queries", "ways", "shots")
+CONFIDENCE = ("off", "largest", "smallest", "moved", "entropy", "progress", "ease", "queries", "ways", "shots")
 ENTRY = (
     "nearness",
     "log posterior",
@@ -31,8 +31,8 @@ ENTRY = (
     "log near of near",
 )
 QUERY = ("entropy", "lead", "density", "distance")
-CLASS = ("log share", "estimated", "mass", "compactness", "spread", "nearest", "shots")
-STEP = (*TASK, "belief", "progress")
+CLASS = ("log prior", "estimated", "mass", "compactness", "spread", "nearest", "shots")
+STEP = (*TASK, "confidence", "progress")
 
 
 def stack(names: tuple[str, ...], statistics: dict[str, Tensor]) -> Tensor:
@@ -62,7 +62,7 @@ class Scene:
     about: dict[str, Tensor]
     """Statistics TASK of each task (T)."""
     log_scale: Float[Tensor, "T 1 1"]
-    expected: Float[Tensor, "T K"]
+    initial_priors: Float[Tensor, "T K"]
     is_given: Bool[Tensor, "T 1"]
 
 
@@ -136,6 +136,6 @@ def log(x: Tensor) -> Tensor:
     return x.clamp_min(1e-6).log()
 
 
-def relative(proportions: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
-    """Logarithms, 0 for equal proportions."""
-    return proportions.log() + math.log(proportions.shape[1])
+def relative(priors: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
+    """Logarithms, 0 for balanced classes."""
+    return priors.log() + math.log(priors.shape[1])

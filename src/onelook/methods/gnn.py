@@ -71,11 +71,11 @@ class GraphNetwork(Method):
         self.require_n_way(tasks)
         support, query = self._nodes(tasks)
         for layer in range(self.n_layers - 1):
-            new_support, new_query = self._convolved(layer, support, query)
+            new_support, new_query = self._convolve(layer, support, query)
             support, query = [*support, new_support], [*query, new_query]
         logits_TQ1S = self.edges[-1](query, support)
-        read = logits_TQ1S.softmax(-1) @ _beside(support)
-        return self.to_logits(torch.cat([_beside(query), read], -1)).squeeze(2)  # type: ignore[no-any-return]
+        read = logits_TQ1S.softmax(-1) @ _join(support)
+        return self.to_logits(torch.cat([_join(query), read], -1)).squeeze(2)  # type: ignore[no-any-return]
 
     def _nodes(self, tasks: Tasks) -> tuple[list[Tensor], list[Tensor]]:
         """The first block of the support (T,1,S,·), of all queries alike, and of the queries (T,Q,1,·)."""
@@ -84,7 +84,7 @@ class GraphNetwork(Method):
         uniform = torch.full_like(query[..., :1], 1 / tasks.n_way).expand(-1, -1, tasks.n_way)
         return [torch.cat([support, hot], -1).unsqueeze(1)], [torch.cat([query, uniform], -1).unsqueeze(2)]
 
-    def _convolved(self, layer: int, support: list[Tensor], query: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _convolve(self, layer: int, support: list[Tensor], query: list[Tensor]) -> tuple[Tensor, Tensor]:
         """New features of the support (T,Q,S,hidden) and of the queries (T,Q,1,hidden)."""
         among_TqSS = self.edges[layer](support, support)
         to_query_TQ1S = self.edges[layer](query, support)
@@ -92,7 +92,7 @@ class GraphNetwork(Method):
         among_TqSS = among_TqSS.masked_fill(itself, -math.inf)
         among_TQSS = among_TqSS.expand(-1, to_query_TQ1S.shape[1], -1, -1)
         adjacency_TQSn = torch.cat([among_TQSS, to_query_TQ1S.mT], -1).softmax(-1)
-        support_nodes, query_nodes = _beside(support), _beside(query)
+        support_nodes, query_nodes = _join(support), _join(query)
         of_others: nn.Module = self.of_others[layer]
         from_support, from_query = of_others(support_nodes), of_others(query_nodes)
         to_support = adjacency_TQSn[..., :-1] @ from_support + adjacency_TQSn[..., -1:] * from_query
@@ -129,7 +129,7 @@ class EdgeNetwork(nn.Module):
         return self.rest(total).squeeze(-1)  # type: ignore[no-any-return]
 
 
-def _beside(blocks: list[Tensor]) -> Tensor:
+def _join(blocks: list[Tensor]) -> Tensor:
     """The blocks in one tensor; those that do not depend on the query are repeated for each."""
     n_query = max(block.shape[1] for block in blocks)
     return torch.cat([block.expand(-1, n_query, -1, -1) for block in blocks], -1)

@@ -1,14 +1,14 @@
-"""The guard: whether unlabelled queries help a task, judged from its support and queries alone.
+"""The guard: whether unlabelled queries help a task, judged from its support and its queries.
 
-No label of a query is known, so the evidence is indirect:
+The labels of the queries are not known, so the evidence is indirect:
 * *stability*: a method that has found the classes gives a query nearly the same posterior when it sees only half of the
-  other queries; one that was led astray by chance does not;
-* *recognition*: where a class has several labelled examples, each must be nearer to its own class than to the others
-  when it is left out; if the classes that were moved by the queries do worse at this than the classes of the labelled
-  examples alone, the queries have led them away.
+  other queries; one that was misled by chance does not;
+* *recognition*: where a class has more than one labelled example, each must be nearer to its own class than to the
+  others when it is left out of the mean (leave-one-out); if the classes that were moved by the queries do worse at this
+  than the inductive ones, the queries have misled them.
 
-From these comes a trust between 0 and 1, and the answer is the mixture of both posteriors. A single query tells nothing
-of its kind: there the answer is the inductive one exactly. Thresholds were chosen on validation tasks (docs/log.md).
+From these comes a trust between 0 and 1, and the answer is the mixture of both posteriors. A single query is no
+evidence: there the answer is exactly the inductive one. Thresholds were chosen on validation tasks (docs/log.md).
 """
 
 from collections.abc import Callable
@@ -22,9 +22,9 @@ from onelook import ops
 from onelook.tasks import Tasks
 
 UNSTABLE, STABLE = 0.4, 0.6
-"""Stabilities below which nothing is trusted, and above which everything; in between a fraction."""
+"""Stabilities below which the trust is 0, and above which it is 1; in between it is linear."""
 NEAR = 1e-6
-"""A part this near to nothing or to everything is that."""
+"""A trust this near to 0 or to 1 is rounded to it."""
 
 Answer = Callable[[Tasks], Float[Tensor, "T Q K"]]
 
@@ -34,46 +34,46 @@ class Verdict:
     """Judgement of the guard about each task."""
 
     trust: Float[Tensor, "T"]
-    """The part of the transductive posterior in the answer."""
+    """Fraction of the transductive posterior in the answer."""
     stability: Float[Tensor, "T"]
     """The overlap of the posteriors with all queries and with half of them, 0 … 1."""
     agreement: Float[Tensor, "T"]
-    """The share of queries that the inductive method puts into the same class."""
+    """Fraction of queries that the inductive method puts into the same class."""
     recognition: Float[Tensor, "T"]
-    """The share of labelled examples that the moved classes recognise, each left out, less that of the classes as they
-    were; NaN where no class has two."""
+    """Fraction of labelled examples that the moved classes recognise by leave-one-out, less that of the inductive ones;
+    NaN where no class has two."""
 
     def messages(self) -> list[str]:
         """A sentence for each task: whether its unlabelled queries were used, and why."""
         return [_message(*numbers) for numbers in zip(*(one.tolist() for one in vars(self).values()), strict=True)]
 
 
-def guarded(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
-    """The answer, in logits, and how it came about."""
+def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
+    """Logits of the mixture that the evidence supports, and the verdict behind it."""
     tasks = tasks.without_query_labels()
-    alone = inductive(tasks)
+    single = inductive(tasks)
     if tasks.query.shape[1] == 1:
-        one = alone.new_ones(len(tasks))
-        return alone, Verdict(0 * one, one, one, one * torch.nan)
+        one = single.new_ones(len(tasks))
+        return single, Verdict(0 * one, one, one, one * torch.nan)
     together = transductive(tasks)
-    p, q = together.softmax(-1), alone.softmax(-1)
+    p, q = together.softmax(-1), single.softmax(-1)
     stability = torch.minimum(p, _from_halves(transductive, tasks)).sum(-1).mean(1)
-    several = _of_several(tasks)
-    n = several.sum(1)
-    lost = (_recognised(tasks, torch.zeros_like(p)) & several).sum(1) - (_recognised(tasks, p) & several).sum(1)
+    multi_shot = _is_multi_shot(tasks)
+    n = multi_shot.sum(1)
+    lost = (_recognise(tasks, torch.zeros_like(p)) & multi_shot).sum(1) - (_recognise(tasks, p) & multi_shot).sum(1)
     recognition = (-lost).to(p.dtype) / n  # 0 / 0 is NaN, as documented
     trust = (stability - UNSTABLE) / (STABLE - UNSTABLE)
     # The stability of certain answers is a ratio of counts and can be a threshold itself: rounding decides nothing.
     trust = torch.where(trust < NEAR, 0.0, torch.where(trust > 1 - NEAR, 1.0, trust))
     # More than two standard errors of a difference of counts, were each of the n examples a coin of its own:
     # 2 (n / 4 + n / 4)^1/2. In whole numbers, so that rounding decides nothing.
-    led_astray = (lost > 0) & (lost.square() > 2 * n)
-    trust = torch.where(led_astray, torch.zeros_like(trust), trust)
-    agreement = (together.argmax(-1) == alone.argmax(-1)).to(p.dtype).mean(1)
-    share = trust.view(-1, 1, 1)
-    # Where all or nothing is believed the logits themselves are kept: a mixture has lost the smallest of them.
-    mixed = (share * p + (1 - share) * q).clamp_min(torch.finfo(p.dtype).tiny).log()
-    answer = torch.where(share == 1, together, torch.where(share == 0, alone, mixed))
+    misled = (lost > 0) & (lost.square() > 2 * n)
+    trust = torch.where(misled, torch.zeros_like(trust), trust)
+    agreement = (together.argmax(-1) == single.argmax(-1)).to(p.dtype).mean(1)
+    weight = trust.view(-1, 1, 1)
+    # Where the trust is 0 or 1 the logits themselves are the answer: a mixture has lost the smallest of them.
+    mixed = (weight * p + (1 - weight) * q).clamp_min(torch.finfo(p.dtype).tiny).log()
+    answer = torch.where(weight == 1, together, torch.where(weight == 0, single, mixed))
     return answer, Verdict(trust, stability, agreement, recognition)
 
 
@@ -84,31 +84,28 @@ def _from_halves(transductive: Answer, tasks: Tasks) -> Float[Tensor, "T Q K"]:
     order = (query * centre).sum(-1).argsort(1)
     posterior = query.new_zeros(*query.shape[:2], tasks.n_way)
     for half in (order[:, ::2], order[:, 1::2]):
-        some = replace(tasks, query=_rows(tasks.query, half))
-        posterior = posterior.scatter(1, _like(half, posterior), transductive(some).softmax(-1))
+        rows = tasks.query.gather(1, _like(half, tasks.query))
+        found = transductive(replace(tasks, query=rows)).softmax(-1)
+        posterior = posterior.scatter(1, _like(half, posterior), found)
     return posterior
-
-
-def _rows(x: Float[Tensor, "T Q D"], index: Int[Tensor, "T q"]) -> Float[Tensor, "T q D"]:
-    return x.gather(1, _like(index, x))
 
 
 def _like(index: Int[Tensor, "T q"], x: Float[Tensor, "T Q D"]) -> Int[Tensor, "T q D"]:
     return index.unsqueeze(-1).expand(-1, -1, x.shape[-1])
 
 
-def _of_several(tasks: Tasks) -> Bool[Tensor, "T S"]:
-    """Labelled examples of a class that has others."""
+def _is_multi_shot(tasks: Tasks) -> Bool[Tensor, "T S"]:
+    """Whether each labelled example is of a class that has others."""
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype)
     return (hot @ hot.sum(1).unsqueeze(-1)).squeeze(-1) > 1
 
 
-def _recognised(tasks: Tasks, share: Float[Tensor, "T Q K"]) -> Bool[Tensor, "T S"]:
-    """Labelled examples that are nearest to their own class without themselves. A class of one says nothing here."""
+def _recognise(tasks: Tasks, posterior: Float[Tensor, "T Q K"]) -> Bool[Tensor, "T S"]:
+    """Whether each labelled example is nearest to its own class by leave-one-out; meaningless for a class of one."""
     support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
-    weights = ops.soft_class_means(support, tasks.support_labels, query, share)
-    count = hot @ (hot.sum(1) + share.sum(1)).unsqueeze(-1)
+    weights = ops.soft_class_means(support, tasks.support_labels, query, posterior)
+    count = hot @ (hot.sum(1) + posterior.sum(1)).unsqueeze(-1)
     without = (count * (hot @ weights) - support) / (count - 1).clamp_min(0.5)
     own = (support - without).square().sum(-1, keepdim=True)
     distance = torch.where(hot > 0, own, ops.squared_distance(support, weights))

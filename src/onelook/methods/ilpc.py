@@ -72,7 +72,7 @@ class ILPC(PreprocessedMethod):
     """Transform before the features are centred on the mean of the task."""
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         n_support, n_way = tasks.support.shape[1], tasks.n_way
         rows = torch.cat([tasks.support, tasks.query], 1)
         rows = ops.normalise(rows - rows.mean(1, keepdim=True))
@@ -85,8 +85,8 @@ class ILPC(PreprocessedMethod):
         while bool(left_TQ.any()):
             own_TQK = ops.one_hot(labels_TQ, n_way, rows.dtype) * ~left_TQ.unsqueeze(-1)
             spread_TRK = inverse_TRR @ torch.cat([support_TSK, own_TQK], 1)
-            share_TQK = self.balanced_shares(spread_TRK[:, n_support:], own_TQK.sum(1), left_TQ)
-            answer_TQK = torch.where(left_TQ.unsqueeze(-1), share_TQK, answer_TQK)
+            log_p_TQK = self.balance(spread_TRK[:, n_support:], own_TQK.sum(1), left_TQ)
+            answer_TQK = torch.where(left_TQ.unsqueeze(-1), log_p_TQK, answer_TQK)
             labels_TQ = answer_TQK.argmax(-1)
             target_TQK = ops.one_hot(labels_TQ, n_way, rows.dtype)
             loss_TR = self.losses(
@@ -108,15 +108,15 @@ class ILPC(PreprocessedMethod):
         inverse: Tensor = torch.linalg.inv(identity - self.alpha * graph_TRR)
         return inverse
 
-    def balanced_shares(
+    def balance(
         self, spread: Float[Tensor, "T Q K"], taken: Float[Tensor, "T K"], left: Bool[Tensor, "T Q"]
     ) -> Float[Tensor, "T Q K"]:
         """Step 2: the logarithms, of which only the rows that are left mean anything."""
-        log_share = self.power * functional.normalize(spread.clamp_min(0), p=1.0, dim=-1).add(_FLOOR).log()
+        log_p = self.power * functional.normalize(spread.clamp_min(0), p=1.0, dim=-1).add(_FLOOR).log()
         if not self.balanced:
-            return log_share.log_softmax(-1)
+            return log_p.log_softmax(-1)
         mass_TK = (ops.balanced_mass(spread) - taken).clamp_min(_FLOOR)
-        return ops.sinkhorn(log_share, mass_TK, self.n_sinkhorn, left)
+        return ops.sinkhorn(log_p, mass_TK, self.n_sinkhorn, left)
 
     @torch.no_grad()
     def losses(
@@ -137,9 +137,9 @@ class ILPC(PreprocessedMethod):
         speed_TRK = torch.zeros_like(score_TRK)
         total_TR = torch.zeros_like(score_TRK[..., 0])
         for _ in range(self.n_steps):
-            log_share_TRK = score_TRK.log_softmax(-1)
-            total_TR = total_TR - (log_share_TRK * target).sum(-1)
-            pull_TRK = kernel_TRR @ (log_share_TRK.exp() - target)
+            log_p_TRK = score_TRK.log_softmax(-1)
+            total_TR = total_TR - (log_p_TRK * target).sum(-1)
+            pull_TRK = kernel_TRR @ (log_p_TRK.exp() - target)
             speed_TRK = _MOMENTUM * speed_TRK + pull_TRK + _DECAY * score_TRK
             score_TRK = score_TRK - self.step_size * speed_TRK
         return total_TR / self.n_steps

@@ -57,7 +57,7 @@ class LabelSpreading(PreprocessedMethod):
 
     def spread(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """(I - alpha S)^-1 Y of all R = S + Q rows, the support first."""
-        transformed = self.preprocessed(tasks)
+        transformed = self.preprocess(tasks)
         graph_TRR = self.graph(torch.cat([transformed.support, transformed.query], 1))
         label_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, graph_TRR.dtype)
         label_TRK = functional.pad(label_TSK, (0, 0, 0, tasks.query.shape[1]))

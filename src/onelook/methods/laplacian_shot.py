@@ -23,7 +23,7 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveInt
-from onelook.methods.bd_cspn import rectified, with_shifted_queries
+from onelook.methods.bd_cspn import rectify_means, shift_queries
 from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
@@ -50,10 +50,10 @@ class LaplacianShot(PreprocessedMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """log y."""
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         if self.rectify:
-            tasks = with_shifted_queries(tasks)
-            prototypes = rectified(tasks, scale=10.0)
+            tasks = shift_queries(tasks)
+            prototypes = rectify_means(tasks, scale=10.0)
         else:
             prototypes = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
         unary = -ops.squared_distance(tasks.query, prototypes)

@@ -71,13 +71,13 @@ class LEO(Method):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         code_TKL, _ = self._codes(tasks)
-        weights_TKD, _ = self._adapted(code_TKL, tasks, draw=False)
+        weights_TKD, _ = self._adapt(code_TKL, tasks, draw=False)
         return self._items(tasks.query) @ weights_TKD.mT
 
     def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
         mean_TKL, std_TKL = self._codes(tasks)
         code_TKL = mean_TKL + std_TKL * torch.randn_like(mean_TKL)
-        weights_TKD, moved_TKL = self._adapted(code_TKL, tasks, draw=True)
+        weights_TKD, moved_TKL = self._adapt(code_TKL, tasks, draw=True)
         logits = self._items(tasks.query) @ weights_TKD.mT
         divergence = (0.5 * (mean_TKL.square() + std_TKL.square() - 1) - std_TKL.log()).sum(-1).mean()
         distance = (moved_TKL.detach() - code_TKL).square().sum(-1).mean()
@@ -99,7 +99,7 @@ class LEO(Method):
         mean_TKL, spread_TKL = self.relations(self.encoder(rows_TSD), tasks).chunk(2, -1)
         return mean_TKL, _std(spread_TKL)
 
-    def _adapted(
+    def _adapt(
         self, code: Float[Tensor, "T K L"], tasks: Tasks, draw: bool
     ) -> tuple[Float[Tensor, "T K D"], Float[Tensor, "T K L"]]:
         """Weights after all steps, and the codes they were decoded from; every decoding draws anew if asked to.
@@ -112,17 +112,17 @@ class LEO(Method):
         hot_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, items_TSD.dtype)
         to_mean_DL, to_spread_DL = self.decoder.weight.chunk(2)
         for _ in range(self.latent_steps):
-            weights_TKD, slope_TKD = self._decoded(code, draw)
+            weights_TKD, slope_TKD = self._decode(code, draw)
             gradient_TKD = _support_gradient(weights_TKD, items_TSD, hot_TSK)
             by_code_TKL = gradient_TKD @ to_mean_DL + (gradient_TKD * slope_TKD) @ to_spread_DL
             code = code - self.log_latent_step_size.exp() * by_code_TKL
-        weights_TKD, _ = self._decoded(code, draw)
+        weights_TKD, _ = self._decode(code, draw)
         for _ in range(self.tuning_steps):
             gradient_TKD = _support_gradient(weights_TKD, items_TSD, hot_TSK)
             weights_TKD = weights_TKD - self.log_tuning_step_size.exp() * gradient_TKD
         return weights_TKD, code
 
-    def _decoded(
+    def _decode(
         self, code: Float[Tensor, "T K L"], draw: bool
     ) -> tuple[Float[Tensor, "T K D"], Float[Tensor, "T K D"]]:
         """Weights, and their derivative by what the standard deviations they were drawn with are made from."""

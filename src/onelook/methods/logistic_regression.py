@@ -47,11 +47,11 @@ class LogisticRegression(PreprocessedMethod):
     transform: InductiveTransform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
-        weights_TKD, bias_T1K = self.fitted(tasks)
+        tasks = self.preprocess(tasks)
+        weights_TKD, bias_T1K = self.solve(tasks)
         return tasks.query @ weights_TKD.mT + bias_T1K
 
-    def fitted(self, tasks: Tasks) -> tuple[Float[Tensor, "T K D"], Float[Tensor, "T 1 K"]]:
+    def solve(self, tasks: Tasks) -> tuple[Float[Tensor, "T K D"], Float[Tensor, "T 1 K"]]:
         """W and b, of the features as they stand."""
         target_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
         gram_TSS = tasks.support.double() @ tasks.support.double().mT
@@ -95,16 +95,16 @@ def _solution(gram: Float[Tensor, "T S S"], target: Float[Tensor, "T S K"], pric
 
 def _residual(gram: Float[Tensor, "T S S"], target: Float[Tensor, "T S K"], point: _Point, price: float) -> _Point:
     """Residual, zero at the minimum: A - C (Y - P), and the sums of the columns of A, plus the sum of b."""
-    share_TSK = (gram @ point.dual + point.bias).softmax(-1)
+    p_TSK = (gram @ point.dual + point.bias).softmax(-1)
     sums_T1K = point.dual.sum(1, keepdim=True) + point.bias.sum(-1, keepdim=True)
-    return _Point(point.dual - price * (target - share_TSK), sums_T1K)
+    return _Point(point.dual - price * (target - p_TSK), sums_T1K)
 
 
 def _system(gram: Float[Tensor, "T S S"], point: _Point, price: float) -> Float[Tensor, "T N N"]:
     """The derivative of the residual by A and b, laid out in N = S K + K rows and columns."""
     n_tasks, n_rows, n_way = point.dual.shape
-    share_TSK = (gram @ point.dual + point.bias).softmax(-1)
-    hessian_TSKK = price * (torch.diag_embed(share_TSK) - share_TSK.unsqueeze(-1) * share_TSK.unsqueeze(-2))
+    p_TSK = (gram @ point.dual + point.bias).softmax(-1)
+    hessian_TSKK = price * (torch.diag_embed(p_TSK) - p_TSK.unsqueeze(-1) * p_TSK.unsqueeze(-2))
     n = n_rows * n_way
     by_dual = (hessian_TSKK.unsqueeze(3) * gram[:, :, None, :, None]).reshape(n_tasks, n, n)
     eye_NN = torch.eye(n, dtype=gram.dtype, device=gram.device)

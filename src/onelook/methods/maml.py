@@ -59,11 +59,11 @@ class MAML(ImageMethod):
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         self.require_n_way(tasks)
         if self.adapt == "head":
-            features = tasks.map_items(lambda images: self._computed(self.backbone(images)))
-            return _scores(features.query, self.adapted_head(features))
-        return self._logits(tasks.query, self.adapted(tasks))
+            features = tasks.map_items(lambda images: self._full_digits(self.backbone(images)))
+            return _scores(features.query, self.adapt_head(features))
+        return self._logits(tasks.query, self.adapt_all(tasks))
 
-    def adapted(self, tasks: Tasks) -> Weights:
+    def adapt_all(self, tasks: Tasks) -> Weights:
         """The weights of each task's network and head after the last step."""
         learning = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
@@ -82,7 +82,7 @@ class MAML(ImageMethod):
                 weights = {name: value - self.step_size * gradient for (name, value), gradient in steps}
         return weights if learning else {name: value.detach() for name, value in weights.items()}
 
-    def adapted_head(self, features: Tasks) -> Weights:
+    def adapt_head(self, features: Tasks) -> Weights:
         """Weights of the adapted head, by gradients in closed form: softmax less indicator, times feature."""
         head = self._heads(len(features))
         hot_TSK = ops.one_hot(features.support_labels, features.n_way, features.support.dtype)
@@ -104,9 +104,9 @@ class MAML(ImageMethod):
     def _logits(self, images: Shaped[Tensor, "T N C H W"], weights: Weights) -> Float[Tensor, "T N K"]:
         own = {name: value for name, value in weights.items() if not name.startswith("head ")}
         head = {name.removeprefix("head "): value for name, value in weights.items() if name not in own}
-        return _scores(self._computed(self.backbone.features_of_tasks(self.backbone.preprocess(images), own)), head)
+        return _scores(self._full_digits(self.backbone.compute_for_tasks(self.backbone.preprocess(images), own)), head)
 
-    def _computed(self, features: Tensor) -> Tensor:
+    def _full_digits(self, features: Tensor) -> Tensor:
         """Features in all digits, where autocast had the network compute in few."""
         return features.to(self.classifier.weight.dtype)
 

@@ -1,4 +1,4 @@
-"""MAP with estimated proportions: soft k-means from labelled rows that learns how frequent the classes are.
+"""MAP with estimated class priors: soft k-means from labelled rows that learns how frequent the classes are.
 
 Arthur P. Dempster, Nan M. Laird, Donald B. Rubin. Maximum Likelihood from Incomplete Data via the EM Algorithm. Journal
 of the Royal Statistical Society B, 1977. There is no paper of this exact method. It is PT-MAP (Yuqing Hu, Vincent
@@ -10,8 +10,8 @@ over pi stands a Dirichlet(prior + 1). Each step
     p_ik = softmax_k(-scale |q_i - w_k|^2 + log pi_k),
     pi_k = (sum_i p_ik + prior) / (Q + K prior),
     w_k <- w_k + step_size (the mean of the support of class k and of all queries, those weighted by p_ik, - w_k),
-and the answer is the posterior p after the last step. A large prior holds the classes at equal proportions (soft
-k-means), a small one believes the queries. This is a transductive method that expects no balance of the queries.
+and the answer is the posterior p after the last step. A large prior keeps the class priors equal (soft
+k-means), a small one follows the queries. This is a transductive method that expects no balance of the queries.
 """
 
 from typing import Annotated
@@ -46,18 +46,18 @@ class MAPProportions(PreprocessedMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """log p."""
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
-        log_share = (-self.scale * ops.squared_distance(tasks.query, means)).log_softmax(-1)
+        log_p = (-self.scale * ops.squared_distance(tasks.query, means)).log_softmax(-1)
         for _ in range(self.n_steps):
-            share = log_share.exp()
-            found = ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, share)
+            p = log_p.exp()
+            found = ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, p)
             means = means + self.step_size * (found - means)
-            joint = -self.scale * ops.squared_distance(tasks.query, means) + self.log_proportions(share).unsqueeze(1)
-            log_share = joint.log_softmax(-1)
-        return log_share
+            joint = -self.scale * ops.squared_distance(tasks.query, means) + self.log_priors(p).unsqueeze(1)
+            log_p = joint.log_softmax(-1)
+        return log_p
 
-    def log_proportions(self, share: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
+    def log_priors(self, p: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
         """log pi: the mode of the posterior Dirichlet."""
-        _, n_query, n_way = share.shape
-        return ((share.sum(1) + self.prior) / (n_query + n_way * self.prior)).log()
+        _, n_query, n_way = p.shape
+        return ((p.sum(1) + self.prior) / (n_query + n_way * self.prior)).log()

@@ -3,7 +3,7 @@
 Ségolène Martin, Malik Boudiaf, Emilie Chouzenoux, Jean-Christophe Pesquet, Ismail Ben Ayed. Towards Practical Few-shot
 Query Sets: Transductive Minimum Description Length Inference. NeurIPS 2022, arXiv:2210.14545.
 
-With soft labels u_i of the queries, pi = mean_i u_i the proportions of the classes, and centres w_k, one minimises
+With soft labels u_i of the queries, pi = mean_i u_i the class priors, and centres w_k, one minimises
 
     1/2 sum_ik u_ik |x_i - w_k|^2 + the same of the support + sum_ik u_ik log u_ik - lambda sum_k pi_k log pi_k
 
@@ -11,7 +11,7 @@ The last term, the length of a code for the classes, is least where few classes 
 many do. It is concave, so a line above it is minimised instead, and each of the iterations is
     u_ik = softmax_k(-1/2 |x_i - w_k|^2 + lambda / Q * (log pi_k + 1)),
     w_k  = mean of the support of class k and of the queries, with weights u_ik.
-In the first there is no proportion yet, and the centres are the class means. lambda is the number Q of queries.
+In the first there are no priors yet, and the centres are the class means. lambda is the number Q of queries.
 
 Departures: lambda is given as a multiple of Q, so that it means the same for any number of queries. The published code
 divides each feature by the range that it has among the queries of the task, and takes distances as they then are. With
@@ -28,8 +28,8 @@ from onelook.errors import NonNegativeFloat, PositiveFloat, PositiveInt
 from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
-LEAST_SHARE = 1e-6
-"""Added to the proportion of a class, whose log would be infinite where no query is left to it."""
+LEAST_PRIOR = 1e-6
+"""Added to the prior of a class, whose log would be infinite where no query is left to it."""
 
 
 class PADDLE(PreprocessedMethod):
@@ -51,18 +51,18 @@ class PADDLE(PreprocessedMethod):
     """Transform before the ranges are taken."""
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         support, query = tasks.support, tasks.query
         if self.min_max:
             range_T1D = query.amax(1, keepdim=True) - query.amin(1, keepdim=True)
             range_T1D = range_T1D.masked_fill(range_T1D == 0, 1.0)
             support, query = support / range_T1D, query / range_T1D
         centres = ops.class_means(support, tasks.support_labels, tasks.n_way)
-        log_share = centres.new_zeros(len(tasks), 1, tasks.n_way)
+        log_priors = centres.new_zeros(len(tasks), 1, tasks.n_way)
         log_u = centres.new_zeros(len(tasks), query.shape[1], tasks.n_way)
         for _ in range(self.n_iterations):
             fit_TQK = -self.temperature / 2 * ops.squared_distance(query, centres)
-            log_u = (fit_TQK + self.class_weight * log_share).log_softmax(-1)
-            log_share = (log_u.exp().mean(1, keepdim=True) + LEAST_SHARE).log()
+            log_u = (fit_TQK + self.class_weight * log_priors).log_softmax(-1)
+            log_priors = (log_u.exp().mean(1, keepdim=True) + LEAST_PRIOR).log()
             centres = ops.soft_class_means(support, tasks.support_labels, query, log_u.exp())
         return log_u

@@ -44,7 +44,7 @@ class PreprocessedMethod(Method):
         del labels
         self.centre.copy_((_root(features) if self.transform.startswith("root") else features).mean(0))
 
-    def preprocessed(self, tasks: Tasks) -> Tasks:
+    def preprocess(self, tasks: Tasks) -> Tasks:
         """Tasks with transformed features."""
         match self.transform:
             case "none":
@@ -60,8 +60,8 @@ class PreprocessedMethod(Method):
         support, query = _root(tasks.support), _root(tasks.query)
         return replace(
             tasks,
-            support=_centred(support, support.mean(1, keepdim=True)),
-            query=_centred(query, query.mean(1, keepdim=True)),
+            support=_centre(support, support.mean(1, keepdim=True)),
+            query=_centre(query, query.mean(1, keepdim=True)),
         )
 
 
@@ -70,6 +70,6 @@ def _root(x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
     return ops.normalise(x.sign() * (x.abs() + 1e-6).sqrt())
 
 
-def _centred(x: Float[Tensor, "T R D"], mean: Float[Tensor, "T 1 D"]) -> Float[Tensor, "T R D"]:
+def _centre(x: Float[Tensor, "T R D"], mean: Float[Tensor, "T 1 D"]) -> Float[Tensor, "T R D"]:
     """A single row is its own mean: it is left where it is, because nothing of it would remain."""
     return x if x.shape[1] == 1 else ops.normalise(x - mean)

@@ -67,7 +67,7 @@ class ProtoLP(PreprocessedMethod):
     """Transform before the projection and the mean of the task."""
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         rows = torch.cat([tasks.support, tasks.query], 1)
         rows = ops.leading_part(rows, self.dimensions) if self.dimensions else rows
         rows = ops.normalise(rows - rows.mean(1, keepdim=True))
@@ -77,25 +77,25 @@ class ProtoLP(PreprocessedMethod):
         shots_TK = ops.one_hot(labels, tasks.n_way, rows.dtype).sum(1)
         prototypes = ops.normalise(ops.class_means(support, labels, tasks.n_way))
         for _ in range(self.n_steps):
-            share = self.assigned(-self.scale * ops.squared_distance(query, prototypes)).exp()
-            propagated = self.assigned((self.propagated(share, shots_TK) + _FLOOR).log()).exp()
-            mixed = self.propagated_part * propagated + (1 - self.propagated_part) * share
+            plan = self.assign(-self.scale * ops.squared_distance(query, prototypes)).exp()
+            propagated = self.assign((self.propagate(plan, shots_TK) + _FLOOR).log()).exp()
+            mixed = self.propagated_part * propagated + (1 - self.propagated_part) * plan
             estimate = ops.soft_class_means(support, labels, query, mixed)
             prototypes = prototypes + self.step_size * (estimate - prototypes)
-        return self.assigned(-self.scale * ops.squared_distance(query, prototypes))
+        return self.assign(-self.scale * ops.squared_distance(query, prototypes))
 
-    def assigned(self, log_kernel: Float[Tensor, "T Q K"]) -> Float[Tensor, "T Q K"]:
+    def assign(self, log_kernel: Float[Tensor, "T Q K"]) -> Float[Tensor, "T Q K"]:
         """Step 1: the logarithm of a distribution over the prototypes for each query."""
         if self.balanced:
             return ops.sinkhorn(log_kernel, ops.balanced_mass(log_kernel), self.n_sinkhorn)
         return log_kernel.log_softmax(-1)
 
-    def propagated(self, share: Float[Tensor, "T Q K"], shots: Float[Tensor, "T K"]) -> Float[Tensor, "T Q K"]:
+    def propagate(self, plan: Float[Tensor, "T Q K"], shots: Float[Tensor, "T K"]) -> Float[Tensor, "T Q K"]:
         """Step 2: Z A, in which each support row is a row of the identity."""
         of_support_TKK = torch.diag_embed(shots)
-        root_TK = (shots + share.sum(1)).sqrt()
-        weight_TKK = (of_support_TKK + share.mT @ share) / (root_TK.unsqueeze(2) * root_TK.unsqueeze(1))
-        identity = torch.eye(shots.shape[1], dtype=share.dtype, device=share.device)
+        root_TK = (shots + plan.sum(1)).sqrt()
+        weight_TKK = (of_support_TKK + plan.mT @ plan) / (root_TK.unsqueeze(2) * root_TK.unsqueeze(1))
+        identity = torch.eye(shots.shape[1], dtype=plan.dtype, device=plan.device)
         system_TKK = of_support_TKK + self.smoothness * (identity - weight_TKK)
         label_TKK: Tensor = torch.linalg.solve(system_TKK, of_support_TKK)
-        return share @ label_TKK.clamp_min(0)
+        return plan @ label_TKK.clamp_min(0)

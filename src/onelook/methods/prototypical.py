@@ -39,7 +39,7 @@ class PrototypicalNetworks(PreprocessedMethod):
             self.scale = nn.Parameter(torch.tensor(10.0))
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
         if self.metric == "cosine":
             return self.scale * ops.cosine_similarity(tasks.query, means)

@@ -7,7 +7,7 @@ The features are brought near to Gaussians by the root of each entry ("PT", `tra
 queries are spread over the classes by the transport with the cost |q_i - w_k|^2 and an entropic term, in which every
 class gets the same number of queries (Sinkhorn), and each centre w_k takes a step towards the mean of its support and
 of the queries weighted by the plan ("MAP"). The answer is the plan for the last centres. This is a transductive method
-that is told that the queries are balanced.
+that assumes balanced queries.
 
 Departures from the paper, all of them those of the authors' code but the last:
 * one `step_size` for any number of shots;
@@ -46,7 +46,7 @@ class PTMAP(PreprocessedMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """The logarithm of the plan."""
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         centres = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
         log_plan = self.log_plan(tasks, centres)
         for _ in range(self.n_steps):

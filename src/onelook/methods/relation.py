@@ -12,8 +12,8 @@ Departures from the paper:
 * the map of a class is the mean of its support maps, where the paper adds them up, so that classes of different
   shots are of one size;
 * normalisation is over the map of one pair, where the paper's batch normalisation mixes pairs, queries and tasks;
-* the maps are normalised before they are compared too, because the lengths of kept features mean little;
-* the blocks do not pool, because kept maps have but a few cells, and have as many channels as the maps;
+* the maps are normalised before they are compared too, because the lengths of cached features mean little;
+* the blocks do not pool, because cached maps have but a few cells, and have as many channels as the maps;
 * the squared error is averaged over the pairs, where the paper adds them up.
 """
 
@@ -65,11 +65,11 @@ class RelationNetworks(Method):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """The scores before their sigmoid."""
-        means = ops.class_means(self._normed(tasks.support), tasks.support_labels, tasks.n_way)
+        means = ops.class_means(self._norm_maps(tasks.support), tasks.support_labels, tasks.n_way)
         class_weight, query_weight = self.first.weight.chunk(2, 1)
         # A convolution of two stacked maps is the sum of a convolution of each: T (K + Q) of them instead of T K Q.
-        of_class = self._convolved(means, class_weight).unsqueeze(1)
-        of_query = self._convolved(self._normed(tasks.query), query_weight, self.first.bias).unsqueeze(2)
+        of_class = self._convolve(means, class_weight).unsqueeze(1)
+        of_query = self._convolve(self._norm_maps(tasks.query), query_weight, self.first.bias).unsqueeze(2)
         pairs: Tensor = of_query + of_class
         return self.rest(pairs.flatten(0, 2)).view(pairs.shape[:3])  # type: ignore[no-any-return]
 
@@ -84,10 +84,10 @@ class RelationNetworks(Method):
     def _maps(self, x: Float[Tensor, "T R D"]) -> Float[Tensor, "T*R C side side"]:
         return x.reshape(-1, self.norm.num_channels, self.side, self.side)
 
-    def _normed(self, x: Float[Tensor, "T R D"]) -> Float[Tensor, "T R D"]:
+    def _norm_maps(self, x: Float[Tensor, "T R D"]) -> Float[Tensor, "T R D"]:
         return self.norm(self._maps(x)).view(x.shape)  # type: ignore[no-any-return]
 
-    def _convolved(
+    def _convolve(
         self, x: Float[Tensor, "T R D"], weight: Tensor, bias: Tensor | None = None
     ) -> Float[Tensor, "T R C side side"]:
         maps = self._maps(x)

@@ -5,8 +5,8 @@ S. Zemel. Meta-Learning for Semi-Supervised Few-Shot Classification. ICLR 2018, 
 Yassir Bendou, Yuqing Hu, Raphael Lafargue, Giulia Lioi, Bastien Pasdeloup, Stéphane Pateux, Vincent Gripon. EASY:
 Ensemble Augmented-Shot Y-shaped Learning. Journal of Imaging 2022, arXiv:2201.09699.
 
-A query is of class k with the share p_ik = softmax_k(-scale |q_i - w_k|^2), and w_k becomes the mean of the support of
-class k and of all queries weighted by their shares. The answer is the distance to the last means.
+A query is of class k with the posterior p_ik = softmax_k(-scale |q_i - w_k|^2), and w_k becomes the mean of the support
+of class k and of all queries weighted by their posteriors. The answer is the distance to the last means.
 This is a transductive method; classes of one size and one width suit it best.
 
 Departures from the first paper, all of them the second's:
@@ -40,7 +40,7 @@ class SoftKMeans(PreprocessedMethod):
     transform: Transform = "cl2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
         logits = -self.scale * ops.squared_distance(tasks.query, means)
         for _ in range(self.n_steps):

@@ -64,12 +64,12 @@ class TADAM(ImageMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         plain_TSD = self.plain_support(tasks)
-        return self._logits(self.modulated(tasks, self.modulation(plain_TSD, tasks)))
+        return self._logits(self.modulate(tasks, self.modulation(plain_TSD, tasks)))
 
     def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
         """The queries' cross-entropy, the penalty, and the auxiliary loss where it is known what classes these are."""
         plain_TSD = self.plain_support(tasks)
-        features = self.modulated(tasks, self.modulation(plain_TSD, tasks))
+        features = self.modulate(tasks, self.modulation(plain_TSD, tasks))
         multipliers = torch.stack([value for name, value in self.named_parameters() if name.endswith("multiplier")])
         loss = query_cross_entropy(self._logits(features), tasks) + self.penalty * multipliers.square().sum()
         if tasks.classes is None or tasks.query_labels is None or self.auxiliary_weight == 0:
@@ -84,7 +84,7 @@ class TADAM(ImageMethod):
     def plain_support(self, tasks: Tasks) -> Float[Tensor, "T S D"]:
         """The support features of the network as it is without a task."""
         n_tasks, n_support = tasks.support.shape[:2]
-        return self._computed(self.backbone(tasks.support.flatten(0, 1))).view(n_tasks, n_support, -1)
+        return self._full_digits(self.backbone(tasks.support.flatten(0, 1))).view(n_tasks, n_support, -1)
 
     def modulation(self, plain_TSD: Float[Tensor, "T S D"], tasks: Tasks) -> Modulation:
         with _full_precision(tasks):
@@ -92,19 +92,19 @@ class TADAM(ImageMethod):
             embedding_TD = ops.normalise(embedding_TD) * embedding_TD.shape[1] ** 0.5
             return [block(embedding_TD) for block in self.task_network]
 
-    def modulated(self, tasks: Tasks, modulation: Modulation) -> Tasks:
+    def modulate(self, tasks: Tasks, modulation: Modulation) -> Tasks:
         """All items as features of the network modulated for their task."""
         owner = torch.arange(len(tasks), device=tasks.support.device)
         rows = torch.cat([owner.repeat_interleave(n) for n in (tasks.support.shape[1], tasks.query.shape[1])])
         film = [(scale[rows], shift[rows]) for scale, shift in modulation]
-        return tasks.map_items(lambda images: self._computed(self.backbone(images, film)))
+        return tasks.map_items(lambda images: self._full_digits(self.backbone(images, film)))
 
     def _logits(self, features: Tasks) -> Float[Tensor, "T Q K"]:
         with _full_precision(features):
             prototypes = ops.class_means(features.support, features.support_labels, features.n_way)
             return -self.alpha * ops.squared_distance(features.query, prototypes)
 
-    def _computed(self, features: Tensor) -> Tensor:
+    def _full_digits(self, features: Tensor) -> Tensor:
         """Features in all digits, where autocast had the network compute in few."""
         return features.to(self.auxiliary.weight.dtype)
 

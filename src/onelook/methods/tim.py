@@ -63,13 +63,13 @@ class TIM(PreprocessedMethod):
     transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         loss = LossWeights(self.support_weight, self.marginal_weight, self.conditional_weight)
         n_iterations = self.n_iterations or _ITERATIONS[self.solver]
         if self.solver == "gd":
-            weights = descended(tasks, loss, 1.0, self.temperature, self.learning_rate, n_iterations)
+            weights = descend(tasks, loss, 1.0, self.temperature, self.learning_rate, n_iterations)
         else:
-            weights = _alternated(tasks, loss, self.temperature, n_iterations)
+            weights = _alternate(tasks, loss, self.temperature, n_iterations)
         return scores(tasks.query, weights, self.temperature)
 
 
@@ -85,14 +85,14 @@ def _log_posterior(
     return (temperature * logits).log_softmax(1)
 
 
-def _pulled_back(
+def _pull_back(
     upstream: Float[Tensor, "T K R"], rows: Float[Tensor, "T R D"], weights: Float[Tensor, "T K D"]
 ) -> Float[Tensor, "T K D"]:
     """The derivative by the weights, over the temperature, of what has the derivative `upstream` by the scores."""
     return upstream @ rows - upstream.sum(2, keepdim=True) * weights
 
 
-def _alternated(tasks: Tasks, loss: LossWeights, temperature: float, n_iterations: int) -> Float[Tensor, "T K D"]:
+def _alternate(tasks: Tasks, loss: LossWeights, temperature: float, n_iterations: int) -> Float[Tensor, "T K D"]:
     hot_TKS = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype).mT
     n_support, n_query = tasks.support.shape[1], tasks.query.shape[1]
     rows = torch.cat([tasks.support, tasks.query], 1)
@@ -110,12 +110,12 @@ def _alternated(tasks: Tasks, loss: LossWeights, temperature: float, n_iteration
         mass_TK1 = sharp_TKQ.logsumexp(2, keepdim=True)
         q_TKQ = (sharp_TKQ - loss.marginal / (1 + loss.marginal) * mass_TK1).softmax(1)
         target_TKR = torch.cat([hot_TKS, q_TKQ], 2)
-        gradient = _pulled_back(count_R * (log_p_TKR.exp() - target_TKR), rows, weights)
+        gradient = _pull_back(count_R * (log_p_TKR.exp() - target_TKR), rows, weights)
         weights = weights - gradient / (count_R * target_TKR).sum(2, keepdim=True)
     return weights
 
 
-def descended(
+def descend(
     tasks: Tasks, loss: LossWeights, alpha: float, temperature: float, learning_rate: float, n_iterations: int
 ) -> Float[Tensor, "T K D"]:
     """The class means after Adam's steps down the loss above, with Tsallis entropies of order alpha (1: Shannon's).
@@ -134,11 +134,11 @@ def descended(
             upstream_TKR = torch.cat(
                 [
                     loss.support / n_support * (log_p_TKR[:, :, :n_support].exp() - hot_TKS),
-                    _slope_of_information(log_p_TKR[:, :, n_support:], loss, alpha),
+                    _slope_information(log_p_TKR[:, :, n_support:], loss, alpha),
                 ],
                 2,
             )
-            gradient = temperature * _pulled_back(upstream_TKR, rows, weights)
+            gradient = temperature * _pull_back(upstream_TKR, rows, weights)
             mean = torch.lerp(gradient, mean, _BETAS[0])
             square = torch.lerp(gradient.square(), square, _BETAS[1])
             root = (square / (1 - _BETAS[1] ** t)).sqrt() + _EPSILON
@@ -146,16 +146,14 @@ def descended(
     return means + moved
 
 
-def _slope_of_information(log_p: Float[Tensor, "T K Q"], loss: LossWeights, alpha: float) -> Float[Tensor, "T K Q"]:
+def _slope_information(log_p: Float[Tensor, "T K Q"], loss: LossWeights, alpha: float) -> Float[Tensor, "T K Q"]:
     """The derivative of -[marginal * H(mean_i p_i) - conditional * mean_i H(p_i)] by the scores of the queries."""
     p_TKQ, n_query = log_p.exp(), log_p.shape[2]
     log_mean_TK1 = log_p.logsumexp(2, keepdim=True) - math.log(n_query)
-    by_p_TKQ = loss.conditional * _slope_of_entropy(log_p, alpha) - loss.marginal * _slope_of_entropy(
-        log_mean_TK1, alpha
-    )
+    by_p_TKQ = loss.conditional * _slope_entropy(log_p, alpha) - loss.marginal * _slope_entropy(log_mean_TK1, alpha)
     return p_TKQ / n_query * (by_p_TKQ - (p_TKQ * by_p_TKQ).sum(1, keepdim=True))
 
 
-def _slope_of_entropy(log_p: Float[Tensor, "T K rows"], alpha: float) -> Float[Tensor, "T K rows"]:
+def _slope_entropy(log_p: Float[Tensor, "T K rows"], alpha: float) -> Float[Tensor, "T K rows"]:
     """H'(p) but for a constant, which the softmax forgets; H = (1 - sum_k p_k^alpha) / (alpha - 1)."""
     return -log_p if alpha == 1 else -alpha / (alpha - 1) * ((alpha - 1) * log_p).exp()

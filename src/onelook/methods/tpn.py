@@ -12,7 +12,7 @@ so F is the logit. This is a transductive method.
 Departures from the paper, and where it leaves a choice:
 * each class's column of F is divided by its mean over the rows, and a learned scale stands before the softmax. With
   alpha near 1, F is little more than the root of the degrees times one number per class, how central its support rows
-  happen to be, and the most central class takes most queries, which sigma alone does not mend on finished features.
+  happen to be, and the most central class takes most queries, which sigma alone does not correct on finished features.
   `even_classes=False` is the paper's F;
 * the network of sigma is fully connected and reads the finished feature, where the paper's is convolutional;
 * features are scaled to length 1 for the distances and to length sqrt(D) for that network, because the lengths of a
@@ -80,10 +80,10 @@ class TransductivePropagation(Method):
 
     def scores(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """Logits of all R = S + Q rows, the support first."""
-        limit = self.propagated(tasks)
+        limit = self.propagate(tasks)
         return self.log_factor.exp() * limit / limit.mean(1, keepdim=True) if self.even_classes else limit
 
-    def propagated(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
+    def propagate(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """F."""
         similarity = self.similarity(torch.cat([tasks.support, tasks.query], 1))
         label_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, similarity.dtype)

@@ -49,7 +49,7 @@ class TransductiveFineTuning(PreprocessedMethod):
     transform: Transform = "l2n"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        tasks = self.preprocessed(tasks)
+        tasks = self.preprocess(tasks)
         head_TKE = self.initial(tasks)
         mean_TKE, square_TKE = torch.zeros_like(head_TKE), torch.zeros_like(head_TKE)
         for step in range(1, self.n_steps + 1):
@@ -73,10 +73,10 @@ class TransductiveFineTuning(PreprocessedMethod):
         """Gradient of equation 6 by weights and biases."""
         target_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, head.dtype)
         of_support_TSK = (self.scores(head, tasks.support).softmax(-1) - target_TSK) / target_TSK.shape[1]
-        log_share_TQK = self.scores(head, tasks.query).log_softmax(-1)
-        share_TQK = log_share_TQK.exp()
-        entropy_TQ1 = -(share_TQK * log_share_TQK).sum(-1, keepdim=True)
-        of_query_TQK = -self.entropy_weight * share_TQK * (log_share_TQK + entropy_TQ1) / share_TQK.shape[1]
+        log_p_TQK = self.scores(head, tasks.query).log_softmax(-1)
+        p_TQK = log_p_TQK.exp()
+        entropy_TQ1 = -(p_TQK * log_p_TQK).sum(-1, keepdim=True)
+        of_query_TQK = -self.entropy_weight * p_TQK * (log_p_TQK + entropy_TQ1) / p_TQK.shape[1]
         by_weights_TKD = of_support_TSK.mT @ tasks.support + of_query_TQK.mT @ tasks.query
         by_bias_TK1 = (of_support_TSK.sum(1) + of_query_TQK.sum(1)).unsqueeze(-1)
         return self.scale * torch.cat([by_weights_TKD, by_bias_TK1], -1)

@@ -18,7 +18,7 @@ from onelook.data.variants import variants
 from onelook.errors import SettingsError, unknown_name
 from onelook.events import Notice
 from onelook.machine import Place
-from onelook.methods import EndToEnd, Glance, ImageMethod, settings_of
+from onelook.methods import EndToEnd, Glance, ImageMethod
 from onelook.tasks import Embeddings
 from onelook.train import recipes
 from onelook.train.episodes import EpisodicPretraining, ImageMetaTraining, MetaTrainConfig
@@ -175,7 +175,7 @@ def meta_train_mixed(
     objective = MixedTraining(method, training, validation, config)
     about = {
         "method": request.name,
-        "settings": settings_of(method),
+        "settings": method.settings(),
         **asdict(config),
         "sources": list(sources),
         "variants": n_variants,

@@ -93,7 +93,7 @@ def parse_request(text: str) -> MethodRequest:
             return MethodRequest(text, file=Path(text))  # the last part alone is often "model" for all of them
         if pairs and Path(name).is_file():
             method, _ = load_method(Path(name))
-            own = methods.name_of(method)
+            own = methods.find_name(method)
             request = MethodRequest(text, _settings(own, pairs, text), file=Path(name))
             with_settings(method, request.label, request.settings)
             return request
@@ -111,7 +111,7 @@ def parse_request(text: str) -> MethodRequest:
 
 def _settings(name: str, pairs: list[str], text: str) -> dict[str, Any]:
     """Settings of a method, and its recipe, as they stand after its name in `text`."""
-    known = {*methods.parameters_of(name)} - {"feature_size", "n_way", "n_classes", "backbone"} | {"recipe"}
+    known = {*methods.list_settings(name)} - {"feature_size", "n_way", "n_classes", "backbone"} | {"recipe"}
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -128,7 +128,7 @@ def _parse_value(name: str, key: str, text: str) -> Any:
     value: Any = text
     with contextlib.suppress(ValueError):
         value = json.loads(text)
-    annotation = methods.parameters_of(name)[key]
+    annotation = methods.list_settings(name)[key]
     check_value(f"{key} of {name}", annotation, value)
     return float(value) if float in (annotation, *get_args(annotation)) else value
 
@@ -189,8 +189,8 @@ def resolve(
     config = with_tasks(RECIPES[request.recipe].config, spec)
     config = config if n_steps is None else replace(config, n_steps=n_steps)
     identity = {
-        "method": methods.name_of(method),
-        "settings": methods.settings_of(method),
+        "method": methods.find_name(method),
+        "settings": method.settings(),
         **asdict(config),
         "trained_on": training.source,
         "features": features_digest(training, validation),
@@ -280,7 +280,7 @@ def require_name(request: MethodRequest) -> None:
 
 def require_features(request: MethodRequest) -> None:
     """Raises SettingsError for the name of a method of images, which are trained with their backbone."""
-    if not request.file and "backbone" in methods.parameters_of(request.name):
+    if not request.file and "backbone" in methods.list_settings(request.name):
         label = request.label
         raise SettingsError(
             f"{label} trains its own feature network; run `onelook train --method {label}` first, and give its file."
@@ -295,7 +295,7 @@ def build(
     n_classes: number of training classes, for methods with parameters for each of them.
     backbone: for a method that owns its backbone; None: a small one, to see whether the settings are possible.
     """
-    known = methods.parameters_of(request.name)
+    known = methods.list_settings(request.name)
     given = {"feature_size": feature_size, "n_way": spec.n_way, "n_classes": n_classes}
     settings = RECIPES[request.recipe].settings.get(request.name, {}) | request.settings
     settings |= {key: value for key, value in given.items() if key in known}

@@ -8,7 +8,7 @@ import pytest
 from cyclopts import App, CycloptsError
 
 from onelook.cli.options import Fields, options
-from onelook.errors import SettingsError
+from onelook.errors import Bound, NonNegativeInt, SettingsError
 from terminal import options as help_of
 
 
@@ -36,7 +36,7 @@ class Outer(Base):
     coco: bool = False
     inner: Inner = field(default_factory=lambda: Inner(0.3))
     cache: Path = field(default_factory=lambda: Path("/of/this/machine"))
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         if self.n_shot > 9:
@@ -63,7 +63,7 @@ def make(chosen: Fields = Fields(arguments=("folder",))) -> tuple[App, list[Any]
         outer: Annotated[Outer, chosen],
         other: Annotated[Other, Fields(without=("hidden",))],
         *,
-        number: Annotated[int, "Number of images."] = 3,
+        number: Annotated[int, "Number of images.", Bound(">=", 1)] = 3,
     ) -> None:
         """Do it."""
         called.append((outer, other, number))
@@ -114,12 +114,17 @@ def test_help_is_the_string_under_the_field_also_of_a_base() -> None:
     assert set(help_of(make(Fields(only=("folder", "n_shot")))[0])) == {"--folder", "--shot", "--seed", "--number"}
 
 
-@pytest.mark.parametrize(
-    "words", [(), ("x", "y"), ("x", "--seed", "-1"), ("x", "--seed", "one"), ("x", "--no-coco"), ("x", "--folder", "y")]
-)
+@pytest.mark.parametrize("words", [(), ("x", "y"), ("x", "--seed", "one"), ("x", "--no-coco"), ("x", "--folder", "y")])
 def test_the_parser_refuses_what_no_field_takes(words: tuple[str, ...]) -> None:
     with pytest.raises(CycloptsError):
         call(*words)
+
+
+@pytest.mark.parametrize(("option", "least"), [("--seed", 0), ("--number", 1)])
+def test_a_bound_of_a_field_or_parameter_is_refused_by_the_name_of_the_option(option: str, least: int) -> None:
+    call("x", option, str(least))
+    with pytest.raises(SettingsError, match=f"^{option} must be a whole number >= {least}, but is {least - 1}.$"):
+        call("x", option, str(least - 1))
 
 
 def test_what_a_configuration_refuses_is_its_own_error() -> None:

@@ -3,13 +3,13 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from onelook.benchmark.audit import IMAGE_TASKS, TASKS, audit
 from onelook.benchmark.measure import Entry, compare
 from onelook.benchmark.sources import Source, open_features, open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.errors import SettingsError
+from onelook.errors import Bound, Checked, SettingsError
 from onelook.machine import Place
 from onelook.methods import ImageMethod, list_settings
 from onelook.tasks import Embeddings
@@ -18,12 +18,12 @@ from onelook.train.recipes import MethodRequest, build, ready
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Checked):
     """Methods and tasks of `benchmark`."""
 
     requests: tuple[MethodRequest, ...]
     specs: tuple[TaskSpec, ...]
-    n_tasks: int = 2000
+    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
     average: str = "none"
     """Versions of an image that are averaged into its feature, in training and testing (`parse_averaging`)."""
     audited: bool = False

@@ -12,7 +12,7 @@ from onelook.cli.console import print_json, run
 from onelook.cli.options import Fields, Json, options, require_writable
 from onelook.cli.terminal import say
 from onelook.cli.watching import watch_folder
-from onelook.errors import SettingsError, quote_name, unknown_name
+from onelook.errors import PositiveInt, SettingsError, quote_name, unknown_name
 from onelook.labelling.doctor import examine
 from onelook.labelling.export import Prediction, csv_text, write_coco, write_csv, write_label_studio
 from onelook.labelling.folder import SORTED_FOLDER, list_folder, require_folder
@@ -136,7 +136,7 @@ def suggest(
     config: Folder,
     place: Storage,
     *,
-    number: Annotated[int, Parameter(name=("--number", "-n"), help="Number of images.")] = 10,
+    number: Annotated[PositiveInt, Parameter(name=("--number", "-n"), help="Number of images.")] = 10,
     as_json: Json = False,
 ) -> None:
     """Suggest which images to label next, with the accuracy to expect from them.

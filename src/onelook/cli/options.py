@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from cyclopts import Parameter, Token
-from cyclopts.validators import Number
 
 from onelook import artifacts
 from onelook.data.protocols import KNOWN
-from onelook.errors import SettingsError
+from onelook.errors import SettingsError, check_value
 from onelook.files import storage_error
 
 NAMES = {
@@ -30,14 +29,6 @@ NAMES = {
 """Options that are not named like their field; that of a field n_x is --x."""
 REPEATED = {"also_classes"}
 """Tuples whose option is given once for each value; others take values divided by commas."""
-BOUNDS = {
-    **dict.fromkeys(("seed", "variants"), (0, None)),
-    **dict.fromkeys(("number", "steps", "tasks_per_step", "validate_every"), (1, None)),
-    **dict.fromkeys(("n_tasks", "n_users"), (2, None)),
-    "image_size": (16, 256),
-    "unknown_rate": (0, 0.5),
-}
-"""Least and greatest value of an option, by the name of its field, where its configuration does not check it."""
 HELPS = {
     "average": "Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none.",
     "backbone": "Feature network made by `onelook pretrain`.",
@@ -111,7 +102,8 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     The string under a field is the help of its option; a nested dataclass is replaced by its own fields. A name that
     occurs twice is one option, for both. `Annotated[Config, Fields(...)]` chooses among the fields. The parameters of a
-    command before its `*` are arguments; `Annotated[int, "help"]` says what an option is.
+    command before its `*` are arguments; `Annotated[int, "help", Bound(">=", 1)]` says what an option is and
+    what it may be; a `Bound` of a field counts for its option as well.
     """
     configurations: dict[str, _Configuration] = {}
     parameters: dict[str, inspect.Parameter] = {}
@@ -126,6 +118,8 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*arguments: Any, **words: Any) -> Any:
         given = signature.bind(*arguments, **words).arguments
+        for name, value in given.items():
+            check_value(f"--{_name_option(name)}", signature.parameters[name].annotation, value)
         filled = {name: one.fill(given) for name, one in configurations.items()}
         return command(**filled, **{name: value for name, value in given.items() if name in hints})
 
@@ -147,14 +141,15 @@ def field_docs(kind: type) -> dict[str, str]:
     return found
 
 
+def _name_option(name: str) -> str:
+    return NAMES.get(name, name.removeprefix("n_")).replace("_", "-")
+
+
 def _parameter(name: str, hint: Any, default: Any, text: str | None, is_argument: bool) -> inspect.Parameter:
     hint, *more = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    option = NAMES.get(name, name.removeprefix("n_")).replace("_", "-")
+    option = _name_option(name)
     text = next((one for one in more if isinstance(one, str)), text)
     settings: dict[str, Any] = {"help": text or HELPS.get(option), "allow_repeating": True}  # the last one counts
-    if name in BOUNDS:
-        least, greatest = BOUNDS[name]
-        settings["validator"] = Number(gte=least, lte=greatest)
     if not is_argument:
         settings |= {"name": f"--{option}", "negative": f"--no-{option}" if default is True else ()}
     if get_origin(hint) is tuple and not is_argument and name not in REPEATED:

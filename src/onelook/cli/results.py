@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from onelook import artifacts, html
 from onelook.cli import console
 from onelook.cli.options import Fields, Json, options, require_writable
-from onelook.errors import SettingsError
+from onelook.errors import NonNegativeInt, SettingsError
 from onelook.machine import Place
 
 
@@ -16,7 +16,7 @@ def demo(
     place: Annotated[Place, Fields(only=("precision",))],
     *,
     out: Path = Path("runs/demo"),
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     as_json: Json = False,
 ) -> None:
     """Learn to learn on the built-in glyphs; show what the unlabelled images were worth.

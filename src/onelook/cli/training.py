@@ -12,7 +12,7 @@ from onelook.cli.options import Fields, Json, options, require_writable
 from onelook.data.sampler import TaskSpec
 from onelook.data.sources import open_data
 from onelook.data.vectors import save_features
-from onelook.errors import SettingsError, unknown_name
+from onelook.errors import Bound, NonNegativeInt, PositiveInt, SettingsError, unknown_name
 from onelook.machine import Place
 from onelook.methods import list_settings
 from onelook.train import jobs
@@ -23,6 +23,7 @@ from onelook.train.pretraining import PretrainConfig
 from onelook.train.recipes import MethodRequest, parse_request
 
 Job = Generator[Any, None, Path]
+ImageSize = Annotated[int, Bound(">=", 16), Bound("<=", 256)]
 
 
 @options
@@ -34,7 +35,7 @@ def pretrain(
     backbone: Annotated[str, f"Feature network to train: {', '.join(BACKBONES)}."] = "conv4-64",
     out: Path = Path("runs/backbone"),
     teacher: Annotated[Path | None, "Network made by `onelook pretrain` on these data, to learn from as well."] = None,
-    image_size: int | None = None,
+    image_size: ImageSize | None = None,
     as_json: Json = False,
 ) -> None:
     """Train a feature network: a cosine classifier over the training classes.
@@ -58,18 +59,18 @@ class Training:
     """Name of a method (docs/methods.md), with settings such as sib:n_steps=5:recipe=published."""
     end_to_end: bool = False
     """Train the feature network as well, from where `pretrain` left it."""
-    steps: int | None = None
+    steps: PositiveInt | None = None
     """Training steps. Default: those of the recipe."""
-    tasks_per_step: int | None = None
+    tasks_per_step: PositiveInt | None = None
     """Tasks in a step, where a feature network is trained. Default: those of the recipe."""
     learning_rate: float | None = None
     """Highest learning rate of Adam, where a feature network is trained. Default: that of the recipe."""
     average: str = "none"
     sources: str | None = None
     """Data for one method that serves all: DATA@FILE of a feature network, or synthetic:N, divided by commas."""
-    variants: int = 0
+    variants: NonNegativeInt = 0
     """Variants of the features of each of --sources."""
-    image_size: int | None = None
+    image_size: ImageSize | None = None
 
 
 @options

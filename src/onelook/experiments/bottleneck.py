@@ -9,7 +9,7 @@ import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from onelook.benchmark.compare import make_entry
 from onelook.benchmark.sources import open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import open_data
+from onelook.errors import Bound, Checked, NonNegativeInt
 from onelook.events import Progress
 from onelook.machine import Place, provenance
 from onelook.methods import SIB
@@ -30,14 +31,14 @@ from onelook.train.recipes import parse_request
 
 
 @dataclass(frozen=True)
-class BottleneckConfig:
+class BottleneckConfig(Checked):
     backbone: Path
     data: str = "cifar-fs"
     prior_weights: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0)
     """Weights gamma of the KL term; 0 omits it."""
     shots: tuple[int, ...] = (1, 5)
-    n_tasks: int = 2000
-    seed: int = 0
+    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    seed: NonNegativeInt = 0
 
 
 def bottleneck(config: BottleneckConfig, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:

@@ -7,18 +7,19 @@ the table over K, and the two studies of the appendix.
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from onelook.benchmark.compare import make_entry
 from onelook.benchmark.measure import compare
 from onelook.benchmark.sources import open_source
 from onelook.data.sampler import TaskSpec
+from onelook.errors import Bound, Checked, NonNegativeInt
 from onelook.machine import Place
 from onelook.train.recipes import parse_request
 
 
 @dataclass(frozen=True)
-class CurvesConfig:
+class CurvesConfig(Checked):
     backbone: Path
     data: str = "cifar-fs"
     split: str = "test"
@@ -27,8 +28,8 @@ class CurvesConfig:
     queries: tuple[int, ...] = (1, 5, 15, 50, 100)
     """Numbers of unlabelled queries per class."""
     shots: tuple[int, ...] = (1, 5)
-    n_tasks: int = 2000
-    seed: int = 0
+    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    seed: NonNegativeInt = 0
 
 
 INDUCTIVE = "sib-inductive"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from onelook.artifacts import load_backbone
 from onelook.data.embed import EmbedConfig, embed
@@ -15,6 +15,7 @@ from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
 from onelook.data.scripts import characters
 from onelook.data.sources import open_data
+from onelook.errors import Bound, Checked, NonNegativeInt, PositiveInt
 from onelook.events import Notice, Progress, finish
 from onelook.machine import Place
 from onelook.tasks import Embeddings
@@ -31,17 +32,17 @@ BATCH, VALIDATE_EVERY = 128, 300
 
 
 @dataclass(frozen=True)
-class DemoConfig:
-    seed: int = 0
+class DemoConfig(Checked):
+    seed: NonNegativeInt = 0
     backbone: str = "conv4-64"
     glyphs: GlyphsConfig = GlyphsConfig(train_environments=8, val_environments=6, test_environments=8)
-    epochs: int = 1
+    epochs: PositiveInt = 1
     """Passes of pretraining through all environments."""
-    meta_steps: int = 2000
+    meta_steps: PositiveInt = 2000
     """Steps of meta-training, of 8 tasks each."""
-    n_tasks: int = 1000
+    n_tasks: Annotated[int, Bound(">=", 2)] = 1000
     shots: tuple[int, ...] = (1, 5)
-    n_pictures: int = 3
+    n_pictures: PositiveInt = 3
 
     @property
     def specs(self) -> tuple[TaskSpec, ...]:

@@ -66,7 +66,7 @@ CHUNK = 512
 class DomainsConfig(Checked):
     backbone: str = "conv4-64"
     """Name of a feature network, such as conv4-64 or resnet12."""
-    image_size: int = 32
+    image_size: Annotated[int, Bound(">=", 16), Bound("<=", 256)] = 32
     """Height and width of images from a folder, in pixels."""
     batch_size: Annotated[int, Bound(">=", 2)] = 64
     """Images of a task."""

@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ from onelook.benchmark.sources import open_items
 from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.data.sources import N_VIEWS, open_data
-from onelook.errors import unknown_name
+from onelook.errors import Bound, Checked, NonNegativeInt, unknown_name
 from onelook.events import Notice, relay
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
 from onelook.files import ResultStore, Stored, write_atomically
@@ -39,7 +39,7 @@ from onelook.train.recipes import has_weights, parse_request, ready
 
 
 @dataclass(frozen=True)
-class TableConfig:
+class TableConfig(Checked):
     backbone: Path
     """Feature network that all rows share."""
     rotation_backbone: Path | None = None
@@ -49,10 +49,11 @@ class TableConfig:
     rows: tuple[str, ...] = tuple(ROWS)
     """Rows of the table, in their order."""
     shots: tuple[int, ...] = (1, 5)
-    n_tasks: int = 2000
-    seed: int = 0
+    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key in self.rows:
             if key not in ROWS:
                 raise unknown_name("row", key, ROWS)

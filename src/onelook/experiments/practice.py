@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -20,7 +20,7 @@ from onelook.data.embed import EmbedConfig, embed
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import NAMES, open_data
-from onelook.errors import DataError
+from onelook.errors import Bound, Checked, DataError, NonNegativeInt, PositiveInt
 from onelook.events import Notice
 from onelook.experiments.practice_measure import compare_classifiers
 from onelook.experiments.practice_report import add_unknown
@@ -36,20 +36,20 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class PracticeConfig:
+class PracticeConfig(Checked):
     backbone: Path = SHIPPED_NETWORK
     """Feature network. Default: the shipped one."""
     sets: tuple[str, ...] = ("cifar-fs", "omniglot", DIGITS)
     """Data sets, each NAME, PATH or NAME:SPLIT; digits are those of scikit-learn."""
     shots: tuple[int, ...] = (1, 3, 5)
-    n_way: int = 5
+    n_way: Annotated[int, Bound(">=", 2)] = 5
     """Classes of a user."""
-    n_query: int = 15
+    n_query: PositiveInt = 15
     """Average number of images to label per class."""
     protocol: str = "dirichlet:2"
-    n_users: int = 200
+    n_users: Annotated[int, Bound(">=", 2)] = 200
     """Simulated users for each data set and number of labels."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
     @property
     def specs(self) -> tuple[TaskSpec, ...]:

@@ -17,14 +17,14 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from onelook.artifacts import load_method
 from onelook.benchmark.compare import make_entry
 from onelook.benchmark.measure import Entry, Measured, measure, record_of
 from onelook.benchmark.sources import Source
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.errors import SettingsError
+from onelook.errors import Bound, Checked, NonNegativeInt, PositiveInt, SettingsError
 from onelook.events import Notice, Progress, relay
 from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
@@ -47,7 +47,7 @@ TIMED = 4
 
 
 @dataclass(frozen=True)
-class ProtocolsConfig:
+class ProtocolsConfig(Checked):
     methods: tuple[str, ...] = PROTOCOL_METHODS
     reference: str = PROTOCOL_METHODS[0]
     """Method that differences are to; differences to the inductive method are recorded too."""
@@ -55,18 +55,19 @@ class ProtocolsConfig:
     ways: tuple[int, ...] = (5,)
     """Classes of a task."""
     shots: tuple[int, ...] = (1, 5)
-    n_query: int = 15
+    n_query: PositiveInt = 15
     """Average number of queries per class."""
     totals: tuple[int | None, ...] = (None,)
     """Queries of a task. Default: way × query."""
-    n_tasks: int = 2000
-    seed: int = 0
+    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    seed: NonNegativeInt = 0
     requests: tuple[MethodRequest, ...] = field(init=False)
     """The reference, the inductive method and the others."""
     specs: tuple[TaskSpec, ...] = field(init=False)
     """The cells."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # By what they ask for, so that one that is written in two ways is not asked twice.
         asked = {r.label: r for r in map(parse_request, (self.reference, INDUCTIVE, *self.methods))}
         object.__setattr__(self, "requests", tuple(asked.values()))

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from onelook.backbones import Backbone
 from onelook.data.images import Rejected
 from onelook.data.listing import SUFFIXES
 from onelook.data.vectors import read_vectors
-from onelook.errors import DataError, SettingsError, quote_name
+from onelook.errors import Bound, Checked, DataError, SettingsError, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
@@ -30,7 +30,7 @@ from onelook.tasks import Embeddings
 
 
 @dataclass(frozen=True)
-class LabelConfig:
+class LabelConfig(Checked):
     """Images to label, and the features by which they are labelled.
 
     >>> LabelConfig(Path("photographs"), class_priors="balanced").network
@@ -53,12 +53,13 @@ class LabelConfig:
     """Download nothing."""
     class_priors: str = "unknown"
     """Frequencies of the classes among the images to label: unknown, balanced, or numbers such as 0.5/0.3/0.2."""
-    unknown_rate: float = 0.0
+    unknown_rate: Annotated[float, Bound(">=", 0), Bound("<=", 0.5)] = 0.0
     """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
     average: str = "mirror"
     """Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.features is not None and self.network != "onelook":
             raise SettingsError("Features come from --network or from the file of --features: drop one of the two.")
 

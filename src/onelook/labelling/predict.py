@@ -4,7 +4,7 @@ import functools
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from onelook.artifacts import load_network
 from onelook.backbones import Backbone
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing
-from onelook.errors import ArtifactError, DataError, quote_name
+from onelook.errors import ArtifactError, Bound, Checked, DataError, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
@@ -25,7 +25,7 @@ DIGITS = 6
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(Checked):
     """Images to label, and the classifier that labels them.
 
     >>> PredictConfig(Path("model.safetensors"), (Path("new-photographs"),)).unknown_rate
@@ -36,7 +36,7 @@ class PredictConfig:
     """File of `onelook label --save` or `FewShotClassifier.save`, which names the feature network of its rows."""
     images: tuple[Path, ...]
     """A folder, whose images are all labelled, whatever its sub-folders are called; or several images and folders."""
-    unknown_rate: float = 0.0
+    unknown_rate: Annotated[float, Bound(">=", 0), Bound("<=", 0.5)] = 0.0
     """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
     network: str | None = None
     """Where the feature network of the classifier is now, if it was moved."""

@@ -1,7 +1,7 @@
 """Meta-training: a method over tasks, of features or together with the backbone that computes them."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
+from onelook.errors import Bound, Checked, PositiveInt
 from onelook.events import finish
 from onelook.methods import EndToEnd, ImageMethod, Method
 from onelook.scoring import Estimate, mean_accuracy
@@ -21,16 +22,16 @@ from onelook.train.pretraining import set_pixel_statistics
 
 
 @dataclass(frozen=True)
-class MetaTrainConfig:
-    n_steps: int = 6000
-    tasks_per_step: int = 8
+class MetaTrainConfig(Checked):
+    n_steps: PositiveInt = 6000
+    tasks_per_step: PositiveInt = 8
     tasks: TaskSpec = field(default_factory=TaskSpec)
     """Tasks of training and of validation."""
     optimisation: Optimisation = field(
         default_factory=lambda: Optimisation("adam", learning_rate=1e-2, weight_decay=0.0, schedule="one-cycle")
     )
-    validate_every: int = 500
-    n_validation_tasks: int = 1000
+    validate_every: PositiveInt = 500
+    n_validation_tasks: Annotated[int, Bound(">=", 2)] = 1000
     shots: tuple[int, ...] = ()
     """Labelled examples per class of steps 0, 1, 2, … in turns, for a multi-shot method; empty: those of `tasks`.
     Validation is the mean over them."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 from onelook import ops
 from onelook.artifacts import Artifact, method_artifact
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.errors import DataError
+from onelook.errors import Bound, Checked, DataError, Fraction, NonNegativeInt, PositiveInt
 from onelook.events import finish
 from onelook.methods import Glance
 from onelook.scoring import Estimate, mean_accuracy
@@ -20,16 +20,16 @@ from onelook.train.optimisation import Optimisation
 
 
 @dataclass(frozen=True)
-class MixedConfig:
+class MixedConfig(Checked):
     """Distributions of the tasks; a value that is in a tuple more than once is drawn more often."""
 
-    n_steps: int = 12_000
-    tasks_per_step: int = 16
+    n_steps: PositiveInt = 12_000
+    tasks_per_step: PositiveInt = 16
     ways: tuple[int, ...] = (2, 3, 5, 5, 5, 5, 5, 5, 5, 5, 10, 20)
     shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 5, 5, 5, 5, 10)
     totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 75, 75, 75, 75, 150)
     """All queries of a task."""
-    balanced: float = 0.45
+    balanced: Fraction = 0.45
     """Fraction of the tasks whose queries are balanced. The larger it is, the more equal a method without class priors
     expects them to be."""
     unbalanced: tuple[str, ...] = (
@@ -41,22 +41,22 @@ class MixedConfig:
         "present:1",
         "present:2",
     )
-    unequal_shots: float = 0.1
-    unknown: float = 0.05
+    unequal_shots: Fraction = 0.1
+    unknown: Fraction = 0.05
     """Fraction of the tasks in which up to a third of the queries are of no class of theirs."""
-    given_balanced: float = 0.3
+    given_balanced: Fraction = 0.3
     """Fraction of the balanced steps whose method is given the class priors."""
-    given: float = 0.15
+    given: Fraction = 0.15
     """Fraction of the other steps whose method is given the class priors."""
     optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(
             "adam", learning_rate=3e-3, weight_decay=0.0, schedule="one-cycle", clip_norm=1.0
         )
     )
-    validate_every: int = 1000
-    n_validation_tasks: int = 200
+    validate_every: PositiveInt = 1000
+    n_validation_tasks: Annotated[int, Bound(">=", 2)] = 200
     """Tasks of each protocol, shot and validation set."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
 
 
 class MixedTraining:

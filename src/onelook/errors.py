@@ -148,7 +148,7 @@ def check_value(what: str, annotation: Any, value: Any) -> None:
 
 def check_fields(settings: Any) -> None:
     """Raise SettingsError for the first field of a dataclass whose value its annotation rules out (`check_value`)."""
-    for one in fields(settings):
+    for one in (each for each in fields(settings) if each.init):  # the others are computed from these
         check_value(f"{one.name} of {type(settings).__name__}", one.type, getattr(settings, one.name))
 
 

@@ -9,8 +9,10 @@ from sklearn import semi_supervised
 from torch import Tensor
 
 from making import method_for, random_tasks, tasks_of_any_shape
+from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods import LabelSpreading
+from onelook.methods.label_spreading import normalise_graph
 from onelook.tasks import Tasks
 from reference import label_spreading as reference
 
@@ -58,7 +60,8 @@ def test_the_graph_of_nearest_neighbours_gives_what_scikit_learn_gives_on_that_g
 def test_with_a_small_alpha_the_labels_go_to_direct_neighbours_only(tasks: Tasks) -> None:
     method = spreading_for(tasks, n_neighbours=0, alpha=1e-7, gamma=1.0)
     n_support = tasks.support.shape[1]
-    graph = method.graph(torch.stack([torch.from_numpy(rows_and_labels(tasks, i)[0]) for i in range(len(tasks))]))
+    rows = torch.stack([torch.from_numpy(rows_and_labels(tasks, i)[0]) for i in range(len(tasks))])
+    graph = normalise_graph(-method.gamma * ops.squared_distance(rows, rows), method.n_neighbours)
     hot = torch.eye(tasks.n_way, dtype=torch.float64)[tasks.support_labels]
     torch.testing.assert_close(
         method.spread(tasks)[:, n_support:] / 1e-7, graph[:, n_support:, :n_support] @ hot, atol=1e-6, rtol=1e-6

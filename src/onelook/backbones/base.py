@@ -89,13 +89,11 @@ class Backbone(nn.Module):
 
     def digest(self) -> bytes:
         """SHA-256 of all weights and statistics, the network's identity in caches and results."""
-        tensors = sorted(self.state_dict().items())
-        return digest(*(part for name, x in tensors for part in (name.encode(), _bytes(x))))
-
-
-def _bytes(x: Tensor) -> bytes:
-    """Content of a tensor of any type; numpy lacks bfloat16."""
-    return bytes(x.contiguous().reshape(-1).view(torch.uint8).numpy())
+        parts: list[bytes] = []
+        for name, x in sorted(self.state_dict().items()):
+            # As bytes first, because numpy lacks bfloat16.
+            parts += [name.encode(), bytes(x.contiguous().reshape(-1).view(torch.uint8).numpy())]
+        return digest(*parts)
 
 
 class _Features(nn.Module):

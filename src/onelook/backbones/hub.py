@@ -160,18 +160,13 @@ def _local(repository: str, revision: str | None, cache: Path | None) -> tuple[P
             found = _find_cached(repository, "processor_config.json", revision, cache)
         if found is None and name == "model.safetensors":
             index = _find_cached(repository, "model.safetensors.index.json", revision, cache)
-            found = index if index is not None and _has_shards(index) else None
+            shards = sorted(index.parent.glob("model-*-of-*.safetensors")) if index else []
+            found = index if shards and len(shards) == int(shards[0].stem.rpartition("-of-")[2]) else None
         if found is None:
             missing.append(name)
         else:
             folder = found.parent
     return folder, missing
-
-
-def _has_shards(index: Path) -> bool:
-    """`model-00001-of-00003.safetensors` and its fellows."""
-    shards = sorted(index.parent.glob("model-*-of-*.safetensors"))
-    return bool(shards) and len(shards) == int(shards[0].stem.rpartition("-of-")[2])
 
 
 def _find_cached(repository: str, name: str, revision: str | None, cache: Path | None) -> Path | None:

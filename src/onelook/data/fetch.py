@@ -37,19 +37,14 @@ class Source:
         return urlsplit(self.url).path.rpartition("/")[2]
 
 
+_OMNIGLOT = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 SOURCES: dict[str, tuple[Source, ...]] = {
     "cifar-fs": (
         Source("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),
     ),
     "omniglot": (
-        Source(
-            "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/images_background.zip",
-            "68d2efa1b9178cc56df9314c21c6e718",
-        ),
-        Source(
-            "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/images_evaluation.zip",
-            "6b91aef0f799c5bb55b94e3f2daec811",
-        ),
+        Source(f"{_OMNIGLOT}/images_background.zip", "68d2efa1b9178cc56df9314c21c6e718"),
+        Source(f"{_OMNIGLOT}/images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811"),
     ),
 }
 

@@ -34,15 +34,8 @@ from onelook.data.scripts import SCRIPTS, characters
 from onelook.errors import Bound, Checked, DataError, NonNegativeFloat, NonNegativeInt, PositiveInt, unknown_name
 from onelook.events import Progress
 
-FONTS = (
-    "DejaVuSans",
-    "DejaVuSans-Bold",
-    "DejaVuSansMono",
-    "DejaVuSerif",
-    "DejaVuSerif-Bold",
-    "STIXGeneral",
-    "STIXGeneralBol",
-)
+_DEJAVU = ("Sans", "Sans-Bold", "SansMono", "Serif", "Serif-Bold")
+FONTS = (*(f"DejaVu{kind}" for kind in _DEJAVU), "STIXGeneral", "STIXGeneralBol")
 CHUNK = 500
 NONCHARACTER = "\U0010fffe"
 """Character of no font, which draws the sign for a missing one."""
@@ -121,14 +114,14 @@ def _draw_masks(wanted: list[str], size: int) -> Generator[Progress, None, tuple
     """All characters in all fonts that have them: soft masks (M, 1, W, W) in 0 … 1, and each character's indices."""
     side = size * 3 // 2
     fonts = [ImageFont.truetype(path, 2 * side, layout_engine=ImageFont.Layout.BASIC) for path in _font_paths()]
-    absent = [_bitmap(font, NONCHARACTER) for font in fonts]
+    missing = [_bitmap(font, NONCHARACTER) for font in fonts]
     masks: list[np.ndarray] = []
     masks_of_class: list[list[int]] = []
     for k, character in enumerate(wanted):
         if k % 100 == 0:
             yield Progress("drawing characters", k, len(wanted))
         bitmaps = [_bitmap(font, character) for font in fonts]
-        drawn = [b for b, missing in zip(bitmaps, absent, strict=True) if b is not None and not _same(b, missing)]
+        drawn = [b for b, sign in zip(bitmaps, missing, strict=True) if b is not None and b != sign]
         if not drawn:
             raise DataError(f"No font of this matplotlib has U+{ord(character):04X}; install matplotlib 3.9 or newer.")
         masks_of_class.append(list(range(len(masks), len(masks) + len(drawn))))
@@ -162,10 +155,6 @@ def _bitmap(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
     image = Image.frombytes("L", core.size, bytes(core))
     box = image.getbbox()
     return image.crop(box) if box else None
-
-
-def _same(a: Image.Image, b: Image.Image | None) -> bool:
-    return b is not None and a.size == b.size and a.tobytes() == b.tobytes()
 
 
 def _centre(bitmap: Image.Image, side: int) -> np.ndarray:

@@ -41,7 +41,7 @@ def list_images(source: Path, split: str | None = None) -> Listing:
     split: where the top level holds train, val and test, the one to take. Raises DataError.
     """
     if source.is_dir():
-        return _list_folder(source, split)
+        return _listing(files_below(source), str(source), split, lambda name: (source / name).read_bytes())
     if not source.exists():
         raise DataError(f"There is no file or folder {source}; give a folder of class folders, a zip, or a table.")
     if source.suffix.lower() in (".csv", *PARQUET):
@@ -49,10 +49,6 @@ def list_images(source: Path, split: str | None = None) -> Listing:
     if source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
         return _list_zip(source, split)
     raise DataError(f"{source} is neither a folder nor a zip nor a table (path,label); give one of these.")
-
-
-def _list_folder(folder: Path, split: str | None) -> Listing:
-    return _listing(files_below(folder), str(folder), split, lambda name: (folder / name).read_bytes())
 
 
 def _complain(error: OSError) -> None:

@@ -6,7 +6,7 @@ The checksums are defined at the head of datasets.py.
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,14 +62,6 @@ def check(benchmark: Benchmark, path: Path) -> Generator[Progress, None, Verific
     return Verification(benchmark.name, path, classes, images, tuple(problems))
 
 
-def content_digest(class_name: str, pixels: bytes) -> bytes:
-    return hashlib.sha256(class_name.encode() + pixels).digest()
-
-
-def content_checksum(digests: Iterable[bytes]) -> str:
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
-
-
 def _wrong_counts(benchmark: Benchmark, facts: Split, listing: Listing) -> list[str]:
     problems = []
     count = Counter(listing.class_names[k] for k in listing.labels)
@@ -95,11 +87,13 @@ def _wrong_content(stage: str, channels: int, facts: Split, listing: Listing) ->
     for batch in image_batches(listing, look):
         classes = (listing.class_names[k] for k in listing.labels[len(results) :])
         pairs = zip(batch, classes, strict=False)
-        results += [one if isinstance(one, Rejected) else content_digest(name, one) for one, name in pairs]
+        results += [
+            one if isinstance(one, Rejected) else hashlib.sha256(name.encode() + one).digest() for one, name in pairs
+        ]
         yield Progress(stage, len(results), len(listing.names))
     if unreadable := [one.name for one in results if isinstance(one, Rejected)]:
         return [f"{len(unreadable)} images cannot be read, {unreadable[0]} first"]
-    found = content_checksum(one for one in results if isinstance(one, bytes))
+    found = hashlib.sha256(b"".join(sorted(one for one in results if isinstance(one, bytes)))).hexdigest()
     if found != facts.content:
         return [f"the pixels are not the published ones: content checksum {found}, expected {facts.content}"]
     return []

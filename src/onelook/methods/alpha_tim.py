@@ -51,10 +51,7 @@ class AlphaTIM(PreprocessedMethod):
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocess(tasks)
         loss = LossWeights(self.support_weight, self.marginal_weight, self.conditional_weight)
-        alpha = self.alpha or _choose_alpha(tasks.support.shape[1] / tasks.n_way)
+        shots = tasks.support.shape[1] / tasks.n_way
+        alpha = self.alpha or 2 + 5 * (min(max(shots, 1), 5) - 1) / 4
         weights = descend(tasks, loss, alpha, self.temperature, self.learning_rate, self.n_iterations)
         return scores(tasks.query, weights, self.temperature)
-
-
-def _choose_alpha(shots: float) -> float:
-    return 2 + 5 * (min(max(shots, 1), 5) - 1) / 4

@@ -152,6 +152,15 @@ class ImageMethod(Method):
         self.backbone.eval()
         return self
 
+    def full_digits(self, features: Tensor) -> Tensor:
+        """Features in all digits, where autocast had the network compute in few."""
+        return features.to(self.backbone.pixel_mean.dtype)
+
+
+def full_precision(rows: Tensor) -> torch.autocast:
+    """The context of what follows the network: under autocast only the network may compute in few digits."""
+    return torch.autocast(rows.device.type, enabled=False)
+
 
 def query_cross_entropy(logits: Float[Tensor, "T Q K"], tasks: Tasks) -> Float[Tensor, ""]:
     """Mean over all queries of all tasks but those of no class of their task, which are labelled -1."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from onelook.methods.base import ImageMethod, Method
+from onelook.methods.base import ImageMethod, Method, full_precision
 from onelook.tasks import Tasks
 
 _IMAGES_AT_ONCE = 512
@@ -20,12 +20,9 @@ class EndToEnd(ImageMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        head = self.head
-        self.transductive = head.transductive  # type: ignore[misc]  # that of the class is left to each head
-        self.assumes_balanced_queries = head.assumes_balanced_queries  # type: ignore[misc]
-        self.needs_training_classes = head.needs_training_classes
-        self.ordered_support = head.ordered_support
-        self.n_way = head.n_way
+        declared = ("transductive", "assumes_balanced_queries", "needs_training_classes", "ordered_support", "n_way")
+        for name in declared:
+            setattr(self, name, getattr(self.head, name))
 
     def prepare(self, features: Shaped[Tensor, "N C H W"], labels: Int[Tensor, "N"]) -> None:
         """features: the images themselves."""
@@ -35,20 +32,14 @@ class EndToEnd(ImageMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         features = tasks.map_items(self._features)
-        with self._full_precision(tasks):
+        with full_precision(tasks.support):
             logits: Tensor = self.head(features)
         return logits
 
     def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
         features = tasks.map_items(self._features)
-        with self._full_precision(tasks):
+        with full_precision(tasks.support):
             return self.head.loss(features)
 
     def _features(self, images: Shaped[Tensor, "N C H W"]) -> Float[Tensor, "N D"]:
-        features: Tensor = self.backbone(images)
-        return features.to(self.backbone.pixel_mean.dtype)
-
-    @staticmethod
-    def _full_precision(tasks: Tasks) -> torch.autocast:
-        """Full precision for the head: under autocast only the network may compute in few digits."""
-        return torch.autocast(tasks.support.device.type, enabled=False)
+        return self.full_digits(self.backbone(images))

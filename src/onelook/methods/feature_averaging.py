@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from onelook import ops
 from onelook.errors import PositiveInt
-from onelook.methods.base import IterativeMethod
+from onelook.methods.base import IterativeMethod, query_cross_entropy
 from onelook.tasks import Tasks
 
 
@@ -41,3 +41,9 @@ class FeatureAveraging(IterativeMethod):
 
     def score(self, weights: Float[Tensor, "T K D"], query: Float[Tensor, "T Q D"]) -> Float[Tensor, "T Q K"]:
         return self.scale * ops.cosine_similarity(query, weights)
+
+    def loss_with_prior(self, tasks: Tasks, prior_weight: float) -> Float[Tensor, ""]:
+        """Cross-entropy of the queries, plus that of a zero-mean Gaussian prior over the final weights."""
+        weights = self.adapt(tasks)
+        prior = 0.5 * prior_weight * weights.square().sum((1, 2)).mean()
+        return query_cross_entropy(self.score(weights, tasks.query), tasks) + prior

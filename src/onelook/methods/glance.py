@@ -84,15 +84,8 @@ class Glance(Method):
         self.log_prior_count = nn.Parameter(torch.tensor(math.log(2.0)))
         self.log_reach = nn.Parameter(torch.tensor([0.0, 1.0]))
         self.belief = nn.Sequential(nn.Linear(len(statistics.CONFIDENCE), 24), nn.Tanh(), nn.Linear(24, 1))
-        self.gradient_network = ExchangeableNetwork(
-            n_entry=len(statistics.ENTRY),
-            n_query=len(statistics.QUERY),
-            n_class=len(statistics.CLASS),
-            n_task=len(statistics.STEP),
-            width=self.width,
-            n_layers=self.n_layers,
-            n_out=2,
-        )
+        sizes = len(statistics.ENTRY), len(statistics.QUERY), len(statistics.CLASS), len(statistics.STEP)
+        self.gradient_network = ExchangeableNetwork(*sizes, self.width, self.n_layers, 2)
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         return self.answer(tasks)[0] if self.guard else self.trajectory(tasks)[-1]

@@ -15,21 +15,9 @@ from onelook import ops
 TASK = ("queries", "ways", "shots", "nearest", "margin")
 SCALE = (*TASK, "unit")
 CONFIDENCE = ("off", "largest", "smallest", "moved", "entropy", "progress", "ease", "queries", "ways", "shots")
-ENTRY = (
-    "nearness",
-    "log posterior",
-    "posterior",
-    "lead",
-    "log plan",
-    "plan",
-    "plan against posterior",
-    "near",
-    "log near",
-    "wide",
-    "log wide",
-    "near of near",
-    "log near of near",
-)
+_SCORES = ("nearness", "log posterior", "posterior", "lead", "log plan", "plan", "plan against posterior")
+_NEIGHBOURS = ("near", "log near", "wide", "log wide", "near of near", "log near of near")
+ENTRY = (*_SCORES, *_NEIGHBOURS)
 QUERY = ("entropy", "lead", "density", "distance")
 CLASS = ("log prior", "estimated", "mass", "compactness", "spread", "nearest", "shots")
 STEP = (*TASK, "confidence", "progress")

@@ -14,8 +14,7 @@ S = D^(-1/2) W D^(-1/2). Then round after round, until no query is left:
    support. A query with a wrong label is learned late, so the mean of its loss over the steps is high. The three of
    the least loss in each class move to the support, with their labels.
 
-The logit of a query is the logarithm of its row of step 2 in the round in which it moved. This is a transductive
-method.
+The logit of a query is the logarithm of its row of step 2 in the round in which it moved.
 
 Departures from the paper, and what is as in its code only:
 * the classifier is not held as weights but as its scores of all rows, which the products of the rows are enough to

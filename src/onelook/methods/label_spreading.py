@@ -6,8 +6,7 @@ Consistency. NeurIPS 2003. (No arXiv number.) Equal to `sklearn.semi_supervised.
 Support and queries are the nodes of a graph with weights W_ij = exp(-gamma |x_i - x_j|^2), gamma = 1 / (2 sigma^2),
 without loops (step 1 of the paper's algorithm), normalised to S = D^(-1/2) W D^(-1/2) (step 2). Every row passes its
 label on, F <- alpha S F + (1 - alpha) Y (step 3), to the limit F = (1 - alpha) (I - alpha S)^-1 Y (equation 3), and a
-query goes to the greatest entry of its row of F (step 4). The logit is the logarithm of F with rows of sum 1. This is
-a transductive method.
+query goes to the greatest entry of its row of F (step 4). The logit is the logarithm of F with rows of sum 1.
 
 Departures from the paper:
 * the graph keeps the edges to nearest neighbours only, as in most of its uses for few shots: an edge stays if either
@@ -58,18 +57,24 @@ class LabelSpreading(PreprocessedMethod):
     def spread(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """(I - alpha S)^-1 Y of all R = S + Q rows, the support first."""
         transformed = self.preprocess(tasks)
-        graph_TRR = self.graph(torch.cat([transformed.support, transformed.query], 1))
-        label_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, graph_TRR.dtype)
-        label_TRK = functional.pad(label_TSK, (0, 0, 0, tasks.query.shape[1]))
-        identity = torch.eye(graph_TRR.shape[-1], dtype=graph_TRR.dtype, device=graph_TRR.device)
-        limit: Tensor = torch.linalg.solve(identity - self.alpha * graph_TRR, label_TRK)
-        return limit.clamp_min(0)
+        rows = torch.cat([transformed.support, transformed.query], 1)
+        graph_TRR = normalise_graph(-self.gamma * ops.squared_distance(rows, rows), self.n_neighbours)
+        return propagate(graph_TRR, tasks, self.alpha).clamp_min(0)
 
-    def graph(self, rows: Float[Tensor, "T R D"]) -> Float[Tensor, "T R R"]:
-        """S, from log W: S_ij = exp(log W_ij - log(D_i)/2 - log(D_j)/2)."""
-        log_weight_TRR = -self.gamma * ops.squared_distance(rows, rows)
-        n_others = rows.shape[1] - 1
-        chosen_TRR = ops.nearest_others(log_weight_TRR, min(self.n_neighbours or n_others, n_others))
-        log_weight_TRR = log_weight_TRR.masked_fill(~(chosen_TRR | chosen_TRR.mT), -math.inf)
-        half_degree_TR1 = 0.5 * log_weight_TRR.logsumexp(-1, keepdim=True)
-        return torch.exp(log_weight_TRR - half_degree_TR1 - half_degree_TR1.mT)
+
+def normalise_graph(log_weight: Float[Tensor, "T R R"], n_neighbours: int) -> Float[Tensor, "T R R"]:
+    """S, from log W of nearest neighbours: S_ij = exp(log W_ij - log(D_i)/2 - log(D_j)/2); 0: a complete graph."""
+    n_others = log_weight.shape[1] - 1
+    chosen_TRR = ops.nearest_others(log_weight, min(n_neighbours or n_others, n_others))
+    log_weight = log_weight.masked_fill(~(chosen_TRR | chosen_TRR.mT), -math.inf)
+    half_degree_TR1 = 0.5 * log_weight.logsumexp(-1, keepdim=True)
+    return torch.exp(log_weight - half_degree_TR1 - half_degree_TR1.mT)
+
+
+def propagate(graph: Float[Tensor, "T R R"], tasks: Tasks, alpha: float) -> Float[Tensor, "T R K"]:
+    """(I - alpha S)^-1 Y, the labels of the support at the end of their way along the graph."""
+    label_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, graph.dtype)
+    label_TRK = functional.pad(label_TSK, (0, 0, 0, tasks.query.shape[1]))
+    identity = torch.eye(graph.shape[-1], dtype=graph.dtype, device=graph.device)
+    limit: Tensor = torch.linalg.solve(identity - alpha * graph, label_TRK)
+    return limit

@@ -17,7 +17,6 @@ Departures from the paper, all of them those of the authors' code but the last t
 * labelled rows keep their labels in the rectification, where the code claims them like queries.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -72,7 +71,5 @@ class LaplacianShot(PreprocessedMethod):
 
 def neighbours(rows: Float[Tensor, "T Q D"], n_neighbours: int) -> Float[Tensor, "T Q Q"]:
     """W: 1 where column j is among the nearest of row i, which is not among its own."""
-    itself = torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device)
-    distance = ops.squared_distance(rows, rows).masked_fill(itself, torch.inf)
-    nearest = distance.topk(min(n_neighbours, rows.shape[1] - 1), dim=-1, largest=False).indices
-    return torch.zeros_like(distance).scatter(-1, nearest, 1.0)
+    nearest = ops.nearest_others(-ops.squared_distance(rows, rows), min(n_neighbours, rows.shape[1] - 1))
+    return nearest.to(rows.dtype)

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from onelook import ops
 from onelook.errors import Bound, NonNegativeInt, PositiveFloat
-from onelook.methods.base import ImageMethod, Ways
+from onelook.methods.base import ImageMethod, Ways, full_precision
 from onelook.tasks import Tasks
 
 Weights = dict[str, Tensor]
@@ -59,7 +59,7 @@ class MAML(ImageMethod):
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         self.require_n_way(tasks)
         if self.adapt == "head":
-            features = tasks.map_items(lambda images: self._full_digits(self.backbone(images)))
+            features = tasks.map_items(lambda images: self.full_digits(self.backbone(images)))
             return _scores(features.query, self.adapt_head(features))
         return self._logits(tasks.query, self.adapt_all(tasks))
 
@@ -104,13 +104,9 @@ class MAML(ImageMethod):
     def _logits(self, images: Shaped[Tensor, "T N C H W"], weights: Weights) -> Float[Tensor, "T N K"]:
         own = {name: value for name, value in weights.items() if not name.startswith("head ")}
         head = {name.removeprefix("head "): value for name, value in weights.items() if name not in own}
-        return _scores(self._full_digits(self.backbone.compute_for_tasks(self.backbone.preprocess(images), own)), head)
-
-    def _full_digits(self, features: Tensor) -> Tensor:
-        """Features in all digits, where autocast had the network compute in few."""
-        return features.to(self.classifier.weight.dtype)
+        return _scores(self.full_digits(self.backbone.compute_for_tasks(self.backbone.preprocess(images), own)), head)
 
 
 def _scores(features: Float[Tensor, "T N D"], head: Weights) -> Float[Tensor, "T N K"]:
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features):
         return torch.baddbmm(head["bias"].unsqueeze(1), features, head["weight"].mT)

@@ -14,7 +14,7 @@ on its mean and scaled to length 1 again. A prototype w_k begins as the mean of 
    A = (Z_s^T Z_s + gamma L)^-1 Z_s^T Y, and from these to the queries as Z A, to which step 1 is done as well.
 3. Each prototype moves by alpha towards the mean of all rows, weighted with beta Z A + (1 - beta) Z.
 
-The logit is the logarithm of the last Z. This is a transductive method.
+The logit is the logarithm of the last Z.
 
 Departures from the paper and its code, none of which shows where classes are balanced in support and queries:
 * W has the root of Lambda on both sides. The code divides by Lambda on one side, which is the same for equal sums, and

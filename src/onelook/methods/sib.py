@@ -6,7 +6,7 @@ Empirical Bayes Transductive Meta-Learning with Synthetic Gradients. ICLR 2020, 
 An initialisation network turns the support set into classifier weights. Then, K times, the weights take a step
 along the gradient that the hidden labels of the queries would give: everything in that gradient is known but the
 derivative of the loss by the scores, and this a small network estimates from the scores themselves. Both networks
-learn through the steps, by the cross-entropy of the queries in meta-training. This is a transductive method.
+learn through the steps, by the cross-entropy of the queries in meta-training.
 
 Departures from the paper, all of them those of the authors' code but the last two:
 * the posterior is a Dirac delta, and the prior over the weights is left out; `prior_weight` restores its term;
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from onelook import ops
 from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from onelook.methods.base import Ways, query_cross_entropy
+from onelook.methods.base import Ways
 from onelook.methods.feature_averaging import FeatureAveraging
 from onelook.tasks import Tasks
 
@@ -73,9 +73,7 @@ class SIB(FeatureAveraging):
         return weights - self.step_size * (gradient + self.prior_weight * weights)
 
     def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
-        weights = self.adapt(tasks)
-        prior = 0.5 * self.prior_weight * weights.square().sum((1, 2)).mean()
-        return query_cross_entropy(self.score(weights, tasks.query), tasks) + prior
+        return self.loss_with_prior(tasks, self.prior_weight)
 
 
 class GradientNetwork(nn.Module):
@@ -88,15 +86,8 @@ class GradientNetwork(nn.Module):
     def __init__(self, n_way: int) -> None:
         super().__init__()
         hidden = 8 * n_way
-        self.layers = nn.Sequential(
-            nn.Linear(n_way, hidden),
-            nn.ReLU(),
-            PerTaskNorm(hidden),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            PerTaskNorm(hidden),
-            nn.Linear(hidden, n_way),
-        )
+        blocks = [[nn.Linear(size, hidden), nn.ReLU(), PerTaskNorm(hidden)] for size in (n_way, hidden)]
+        self.layers = nn.Sequential(*blocks[0], *blocks[1], nn.Linear(hidden, n_way))
 
     def forward(self, scores: Float[Tensor, "T Q K"]) -> Float[Tensor, "T Q K"]:
         return self.layers(scores)  # type: ignore[no-any-return]

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from onelook import ops
 from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from onelook.methods.base import query_cross_entropy
 from onelook.methods.feature_averaging import FeatureAveraging
 from onelook.tasks import Tasks
 
@@ -61,6 +60,4 @@ class InductiveSIB(FeatureAveraging):
         return weights - length * (gradient + self.prior_weight * weights)
 
     def loss(self, tasks: Tasks) -> Float[Tensor, ""]:
-        weights = self.adapt(tasks)
-        prior = 0.5 * self.prior_weight * weights.square().sum((1, 2)).mean()
-        return query_cross_entropy(self.score(weights, tasks.query), tasks) + prior
+        return self.loss_with_prior(tasks, self.prior_weight)

@@ -75,6 +75,10 @@ class SNAIL(Method):
         return self.to_logits(query)  # type: ignore[no-any-return]
 
 
+Rows = tuple[Float[Tensor, "T S E"], Float[Tensor, "T Q E"]]
+"""Support and queries, with new features."""
+
+
 class Block(nn.Module):
     """A map from T sequences of S rows, and Q rows each of which may come last, to the same with more features.
 
@@ -84,9 +88,7 @@ class Block(nn.Module):
     size: int
     """Features of its output."""
 
-    def forward(
-        self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]
-    ) -> tuple[Float[Tensor, "T S E"], Float[Tensor, "T Q E"]]:
+    def forward(self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]) -> Rows:
         raise NotImplementedError
 
 
@@ -101,9 +103,7 @@ class AttentionBlock(Block):
         self.to_key = nn.Linear(size, key_size, bias=False)
         self.to_value = nn.Linear(size, value_size)
 
-    def forward(
-        self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]
-    ) -> tuple[Float[Tensor, "T S E"], Float[Tensor, "T Q E"]]:
+    def forward(self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]) -> Rows:
         n_support = support.shape[1]
         rows = torch.cat([support, query], 1)
         asked, key, value = self.to_query(rows) / math.sqrt(self.key_size), self.to_key(rows), self.to_value(rows)
@@ -126,9 +126,7 @@ class TemporalBlock(Block):
         self.layers = nn.ModuleList([DenseBlock(size + i * filters, filters, 2**i) for i in range(n_layers)])
         self.size = size + n_layers * filters
 
-    def forward(
-        self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]
-    ) -> tuple[Float[Tensor, "T S E"], Float[Tensor, "T Q E"]]:
+    def forward(self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]) -> Rows:
         for layer in self.layers:
             support, query = layer(support, query)
         return support, query
@@ -147,9 +145,7 @@ class DenseBlock(Block):
         self.taps = nn.Linear(2 * size, 2 * filters)
         """Maps the row `dilation` back and the row itself to the features and their gates."""
 
-    def forward(
-        self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]
-    ) -> tuple[Float[Tensor, "T S E"], Float[Tensor, "T Q E"]]:
+    def forward(self, support: Float[Tensor, "T S C"], query: Float[Tensor, "T Q C"]) -> Rows:
         n_support, size = support.shape[1:]
         weight: Tensor = self.taps.weight
         # One row for each position of the sequence, of which the last is that of every query.

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from onelook import ops
 from onelook.errors import NonNegativeFloat, PositiveFloat, PositiveInt, SettingsError
-from onelook.methods.base import ImageMethod, query_cross_entropy
+from onelook.methods.base import ImageMethod, full_precision, query_cross_entropy
 from onelook.tasks import Tasks
 
 Modulation = list[tuple[Tensor, Tensor]]
@@ -74,20 +74,18 @@ class TADAM(ImageMethod):
         loss = query_cross_entropy(self._logits(features), tasks) + self.penalty * multipliers.square().sum()
         if tasks.classes is None or tasks.query_labels is None or self.auxiliary_weight == 0:
             return loss
-        true_labels = torch.cat(
-            [tasks.classes.gather(1, tasks.support_labels), tasks.classes.gather(1, tasks.query_labels)], 1
-        )
-        with _full_precision(tasks):
+        true_labels = tasks.classes.gather(1, torch.cat([tasks.support_labels, tasks.query_labels], 1))
+        with full_precision(tasks.support):
             scores: Tensor = self.auxiliary(torch.cat([plain_TSD, features.query], 1))
         return loss + self.auxiliary_weight * functional.cross_entropy(scores.flatten(0, 1), true_labels.flatten())
 
     def plain_support(self, tasks: Tasks) -> Float[Tensor, "T S D"]:
         """The support features of the network as it is without a task."""
         n_tasks, n_support = tasks.support.shape[:2]
-        return self._full_digits(self.backbone(tasks.support.flatten(0, 1))).view(n_tasks, n_support, -1)
+        return self.full_digits(self.backbone(tasks.support.flatten(0, 1))).view(n_tasks, n_support, -1)
 
     def modulation(self, plain_TSD: Float[Tensor, "T S D"], tasks: Tasks) -> Modulation:
-        with _full_precision(tasks):
+        with full_precision(tasks.support):
             embedding_TD = ops.class_means(plain_TSD, tasks.support_labels, tasks.n_way).mean(1)
             embedding_TD = ops.normalise(embedding_TD) * embedding_TD.shape[1] ** 0.5
             return [block(embedding_TD) for block in self.task_network]
@@ -97,16 +95,12 @@ class TADAM(ImageMethod):
         owner = torch.arange(len(tasks), device=tasks.support.device)
         rows = torch.cat([owner.repeat_interleave(n) for n in (tasks.support.shape[1], tasks.query.shape[1])])
         film = [(scale[rows], shift[rows]) for scale, shift in modulation]
-        return tasks.map_items(lambda images: self._full_digits(self.backbone(images, film)))
+        return tasks.map_items(lambda images: self.full_digits(self.backbone(images, film)))
 
     def _logits(self, features: Tasks) -> Float[Tensor, "T Q K"]:
-        with _full_precision(features):
+        with full_precision(features.support):
             prototypes = ops.class_means(features.support, features.support_labels, features.n_way)
             return -self.alpha * ops.squared_distance(features.query, prototypes)
-
-    def _full_digits(self, features: Tensor) -> Tensor:
-        """Features in all digits, where autocast had the network compute in few."""
-        return features.to(self.auxiliary.weight.dtype)
 
 
 class BlockModulation(nn.Module):
@@ -138,7 +132,3 @@ class ResidualLayers(nn.Module):
         x = functional.relu(self.first(x))
         x = x + functional.relu(self.second(x))
         return x + self.last(x)  # type: ignore[no-any-return]
-
-
-def _full_precision(tasks: Tasks) -> torch.autocast:
-    return torch.autocast(tasks.support.device.type, enabled=False)

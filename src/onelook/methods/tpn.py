@@ -7,7 +7,7 @@ A small network gives each row of a task a length scale sigma_i. Support and que
 weights W_ij = exp(-d(f_i / sigma_i, f_j / sigma_j) / 2) between nearest neighbours (equation 2), normalised to
 S = D^(-1/2) W D^(-1/2), and the labels Y of the support flow along it to their limit F = (I - alpha S)^-1 Y
 (equation 4). Meta-training descends the cross-entropy of softmax(F) over support and queries (equations 5 and 6),
-so F is the logit. This is a transductive method.
+so F is the logit.
 
 Departures from the paper, and where it leaves a choice:
 * each class's column of F is divided by its mean over the rows, and a learned scale stands before the softmax. With
@@ -36,6 +36,7 @@ from torch.nn import functional
 from onelook import ops
 from onelook.errors import Bound, PositiveInt
 from onelook.methods.base import Method, query_cross_entropy
+from onelook.methods.label_spreading import normalise_graph, propagate
 from onelook.tasks import Tasks
 
 
@@ -85,23 +86,11 @@ class TransductivePropagation(Method):
 
     def propagate(self, tasks: Tasks) -> Float[Tensor, "T R K"]:
         """F."""
-        similarity = self.similarity(torch.cat([tasks.support, tasks.query], 1))
-        label_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, similarity.dtype)
-        label_TRK = functional.pad(label_TSK, (0, 0, 0, tasks.query.shape[1]))
-        identity = torch.eye(similarity.shape[-1], dtype=similarity.dtype, device=similarity.device)
-        limit: Tensor = torch.linalg.solve(identity - self.alpha * similarity, label_TRK)
-        return limit
+        return propagate(self.similarity(torch.cat([tasks.support, tasks.query], 1)), tasks, self.alpha)
 
     def similarity(self, rows: Float[Tensor, "T R D"]) -> Float[Tensor, "T R R"]:
-        """S, the normalised graph, from log W: S_ij = exp(log W_ij - log(D_i)/2 - log(D_j)/2)."""
+        """S, the normalised graph of the rows."""
         unit = ops.normalise(rows)
         sigma = 0.25 * torch.exp(self.log_scale(unit * math.sqrt(rows.shape[-1])))
         scaled = unit / sigma
-        log_weight = -0.5 * ops.squared_distance(scaled, scaled)
-        itself = torch.eye(rows.shape[1], dtype=torch.bool, device=rows.device)
-        log_weight = log_weight.masked_fill(itself, -math.inf)
-        nearest = log_weight.topk(min(self.n_neighbours, rows.shape[1] - 1), dim=-1).indices
-        chosen = torch.zeros_like(log_weight, dtype=torch.bool).scatter(-1, nearest, True)
-        log_weight = log_weight.masked_fill(~(chosen | chosen.mT), -math.inf)
-        half_degree = 0.5 * log_weight.logsumexp(-1, keepdim=True)
-        return torch.exp(log_weight - half_degree - half_degree.mT)
+        return normalise_graph(-0.5 * ops.squared_distance(scaled, scaled), self.n_neighbours)

@@ -1,7 +1,7 @@
 """The accuracy of each task, and the mean over tasks with its interval."""
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +92,20 @@ def harm(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Estimate:
     return Estimate.from_values((values < reference).double())
 
 
+def score_tasks(
+    score: Callable[[Tasks], Float[Tensor, "*kinds T"]], sampler: TaskSampler, n_tasks: int, first: int = 0
+) -> Generator[Progress, None, Float[Tensor, "*kinds T"]]:
+    """Scores of the tasks first … first + n_tasks - 1, which `score` gets in batches, in inference mode."""
+    parts = []
+    chunk = CHUNK if sampler.data.views.dim() == 3 else IMAGE_CHUNK
+    for start in range(first, first + n_tasks, chunk):
+        tasks = sampler.sample(range(start, min(start + chunk, first + n_tasks)))
+        with torch.inference_mode():
+            parts.append(score(tasks))
+        yield Progress("tasks", start + len(tasks) - first, n_tasks)
+    return torch.cat(parts, -1)
+
+
 def task_accuracies(
     method: Method, sampler: TaskSampler, n_tasks: int, first: int = 0, compute: str = "float32"
 ) -> Generator[Progress, None, Float[Tensor, "T"]]:
@@ -99,15 +113,13 @@ def task_accuracies(
 
     compute: the precision of a method of images, float32 or bfloat16.
     """
-    parts = []
-    chunk = CHUNK if sampler.data.views.dim() == 3 else IMAGE_CHUNK
-    for start in range(first, first + n_tasks, chunk):
-        tasks = sampler.sample(range(start, min(start + chunk, first + n_tasks)))
-        with torch.inference_mode(), precision(compute):
+
+    def score(tasks: Tasks) -> Float[Tensor, "T"]:
+        with precision(compute):
             answers = method(tasks.without_query_labels()).argmax(-1)
-        parts.append(fraction_right(answers, tasks))
-        yield Progress("tasks", start + len(tasks) - first, n_tasks)
-    return torch.cat(parts)
+        return fraction_right(answers, tasks)
+
+    return (yield from score_tasks(score, sampler, n_tasks, first))
 
 
 def fraction_right(answers: Int[Tensor, "T Q"], tasks: Tasks) -> Float[Tensor, "T"]:

@@ -186,10 +186,9 @@ class SortedByClass(Clean):
 class Remembers(Clean):
     """A running mean of all queries is taken off."""
 
-    mean: Tensor
-
     def __init__(self) -> None:
         super().__init__()
+        self.mean: Tensor
         self.register_buffer("mean", torch.zeros(()))
 
     def forward(self, tasks: Tasks) -> Tensor:

@@ -75,6 +75,11 @@ class Finding:
         logits = f"logits by up to {self.change:.2g}" if math.isfinite(self.change) else "it fails, or is not finite"
         return f"{self.check.leak} ({logits}; {self.answers_changed:.3g} % of the answers)."
 
+    def record(self) -> dict[str, Any]:
+        about = {"check": self.check.name, "changed": self.check.changed, "verdict": self.verdict}
+        sizes = {"change": _finite(self.change), "relative": _finite(self.relative)}
+        return {**about, **sizes, "answers_changed": round(self.answers_changed, 3)}
+
 
 @dataclass(frozen=True)
 class Audit:
@@ -98,23 +103,8 @@ class Audit:
 
     def record(self) -> dict[str, Any]:
         """JSON record; a change that is not finite is null."""
-        findings = [
-            {
-                "check": f.check.name,
-                "changed": f.check.changed,
-                "verdict": f.verdict,
-                "change": _finite(f.change),
-                "relative": _finite(f.relative),
-                "answers_changed": round(f.answers_changed, 3),
-            }
-            for f in self.findings
-        ]
-        return {
-            "n_tasks": self.n_tasks,
-            "summary": self.summary(),
-            "leaks": [f.sentence for f in self.leaks],
-            "findings": findings,
-        }
+        leaks, findings = [f.sentence for f in self.leaks], [f.record() for f in self.findings]
+        return {"n_tasks": self.n_tasks, "summary": self.summary(), "leaks": leaks, "findings": findings}
 
 
 def _finite(value: float) -> float | None:

@@ -5,9 +5,11 @@ What would spoil the other checks, by a memory of a class or a module, is looked
 
 import contextlib
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ GROUPS = {"queries": "other queries", "order": "order, names", "tasks": "other t
 
 Pairs = Iterator[tuple[Float[Tensor, "Q K"], Float[Tensor, "Q K"]]]
 """Logits as they should be, and as they are after the change."""
+Asking = Callable[["Trial"], Pairs]
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,23 @@ class Check:
     """End of a sentence about a method whose answers change then."""
     declaration: str
     """Attribute of a method that may excuse it; "" where nothing does."""
-    pairs: Callable[["Trial"], Pairs]
+    pairs: Asking
 
 
 CHECKS: list[Check] = []
 """All checks, in the order in which they are asked."""
 
 
-def check(
-    group: str, changed: str, leak: str, declaration: str = ""
-) -> Callable[[Callable[["Trial"], Pairs]], Callable[["Trial"], Pairs]]:
+_WORDS: dict[str, dict[str, str]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
+"""Words about each check: what is changed, and the end of a sentence about a method whose answers change then."""
+
+
+def check(group: str, declaration: str = "") -> Callable[[Asking], Asking]:
     """Append a function, under its name, to CHECKS."""
 
-    def register(pairs: Callable[["Trial"], Pairs]) -> Callable[["Trial"], Pairs]:
-        CHECKS.append(Check(pairs.__name__.replace("_", " "), group, changed, leak, declaration, pairs))
+    def register(pairs: Asking) -> Asking:
+        name = pairs.__name__
+        CHECKS.append(Check(name.replace("_", " "), group, **_WORDS[name], declaration=declaration, pairs=pairs))
         return pairs
 
     return register
@@ -116,14 +122,14 @@ def make_trial(method: Method, sampler: TaskSampler, number: int, n_tasks: int) 
     return Trial(method, tasks[:1], tasks[1:], IMAGE_ALONE if of_images else ALONE, draw)
 
 
-@check("tasks", "nothing: asked twice", "does not give the same answers when asked twice")
+@check("tasks")
 def twice(trial: Trial) -> Pairs:
     method = trial.fresh()
     trial.ask(trial.tasks, method)
     yield trial.expected, trial.ask(trial.tasks, method)
 
 
-@check("tasks", "other tasks seen before", "remembers: its answers change after it has seen other tasks")
+@check("tasks")
 def memory(trial: Trial) -> Pairs:
     others = trial.neighbours.without_query_labels()
     for known_before in (False, True):
@@ -136,11 +142,7 @@ def memory(trial: Trial) -> Pairs:
         yield trial.expected, trial.ask(trial.tasks, method)
 
 
-@check(
-    "labels",
-    "the same task seen before, with the labels of its queries",
-    "keeps labels: its answers change after it was once shown those of the queries",
-)
+@check("labels")
 def labels_kept(trial: Trial) -> Pairs:
     method = trial.fresh()
     trial.ask(trial.tasks, method)
@@ -149,21 +151,18 @@ def labels_kept(trial: Trial) -> Pairs:
     yield trial.expected, trial.ask(trial.tasks, method)
 
 
-@check("tasks", "other tasks in the batch", "mixes tasks: its answers change with the other tasks of the batch")
+@check("tasks")
 def batch(trial: Trial) -> Pairs:
     """Ask in the first place and in the last: what runs over a batch may run in one direction."""
     others = trial.neighbours.without_query_labels()
     for parts in ((trial.tasks, others), (others, trial.tasks)):
-        together = Tasks(
-            torch.cat([p.support for p in parts]),
-            torch.cat([p.support_labels for p in parts]),
-            torch.cat([p.query for p in parts]),
-            trial.tasks.n_way,
-        )
+        columns = zip(*((part.support, part.support_labels, part.query) for part in parts), strict=True)
+        support, labels, query = map(torch.cat, columns)
+        together = Tasks(support, labels, query, trial.tasks.n_way)
         yield trial.expected, trial.ask_all(together)[0 if parts[0] is trial.tasks else -1]
 
 
-@check("tasks", "train() mode for eval() mode", "answers otherwise in train() mode than in eval() mode")
+@check("tasks")
 def training_mode(trial: Trial) -> Pairs:
     yield trial.expected, trial.ask(trial.tasks, trial.fresh().train())
 
@@ -173,20 +172,12 @@ def _labels(trial: Trial) -> Int[Tensor, "1 Q"]:
     return trial.known.query_labels
 
 
-@check(
-    "labels",
-    "true labels of the queries given",
-    "reads the labels of the queries: its answers change when the true ones are given",
-)
+@check("labels")
 def true_labels(trial: Trial) -> Pairs:
     yield trial.expected, trial.ask_with(query_labels=_labels(trial))
 
 
-@check(
-    "labels",
-    "wrong labels of the queries given",
-    "reads the labels of the queries: its answers change when wrong ones are given",
-)
+@check("labels")
 def wrong_labels(trial: Trial) -> Pairs:
     """Each class for the next, which leaves the counts of a balanced task; and one class for all."""
     labels = _labels(trial)
@@ -195,11 +186,7 @@ def wrong_labels(trial: Trial) -> Pairs:
         yield trial.expected, trial.ask_with(query_labels=given)
 
 
-@check(
-    "labels",
-    "classes of the data set given",
-    "reads `classes`: its answers change when it is given which classes of the data set these are",
-)
+@check("labels")
 def classes(trial: Trial) -> Pairs:
     """Give classes without the labels of the queries, and beside them."""
     assert trial.known.classes is not None
@@ -210,12 +197,7 @@ def classes(trial: Trial) -> Pairs:
     yield trial.ask_with(query_labels=labels), trial.ask_with(query_labels=labels, classes=trial.known.classes)
 
 
-@check(
-    "queries",
-    "other queries replaced",
-    "is declared inductive, but its answers change when the other queries are replaced",
-    "transductive",
-)
+@check("queries", "transductive")
 def replaced(trial: Trial) -> Pairs:
     """Each half of the queries beside other images in the place of the other half."""
     half = torch.randperm(trial.tasks.query.shape[1], generator=trial.draw) % 2 == 0
@@ -225,23 +207,13 @@ def replaced(trial: Trial) -> Pairs:
         yield trial.expected[own], trial.ask(replace(trial.tasks, query=query))[own]
 
 
-@check(
-    "queries",
-    "each query alone",
-    "is declared inductive, but its answers change when a query is asked alone",
-    "transductive",
-)
+@check("queries", "transductive")
 def alone(trial: Trial) -> Pairs:
     for i in torch.randperm(trial.tasks.query.shape[1], generator=trial.draw)[: trial.n_single].tolist():
         yield trial.expected[i : i + 1], trial.ask(replace(trial.tasks, query=trial.tasks.query[:, i : i + 1]))
 
 
-@check(
-    "queries",
-    "four times as many queries",
-    "is declared inductive, but its answers change when there are more queries",
-    "transductive",
-)
+@check("queries", "transductive")
 def many_more(trial: Trial) -> Pairs:
     own = trial.tasks.query
     query = torch.cat([own, trial.neighbours.query.flatten(0, 1).unsqueeze(0)], 1)
@@ -252,26 +224,17 @@ def _in_order(trial: Trial, order: Int[Tensor, "Q"]) -> Pairs:
     yield trial.expected[order], trial.ask(replace(trial.tasks, query=trial.tasks.query[:, order]))
 
 
-@check("order", "queries in another order", "reads something from the order of the queries: its answers change with it")
+@check("order")
 def query_order(trial: Trial) -> Pairs:
     yield from _in_order(trial, torch.randperm(trial.tasks.query.shape[1], generator=trial.draw))
 
 
-@check(
-    "order",
-    "queries sorted by class",
-    "reads something from the order of the queries: its answers change when these are sorted by class",
-)
+@check("order")
 def sorted_queries(trial: Trial) -> Pairs:
     yield from _in_order(trial, _labels(trial)[0].argsort(stable=True))
 
 
-@check(
-    "order",
-    "labelled examples in another order",
-    "reads something from the order of the labelled examples, and does not declare it (ordered_support)",
-    "ordered_support",
-)
+@check("order", "ordered_support")
 def support_order(trial: Trial) -> Pairs:
     tasks = trial.tasks
     by_class = tasks.support_labels[0].argsort(stable=True)
@@ -280,12 +243,7 @@ def support_order(trial: Trial) -> Pairs:
         yield trial.expected, trial.ask(changed)
 
 
-@check(
-    "order",
-    "other numbers for the classes",
-    "reads something from the number that a class has, though it is made for any classes (n_way)",
-    "n_way",
-)
+@check("order", "n_way")
 def class_names(trial: Trial) -> Pairs:
     """Moved on by one, so that each class has another."""
     tasks = trial.tasks

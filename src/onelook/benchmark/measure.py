@@ -18,8 +18,8 @@ from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
 from onelook.machine import provenance
 from onelook.methods import IterativeMethod, Method
-from onelook.scoring import Estimate, fraction_right, harm, paired, task_accuracies
-from onelook.tasks import Embeddings
+from onelook.scoring import Estimate, fraction_right, harm, paired, score_tasks, task_accuracies
+from onelook.tasks import Embeddings, Tasks
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,9 @@ def measure(entry: Entry, data: Views, spec: TaskSpec, n_tasks: int) -> Generato
     sampler = TaskSampler(data if entry.data is None else entry.data, spec)
     with _watched(entry.method) as calls:
         accuracies = yield from task_accuracies(entry.method, sampler, n_tasks, compute=entry.compute)
-    seconds = time.perf_counter() - started
-    cost = {
-        "seconds": round(seconds, 3),
-        "milliseconds": round(1000 * sum(calls) / n_tasks, 3),
-        "memory_mb": _peak_memory(),
-        **provenance(),
-    }
-    return Measured(entry.label, entry.settings, accuracies, cost)
+    seconds, milliseconds = round(time.perf_counter() - started, 3), round(1000 * sum(calls) / n_tasks, 3)
+    cost = {"seconds": seconds, "milliseconds": milliseconds, "memory_mb": _peak_memory()}
+    return Measured(entry.label, entry.settings, accuracies, cost | provenance())
 
 
 def record_of(
@@ -79,17 +74,10 @@ def record_of(
 
     tasks: the digest of the tasks, which all have met. others: whose differences are wanted beside that.
     """
-    record = {
-        **about,
-        "method": measured.label,
-        "settings": measured.settings,
-        **spec.record(),
-        "n_total": spec.total,
-        "n_tasks": len(measured.accuracies),
-        "tasks": tasks,
-        **Estimate.from_values(measured.accuracies).record("accuracy"),
-        "versus": _difference(measured, reference),
-    }
+    record = {**about, "method": measured.label, "settings": measured.settings, **spec.record()}
+    record |= {"n_total": spec.total, "n_tasks": len(measured.accuracies), "tasks": tasks}
+    record |= Estimate.from_values(measured.accuracies).record("accuracy")
+    record["versus"] = _difference(measured, reference)
     if others:
         record["against"] = [
             _difference(measured, other) | harm(measured.accuracies, other.accuracies).record("harm", "harm_ci95")
@@ -141,15 +129,13 @@ def step_accuracies(
     method: IterativeMethod, data: Embeddings, spec: TaskSpec, n_tasks: int
 ) -> Generator[Progress, None, list[Estimate]]:
     """Accuracy after 0, 1, … n_steps steps, on the same tasks as `compare`."""
-    sampler = TaskSampler(data, spec)
-    parts = []
-    for start in range(0, n_tasks, 32):
-        tasks = sampler.sample(range(start, min(start + 32, n_tasks)))
-        with torch.inference_mode():
-            answers = method.trajectory(tasks.without_query_labels()).argmax(-1)
-        parts.append(torch.stack([fraction_right(step, tasks) for step in answers]))
-        yield Progress("tasks", start + len(tasks), n_tasks)
-    return [Estimate.from_values(step) for step in torch.cat(parts, 1)]
+
+    def score(tasks: Tasks) -> Float[Tensor, "steps T"]:
+        answers = method.trajectory(tasks.without_query_labels()).argmax(-1)
+        return torch.stack([fraction_right(step, tasks) for step in answers])
+
+    accuracies = yield from score_tasks(score, TaskSampler(data, spec), n_tasks)
+    return [Estimate.from_values(step) for step in accuracies]
 
 
 def tabulate(records: Iterable[dict[str, Any]]) -> Table:
@@ -190,7 +176,11 @@ def _short_name(name: str) -> str:
 def _cells(record: dict[str, Any] | None) -> tuple[str, str]:
     if record is None:
         return "–", "–"
-    versus, difference = record.get("versus"), "–"
-    if versus is not None and versus["method"] != record["method"]:
-        difference = Estimate.from_record(versus, "difference").plus_minus("+")
+    versus = record.get("versus")
+    difference = "–" if versus is None or versus["method"] == record["method"] else signed_difference(versus)
     return Estimate.from_record(record, "accuracy").plus_minus(), difference
+
+
+def signed_difference(versus: dict[str, Any]) -> str:
+    """Paired difference of a record for a table."""
+    return Estimate.from_record(versus, "difference").plus_minus("+")

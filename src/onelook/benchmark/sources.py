@@ -38,13 +38,8 @@ def open_source(
     backbone, named = load_backbone(checkpoint)
     opened = open_data(data, place.home)
     test = yield from opened.embed(split, backbone, place, average=average)
-    about = {
-        "dataset": data,
-        "split": split,
-        "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}",
-        "precision": place.precision,
-        "average": average,
-    }
+    about = {"dataset": data, "split": split, "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}"}
+    about |= {"precision": place.precision, "average": average}
     sets: list[Embeddings] = []
 
     def training() -> Generator[Any, None, tuple[Embeddings, Embeddings]]:

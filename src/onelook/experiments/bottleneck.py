@@ -25,8 +25,8 @@ from onelook.errors import Bound, Checked, NonNegativeInt
 from onelook.events import Progress
 from onelook.machine import Place, provenance
 from onelook.methods import SIB
-from onelook.scoring import CHUNK, Estimate, fraction_right
-from onelook.tasks import Embeddings
+from onelook.scoring import Estimate, fraction_right, score_tasks
+from onelook.tasks import Embeddings, Tasks
 from onelook.train.recipes import parse_request
 
 
@@ -76,23 +76,15 @@ class _Measured:
 
 
 def _measure(method: SIB, data: Embeddings, spec: TaskSpec, n_tasks: int) -> Generator[Progress, None, _Measured]:
-    sampler = TaskSampler(data, spec)
-    accuracies, losses, squares = [], [], []
-    for start in range(0, n_tasks, CHUNK):
-        tasks = sampler.sample(range(start, min(start + CHUNK, n_tasks)))
+    def score(tasks: Tasks) -> Float[Tensor, "3 T"]:
         assert tasks.query_labels is not None
-        with torch.inference_mode():
-            weights = method.adapt(tasks.without_query_labels())
-            logits: Float[Tensor, "T Q K"] = method.score(weights, tasks.query)
-            accuracies.append(fraction_right(logits.argmax(-1), tasks))
-            losses.append(functional.cross_entropy(logits.mT, tasks.query_labels, reduction="none").mean(1))
-            squares.append(weights.square().mean((1, 2)))
-        yield Progress("tasks", start + len(tasks), n_tasks)
-    return _Measured(
-        Estimate.from_values(torch.cat(accuracies)),
-        Estimate.from_values(torch.cat(losses)),
-        float(torch.cat(squares).mean().sqrt()),
-    )
+        weights = method.adapt(tasks.without_query_labels())
+        logits: Float[Tensor, "T Q K"] = method.score(weights, tasks.query)
+        losses = functional.cross_entropy(logits.mT, tasks.query_labels, reduction="none").mean(1)
+        return torch.stack([fraction_right(logits.argmax(-1), tasks), losses, weights.square().mean((1, 2))])
+
+    accuracy, loss, square = yield from score_tasks(score, TaskSampler(data, spec), n_tasks)
+    return _Measured(Estimate.from_values(accuracy), Estimate.from_values(loss), float(square.float().mean().sqrt()))
 
 
 def _record(train: _Measured, test: _Measured) -> dict[str, Any]:

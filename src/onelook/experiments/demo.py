@@ -54,11 +54,7 @@ def demo(config: DemoConfig, out: Path, place: Place) -> Generator[Any, None, Re
     result = Report(
         title="What the unlabelled images were worth",
         records=records,
-        paired=[
-            {"n_shot": r["n_shot"], **r["versus"], "method": "SIB, K = 3", "reference": "K = 0"}
-            for r in records
-            if r["method"] == "sib"
-        ],
+        paired=[{"n_shot": r["n_shot"]} | r["versus"] | ENDS for r in records if r["method"] == "sib"],
         steps=tuple(steps),
         curves=tuple(curves),
         tasks=pictures,
@@ -70,16 +66,15 @@ def demo(config: DemoConfig, out: Path, place: Place) -> Generator[Any, None, Re
     return result
 
 
+ENDS = {"method": "SIB, K = 3", "reference": "K = 0"}
+TRAIN = "onelook pretrain --data FOLDER --backbone conv4-64 --out runs/mine"
+COMPARE = (
+    "onelook benchmark --data FOLDER --split test --backbone runs/mine/model.safetensors "
+    "--methods feature-averaging,sib,prototypical"
+)
 COMMANDS = (
-    (
-        "Train a feature network on classes of your own",
-        "onelook pretrain --data FOLDER --backbone conv4-64 --out runs/mine",
-    ),
-    (
-        "Compare methods on classes it has not seen",
-        "onelook benchmark --data FOLDER --split test --backbone runs/mine/model.safetensors "
-        "--methods feature-averaging,sib,prototypical",
-    ),
+    ("Train a feature network on classes of your own", TRAIN),
+    ("Compare methods on classes it has not seen", COMPARE),
     ("Compare methods on features you have already", "onelook benchmark --embeddings FILE.npz --methods prototypical"),
 )
 
@@ -90,14 +85,8 @@ def _curve_of_steps(title: str, accuracies: list[Estimate]) -> Curve:
 
 
 def _curve(title: str, history: list[dict[str, float]]) -> Curve:
-    return Curve(
-        title,
-        "step",
-        "validation accuracy (%)",
-        tuple(h["step"] for h in history),
-        tuple(h["accuracy"] for h in history),
-        tuple(h["ci95"] for h in history),
-    )
+    steps, values, errors = (tuple(h[name] for h in history) for name in ("step", "accuracy", "ci95"))
+    return Curve(title, "step", "validation accuracy (%)", steps, values, errors)
 
 
 def _pictures(
@@ -108,9 +97,8 @@ def _pictures(
     sampler = TaskSampler(images, spec)
     shown = sampler.sample(numbers)
     with torch.inference_mode():
-        probabilities: Float[Tensor, "steps T Q K"] = sib.trajectory(
-            TaskSampler(embeddings, spec).sample(numbers)
-        ).softmax(-1)
+        logits: Float[Tensor, "steps T Q K"] = sib.trajectory(TaskSampler(embeddings, spec).sample(numbers))
+    probabilities = logits.softmax(-1)
     assert shown.query_labels is not None
     return tuple(
         TaskPicture(
@@ -128,9 +116,5 @@ def _pictures(
 
 
 def _facts(config: DemoConfig, out: Path, seconds: float) -> dict[str, str]:
-    return {
-        "command": shlex.join(["onelook", "demo", "--out", str(out), "--seed", str(config.seed)]),
-        "seconds": f"{seconds:.0f}",
-        **provenance(),
-        "configuration": repr(config),
-    }
+    command = shlex.join(["onelook", "demo", "--out", str(out), "--seed", str(config.seed)])
+    return {"command": command, "seconds": f"{seconds:.0f}", **provenance(), "configuration": repr(config)}

@@ -112,10 +112,9 @@ def _comparison(pair: dict[str, Any], steps: Sequence[Curve]) -> dict[str, Any]:
     # The accuracies come from the curve of the same shots, and only if they say the same as the difference: a
     # comparison with another method must not borrow the numbers of the one between K steps and 0.
     curve = next((c for c in steps if re.match(rf"{pair['n_shot']}\b", c.title)), None)
-    if curve is None or abs(curve.y[-1] - curve.y[0] - pair["difference"]) > 0.05:
-        return {**pair, "low": low, "high": high, "verdict": verdict, "ends": None}
-    error = curve.error or (math.nan,) * len(curve.y)
-    ends = [(curve.x[i], curve.y[i], error[i]) for i in (0, -1)]
+    ends = None
+    if curve is not None and abs(curve.y[-1] - curve.y[0] - pair["difference"]) <= 0.05:
+        ends = [(curve.x[i], curve.y[i], curve.error[i] if curve.error else math.nan) for i in (0, -1)]
     return {**pair, "low": low, "high": high, "verdict": verdict, "ends": ends}
 
 

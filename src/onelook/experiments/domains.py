@@ -32,7 +32,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -100,14 +100,6 @@ class DomainsConfig(Checked):
 
 
 @dataclass(frozen=True)
-class _Images:
-    """Images of one domain."""
-
-    pixels: UInt8[Tensor, "N C H W"]
-    labels: Int[Tensor, "N"]
-
-
-@dataclass(frozen=True)
 class _Features:
     """Features of one domain, every image in its four turns."""
 
@@ -143,16 +135,14 @@ def domains(config: DomainsConfig, data: Path | Domains) -> Generator[Reading, N
         named = f"{target} ({number + 1} of {len(images)})"
         right = yield from _adapt_to(images[target], sources, config, named)
         targets.append({"target": target, "sources": list(sources), "n_images": len(images[target])} | _summary(right))
-    class_names = next(iter(images.values())).class_names
+    accuracies = {name: [t["accuracy"][name]["mean"] for t in targets] for name in targets[0]["accuracy"]}
     return {
         "experiment": "domains",
         "config": dataclasses.asdict(config),
         "data": {name: one.source for name, one in images.items()},
-        "classes": list(class_names),
+        "classes": list(next(iter(images.values())).class_names),
         "targets": targets,
-        "mean_accuracy": {
-            n: sum(t["accuracy"][n]["mean"] for t in targets) / len(targets) for n in targets[0]["accuracy"]
-        },
+        "mean_accuracy": {name: sum(values) / len(values) for name, values in accuracies.items()},
     }
 
 
@@ -168,9 +158,9 @@ def _adapt_to(
     target: ImageSet, sources: Domains, config: DomainsConfig, named: str
 ) -> Generator[Progress, None, dict[str, Tensor]]:
     """Whether each image of the target is answered right (1 or 0), for every variant."""
-    every = [_Images(one.pixels[0], one.labels) for one in sources.values()]
+    every = list(sources.values())
     first = every[: len(every) - config.n_held_out]
-    pixels = torch.cat([one.pixels for one in first])
+    pixels = torch.cat([one.pixels[0] for one in first])
     with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
         torch.manual_seed(config.seed)
         backbone = backbones.create(config.backbone, pixels.shape[1], pixels.shape[-1])
@@ -178,7 +168,7 @@ def _adapt_to(
     head = make_head(backbone.feature_size, len(target.class_names), config)
     yield from _pretrain(backbone, head, first, config, named)
     seen = [_features(backbone, one, config) for one in every]
-    unseen = _features(backbone, _Images(target.pixels[0], target.labels), config)
+    unseen = _features(backbone, target, config)
     # Only the direction of a weight was learned; at length 1 a step has the size it has in SIB.
     head.start.data = ops.normalise(head.start.data)
     heads = {name: _variant(head, rotation, n_steps) for name, (rotation, n_steps) in VARIANTS.items()}
@@ -198,11 +188,11 @@ def _variant(head: DomainHead, rotation: bool, n_steps: int | None) -> DomainHea
 
 
 def _pretrain(
-    backbone: Backbone, head: DomainHead, sources: list[_Images], config: DomainsConfig, named: str
+    backbone: Backbone, head: DomainHead, sources: list[ImageSet], config: DomainsConfig, named: str
 ) -> Generator[Progress, None, None]:
     """Stage 1: class and turn together, every batch of one source."""
-    size = min([config.pretrain_batch_size, *(len(one.labels) for one in sources)])
-    steps_per_epoch = sum(len(one.labels) for one in sources) // size
+    size = min([config.pretrain_batch_size, *(len(one) for one in sources)])
+    steps_per_epoch = sum(len(one) for one in sources) // size
     n_steps = config.pretrain_epochs * steps_per_epoch
     parameters = [*backbone.parameters(), head.start, head.maps, head.scale]
     optimiser = config.pretrain_optimisation.build(parameters)
@@ -210,8 +200,8 @@ def _pretrain(
     for step in range(n_steps):
         rng = np.random.default_rng([config.seed, 1, step])
         source = sources[step % len(sources)]
-        rows = torch.from_numpy(rng.permutation(len(source.labels))[:size])
-        moved = augment(source.pixels[rows], config.augmentation, rng.random((size, N_DRAWS)))
+        rows = torch.from_numpy(rng.permutation(len(source))[:size])
+        moved = augment(source.pixels[0, rows], config.augmentation, rng.random((size, N_DRAWS)))
         turns = torch.from_numpy(np.where(rng.random(size) < config.upright, 0, rng.integers(1, N_TURNS, size)))
         with precision(config.precision):
             features = backbone(turn(moved, turns)).float().unsqueeze(0)
@@ -231,13 +221,13 @@ def turn(pixels: Float[Tensor, "N C H W"], turns: Tensor) -> Float[Tensor, "N C 
 
 
 @torch.no_grad()
-def _features(backbone: Backbone, images: _Images, config: DomainsConfig) -> _Features:
+def _features(backbone: Backbone, images: ImageSet, config: DomainsConfig) -> _Features:
     """Compute features with the normalisation statistics of these images, as every batch of stage 1 had its own.
 
     Yanghao Li, Naiyan Wang, Jianping Shi, Jiaying Liu, Xiaodi Hou. Revisiting Batch Normalization for Practical Domain
     Adaptation. 2016, arXiv:1603.04779.
     """
-    own, n_images = copy.deepcopy(backbone), len(images.labels)
+    own, pixels, n_images = copy.deepcopy(backbone), images.pixels[0], len(images)
     with precision(config.precision):
         if config.own_statistics:
             for module in own.modules():
@@ -247,9 +237,9 @@ def _features(backbone: Backbone, images: _Images, config: DomainsConfig) -> _Fe
             own.train()
             order = torch.from_numpy(np.random.default_rng([config.seed, 2]).permutation(n_images))
             for rows in order.tensor_split(math.ceil(N_TURNS * n_images / CHUNK)):
-                own(torch.cat([images.pixels[rows].rot90(quarters, (2, 3)) for quarters in range(N_TURNS)]))
+                own(torch.cat([pixels[rows].rot90(quarters, (2, 3)) for quarters in range(N_TURNS)]))
         own.eval()
-        chunks = images.pixels.tensor_split(math.ceil(n_images / CHUNK))
+        chunks = pixels.tensor_split(math.ceil(n_images / CHUNK))
         parts = [torch.cat([own(chunk.rot90(quarters, (2, 3))) for chunk in chunks]) for quarters in range(N_TURNS)]
     return _Features(torch.stack(parts, 1).float(), images.labels)
 

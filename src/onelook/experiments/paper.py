@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook.artifacts import load_backbone, load_method
-from onelook.benchmark.sources import open_items
+from onelook.benchmark.measure import signed_difference
+from onelook.benchmark.sources import Source, open_items, open_source
 from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
-from onelook.data.sources import N_VIEWS, open_data
 from onelook.errors import Bound, Checked, NonNegativeInt, unknown_name
 from onelook.events import Notice, relay
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
@@ -82,42 +82,24 @@ def table(config: TableConfig, out: Path, place: Place) -> Generator[Any, None, 
 def _records(
     key: str, about: dict[str, Any], accuracies: dict[int, Tensor], reference: dict[int, Tensor], config: TableConfig
 ) -> list[dict[str, Any]]:
-    row = ROWS[key]
-    records = []
-    network = about["backbone"].split("@")[0]
+    row, network, records = ROWS[key], about["backbone"].split("@")[0], []
+    named = {"row": key, "method": row.title, "paper": row.paper, "request": row.method, "on": row.on}
+    named |= {"dataset": config.data, "split": config.split, "backbone": about["backbone"]}
     for shot, values in accuracies.items():
         versus = None
         if shot in reference:
-            difference = paired(values, reference[shot])
-            gain = relative_gain(reference[shot], values)
-            versus = {
-                "method": ROWS[REFERENCE].title,
-                **difference.record("difference"),
-                "relative": gain.record("mean"),
-            }
-        own = about["by_shot"].get(str(shot), {})
-        records.append(
-            {
-                "row": key,
-                "method": row.title,
-                "paper": row.paper,
-                "request": row.method,
-                "on": row.on,
-                "dataset": config.data,
-                "split": config.split,
-                "backbone": about["backbone"],
-                **TaskSpec(5, shot, 15, seed=config.seed).record(),
-                "n_tasks": config.n_tasks,
-                **Estimate.from_values(values).record("accuracy"),
-                "versus": versus,
-                "published": published(key, config.data, network, shot),
-                "elsewhere": published_elsewhere(key, config.data, network),
-                "transductive": about["transductive"],
-                **own,
-                "commit": about["commit"],
-                "machine": about["machine"],
-            }
-        )
+            versus = {"method": ROWS[REFERENCE].title, **paired(values, reference[shot]).record("difference")}
+            versus["relative"] = relative_gain(reference[shot], values).record("mean")
+        figures = {
+            **TaskSpec(5, shot, 15, seed=config.seed).record(),
+            "n_tasks": config.n_tasks,
+            **Estimate.from_values(values).record("accuracy"),
+            "versus": versus,
+            "published": published(key, config.data, network, shot),
+            "elsewhere": published_elsewhere(key, config.data, network),
+            **about["by_shot"].get(str(shot), {}),
+        }
+        records.append(named | figures | {name: about[name] for name in ("transductive", "commit", "machine")})
     return records
 
 
@@ -138,35 +120,27 @@ def _row(
     assert checkpoint is not None
     backbone, named = load_backbone(checkpoint)
     request = parse_request(row.method)
-    key = {
-        "request": row.method,
-        "version": METHODS[request.name].version,
-        "network": backbone.digest().hex()[:12],
-        "data": config.data,
-        "split": config.split,
-        "n_tasks": config.n_tasks,
-        "seed": config.seed,
-        "shots": list(config.shots),
-        "precision": place.precision,
-    }
+    network = backbone.digest().hex()[:12]
+    key = {"request": row.method, "version": METHODS[request.name].version, "network": network}
+    key |= {"data": config.data, "split": config.split, "n_tasks": config.n_tasks, "seed": config.seed}
+    key |= {"shots": list(config.shots), "precision": place.precision}
     measure = partial(_measure, row, config, checkpoint, folder, place)
     stored = yield from ResultStore(folder / "results").get_or(key, measure)
-    about = {"backbone": f"{named['name']}@{key['network']}", **stored.about}
+    about = {"backbone": f"{named['name']}@{network}", **stored.about}
     return about, {shot: stored.tensors[str(shot)] for shot in config.shots}
 
 
 def _measure(
     row: Row, config: TableConfig, checkpoint: Path, folder: Path, place: Place
 ) -> Generator[Any, None, Stored]:
-    backbone, _ = load_backbone(checkpoint)
     specs = [TaskSpec(5, shot, 15, seed=config.seed) for shot in config.shots]
-    test = yield from open_data(config.data, place.home).embed(config.split, backbone, place)
+    source = yield from open_source(config.data, config.split, checkpoint, place)
     for spec in specs:
-        TaskSampler(test, spec)  # too few test classes are refused now, not after a training
+        TaskSampler(source.test, spec)  # too few test classes are refused now, not after a training
     about: dict[str, Any] = {"by_shot": {}}
     accuracies: dict[str, Tensor] = {}
     for spec in specs:
-        method, items, facts = yield from _train(row, spec, config, checkpoint, folder, place)
+        method, items, facts = yield from _train(row, spec, config, checkpoint, source, folder, place)
         compute = place.precision if isinstance(method, ImageMethod) else "float32"  # features have it behind them
         sampler = TaskSampler(items, spec)
         shot = str(spec.n_shot)
@@ -177,23 +151,21 @@ def _measure(
 
 
 def _train(
-    row: Row, spec: TaskSpec, config: TableConfig, checkpoint: Path, folder: Path, place: Place
+    row: Row, spec: TaskSpec, config: TableConfig, checkpoint: Path, source: Source, folder: Path, place: Place
 ) -> Generator[Any, None, tuple[Method, Views, dict[str, Any]]]:
     """The method of a row, what its tasks are drawn from, and its size and cost."""
-    backbone, _ = load_backbone(checkpoint)
     request = parse_request(row.method)
     # Before the clock is started: the features are there for all rows.
-    training = yield from open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS)
-    validation = yield from open_data(config.data, place.home).embed("val", backbone, place)
-    n_network = _n_parameters(backbone)
+    training, validation = yield from source.training()
+    assert training is not None
+    assert validation is not None
     if row.on == "features":
         # In the folder of the training, which may serve several shots.
         clock = _Clock(recipes.resolve(request, spec, training, validation).folder(folder) / "seconds.json")
-        work = ready(request, spec, backbone.feature_size, training, validation, folder)
+        work = ready(request, spec, source.test.feature_size, training, validation, folder)
         method = (yield from clock.measure(work)).method
-        items: Views = yield from open_data(config.data, place.home).embed(config.split, backbone, place)
-        learns = has_weights(method)
-        return method, items, _facts(_n_parameters(method) + n_network, clock.seconds if learns else 0.0)
+        n_parameters = _n_parameters(method) + _n_parameters(load_backbone(checkpoint)[0])
+        return method, source.test, _facts(n_parameters, clock.seconds if has_weights(method) else 0.0)
     clock = _Clock(folder / "seconds.json")
     settings = recipes.with_tasks(recipes.END_TO_END, TaskSpec(5, 1, 15, seed=config.seed))
     path = yield from clock.measure(meta_train_images(config.data, checkpoint, request, settings, folder, place))
@@ -252,15 +224,9 @@ def tabulate(records: Sequence[dict[str, Any]]) -> Table:
         one = next(iter(own.values()))
         cells = [f"{one['method']} ({one['paper']})", one["on"], "yes" if one["transductive"] else "no"]
         for shot in shots:
-            accuracy = Estimate.from_record(own[shot], "accuracy").plus_minus()
-            cells += [accuracy, _difference(own[shot]), str(own[shot]["published"] or "–")]
+            versus = None if key == REFERENCE else own[shot]["versus"]
+            cells.append(Estimate.from_record(own[shot], "accuracy").plus_minus())
+            cells += ["–" if versus is None else signed_difference(versus), str(own[shot]["published"] or "–")]
         seconds = max(r["train_seconds"] for r in own.values())
         rows.append((*cells, f"{one['parameters']:,}", f"{seconds:.0f} s" if seconds else "none"))
     return Table((*columns, "parameters", "training"), tuple(rows))
-
-
-def _difference(record: dict[str, Any]) -> str:
-    versus = record["versus"]
-    if versus is None or record["row"] == REFERENCE:
-        return "–"
-    return Estimate.from_record(versus, "difference").plus_minus("+")

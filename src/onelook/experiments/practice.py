@@ -53,9 +53,8 @@ class PracticeConfig(Checked):
 
     @property
     def specs(self) -> tuple[TaskSpec, ...]:
-        return tuple(
-            TaskSpec(self.n_way, shot, self.n_query, self.protocol, self.seed) for shot in dict.fromkeys(self.shots)
-        )
+        shots = dict.fromkeys(self.shots)
+        return tuple(TaskSpec(self.n_way, shot, self.n_query, self.protocol, self.seed) for shot in shots)
 
 
 def practice(config: PracticeConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
@@ -105,14 +104,8 @@ class _Cell:
             return Stored(about={"records": measured})
 
         stored = yield from self.store.get_or(self.key, compute)
-        spec = self.spec
-        facts = {
-            **self.about,
-            **spec.record(),
-            "n_total": spec.total,
-            "n_tasks": self.n_users,
-            "tasks": self.key["tasks"],
-        }
+        facts = self.about | self.spec.record()
+        facts |= {"n_total": self.spec.total, "n_tasks": self.n_users, "tasks": self.key["tasks"]}
         return [facts | record for record in stored.about["records"]]
 
 
@@ -131,14 +124,8 @@ def _cells(
         except DataError as error:
             yield Notice(f"{about['dataset']} is left out with {spec.n_shot} labels a class: {error}")
             continue
-        key = {
-            "features": features_digest(data),
-            "tasks": tasks,
-            "unknown": unknown,
-            "n_users": n_users,
-            "seed": spec.seed,
-            **versions,
-        }
+        key = {"features": features_digest(data), "tasks": tasks, "unknown": unknown, "n_users": n_users}
+        key |= {"seed": spec.seed, **versions}
         cells.append(_Cell(about, data, spec, n_users, key, store))
     return cells
 
@@ -163,11 +150,5 @@ def digits(size: int, channels: int) -> ImageSet:
     pixels = large.round().clamp(0, 255).to(torch.uint8).expand(-1, channels, -1, -1).contiguous()
     names = tuple(f"digit {i}" for i in range(len(pixels)))
     digests = tuple(digest(image.numpy().tobytes()) for image in pixels)
-    return ImageSet(
-        pixels.unsqueeze(0),
-        torch.from_numpy(bunch.target).long(),
-        tuple(map(str, range(10))),
-        names,
-        digests,
-        "scikit-learn's digits",
-    )
+    labels, classes = torch.from_numpy(bunch.target).long(), tuple(map(str, range(10)))
+    return ImageSet(pixels.unsqueeze(0), labels, classes, names, digests, "scikit-learn's digits")

@@ -27,34 +27,34 @@ Answer = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 def rivals() -> dict[str, Answer]:
     """scikit-learn's classifiers with their usual settings; two of them look at the pool."""
-    names = {
-        "nearest centroid": ("sklearn.neighbors", "NearestCentroid", {}),
-        "logistic regression": ("sklearn.linear_model", "LogisticRegression", {"max_iter": 1000}),
-        "random forest": ("sklearn.ensemble", "RandomForestClassifier", {"n_estimators": 100, "random_state": 0}),
-        "SVM": ("sklearn.svm", "SVC", {}),
-    }
 
-    def fitted(module: str, name: str, settings: dict[str, Any]) -> Answer:
-        kind = getattr(importlib.import_module(module), name)
-        return lambda x, y, pool: np.asarray(kind(**settings).fit(x, y).predict(pool))
+    def make(module: str, name: str, settings: dict[str, Any]) -> Any:
+        return getattr(importlib.import_module(f"sklearn.{module}"), name)(**settings)
 
-    answers = {label: fitted(*words) for label, words in names.items()}
-    semi = importlib.import_module("sklearn.semi_supervised")
-    logistic = importlib.import_module("sklearn.linear_model").LogisticRegression
+    def fitted(module: str, name: str, **settings: Any) -> Answer:
+        return lambda x, y, pool: np.asarray(make(module, name, settings).fit(x, y).predict(pool))
 
-    def with_pool(model: Any, x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> Any:
+    def fit_with_pool(name: str, settings: dict[str, Any], x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> Any:
+        model = make("semi_supervised", name, settings)
         return model.fit(np.concatenate([x, pool]), np.concatenate([y, np.full(len(pool), -1)]))
 
     def spread(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-        model = with_pool(semi.LabelSpreading(kernel="knn", n_neighbors=7), x, y, pool)
+        model = fit_with_pool("LabelSpreading", {"kernel": "knn", "n_neighbors": 7}, x, y, pool)
         return np.asarray(model.transduction_[len(x) :])
 
     def self_trained(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-        model = semi.SelfTrainingClassifier(logistic(max_iter=1000), threshold=0.6)
-        # Its transduction_ is without an answer where it was never sure.
-        return np.asarray(with_pool(model, x, y, pool).predict(pool))
+        inner = make("linear_model", "LogisticRegression", {"max_iter": 1000})
+        model = fit_with_pool("SelfTrainingClassifier", {"estimator": inner, "threshold": 0.6}, x, y, pool)
+        return np.asarray(model.predict(pool))  # its transduction_ is without an answer where it was never sure
 
-    answers |= {"label spreading": spread, "self-training": self_trained}
+    answers = {
+        "nearest centroid": fitted("neighbors", "NearestCentroid"),
+        "logistic regression": fitted("linear_model", "LogisticRegression", max_iter=1000),
+        "random forest": fitted("ensemble", "RandomForestClassifier", n_estimators=100, random_state=0),
+        "SVM": fitted("svm", "SVC"),
+        "label spreading": spread,
+        "self-training": self_trained,
+    }
     return {label: _quiet(answer) for label, answer in answers.items()}
 
 
@@ -80,11 +80,10 @@ def compare_classifiers(
         own[:] = [make_classifier().fit(x, y, unlabeled=pool)]
         return np.asarray(own[0].transduction_)
 
-    answers: dict[str, Answer] = {
-        OWN: ours,
-        LABELLED_ONLY: lambda x, y, pool: make_classifier().fit(x, y).predict(pool),
-    }
-    answers |= rivals()
+    def labelled_only(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
+        return make_classifier().fit(x, y).predict(pool)
+
+    answers = {OWN: ours, LABELLED_ONLY: labelled_only, **rivals()}
     right: dict[str, list[float]] = {label: [] for label in answers}
     seconds = dict.fromkeys(answers, 0.0)
     report = Report()
@@ -98,17 +97,12 @@ def compare_classifiers(
         report.note(own[0], user)
         yield Progress(stage, number + 1, n_users)
     about = report.summary(spec.seed) | (yield from measure_unknown(data, spec, n_users, stage))
-    made = provenance()
-    return [
-        {
-            "method": label,
-            **_figures(values, right[OWN]),
-            "milliseconds": round(1000 * seconds[label] / n_users, 2),
-            **made,
-            **({"report": about} if label == OWN else {}),
-        }
-        for label, values in right.items()
-    ]
+    records, made = [], provenance()
+    for label, values in right.items():
+        cost = {"milliseconds": round(1000 * seconds[label] / n_users, 2), **made}
+        reported = {"report": about} if label == OWN else {}
+        records.append({"method": label, **_figures(values, right[OWN]), **cost, **reported})
+    return records
 
 
 def fraction_right(answers: np.ndarray, user: User) -> float:
@@ -116,8 +110,6 @@ def fraction_right(answers: np.ndarray, user: User) -> float:
 
 
 def _figures(values: list[float], own: list[float]) -> dict[str, Any]:
-    found, difference = torch.tensor(values), paired(torch.tensor(values), torch.tensor(own))
-    return {
-        **Estimate.from_values(found).record("accuracy"),
-        "versus": {"method": OWN, **difference.record("difference")},
-    }
+    found, reference = torch.tensor(values), torch.tensor(own)
+    versus = {"method": OWN, **paired(found, reference).record("difference")}
+    return {**Estimate.from_values(found).record("accuracy"), "versus": versus}

@@ -45,12 +45,8 @@ class User:
 def draw_user(sampler: TaskSampler, number: int) -> User:
     tasks = sampler.sample([number])
     assert tasks.query_labels is not None
-    return User(
-        normalise(tasks.support[0]).numpy(),
-        tasks.support_labels[0].numpy(),
-        normalise(tasks.query[0]).numpy(),
-        tasks.query_labels[0].numpy(),
-    )
+    rows = (normalise(tasks.support[0]), tasks.support_labels[0], normalise(tasks.query[0]), tasks.query_labels[0])
+    return User(*(x.numpy() for x in rows))
 
 
 def make_classifier() -> FewShotClassifier:
@@ -64,43 +60,38 @@ class Report:
     def __init__(self) -> None:
         self.confidence: list[np.ndarray] = []
         self.right: list[np.ndarray] = []
-        self.in_set: list[float] = []
-        self.set_size: list[float] = []
-        self.covered: list[bool] = []
-        self.width: list[float] = []
-        self.largest: list[float] = []
+        self.figures: list[tuple[float, ...]] = []
+        """Coverage and size of the prediction sets; whether the interval covers, and its width; the largest class."""
 
     def note(self, own: FewShotClassifier, user: User) -> None:
         """own: fitted to that user."""
         self.confidence.append(own.transduction_proba_.max(1))
         self.right.append(own.transduction_ == user.truth)
         sets = own.predict_set(user.pool, alpha=ALPHA)
-        self.in_set.append(float(sets[np.arange(len(sets)), user.truth].mean()))
-        self.set_size.append(float(sets.sum(1).mean()))
         expected = own.estimate_accuracy().accuracy
-        self.covered.append(bool(expected.low <= self.right[-1].mean() <= expected.high))
-        self.width.append(expected.high - expected.low)
-        self.largest.append(float(np.bincount(user.truth).max() / len(user.truth)))
+        covers = bool(expected.low <= self.right[-1].mean() <= expected.high)
+        largest = float(np.bincount(user.truth).max() / len(user.truth))
+        in_set, set_size = float(sets[np.arange(len(sets)), user.truth].mean()), float(sets.sum(1).mean())
+        self.figures.append((in_set, set_size, covers, expected.high - expected.low, largest))
 
     def summary(self, seed: int) -> dict[str, float]:
         """Fractions from 0 to 1. seed: of the resampling."""
         confidence, right = np.stack(self.confidence), np.stack(self.right)
-        n_covered = sum(self.covered)
-        low, high = clopper_pearson(float(n_covered), float(len(self.covered) - n_covered), 0.95)
-        in_set = Estimate.from_values(torch.tensor(self.in_set))
-        return _rounded(
-            {
-                "calibration_error": calibration_error(confidence.ravel(), right.ravel()),
-                "calibration_error_ci95": calibration_ci95(confidence, right, seed),
-                "estimate_covers": n_covered / len(self.covered),
-                "estimate_covers_low": low,
-                "estimate_covers_high": high,
-                "estimate_width": float(np.mean(self.width)),
-                **in_set.record("set_coverage", "set_coverage_ci95", 4, 1),
-                "set_size": float(np.mean(self.set_size)),
-                "largest_share": float(np.mean(self.largest)),
-            }
-        )
+        in_set, set_size, covers, width, largest = zip(*self.figures, strict=True)
+        n_covered = sum(covers)
+        low, high = clopper_pearson(float(n_covered), float(len(covers) - n_covered), 0.95)
+        found = {
+            "calibration_error": calibration_error(confidence.ravel(), right.ravel()),
+            "calibration_error_ci95": calibration_ci95(confidence, right, seed),
+            "estimate_covers": n_covered / len(covers),
+            "estimate_covers_low": low,
+            "estimate_covers_high": high,
+            "estimate_width": float(np.mean(width)),
+            **Estimate.from_values(torch.tensor(in_set)).record("set_coverage", "set_coverage_ci95", 4, 1),
+            "set_size": float(np.mean(set_size)),
+            "largest_share": float(np.mean(largest)),
+        }
+        return {name: round(value, 4) for name, value in found.items()}
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -169,7 +160,3 @@ def area(score: np.ndarray, positive: np.ndarray) -> float:
     """Area under the ROC curve: how often a positive has the larger score; half where equal."""
     difference = score[positive][:, None] - score[~positive][None]
     return float(((difference > 0) + 0.5 * (difference == 0)).mean())
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}

@@ -25,7 +25,7 @@ from onelook.benchmark.measure import Entry, Measured, measure, record_of
 from onelook.benchmark.sources import Source
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import Bound, Checked, NonNegativeInt, PositiveInt, SettingsError
-from onelook.events import Notice, Progress, relay
+from onelook.events import Notice, Progress, finish, relay
 from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
 from onelook.methods import Method, find_name, list_settings
@@ -71,10 +71,8 @@ class ProtocolsConfig(Checked):
         # By what they ask for, so that one that is written in two ways is not asked twice.
         asked = {r.label: r for r in map(parse_request, (self.reference, INDUCTIVE, *self.methods))}
         object.__setattr__(self, "requests", tuple(asked.values()))
-        specs = [
-            TaskSpec(way, shot, self.n_query, protocol, self.seed, total)
-            for way, shot, total, protocol in itertools.product(self.ways, self.shots, self.totals, self.protocols)
-        ]
+        cells = itertools.product(self.ways, self.shots, self.totals, self.protocols)
+        specs = (TaskSpec(way, shot, self.n_query, protocol, self.seed, total) for way, shot, total, protocol in cells)
         object.__setattr__(self, "specs", tuple(spec for spec in specs if not self._is_another(spec)))
 
     def _is_another(self, spec: TaskSpec) -> bool:
@@ -242,11 +240,9 @@ def _seconds(entry: Entry, cell: _Cell) -> float:
     """Seconds for one task."""
     sampler = TaskSampler(cell.source.test if entry.data is None else entry.data, cell.spec)
     n = min(TIMED, cell.n_tasks)
-    for _ in task_accuracies(entry.method, sampler, 1, compute=entry.compute):
-        pass  # the first call pays for what all others find
+    finish(task_accuracies(entry.method, sampler, 1, compute=entry.compute))  # a first call pays for all others
     started = time.perf_counter()
-    for _ in task_accuracies(entry.method, sampler, n, compute=entry.compute):
-        pass
+    finish(task_accuracies(entry.method, sampler, n, compute=entry.compute))
     return (time.perf_counter() - started) / n
 
 

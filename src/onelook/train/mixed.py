@@ -46,7 +46,7 @@ class MixedConfig(Checked):
     """Fraction of the tasks in which up to a third of the queries are of no class of theirs."""
     given_balanced: Fraction = 0.3
     """Fraction of the balanced steps whose method is given the class priors."""
-    given: Fraction = 0.15
+    given_unbalanced: Fraction = 0.15
     """Fraction of the other steps whose method is given the class priors."""
     optimisation: Optimisation = field(
         default_factory=lambda: Optimisation(
@@ -76,13 +76,13 @@ class MixedTraining:
         config = self.config
         rng = np.random.default_rng([config.seed, step])
         source, spec = self.sources[int(rng.integers(len(self.sources)))], self._spec(rng)
-        is_given = rng.random() < (config.given_balanced if spec.spread.is_balanced else config.given)
+        is_given = rng.random() < (config.given_balanced if spec.spread.is_balanced else config.given_unbalanced)
         tasks = _sample(source, spec, range(step * config.tasks_per_step, (step + 1) * config.tasks_per_step))
         return self.method.loss(tasks, true_priors(tasks) if is_given else None)
 
     def _spec(self, rng: np.random.Generator) -> TaskSpec:
         config = self.config
-        way, shot, total = (int(rng.choice(of)) for of in (config.ways, config.shots, config.totals))
+        way, shot, total = (int(rng.choice(values)) for values in (config.ways, config.shots, config.totals))
         protocol = "balanced" if rng.random() < config.balanced else str(rng.choice(config.unbalanced))
         if rng.random() < config.unequal_shots:
             protocol += "+unequal-shots"

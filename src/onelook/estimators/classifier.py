@@ -17,8 +17,7 @@ from onelook.errors import ArtifactError, SettingsError
 from onelook.estimators import calibration, label_values, persistence
 from onelook.estimators.calibration import AccuracyEstimate as AccuracyEstimate
 from onelook.estimators.learning_curve import REPEATS, CurvePoint, learning_curve
-from onelook.estimators.model import SupportModel
-from onelook.estimators.transduction import Examples, Transduction, transduce
+from onelook.estimators.model import Examples, SupportModel, Transduction, transduce
 from onelook.methods.priors import ClassPriors
 
 

@@ -7,7 +7,7 @@ import torch
 
 from onelook.artifacts import Artifact
 from onelook.estimators import label_values
-from onelook.estimators.transduction import Examples, Transduction
+from onelook.estimators.model import Examples, Transduction
 from onelook.methods.guard import Verdict
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
 from onelook.data.images import FORMATS, Reading, Rejected, decode, each_image
@@ -223,12 +223,11 @@ def _copies(listing: Listing, rows: Sequence[int], looks: Sequence[_Look]) -> tu
         same[look.digest].append(row)
     exact = [_group(listing, group, True) for group in same.values() if len(group) > 1]
     first = list({look.digest: look for look in looks}.values())
-    near = []
-    if first:
-        groups = near_groups(np.stack([k.bits for k in first]), np.stack([k.thumbnail for k in first]))
-        for group in groups:
-            near.append(_group(listing, sorted(row for k in group for row in same[first[k].digest]), False))
-    return exact, near
+    if not first:
+        return exact, []
+    groups = near_groups(np.stack([k.bits for k in first]), np.stack([k.thumbnail for k in first]))
+    rows_of = [sorted(row for k in group for row in same[first[k].digest]) for group in groups]
+    return exact, [_group(listing, group, False) for group in rows_of]
 
 
 def _group(listing: Listing, rows: Sequence[int], exact: bool) -> Copies:
@@ -246,25 +245,18 @@ def near_groups(bits: Int[np.ndarray, "N B"], thumbnails: UInt8[np.ndarray, "N C
     groups = []
     for start in range(0, len(bits), BLOCK):
         block = slice(start, start + BLOCK)
-        close = _differing(signs[block], signs) <= NEAR_BITS
+        # Bits that differ, by the product of the signs, which is exact in float32.
+        close = (signs.shape[1] - signs[block] @ signs.T) / 2 <= NEAR_BITS
         for k, candidates in enumerate(close, start):
             if not free[k]:
                 continue
             others = np.flatnonzero(candidates[k + 1 :] & free[k + 1 :]) + k + 1
-            others = others[_colour_distance(thumbnails[k], thumbnails[others]) <= NEAR_COLOUR]
+            apart = np.abs(thumbnails[others].astype(np.int16) - thumbnails[k]).mean((1, 2, 3))
+            others = others[apart <= NEAR_COLOUR]
             if len(others):
                 free[others] = False
                 groups.append([k, *others.tolist()])
     return groups
-
-
-def _differing(some: Float[np.ndarray, "M B"], all_: Float[np.ndarray, "N B"]) -> Float[np.ndarray, "M N"]:
-    """Number of bits in which two hashes differ, by their product, which is exact in float32."""
-    return np.asarray((some.shape[1] - some @ all_.T) / 2)
-
-
-def _colour_distance(one: UInt8[np.ndarray, "C H W"], others: UInt8[np.ndarray, "M C H W"]) -> Float[np.ndarray, "M"]:
-    return np.asarray(np.abs(others.astype(np.int16) - one).mean((1, 2, 3)))
 
 
 def _same_but_for_case(names: Iterable[str]) -> list[tuple[str, ...]]:

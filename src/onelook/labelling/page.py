@@ -203,26 +203,24 @@ def _percent(fraction: float) -> str:
     return "> 99" if whole == 100 and fraction < 1 else "< 1" if whole == 0 and fraction > 0 else str(whole)
 
 
-def _make_examples(report: LabelReport) -> list[dict[str, Any]]:
-    labelled = enumerate(zip(report.labelled, report.labelled_classes.tolist(), strict=True))
-    examples = [{"row": i, "name": name, "class": report.class_names[k], "label": k} for i, (name, k) in labelled]
-    return [one | {"picture": _picture(report.thumbnail, one["name"])} for one in examples]
-
-
 # -------------------------------------------------------------------------------------------------- sections
 
 
 def _make_sections(report: LabelReport, tiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One section for each class: its labelled examples, and the images taken for it, the surest first."""
     sections = []
-    examples = _make_examples(report)
+    labelled = enumerate(zip(report.labelled, report.labelled_classes.tolist(), strict=True))
+    examples = [
+        {"row": i, "name": one, "class": report.class_names[k], "label": k, "picture": _picture(report.thumbnail, one)}
+        for i, (one, k) in labelled
+    ]
     for k, name in enumerate(report.class_names):
         own = sorted((t for t in tiles if t["label"] == k and not t["unknown"]), key=lambda t: (-t["sure"], t["row"]))
         mean = _percent(sum(t["sure"] for t in own) / len(own)) if own else ""
         about = {"number": k, "name": name, "n": len(own), "mean": mean}
         pictured, rest = _split_by_picture(own, len(tiles))
-        labelled = [one for one in examples if one["label"] == k]
-        sections.append(about | {"examples": labelled, "tiles": pictured, "rest": rest})
+        shown = [one for one in examples if one["label"] == k]
+        sections.append(about | {"examples": shown, "tiles": pictured, "rest": rest})
     return sections
 
 

@@ -140,12 +140,12 @@ def _network(config: PredictConfig, saved: dict[str, str]) -> Generator[Any, Non
 
 
 def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
-    """Images that were given, and the folders that cannot be read."""
+    """Images that were given, and the folders that cannot be read; a single folder is the root of its names."""
+    source = f"{images[0]} and {len(images) - 1} more" if len(images) > 1 else str(images[0])
+    root, names, refused = Path(), list[str](), list[Rejected]()
     if len(images) == 1 and images[0].is_dir():
-        below, skipped = list_images(images[0])
-        return _unlabelled(below, str(images[0]), functools.partial(read_file, images[0])), tuple(skipped)
-    names: list[str] = []
-    refused: list[Rejected] = []
+        root, images = images[0], ()
+        names, refused = list_images(root)
     for path in images:
         if not path.exists():
             raise DataError(f"There is no file or folder {path}; give images, or a folder of them.")
@@ -155,13 +155,5 @@ def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
         below, skipped = list_images(path)
         names += [str(path / name) for name in below]
         refused += [Rejected(str(path / one.name), one.reason) for one in skipped]
-    more = f" and {len(images) - 1} more" if len(images) > 1 else ""
-    return _unlabelled(list(dict.fromkeys(names)), f"{images[0]}{more}", _read), tuple(refused)
-
-
-def _unlabelled(names: list[str], source: str, read: Any) -> Listing:
-    return Listing(tuple(names), (UNLABELLED,) * len(names), (), source, read)
-
-
-def _read(name: str) -> bytes:
-    return Path(name).read_bytes()
+    unique = tuple(dict.fromkeys(names))
+    return Listing(unique, (UNLABELLED,) * len(unique), (), source, functools.partial(read_file, root)), tuple(refused)

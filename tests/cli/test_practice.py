@@ -58,6 +58,9 @@ def test_it_writes_its_records_and_prints_them_and_measures_nothing_twice(
     ]
     for r in records:
         assert f"images, {r['n_shot']} a class, {r['method']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}" in first.out
+        for name, value in r.get("report", {}).items():
+            assert f"    {name.replace('_', ' ')}: {value:.3f}" in first.out
+    assert any("report" in r for r in records)
     assert first.err.count("images is left out with 16 labels a class") == 1
     assert "Warning" not in first.err
     assert str(tmp_path) not in page(records)

@@ -150,5 +150,5 @@ def run_practice(
             f"{r['dataset']}, {r['n_shot']} a class, {r['method']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}, "
             f"{r['versus']['difference']:+.1f} ± {r['versus']['ci95']:.1f}"
         )
-        for name, value in r.get("said", {}).items():
+        for name, value in r.get("report", {}).items():
             print(f"    {name.replace('_', ' ')}: {value:.3f}")

@@ -31,7 +31,8 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Parameters
     ----------
-    network: "onelook" (included), a file of `onelook pretrain`, "hf:NAME", a folder of transformers, or FILE.onnx.
+    network: "onelook" (included), "lite0" or "lite2" (for photographs), a file of `onelook pretrain`, "hf:NAME", a
+        folder of transformers, or FILE.onnx.
     average: versions of an image whose features are averaged: "mirror", "crops:N", "mirror+crops:N" or "none".
     cache: folder of cached features of paths; None: $ONELOOK_CACHE, or the user's cache folder.
     offline: download nothing.

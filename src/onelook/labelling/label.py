@@ -46,7 +46,8 @@ class LabelConfig(Checked):
     also_classes: tuple[str, ...] = ()
     """Folder that is a class although its name says otherwise, such as test; may be given again."""
     network: str = "onelook"
-    """Feature network: onelook (shipped), a file of `onelook pretrain`, hf:NAME, or FILE.onnx."""
+    """Feature network: onelook (shipped), lite0 or lite2 (for photographs), a file of `onelook pretrain`, hf:NAME, or
+    FILE.onnx."""
     features: Path | None = None
     """File of features by name, from any network, instead of --network: .npz, .safetensors, .csv or .parquet."""
     offline: bool = False

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from making import method_for, random_tasks
+from helpers.features import contents, fill, one_sentence, small_disk
+from helpers.methods import method_for, random_tasks
 from onelook import artifacts, backbones, files, methods
 from onelook.artifacts import (
     FORMAT,
@@ -33,7 +34,6 @@ from onelook.backbones import Backbone
 from onelook.errors import ArtifactError, SettingsError, StorageError
 from onelook.methods import EndToEnd, ImageMethod, Method, find_name
 from onelook.tasks import Tasks
-from synthetic import contents, fill, one_sentence, small_disk
 
 METHODS: list[tuple[str, dict[str, Any]]] = [
     ("feature-averaging", {}),

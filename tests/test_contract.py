@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
-from making import (
+from helpers.features import random_embeddings, random_images
+from helpers.methods import (
     CASES,
     PatternReader,
     method_for,
@@ -27,7 +28,6 @@ from onelook.benchmark.audit import audit
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
 from onelook.tasks import Tasks
-from synthetic import random_embeddings, random_images
 
 WITHOUT_PARAMETERS = {
     "alpha-tim",

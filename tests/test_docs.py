@@ -13,9 +13,9 @@ from pages import transductive as transductive
 from pages.plots import plots
 
 import onelook
+from helpers.images import class_image, write_files
+from helpers.terminal import commands, options, parse
 from onelook.experiments import demo
-from terminal import commands, options, parse
-from tiny_images import class_image, write_files
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.features import contents, fill, one_sentence, small_disk
 from onelook import files
 from onelook.errors import StorageError
 from onelook.events import finish
 from onelook.files import cache_home, digest, replacing, write_atomically
-from synthetic import contents, fill, one_sentence, small_disk
 
 
 @pytest.mark.parametrize("before", [None, b"old"])

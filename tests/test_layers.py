@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_images import class_image, classes, write_files
+from helpers.images import class_image, classes, write_files
 
 SOURCE = Path(__file__).parents[1] / "src" / "onelook"
 

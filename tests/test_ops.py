@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from torch.nn import functional
 
-from making import tasks_of_any_shape
+from helpers.methods import tasks_of_any_shape
 from onelook import ops
 from onelook.tasks import Tasks
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from making import method_for
+from helpers.features import random_embeddings, random_images
+from helpers.methods import method_for
 from onelook import scoring
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import Progress, finish
 from onelook.methods import Method, PrototypicalNetworks
 from onelook.scoring import CHUNK, IMAGE_CHUNK, Estimate, harm, mean_accuracy, paired, task_accuracies
 from onelook.tasks import Embeddings, Tasks
-from synthetic import random_embeddings, random_images
 
 SPEC = TaskSpec(n_way=3, n_shot=1, n_query=2)
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=50)

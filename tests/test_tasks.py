@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from making import random_tasks, tasks_of_any_shape
+from helpers.methods import random_tasks, tasks_of_any_shape
 from onelook.errors import DataError
 from onelook.tasks import Embeddings, Tasks
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from making import N_CLASSES, tiny_network
+from helpers.features import random_embeddings, random_images
+from helpers.methods import N_CLASSES, tiny_network
+from helpers.terminal import done, onelook
 from onelook import methods, ops
 from onelook.benchmark.audit import Audit, Finding, audit, tabulate
 from onelook.benchmark.audit_checks import CHECKS, GROUPS
@@ -20,8 +22,6 @@ from onelook.data.vectors import save_features
 from onelook.events import finish
 from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings, Tasks
-from synthetic import random_embeddings, random_images
-from terminal import done, onelook
 
 SPEC = TaskSpec(n_way=3, n_shot=2, n_query=4, seed=3)
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.features import random_embeddings
+from helpers.images import classes, divided, write_files
 from onelook import methods
 from onelook.artifacts import load, load_backbone
 from onelook.benchmark import compare, sources
@@ -22,8 +24,6 @@ from onelook.train.loop import Resumed, Stepped
 from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import PretrainConfig
 from onelook.train.recipes import MethodRequest, parse_request
-from synthetic import random_embeddings
-from tiny_images import classes, divided, write_files
 
 CONFIG = PretrainConfig(
     epochs=1, batch_size=40, precision="float32", n_validation_tasks=4, optimisation=Optimisation(learning_rate=0.05)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from making import method_for
+from helpers.features import random_embeddings
+from helpers.methods import method_for
 from onelook.benchmark.measure import Entry, compare, step_accuracies, tabulate
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.events import finish
 from onelook.methods import FeatureAveraging, IterativeMethod, Method
 from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.tasks import Tasks
-from synthetic import random_embeddings
 
 SPEC = TaskSpec(n_way=3, n_shot=1, n_query=2, seed=7)
 ABOUT = {"dataset": "made-up", "split": "test", "backbone": "none"}

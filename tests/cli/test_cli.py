@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.images import classes, divided, write_files
+from helpers.terminal import commands, done, onelook, options, parse, refused
 from onelook import artifacts, cli
 from onelook.artifacts import Artifact
 from onelook.cli import benchmark
 from onelook.experiments import demo
 from onelook.machine import Place
 from onelook.train import recipes
-from terminal import commands, done, onelook, options, parse, refused
-from tiny_images import classes, divided, write_files
 
 SMALL = ("--epochs", "1", "--batch-size", "32", "--image-size", "16", "--learning-rate", "0.05")
 SMALL += ("--validation-tasks", "4")

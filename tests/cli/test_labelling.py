@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from labelled_folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
+from helpers.folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
+from helpers.images import class_image, classes, encoded, picture, write_files
+from helpers.terminal import done, onelook, refused
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.labelling.folder import SORTED_FOLDER
 from onelook.scoring import Estimate
-from terminal import done, onelook, refused
-from tiny_images import class_image, classes, encoded, picture, write_files
 
 
 @pytest.fixture(scope="module")

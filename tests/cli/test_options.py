@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import pytest
 from cyclopts import App, CycloptsError
 
+from helpers.terminal import options as help_of
 from onelook.cli.options import Fields, options
 from onelook.errors import Bound, NonNegativeInt, SettingsError
-from terminal import options as help_of
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from helpers.images import divided, write_files
+from helpers.terminal import done, onelook, refused
+from helpers.trainings import network_file, shorten_trainings
 from onelook.artifacts import load_method, load_results
 from onelook.experiments.paper_rows import ROWS
 from onelook.methods import RidgeRegression
-from terminal import done, onelook, refused
-from tiny_images import divided, write_files
-from tiny_trainings import network_file, shorten_trainings
 
 
 @pytest.fixture(scope="module", autouse=True)

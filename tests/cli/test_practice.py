@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pages.practice import page
 
+from helpers.images import classes, write_files
+from helpers.terminal import onelook, refused
+from helpers.trainings import network_file
 from onelook.artifacts import load_results
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.experiments.practice_measure import LABELLED_ONLY, OWN
-from terminal import onelook, refused
-from tiny_images import classes, write_files
-from tiny_trainings import network_file
 
 pytestmark = pytest.mark.usefixtures("small_forest")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from labelled_folder import read_predictions
+from helpers.folder import read_predictions
+from helpers.images import class_image, classes, write_files
+from helpers.terminal import done, onelook, refused
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
-from terminal import done, onelook, refused
-from tiny_images import class_image, classes, write_files
 
 NEW = {f"{k:02d}-{i}.png": class_image(k, 80 + i) for k in range(2) for i in range(3)}
 EXPECTED = {name: f"class {name[:2]}" for name in NEW}

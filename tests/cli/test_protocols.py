@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from pages import transductive
 
+from helpers.features import random_embeddings
+from helpers.images import divided, write_files
+from helpers.terminal import done, onelook, refused
+from helpers.trainings import network_file
 from onelook.artifacts import load_results
 from onelook.data.vectors import save_features
 from onelook.experiments.transductive import INDUCTIVE
 from onelook.methods import BDCSPN
-from synthetic import random_embeddings
-from terminal import done, onelook, refused
-from tiny_images import divided, write_files
-from tiny_trainings import network_file
 
 
 @pytest.fixture

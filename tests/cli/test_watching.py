@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from labelled_folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
+from helpers.folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
+from helpers.images import class_image, write_files
+from helpers.terminal import done, onelook
 from onelook.cli import watching
 from onelook.events import Notice
 from onelook.labelling.folder import SORTED_FOLDER
-from terminal import done, onelook
-from tiny_images import class_image, write_files
 
 
 @pytest.fixture(scope="module")

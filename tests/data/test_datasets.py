@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-import tiny_benchmarks as tiny
+from helpers import benchmarks as tiny
 from onelook.data.datasets import BENCHMARKS, data_home, open_benchmark, rotate_classes, status
 from onelook.data.images import ImageSet, load
 from onelook.data.rebuild import selected_indices

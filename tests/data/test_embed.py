@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.features import contents, digests_of, fill, one_sentence, random_images, small_disk, write_image_folder
 from onelook import backbones
 from onelook.backbones import Backbone
 from onelook.data import embed as module
@@ -21,7 +22,6 @@ from onelook.data.listing import Listing, list_images
 from onelook.errors import DataError, SettingsError, StorageError
 from onelook.events import finish
 from onelook.tasks import Embeddings
-from synthetic import contents, digests_of, fill, one_sentence, random_images, small_disk, write_image_folder
 
 AUGMENTED = EmbedConfig(Augmentation(crop_padding=2), n_views=3)
 AVERAGED = EmbedConfig(average=Averaging(mirror=True, crops=2, crop_padding=2))

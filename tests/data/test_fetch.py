@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import tiny_benchmarks as tiny
+from helpers import benchmarks as tiny
 from onelook.data import fetch as fetching
 from onelook.data.datasets import open_benchmark
 from onelook.data.fetch import SOURCES, Source, download, fetch

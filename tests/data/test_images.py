@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.images import blank_png, class_image, classes, encoded, picture, write_files, write_table, write_zip
 from onelook.data.images import ImageSet, Rejected, decode, load
 from onelook.data.listing import SUFFIXES, Listing, list_images
 from onelook.data.tables import read_labels
 from onelook.errors import DataError
 from onelook.events import finish
-from tiny_images import blank_png, class_image, classes, encoded, picture, write_files, write_table, write_zip
 
 GOOD = class_image(0, 0)
 

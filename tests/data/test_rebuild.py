@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny_benchmarks as tiny
+from helpers import benchmarks as tiny
 from onelook.data.datasets import open_benchmark
 from onelook.data.fetch import fetch
 from onelook.data.images import load

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.benchmarks import CIFAR, use_facts
+from helpers.images import class_image, classes, divided, write_files, write_table, write_zip
 from onelook.data import glyphs
 from onelook.data.datasets import BENCHMARKS
 from onelook.data.glyphs import GlyphsConfig
@@ -13,8 +15,6 @@ from onelook.data.listing import SPLITS
 from onelook.data.sources import FRACTIONS, open_data
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
-from tiny_benchmarks import CIFAR, use_facts
-from tiny_images import class_image, classes, divided, write_files, write_table, write_zip
 
 
 def opened(data: str | Path, split: str, **how: int) -> ImageSet:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.features import random_embeddings
 from onelook.data.sampler import TaskSpec
 from onelook.data.synthetic import SyntheticConfig, synthetic_features
 from onelook.data.variants import CHANGES, VariantConfig, random_variant, variant, variants
@@ -14,7 +15,6 @@ from onelook.events import finish
 from onelook.methods import PrototypicalNetworks
 from onelook.scoring import mean_accuracy
 from onelook.tasks import Embeddings
-from synthetic import random_embeddings
 
 DATA = random_embeddings(n_classes=5, images_per_class=8, feature_size=12)
 """Of two views."""

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from helpers.features import one_sentence
 from onelook.data.tables import path_cell
 from onelook.data.vectors import read_vectors
 from onelook.errors import DataError
-from synthetic import one_sentence
 
 NAMES = ["b/x.jpg", "=a.png", "\N{SNOWMAN}.heic"]
 X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.features import random_embeddings
 from onelook.data.vectors import load_features, save_features
 from onelook.errors import DataError
 from onelook.tasks import Embeddings
-from synthetic import random_embeddings
 
 
 def npz(path: Path, **arrays: Any) -> Path:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import tiny_benchmarks as tiny
+from helpers import benchmarks as tiny
 from onelook.data.datasets import BENCHMARKS, locate, open_benchmark
 from onelook.data.verify import Verification, verify
 from onelook.errors import DataError

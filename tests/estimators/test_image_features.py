@@ -16,6 +16,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import onelook
+from helpers.features import one_sentence
+from helpers.images import class_image, classes, encoded, picture, write_files
 from onelook.data import embed as embedding
 from onelook.errors import ArtifactError, DataError, SettingsError
 from onelook.estimators.classifier import FewShotClassifier
@@ -23,8 +25,6 @@ from onelook.estimators.image_features import ImageFeatures
 from onelook.events import finish
 from onelook.labelling.label import LabelConfig, label_folder
 from onelook.machine import Place
-from synthetic import one_sentence
-from tiny_images import class_image, classes, encoded, picture, write_files
 
 
 @pytest.fixture(scope="module")

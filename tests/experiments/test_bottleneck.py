@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from helpers.images import divided, write_files
+from helpers.trainings import events_and_result, network_file, shorten_trainings
 from onelook.artifacts import load_backbone
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import N_VIEWS, open_data
@@ -18,8 +20,6 @@ from onelook.scoring import Estimate, mean_accuracy
 from onelook.tasks import Embeddings
 from onelook.train.loop import Stepped
 from onelook.train.recipes import parse_request, ready
-from tiny_images import divided, write_files
-from tiny_trainings import events_and_result, network_file, shorten_trainings
 
 N_TASKS = 35
 """More than are measured in one call."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from helpers.images import divided, write_files
+from helpers.trainings import events_and_result, network_file, shorten_trainings
 from onelook.artifacts import load_backbone
 from onelook.benchmark.measure import Entry, compare
 from onelook.data.sampler import TaskSpec
@@ -15,8 +17,6 @@ from onelook.experiments.curves import INDUCTIVE, CurvesConfig, curves
 from onelook.machine import Place
 from onelook.train.loop import Stepped
 from onelook.train.recipes import parse_request, ready
-from tiny_images import divided, write_files
-from tiny_trainings import events_and_result, network_file, shorten_trainings
 
 N_TASKS = 4
 

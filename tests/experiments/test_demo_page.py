@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.pages import Page
 from onelook.experiments.demo_page import Curve, Report, TaskPicture, render, write
-from read_page import Page
 
 X = tuple(range(20))
 HOSTILE = ("<script>alert(1)</script>", "A & B", "\"quoted\" 'names'", "ألف", "</style><b>")

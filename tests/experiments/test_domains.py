@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from helpers.images import classes, write_files
 from onelook.data.augment import Augmentation
 from onelook.data.glyph_domains import Domains, GlyphDomainsConfig, glyph_domains, read_domains
 from onelook.errors import DataError, SettingsError
@@ -21,7 +22,6 @@ from onelook.events import finish
 from onelook.experiments.domain_head import DomainHead
 from onelook.experiments.domains import VARIANTS, DomainsConfig, domains, make_head, turn
 from onelook.train.optimisation import Optimisation
-from tiny_images import classes, write_files
 
 SMALL = GlyphDomainsConfig(n_domains=3, n_classes=3, images_per_class=6, size=16)
 SHORT = DomainsConfig(

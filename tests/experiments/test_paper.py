@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.images import classes, write_files
+from helpers.paper import Setting, kept, notices, steps
+from helpers.trainings import shorten_trainings
 from onelook.artifacts import load_method
 from onelook.benchmark.sources import open_items
 from onelook.data.sampler import TaskSampler, TaskSpec
@@ -20,9 +23,6 @@ from onelook.methods import METHODS
 from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.train.loop import Stepped
 from onelook.train.recipes import build, parse_request
-from tiny_images import classes, write_files
-from tiny_paper import Setting, kept, notices, steps
-from tiny_trainings import shorten_trainings
 
 
 @pytest.fixture(scope="module")

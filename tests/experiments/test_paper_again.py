@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.features import contents, one_sentence
+from helpers.paper import Setting, kept, notices, steps
+from helpers.trainings import shorten_trainings
 from onelook.errors import ArtifactError
 from onelook.events import finish
 from onelook.experiments import paper as module
 from onelook.experiments.paper import table
 from onelook.train.loop import Resumed, Stepped
-from synthetic import contents, one_sentence
-from tiny_paper import Setting, kept, notices, steps
-from tiny_trainings import shorten_trainings
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
+from helpers.features import one_sentence, random_embeddings
+from helpers.trainings import events_and_result
 from onelook.artifacts import SHIPPED_NETWORK
 from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler
@@ -38,8 +40,6 @@ from onelook.experiments.practice_report import (
 from onelook.machine import Place
 from onelook.scoring import Estimate, paired
 from onelook.tasks import Embeddings
-from synthetic import one_sentence, random_embeddings
-from tiny_trainings import events_and_result
 
 CONFIG = PracticeConfig(SHIPPED_NETWORK, ("one", "folder/two.zip"), (1, 3), n_way=3, n_query=5, n_users=2)
 METHODS = [

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from helpers.features import one_sentence, random_embeddings
+from helpers.trainings import events_and_result, shorten_trainings
 from onelook.artifacts import method_artifact, save
 from onelook.benchmark.measure import Entry, Measured, compare, measure
 from onelook.benchmark.sources import Source
@@ -25,8 +27,6 @@ from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.tasks import Embeddings
 from onelook.train.loop import Stepped
 from onelook.train.recipes import build, parse_request
-from synthetic import one_sentence, random_embeddings
-from tiny_trainings import events_and_result, shorten_trainings
 
 N_TASKS = 12
 COSTS = ("seconds", "milliseconds", "memory_mb")

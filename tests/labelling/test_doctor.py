@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers.images import encoded, picture, write_files
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing
 from onelook.events import Progress, finish
 from onelook.labelling.doctor import BITS, NEAR_BITS, Copies, Diagnosis, examine, near_groups
 from onelook.labelling.folder import list_folder
-from tiny_images import encoded, picture, write_files
 
 
 def photo(seed: int, side: int = 64, kind: str = "PNG", **settings: Any) -> bytes:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelled_folder import read_predictions
+from helpers.folder import read_predictions
+from helpers.images import encoded, picture, write_files
 from onelook.data.images import Rejected
 from onelook.labelling.export import Prediction, write_coco, write_csv, write_label_studio
 from onelook.labelling.folder import list_folder
-from tiny_images import encoded, picture, write_files
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 ODD = st.one_of(

@@ -10,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.features import one_sentence
+from helpers.images import class_image, write_files
 from onelook import backbones
 from onelook.data.embed import embed_files
 from onelook.data.images import Rejected
@@ -17,8 +19,6 @@ from onelook.data.tables import LabelRow, guard_cell, parse_path, path_cell, rea
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
 from onelook.labelling.folder import UNLABELLED, FolderListing, is_unlabelled, list_folder
-from synthetic import one_sentence
-from tiny_images import class_image, write_files
 
 NAMES = st.text(st.characters(exclude_characters="\0"), min_size=1).map(
     lambda s: os.fsdecode(s.encode("utf-8", "replace"))

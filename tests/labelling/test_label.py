@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.features import one_sentence
+from helpers.images import class_image, classes, write_files
 from onelook.data.images import Rejected
 from onelook.errors import DataError, SettingsError, UserError
 from onelook.estimators.classifier import FewShotClassifier
@@ -18,8 +20,6 @@ from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_cl
 from onelook.labelling.report import make_report, write_report
 from onelook.machine import Place
 from onelook.ops import normalise
-from synthetic import one_sentence
-from tiny_images import class_image, classes, write_files
 
 
 def folder_of(path: Path, n_classes: int = 3, n_labelled: int = 2, n_others: int = 6, **more: bytes) -> Path:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from label_reports import assessed, jpeg, report
+from helpers.pages import Page
+from helpers.reports import assessed, jpeg, report
 from onelook.data.images import Rejected
 from onelook.errors import DataError
 from onelook.labelling import page as page_module
 from onelook.labelling.page import LabelReport, plane, render, thumbnail, write
 from onelook.labelling.suggest import Suggestion
-from read_page import Page
 
 HOSTILE = (
     "<script>alert(1)</script>.png",

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from label_reports import assessed, report
+from helpers.pages import Page
+from helpers.reports import assessed, report
 from onelook.estimators.calibration import AccuracyEstimate
 from onelook.estimators.learning_curve import CurvePoint
 from onelook.labelling.page import render
 from onelook.labelling.page_accuracy import BOTTOM, LEFT, MOST_OPEN, NARROWEST, RIGHT, TOP, WIDTH, draw_curve
 from onelook.labelling.quality import Assessment
 from onelook.scoring import Estimate
-from read_page import Page
 
 MIXED = [[2, 1, 0], [0, 0, 0], [3, 0, 1]]
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.features import one_sentence
+from helpers.images import class_image, classes, write_files
 from onelook import artifacts, backbones
 from onelook.artifacts import SHIPPED_NETWORK, Artifact
 from onelook.errors import DataError, UserError
@@ -16,8 +18,6 @@ from onelook.events import finish
 from onelook.labelling.label import LabelConfig, label_folder, save_classifier
 from onelook.labelling.predict import PredictConfig, Predicted, predict_images
 from onelook.machine import Place
-from synthetic import one_sentence
-from tiny_images import class_image, classes, write_files
 
 NEW = {f"{k:02d}-{i}.png": class_image(k, 80 + i) for k in range(3) for i in range(3)}
 

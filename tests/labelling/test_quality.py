@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from label_reports import assessed
+from helpers.reports import assessed
 from onelook.labelling.quality import confused_pairs
 from onelook.labelling.suggest import after_more
 from onelook.scoring import Estimate

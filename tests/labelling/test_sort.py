@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.features import one_sentence
+from helpers.images import write_files
 from onelook.errors import ArtifactError, SettingsError, StorageError
 from onelook.events import finish
 from onelook.labelling.export import Prediction
 from onelook.labelling.folder import list_folder
 from onelook.labelling.sort import MANIFEST, MODES, Sorted, escape_label, sort_images
-from synthetic import one_sentence
-from tiny_images import write_files
 
 ORIGINALS = {"1.jpg": b"one", "b/1.jpg": b"other", "2.jpg": b"two", "b/c/3.jpg": b"three"}
 each_mode = pytest.mark.parametrize("mode", MODES)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from making import method_for, random_tasks, tasks_of_any_shape
+from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import AlphaTIM
 from onelook.tasks import Tasks

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from making import tasks_of_any_shape
+from helpers.methods import tasks_of_any_shape
 from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods import BDCSPN

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from making import random_tasks, tasks_of_any_shape
+from helpers.methods import random_tasks, tasks_of_any_shape
 from onelook import ops
 from onelook.methods import convex
 from onelook.methods.convex import crammer_singer_dual

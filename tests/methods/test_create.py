@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from making import takes_images, tiny_network
+from helpers.methods import takes_images, tiny_network
 from onelook import methods
 from onelook.errors import SettingsError
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from making import N_CLASSES, method_for, random_tasks, tasks_of_any_shape, training_classes
+from helpers.methods import N_CLASSES, method_for, random_tasks, tasks_of_any_shape, training_classes
 from onelook.errors import SettingsError
 from onelook.methods import DynamicFewShot, FeatureAveraging
 from onelook.tasks import Tasks

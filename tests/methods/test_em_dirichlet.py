@@ -9,7 +9,7 @@ from scipy.special import gammaln
 from scipy.stats import dirichlet
 from torch import Tensor
 
-from making import method_for, random_tasks, tasks_of_any_shape
+from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import EMDirichlet
 from onelook.methods.em_dirichlet import ALIKE, fit_dirichlet, log_density

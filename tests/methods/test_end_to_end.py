@@ -8,7 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from making import as_images, method_for, random_tasks, shaken, tasks_of_any_shape, tiny_network, training_classes
+from helpers.methods import (
+    as_images,
+    method_for,
+    random_tasks,
+    shaken,
+    tasks_of_any_shape,
+    tiny_network,
+    training_classes,
+)
 from onelook.methods import EndToEnd
 from onelook.tasks import Tasks
 

@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from making import method_for, random_tasks, tasks_of_any_shape
+from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook.artifacts import load_shipped
 from onelook.errors import SettingsError
 from onelook.methods import Glance

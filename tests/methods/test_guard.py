@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from making import random_tasks, tasks_of_any_shape
+from helpers.methods import random_tasks, tasks_of_any_shape
 from onelook import ops
 from onelook.methods.guard import Answer, Verdict, apply_guard
 from onelook.tasks import Tasks

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from making import method_for, random_tasks, tasks_of_any_shape
+from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods import ILPC

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from making import method_for, random_tasks, tasks_of_any_shape
+from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import LEO
 from onelook.methods.base import query_cross_entropy

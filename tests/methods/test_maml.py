@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import reference
-from making import as_images, method_for, random_tasks, suited
+from helpers.methods import as_images, method_for, random_tasks, suited
 from onelook import backbones
 from onelook.backbones import Backbone
 from onelook.errors import SettingsError

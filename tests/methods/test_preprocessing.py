@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 
 import reference.common
-from making import random_tasks, tasks_of_any_shape, training_classes
+from helpers.methods import random_tasks, tasks_of_any_shape, training_classes
 from onelook.errors import SettingsError
 from onelook.methods.preprocessing import TRANSFORMS, PreprocessedMethod
 from onelook.tasks import Tasks

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestCentroid
 
-from making import method_for, tasks_of_any_shape
+from helpers.methods import method_for, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import PrototypicalNetworks
 from onelook.tasks import Tasks

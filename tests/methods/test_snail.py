@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from making import method_for, random_tasks, tasks_of_any_shape
+from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import SNAIL
 from onelook.methods.snail import AttentionBlock, Block, TemporalBlock

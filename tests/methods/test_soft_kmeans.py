@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from sklearn.cluster import KMeans
 
-from making import method_for, random_tasks, tasks_of_any_shape
+from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook import ops
 from onelook.errors import SettingsError
 from onelook.methods import PrototypicalNetworks, SoftKMeans

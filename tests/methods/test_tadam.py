@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import reference
-from making import N_CLASSES, method_for, random_tasks, suited
+from helpers.methods import N_CLASSES, method_for, random_tasks, suited
 from onelook import backbones, methods
 from onelook.backbones import BACKBONES, Backbone
 from onelook.errors import SettingsError

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.features import contents, random_embeddings, random_images
 from onelook import methods
 from onelook.backbones import Backbone
 from onelook.backbones.conv4 import Conv4
@@ -28,7 +29,6 @@ from onelook.train import recipes
 from onelook.train.episodes import Episodes, ImageMetaTraining, MetaTrainConfig, MetaTraining
 from onelook.train.loop import Objective, Stepped, seconds_of_a_step, train
 from onelook.train.optimisation import Optimisation
-from synthetic import contents, random_embeddings, random_images
 
 ADAM = Optimisation("adam", learning_rate=1e-2, weight_decay=0.0)
 SPEC = TaskSpec(n_way=3, n_shot=1, n_query=2)

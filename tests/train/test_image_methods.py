@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.features import random_embeddings
+from helpers.images import classes, divided, write_files
+from helpers.trainings import events_and_result, network_file, shorten_trainings
 from onelook.artifacts import load_backbone, load_method
 from onelook.benchmark import compare
 from onelook.benchmark.compare import Comparison
@@ -23,9 +26,6 @@ from onelook.train import jobs, recipes
 from onelook.train.episodes import MetaTrainConfig
 from onelook.train.loop import Resumed, Stepped
 from onelook.train.recipes import parse_request
-from synthetic import random_embeddings
-from tiny_images import classes, divided, write_files
-from tiny_trainings import events_and_result, network_file, shorten_trainings
 
 SPEC = TaskSpec(5, 1, 3)
 

@@ -15,8 +15,8 @@ from types import ModuleType
 
 import pytest
 
+from helpers.features import contents, write_image_folder
 from onelook.artifacts import load
-from synthetic import contents, write_image_folder
 
 pytestmark = pytest.mark.slow
 

@@ -17,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.features import contents, one_sentence, random_embeddings, random_images
 from onelook import artifacts, backbones, methods
 from onelook.artifacts import Artifact, load
 from onelook.data.augment import Augmentation
@@ -29,7 +30,6 @@ from onelook.train.loop import Event, Objective, Resumed, Stepped, Validated, tr
 from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import PretrainConfig, Pretraining
 from onelook.train.teacher import CosineClassifier, Teacher
-from synthetic import contents, one_sentence, random_embeddings, random_images
 
 AVERAGED = Optimisation("sgd", learning_rate=1e-2, schedule="constant", average_from=0.4)
 ADAM = Optimisation("adam", learning_rate=1e-2, weight_decay=0.0)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.features import random_embeddings
 from onelook.data.protocols import parse_protocol
 from onelook.errors import DataError
 from onelook.events import finish
@@ -15,7 +16,6 @@ from onelook.tasks import Embeddings, Tasks
 from onelook.train import mixed as module
 from onelook.train.loop import Stepped, train
 from onelook.train.mixed import MixedConfig, MixedTraining
-from synthetic import random_embeddings
 
 CONFIG = MixedConfig(
     n_steps=6, tasks_per_step=2, ways=(2, 3, 5), totals=(1, 4, 12), validate_every=3, n_validation_tasks=4

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from helpers.features import one_sentence, random_images
 from onelook import backbones
 from onelook.data.augment import Augmentation
 from onelook.errors import SettingsError
 from onelook.train.mixup import Mixture, Mixup
 from onelook.train.pretraining import PretrainConfig, Pretraining
-from synthetic import one_sentence, random_images
 
 SIZE = 8
 

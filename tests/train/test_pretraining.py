@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from helpers.features import random_images
 from onelook import backbones
 from onelook.data.augment import Augmentation
 from onelook.errors import SettingsError
 from onelook.train.pretraining import PretrainConfig, Pretraining
-from synthetic import random_images
 
 SIZE = 8
 

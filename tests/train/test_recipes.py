@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from making import takes_images, tiny_network
+from helpers.features import random_embeddings
+from helpers.methods import takes_images, tiny_network
+from helpers.trainings import events_and_result
 from onelook import artifacts, methods
 from onelook.artifacts import load_method, method_artifact, save
 from onelook.backbones import create
@@ -19,8 +21,6 @@ from onelook.tasks import Embeddings
 from onelook.train import recipes
 from onelook.train.loop import Resumed, Stepped
 from onelook.train.recipes import MethodRequest, Ready, build, has_weights, parse_request, ready, resolve
-from synthetic import random_embeddings
-from tiny_trainings import events_and_result
 
 SPEC = TaskSpec(n_way=3, n_query=2)
 TRAINING = random_embeddings(6, 6, 4, seed=1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from helpers.features import one_sentence, random_images
 from onelook import artifacts, backbones
 from onelook.artifacts import Artifact, backbone_artifact, load_backbone
 from onelook.data.augment import Augmentation
@@ -15,7 +16,6 @@ from onelook.errors import ArtifactError, SettingsError
 from onelook.train.mixup import Mixture, Mixup
 from onelook.train.pretraining import PretrainConfig, Pretraining
 from onelook.train.teacher import Distillation, Teacher, load_teacher
-from synthetic import one_sentence, random_images
 
 SIZE = 8
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from helpers.images import divided, write_files
+from helpers.trainings import events_and_result, network_file
 from onelook.events import Notice
 from onelook.experiments.paper import TableConfig, table
 from onelook.machine import Place
 from onelook.train.loop import Stepped
-from tiny_images import divided, write_files
-from tiny_trainings import events_and_result, network_file
 
 
 @dataclass(frozen=True)

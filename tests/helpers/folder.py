@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.images import class_image, classes, write_files
 from onelook.data.tables import parse_path, strip_guard
 from onelook.labelling.export import Prediction
-from tiny_images import class_image, classes, write_files
 
 OTHERS = {f"{k:02d}-{i}.png": class_image(k, 50 + i) for k in range(2) for i in range(4)}
 EXPECTED = {name: f"class {name[:2]}" for name in OTHERS}

@@ -448,7 +448,7 @@ def test_names_with_brackets_line_ends_and_colons_are_said_as_they_are(tmp_path:
         ("benchmark", "--tasks", "many"),
         ("show",),
         ("embed",),
-        ("pretrain", "--image-size", "8"),
+        ("pretrain", "--image-size", "eight"),
         ("data", "fetch"),
     ],
 )

@@ -35,10 +35,10 @@ BATCH, VALIDATE_EVERY = 128, 300
 class DemoConfig(Checked):
     seed: NonNegativeInt = 0
     backbone: str = "conv4-64"
-    glyphs: GlyphsConfig = GlyphsConfig(train_environments=8, val_environments=6, test_environments=8)
+    glyphs: GlyphsConfig = GlyphsConfig(train_environments=7, val_environments=6, test_environments=8)
     epochs: PositiveInt = 1
     """Passes of pretraining through all environments."""
-    meta_steps: PositiveInt = 2000
+    meta_steps: PositiveInt = 1500
     """Steps of meta-training, of 8 tasks each."""
     n_tasks: Annotated[int, Bound(">=", 2)] = 1000
     shots: tuple[int, ...] = (1, 5)

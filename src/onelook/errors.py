@@ -106,6 +106,7 @@ class Bound:
 
 PositiveInt = Annotated[int, Bound(">=", 1)]
 NonNegativeInt = Annotated[int, Bound(">=", 0)]
+TwoOrMore = Annotated[int, Bound(">=", 2)]
 PositiveFloat = Annotated[float, Bound(">", 0), Bound("<", math.inf)]
 NonNegativeFloat = Annotated[float, Bound(">=", 0), Bound("<", math.inf)]
 Fraction = Annotated[float, Bound(">=", 0), Bound("<=", 1)]

@@ -3,13 +3,13 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from onelook.benchmark.audit import IMAGE_TASKS, TASKS, audit
 from onelook.benchmark.measure import Entry, compare
 from onelook.benchmark.sources import Source, open_features, open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.errors import Bound, Checked, SettingsError
+from onelook.errors import Checked, SettingsError, TwoOrMore
 from onelook.machine import Place
 from onelook.methods import ImageMethod, list_settings
 from onelook.tasks import Embeddings
@@ -23,7 +23,7 @@ class Comparison(Checked):
 
     requests: tuple[MethodRequest, ...]
     specs: tuple[TaskSpec, ...]
-    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    n_tasks: TwoOrMore = 2000
     average: str = "none"
     """Versions of an image that are averaged into its feature, in training and testing (`parse_averaging`)."""
     audited: bool = False

@@ -10,7 +10,7 @@ from onelook.benchmark.compare import Comparison, benchmark, benchmark_embedding
 from onelook.cli import console
 from onelook.cli.options import Features, Fields, Records, options
 from onelook.data.sampler import TaskSpec
-from onelook.errors import Bound
+from onelook.errors import TwoOrMore
 from onelook.machine import Place
 from onelook.train.recipes import parse_request
 
@@ -42,7 +42,7 @@ def compare(
     methods: tuple[str, ...] = ("feature-averaging", "sib", "prototypical"),
     shots: tuple[int, ...] = (1, 5),
     protocols: tuple[str, ...] = ("balanced",),
-    n_tasks: Annotated[int, Bound(">=", 2)] = Comparison.n_tasks,
+    n_tasks: TwoOrMore = Comparison.n_tasks,
     average: str = "none",
     audit: Annotated[bool, AUDIT] = False,
 ) -> int:

@@ -4,7 +4,7 @@ import itertools
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from onelook.data.protocols import UNKNOWN, Protocol, parse_protocol
-from onelook.errors import Bound, Checked, DataError, NonNegativeInt, PositiveInt
+from onelook.errors import Checked, DataError, NonNegativeInt, PositiveInt, TwoOrMore
 from onelook.files import digest
 from onelook.tasks import Tasks
 
@@ -35,7 +35,7 @@ class Views(typing.Protocol):
 
 @dataclass(frozen=True)
 class TaskSpec(Checked):
-    n_way: Annotated[int, Bound(">=", 2)] = 5
+    n_way: TwoOrMore = 5
     """Classes of a task."""
     n_shot: PositiveInt = 1
     """Labelled examples per class."""

@@ -18,7 +18,16 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from onelook.errors import Bound, Checked, Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt, SettingsError
+from onelook.errors import (
+    Bound,
+    Checked,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SettingsError,
+    TwoOrMore,
+)
 from onelook.tasks import Embeddings
 
 PROBED = 600
@@ -32,7 +41,7 @@ TOLERANCE = 5.0
 class SyntheticConfig(Checked):
     n_features: PositiveInt = 64
     n_classes: Annotated[int, Bound(">=", 5)] = 50
-    rows_per_class: Annotated[int, Bound(">=", 2)] = 60
+    rows_per_class: TwoOrMore = 60
     freedom: Annotated[float, Bound(">", 2)] = math.inf
     """Degrees of freedom of the multivariate t distribution of a class, above 2: the fewer, the heavier its tails;
     infinitely many are a Gaussian."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from onelook.benchmark.compare import make_entry
 from onelook.benchmark.sources import open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import open_data
-from onelook.errors import Bound, Checked, NonNegativeInt
+from onelook.errors import Checked, NonNegativeInt, TwoOrMore
 from onelook.events import Progress
 from onelook.machine import Place, provenance
 from onelook.methods import SIB
@@ -37,7 +37,7 @@ class BottleneckConfig(Checked):
     prior_weights: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0)
     """Weights gamma of the KL term; 0 omits it."""
     shots: tuple[int, ...] = (1, 5)
-    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    n_tasks: TwoOrMore = 2000
     seed: NonNegativeInt = 0
 
 

@@ -7,13 +7,13 @@ the table over K, and the two studies of the appendix.
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from onelook.benchmark.compare import make_entry
 from onelook.benchmark.measure import compare
 from onelook.benchmark.sources import open_source
 from onelook.data.sampler import TaskSpec
-from onelook.errors import Bound, Checked, NonNegativeInt
+from onelook.errors import Checked, NonNegativeInt, TwoOrMore
 from onelook.machine import Place
 from onelook.train.recipes import parse_request
 
@@ -28,7 +28,7 @@ class CurvesConfig(Checked):
     queries: tuple[int, ...] = (1, 5, 15, 50, 100)
     """Numbers of unlabelled queries per class."""
     shots: tuple[int, ...] = (1, 5)
-    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    n_tasks: TwoOrMore = 2000
     seed: NonNegativeInt = 0
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from onelook.artifacts import load_backbone
 from onelook.data.embed import EmbedConfig, embed
@@ -15,7 +15,7 @@ from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
 from onelook.data.scripts import characters
 from onelook.data.sources import open_data
-from onelook.errors import Bound, Checked, NonNegativeInt, PositiveInt
+from onelook.errors import Checked, NonNegativeInt, PositiveInt, TwoOrMore
 from onelook.events import Notice, Progress, finish
 from onelook.machine import Place
 from onelook.tasks import Embeddings
@@ -40,7 +40,7 @@ class DemoConfig(Checked):
     """Passes of pretraining through all environments."""
     meta_steps: PositiveInt = 1500
     """Steps of meta-training, of 8 tasks each."""
-    n_tasks: Annotated[int, Bound(">=", 2)] = 1000
+    n_tasks: TwoOrMore = 1000
     shots: tuple[int, ...] = (1, 5)
     n_pictures: PositiveInt = 3
 

@@ -51,6 +51,7 @@ from onelook.errors import (
     PositiveFloat,
     PositiveInt,
     SettingsError,
+    TwoOrMore,
 )
 from onelook.events import Progress
 from onelook.experiments.domain_head import N_TURNS, DomainHead
@@ -68,7 +69,7 @@ class DomainsConfig(Checked):
     """Name of a feature network, such as conv4-64 or resnet12."""
     image_size: Annotated[int, Bound(">=", 16), Bound("<=", 256)] = 32
     """Height and width of images from a folder, in pixels."""
-    batch_size: Annotated[int, Bound(">=", 2)] = 64
+    batch_size: TwoOrMore = 64
     """Images of a task."""
     n_steps: NonNegativeInt = 3
     """K, the synthetic gradient steps."""
@@ -77,7 +78,7 @@ class DomainsConfig(Checked):
     rotation_step_size: float = 0.03
     """eta_0 of the rotation step, before it learns."""
     pretrain_epochs: PositiveInt = 15
-    pretrain_batch_size: Annotated[int, Bound(">=", 2)] = 64
+    pretrain_batch_size: TwoOrMore = 64
     pretrain_optimisation: Optimisation = field(
         default_factory=lambda: Optimisation("adam", learning_rate=4e-3, weight_decay=1e-4)
     )

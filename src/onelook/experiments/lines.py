@@ -35,14 +35,22 @@ import dataclasses
 import math
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from onelook.errors import Bound, Checked, DivergedError, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from onelook.errors import (
+    Checked,
+    DivergedError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TwoOrMore,
+)
 from onelook.events import Progress
 from onelook.experiments.bayesian_network import BayesianNetwork
 
@@ -59,8 +67,8 @@ class LinesConfig(Checked):
     """mu_w"""
     slope_scale: PositiveFloat = 0.1
     """sigma_w, of the slopes around what the inputs tell, and of the posterior."""
-    n_train: Annotated[int, Bound(">=", 2)] = 240
-    n_test: Annotated[int, Bound(">=", 2)] = 240
+    n_train: TwoOrMore = 240
+    n_test: TwoOrMore = 240
     n_steps: NonNegativeInt = 3
     """K, the synthetic gradient steps."""
     step_size: PositiveFloat = 1e-3

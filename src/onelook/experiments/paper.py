@@ -14,7 +14,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,7 @@ from onelook.benchmark.measure import signed_difference
 from onelook.benchmark.sources import Source, open_items, open_source
 from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
-from onelook.errors import Bound, Checked, NonNegativeInt, unknown_name
+from onelook.errors import Checked, NonNegativeInt, TwoOrMore, unknown_name
 from onelook.events import Notice, relay
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
 from onelook.files import ResultStore, Stored, write_atomically
@@ -49,7 +49,7 @@ class TableConfig(Checked):
     rows: tuple[str, ...] = tuple(ROWS)
     """Rows of the table, in their order."""
     shots: tuple[int, ...] = (1, 5)
-    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    n_tasks: TwoOrMore = 2000
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:

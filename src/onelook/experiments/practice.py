@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 
@@ -20,7 +20,7 @@ from onelook.data.embed import EmbedConfig, embed
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import NAMES, open_data
-from onelook.errors import Bound, Checked, DataError, NonNegativeInt, PositiveInt
+from onelook.errors import Checked, DataError, NonNegativeInt, PositiveInt, TwoOrMore
 from onelook.events import Notice
 from onelook.experiments.practice_measure import compare_classifiers
 from onelook.experiments.practice_report import add_unknown
@@ -42,12 +42,12 @@ class PracticeConfig(Checked):
     sets: tuple[str, ...] = ("cifar-fs", "omniglot", DIGITS)
     """Data sets, each NAME, PATH or NAME:SPLIT; digits are those of scikit-learn."""
     shots: tuple[int, ...] = (1, 3, 5)
-    n_way: Annotated[int, Bound(">=", 2)] = 5
+    n_way: TwoOrMore = 5
     """Classes of a user."""
     n_query: PositiveInt = 15
     """Average number of images to label per class."""
     protocol: str = "dirichlet:2"
-    n_users: Annotated[int, Bound(">=", 2)] = 200
+    n_users: TwoOrMore = 200
     """Simulated users for each data set and number of labels."""
     seed: NonNegativeInt = 0
 
@@ -114,6 +114,7 @@ def _cells(
 ) -> Generator[Notice, None, list[_Cell]]:
     cells = []
     versions = {
+        "features": features_digest(data),
         "version": VERSION,
         "glance": digest(SHIPPED_METHODS["glance"].read_bytes()).hex()[:16],
         "sklearn": importlib.import_module("sklearn").__version__,
@@ -124,7 +125,7 @@ def _cells(
         except DataError as error:
             yield Notice(f"{about['dataset']} is left out with {spec.n_shot} labels a class: {error}")
             continue
-        key = {"features": features_digest(data), "tasks": tasks, "unknown": unknown, "n_users": n_users}
+        key = {"tasks": tasks, "unknown": unknown, "n_users": n_users}
         key |= {"seed": spec.seed, **versions}
         cells.append(_Cell(about, data, spec, n_users, key, store))
     return cells

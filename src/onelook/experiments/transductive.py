@@ -17,14 +17,14 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from onelook.artifacts import load_method
 from onelook.benchmark.compare import make_entry
 from onelook.benchmark.measure import Entry, Measured, measure, record_of
 from onelook.benchmark.sources import Source
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.errors import Bound, Checked, NonNegativeInt, PositiveInt, SettingsError
+from onelook.errors import Checked, NonNegativeInt, PositiveInt, SettingsError, TwoOrMore
 from onelook.events import Notice, Progress, finish, relay
 from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
@@ -59,7 +59,7 @@ class ProtocolsConfig(Checked):
     """Average number of queries per class."""
     totals: tuple[int | None, ...] = (None,)
     """Queries of a task. Default: way × query."""
-    n_tasks: Annotated[int, Bound(">=", 2)] = 2000
+    n_tasks: TwoOrMore = 2000
     seed: NonNegativeInt = 0
     requests: tuple[MethodRequest, ...] = field(init=False)
     """The reference, the inductive method and the others."""

@@ -1,7 +1,7 @@
 """The one interface of all methods."""
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 import torch
 from jaxtyping import Float, Int
@@ -9,11 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook.backbones import Backbone
-from onelook.errors import Bound, SettingsError, check_fields
+from onelook.errors import SettingsError, check_fields
 from onelook.tasks import Tasks
-
-Ways = Annotated[int, Bound(">=", 2)]
-"""Number of classes of a task."""
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
@@ -24,6 +21,8 @@ class Method(nn.Module):
     checked against their bounds, never changed afterwards, and saved beside its weights. Its parameters and buffers are
     made in `__post_init__`.
 
+    >>> from typing import Annotated
+    >>> from onelook.errors import Bound
     >>> class NearestMean(Method):
     ...     scale: Annotated[float, Bound(">", 0)] = 1.0
     ...

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import Bound, PositiveInt
-from onelook.methods.base import Method, Ways
+from onelook.errors import Bound, PositiveInt, TwoOrMore
+from onelook.methods.base import Method
 from onelook.methods.maps import convolution, map_shape
 from onelook.tasks import Tasks
 
@@ -38,7 +38,7 @@ class CategoryTraversal(Method):
     """
 
     feature_size: PositiveInt
-    n_way: Ways = 5
+    n_way: TwoOrMore = 5
     channels: int = 0
     """Channels of the feature maps, whose cells are the rest of the features; 0: maps of one cell."""
     metric: Annotated[str, Bound("one of", ("prototypical", "cosine"))] = "prototypical"

@@ -32,7 +32,6 @@ step, the last with the largest weight, and that of their class priors.
 """
 
 import math
-from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -40,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import Bound, PositiveInt
+from onelook.errors import PositiveInt, TwoOrMore
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
@@ -72,7 +71,7 @@ class Glance(Method):
     """Width of the gradient network."""
     n_layers: PositiveInt = 2
     """Layers of the gradient network."""
-    n_neighbours: Annotated[int, Bound(">=", 2)] = 12
+    n_neighbours: TwoOrMore = 12
     """Most similar rows whose posteriors the gradient network reads."""
 
     def __post_init__(self) -> None:

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import PositiveInt
-from onelook.methods.base import Method, Ways
+from onelook.errors import PositiveInt, TwoOrMore
+from onelook.methods.base import Method
 from onelook.tasks import Tasks
 
 _SLOPE = 0.01  # of the leaky ReLU below zero
@@ -47,7 +47,7 @@ class GraphNetwork(Method):
     """
 
     feature_size: PositiveInt
-    n_way: Ways = 5
+    n_way: TwoOrMore = 5
     n_layers: PositiveInt = 3
     """Graph convolutions, the last of which gives the logits."""
     width: PositiveInt = 64

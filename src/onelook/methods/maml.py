@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import Bound, NonNegativeInt, PositiveFloat
-from onelook.methods.base import ImageMethod, Ways, full_precision
+from onelook.errors import Bound, NonNegativeInt, PositiveFloat, TwoOrMore
+from onelook.methods.base import ImageMethod, full_precision
 from onelook.tasks import Tasks
 
 Weights = dict[str, Tensor]
@@ -42,7 +42,7 @@ class MAML(ImageMethod):
     torch.Size([2, 15, 5])
     """
 
-    n_way: Ways = 5
+    n_way: TwoOrMore = 5
     """Outputs of the head, whose start need not be the same for all of them."""
     n_steps: NonNegativeInt = 5
     step_size: PositiveFloat = 0.01

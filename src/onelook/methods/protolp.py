@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.errors import Bound, NonNegativeInt, PositiveFloat, PositiveInt
+from onelook.errors import Bound, Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
@@ -57,7 +57,7 @@ class ProtoLP(PreprocessedMethod):
     """alpha, fraction of the way to its new place that a prototype moves in a step."""
     smoothness: PositiveFloat = 1.0
     """gamma, how much linked prototypes shall have the same label."""
-    propagated_part: Annotated[float, Bound(">=", 0), Bound("<=", 1)] = 0.6
+    propagated_part: Fraction = 0.6
     """beta, weight of the propagated labels in the new prototypes."""
     dimensions: NonNegativeInt = 40
     """Singular directions that are used; 0: all."""

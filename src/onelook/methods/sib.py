@@ -22,8 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
-from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat
-from onelook.methods.base import Ways
+from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat, TwoOrMore
 from onelook.methods.feature_averaging import FeatureAveraging
 from onelook.tasks import Tasks
 
@@ -37,7 +36,7 @@ class SIB(FeatureAveraging):
 
     transductive = True
     assumes_balanced_queries = True  # not by design: it has met no other queries in training
-    n_way: Ways = 5
+    n_way: TwoOrMore = 5
     n_steps: NonNegativeInt = 3
     """K, the synthetic gradient steps."""
     step_size: PositiveFloat = 1e-3

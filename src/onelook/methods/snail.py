@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onelook import ops
-from onelook.errors import Bound, PositiveInt
-from onelook.methods.base import Method, Ways
+from onelook.errors import Bound, PositiveInt, TwoOrMore
+from onelook.methods.base import Method
 from onelook.tasks import Tasks
 
 
@@ -46,7 +46,7 @@ class SNAIL(Method):
 
     ordered_support = True
     feature_size: PositiveInt
-    n_way: Ways = 5
+    n_way: TwoOrMore = 5
     filters: Annotated[int, Bound(">=", 4)] = 32
     """New features of each convolution."""
     max_support: PositiveInt = 25

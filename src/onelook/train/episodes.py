@@ -1,7 +1,7 @@
 """Meta-training: a method over tasks, of features or together with the backbone that computes them."""
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
-from onelook.errors import Bound, Checked, PositiveInt
+from onelook.errors import Checked, PositiveInt, TwoOrMore
 from onelook.events import finish
 from onelook.methods import EndToEnd, ImageMethod, Method
 from onelook.scoring import Estimate, mean_accuracy
@@ -31,7 +31,7 @@ class MetaTrainConfig(Checked):
         default_factory=lambda: Optimisation("adam", learning_rate=1e-2, weight_decay=0.0, schedule="one-cycle")
     )
     validate_every: PositiveInt = 500
-    n_validation_tasks: Annotated[int, Bound(">=", 2)] = 1000
+    n_validation_tasks: TwoOrMore = 1000
     shots: tuple[int, ...] = ()
     """Labelled examples per class of steps 0, 1, 2, … in turns, for a multi-shot method; empty: those of `tasks`.
     Validation is the mean over them."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 from onelook import ops
 from onelook.artifacts import Artifact, method_artifact
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.errors import Bound, Checked, DataError, Fraction, NonNegativeInt, PositiveInt
+from onelook.errors import Checked, DataError, Fraction, NonNegativeInt, PositiveInt, TwoOrMore
 from onelook.events import finish
 from onelook.methods import Glance
 from onelook.scoring import Estimate, mean_accuracy
@@ -54,7 +54,7 @@ class MixedConfig(Checked):
         )
     )
     validate_every: PositiveInt = 1000
-    n_validation_tasks: Annotated[int, Bound(">=", 2)] = 200
+    n_validation_tasks: TwoOrMore = 200
     """Tasks of each protocol, shot and validation set."""
     seed: NonNegativeInt = 0
 

@@ -14,7 +14,16 @@ from onelook.data.augment import N_DRAWS, Augmentation, augment
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
-from onelook.errors import Bound, Checked, Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from onelook.errors import (
+    Bound,
+    Checked,
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TwoOrMore,
+)
 from onelook.events import finish
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Estimate, mean_accuracy
@@ -27,7 +36,7 @@ from onelook.train.teacher import CosineClassifier, Distillation, Teacher
 class PretrainConfig(Checked):
     epochs: PositiveInt = 60
     """Passes through the training images."""
-    batch_size: Annotated[int, Bound(">=", 2)] = 128
+    batch_size: TwoOrMore = 128
     """Images in a step."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(learning_rate=0.2))
@@ -37,7 +46,7 @@ class PretrainConfig(Checked):
     """Weight of the rotation-prediction loss (Gidaris et al. 2019); 0 disables it, and halves the work."""
     validate_every: PositiveInt | None = None
     """Steps between validations. Default: an epoch."""
-    n_validation_tasks: Annotated[int, Bound(">=", 2)] = 1000
+    n_validation_tasks: TwoOrMore = 1000
     """Tasks of a validation: 5-way 1-shot, by feature averaging."""
     seed: NonNegativeInt = 0
     rotations: Annotated[int, Bound(">=", 1), Bound("<=", 3)] = 1

@@ -29,6 +29,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("benchmark", "labelling"),
     ("experiments",),
     ("onelook",),  # __init__.py: the public names
+    ("server",),
     ("cli",),
 ]
 """Lowest first. A module imports modules of lower lines, and those of its own package."""
@@ -36,9 +37,9 @@ LAYERS: list[tuple[str, ...]] = [
 PROJECT = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 """Of modules that are not called like what pip installs."""
-ABOUT_EXTRAS = {"onelook.experiments.demo_page"}
-"""Modules that are of no use without the packages of an extra; nothing else may import one at its top."""
 WITHOUT = (
+    "fastapi",
+    "h11",
     "huggingface_hub",
     "jinja2",
     "markupsafe",
@@ -47,8 +48,10 @@ WITHOUT = (
     "onnxruntime",
     "pandas",
     "pyarrow",
+    "starlette",
     "torchvision",
     "transformers",
+    "uvicorn",
 )
 
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
@@ -62,6 +65,8 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sorted(SOURCE.rglob("*.py"))}
+ABOUT_EXTRAS = {"onelook.experiments.demo_page"} | {name for name in MODULES if name.startswith("onelook.server.")}
+"""Modules that are of no use without the packages of an extra; nothing else may import one at its top."""
 
 
 def top(module: str) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import stat
 from collections.abc import Generator
 from pathlib import Path
@@ -15,7 +16,30 @@ from helpers.features import contents, fill, one_sentence, small_disk
 from onelook import files
 from onelook.errors import StorageError
 from onelook.events import finish
-from onelook.files import cache_home, digest, replacing, write_atomically
+from onelook.files import cache_home, digest, is_regular, read_regular, replacing, write_atomically
+
+
+def make_special(folder: Path) -> dict[str, str]:
+    """Things that are no regular files, with the reason against each."""
+    os.mkfifo(folder / "fifo")
+    with socket.socket(socket.AF_UNIX) as one:
+        one.bind(str(folder / "socket"))
+    (folder / "zero").symlink_to("/dev/zero")
+    (folder / "itself").symlink_to("itself")
+    words = {"fifo": "it is a pipe", "socket": "it is a socket", "zero": "it is a device", ".": "it is a folder"}
+    return words | {"none": "No such file", "itself": "Too many levels", "a\0b": "NUL character"}
+
+
+def test_only_regular_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the address of a socket is short
+    for name, reason in make_special(Path()).items():
+        assert not is_regular(Path(name))
+        with pytest.raises(OSError, match=reason):
+            read_regular(Path(name))
+    Path("file").write_bytes(b"text")
+    Path("link").symlink_to("file")
+    assert read_regular(Path("link")) == b"text"
+    assert is_regular(Path("link"))
 
 
 @pytest.mark.parametrize("before", [None, b"old"])

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,41 @@ from onelook.errors import StorageError
 def cache_home() -> Path:
     """Folder of results that can be computed again: $ONELOOK_CACHE, or the user's cache folder."""
     return Path(os.environ.get("ONELOOK_CACHE") or platformdirs.user_cache_dir("onelook"))
+
+
+SPECIAL = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""Kinds of what is no regular file."""
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError unless `path` leads to a regular file: a pipe may wait for ever, a device have no end."""
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "its name holds a NUL character", str(path)) from error
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"it is {SPECIAL.get(stat.S_IFMT(mode), 'no regular file')}", str(path))
+
+
+def is_regular(path: Path) -> bool:
+    """Whether `path` leads to a regular file; False for whatever no file can be called."""
+    try:
+        require_regular(path)
+    except OSError:
+        return False
+    return True
+
+
+def read_regular(path: Path) -> bytes:
+    """Content of a regular file. Raises OSError for any other, and does not open it."""
+    require_regular(path)
+    return path.read_bytes()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from onelook.data.tables import PARQUET, read_labels
 from onelook.errors import DataError
+from onelook.files import read_regular
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -41,7 +42,7 @@ def list_images(source: Path, split: str | None = None) -> Listing:
     split: where the top level holds train, val and test, the one to take. Raises DataError.
     """
     if source.is_dir():
-        return _listing(files_below(source), str(source), split, lambda name: (source / name).read_bytes())
+        return _listing(files_below(source), str(source), split, lambda name: read_regular(source / name))
     if not source.exists():
         raise DataError(f"There is no file or folder {source}; give a folder of class folders, a zip, or a table.")
     if source.suffix.lower() in (".csv", *PARQUET):
@@ -142,7 +143,7 @@ def _list_table(table: Path, split: str | None) -> Listing:
         found = ", ".join(sorted({str(row.split) for row in rows}))
         raise DataError(f"{table} has no row of the split {split!r}, but {found}.")
     names, labels = [row.name for row in kept], [row.label for row in kept]
-    listing = _with_classes(names, labels, str(table), lambda name: (table.parent / name).read_bytes())
+    listing = _with_classes(names, labels, str(table), lambda name: read_regular(table.parent / name))
     return replace(listing, source=f"{table}:{own}", split=own) if own else listing
 
 

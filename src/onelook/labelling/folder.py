@@ -15,6 +15,7 @@ from onelook.data.images import Rejected, describe_error
 from onelook.data.listing import SPLITS, SUFFIXES, Listing, files_below, hidden
 from onelook.data.tables import LabelRow, read_labels
 from onelook.errors import DataError, SettingsError, plural, quote_name
+from onelook.files import read_regular
 
 UNLABELLED = -1
 """The label of an image that is to be labelled."""
@@ -138,7 +139,7 @@ def _normalise_name(name: str) -> str:
 
 
 def read_file(folder: Path, name: str) -> bytes:
-    return (folder / name).read_bytes()
+    return read_regular(folder / name)
 
 
 def require_folder(folder: Path) -> None:

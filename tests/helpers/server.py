@@ -13,8 +13,8 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from onelook.server.guard import Access, Limits
-from onelook.server.listen import Listening, make_server, open_socket
+from onelook.server.listen import make_server, open_socket
+from onelook.server.settings import Limits, Listening
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ def receive_all(connection: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def running(
-    app: ASGIApp, limits: Limits = Limits(), open_paths: frozenset[str] = frozenset(), **access: Any
+    app: ASGIApp, limits: Limits = Limits(), open_paths: frozenset[str] = frozenset(), **more: Any
 ) -> Iterator[Running]:
-    """Serve an application behind its guard. access: fields of `Access`."""
-    bound = open_socket(Listening(port=0))
-    server = make_server(app, Access(**access), limits, open_paths)
+    """Serve an application behind its guard. more: fields of `Listening`."""
+    listening = Listening(port=0, **more)
+    bound = open_socket(listening)
+    server = make_server(app, listening, limits, open_paths)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
     thread.start()
     try:

@@ -13,7 +13,8 @@ from starlette.routing import Route
 
 from helpers.server import Running, receive_all, running
 from onelook.errors import SettingsError
-from onelook.server.guard import HEADERS, POLICY, Access, Limits
+from onelook.server.guard import HEADERS, POLICY
+from onelook.server.settings import Limits, Listening
 
 TOKEN = "correct-horse-battery"
 LIMITS = Limits(body=1000, bodies=1500, requests=4, send_seconds=0.5)
@@ -70,21 +71,21 @@ def test_other_names_are_not(local: Running, host: str) -> None:
 
 
 def test_a_server_for_others_answers_to_addresses_and_to_names_it_was_given() -> None:
-    access = Access("0.0.0.0", TOKEN, ("Labels.example",))
-    assert all(access.knows_host(host) for host in ("192.168.0.1:80", "labels.example", "localhost", "[2001:db8::1]"))
-    assert not any(access.knows_host(host) for host in ("evil.example", "labels.example.evil.example"))
+    server = Listening("0.0.0.0", 0, TOKEN, ("Labels.example",))
+    assert all(server.knows_host(host) for host in ("192.168.0.1:80", "labels.example", "localhost", "[2001:db8::1]"))
+    assert not any(server.knows_host(host) for host in ("evil.example", "labels.example.evil.example"))
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "labels.example"])
 def test_listening_to_others_needs_a_token(host: str) -> None:
     with pytest.raises(SettingsError, match="a token is needed"):
-        Access(host)
-    assert Access(host, TOKEN).is_local is False
+        Listening(host)
+    assert Listening(host, token=TOKEN).is_local is False
 
 
 def test_a_token_is_long_enough() -> None:
     with pytest.raises(SettingsError, match="16 to 256 characters"):
-        Access(token="short")
+        Listening(token="short")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from onelook.files import storage_error
 
 NAMES = {
     "also_classes": "also-class",
+    "also_names": "also-name",
     "n_total": "total",
     "protocols": "protocol",
     "sets": "data",
@@ -27,7 +28,7 @@ NAMES = {
     "ways": "way",
 }
 """Options that are not named like their field; that of a field n_x is --x."""
-REPEATED = {"also_classes"}
+REPEATED = {"also_classes", "also_names"}
 """Tuples whose option is given once for each value; others take values divided by commas."""
 HELPS = {
     "average": "Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none.",

@@ -12,7 +12,6 @@ import asyncio
 import base64
 import binascii
 import hmac
-import ipaddress
 import re
 import time
 from collections.abc import Iterable
@@ -26,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from onelook.errors import Checked, PositiveFloat, PositiveInt, SettingsError
+from onelook.server.settings import Limits, Listening
 
 COOKIE = "onelook-token"
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -57,68 +56,12 @@ HEADERS = {
 """Headers of every answer that does not set them itself."""
 
 
-@dataclass(frozen=True)
-class Limits(Checked):
-    """Bounds on what clients may ask for at once."""
-
-    body: PositiveInt = 64 * 2**20
-    """Largest body of a request, in bytes."""
-    bodies: PositiveInt = 512 * 2**20
-    """Largest sum of the bodies of the requests under way, in bytes."""
-    requests: PositiveInt = 128
-    """Requests under way at once."""
-    send_seconds: PositiveFloat = 60.0
-    """Seconds in which a client must have sent its whole request, or have taken a part of the answer."""
-
-
-@dataclass(frozen=True)
-class Access(Checked):
-    """Names that the server answers to, and the token that it asks for."""
-
-    host: str = "127.0.0.1"
-    """Address that the server listens on."""
-    token: str | None = None
-    """Secret that clients send; needed where others than this machine can connect."""
-    names: tuple[str, ...] = ()
-    """Further names of this machine that clients may use in the Host header."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.token is not None and not re.fullmatch(r"[!-~]{16,256}", self.token):
-            raise SettingsError("A token must have 16 to 256 characters of ASCII without spaces; make another one.")
-        if not self.is_local and self.token is None:
-            raise SettingsError(
-                f"Others than this machine can connect to {self.host}, so that a token is needed; give one, or "
-                f"listen on 127.0.0.1."
-            )
-
-    @property
-    def is_local(self) -> bool:
-        """Whether only this machine can connect."""
-        return self.host == "localhost" or _is_loopback(self.host)
-
-    def knows_host(self, header: str) -> bool:
-        """Whether a Host header names this server: a known name, or an address, which no other site can take."""
-        host = split_host(header)
-        if host is None:
-            return False
-        if _is_loopback(host) or host in {"localhost", self.host.lower(), *(name.lower() for name in self.names)}:
-            return True
-        return not self.is_local and _is_address(host)
-
-    def accepts(self, headers: Headers) -> bool:
-        """Whether a request carries the token: as Bearer or Token, as a password, or in the cookie of a page."""
-        if self.token is None:
-            return True
-        return any(hmac.compare_digest(one.encode(), self.token.encode()) for one in _given_tokens(headers))
-
-
 @dataclass
 class Guard:
     """ASGI middleware that refuses what the module's docstring names, before the application sees it."""
 
     app: ASGIApp
-    access: Access
+    listening: Listening
     limits: Limits = Limits()
     open_paths: frozenset[str] = frozenset()
     """Paths that need no token."""
@@ -139,13 +82,13 @@ class Guard:
         """Answer to a request that the application must not see."""
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self.access.knows_host(hosts[0]):
+        if len(hosts) != 1 or not self.listening.knows_host(hosts[0]):
             return refusal(421, "The Host header names another server than this one.")
         if not _is_plain(scope["path"]):
             return refusal(400, "The address holds parts that no address of this server has.")
         if _is_foreign(scope["method"], headers, hosts[0]):
             return refusal(403, "A page of another site asked for this.")
-        if scope["path"] not in self.open_paths and not self.access.accepts(headers):
+        if scope["path"] not in self.open_paths and not self._accepts(headers):
             return self._sign_in(scope) or refusal(
                 401, "This server asks for its token.", {"www-authenticate": 'Bearer, Basic realm="onelook"'}
             )
@@ -158,18 +101,25 @@ class Guard:
             return refusal(503, "The server is busy; try again in a second.", {"retry-after": "1"})
         return None
 
+    def _accepts(self, headers: Headers) -> bool:
+        """Whether a request carries the token: as Bearer or Token, as a password, or in the cookie of a page."""
+        token = self.listening.token
+        if token is None:
+            return True
+        return any(hmac.compare_digest(one.encode(), token.encode()) for one in _given_tokens(headers))
+
     def _sign_in(self, scope: Scope) -> Response | None:
         """Redirect of a browser that was given the token in the address, which moves it into a cookie."""
         query = parse_qsl(scope["query_string"].decode("latin-1"))
         given = [value for name, value in query if name == "token"]
-        if scope["method"] != "GET" or len(given) != 1 or self.access.token is None:
+        if scope["method"] != "GET" or len(given) != 1 or self.listening.token is None:
             return None
-        if not hmac.compare_digest(given[0].encode(), self.access.token.encode()):
+        if not hmac.compare_digest(given[0].encode(), self.listening.token.encode()):
             return None
         rest = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + scope["path"].lstrip("/")  # two slashes would lead to another host
         answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-        answer.set_cookie(COOKIE, self.access.token, httponly=True, samesite="strict")
+        answer.set_cookie(COOKIE, self.listening.token, httponly=True, samesite="strict")
         return answer
 
     async def _admit(self, scope: Scope, receive: Receive, sender: "_Sender") -> None:
@@ -234,28 +184,6 @@ class _Sender:
 def refusal(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Answer to a request that is not served; the connection ends, as its body may not have been read."""
     return JSONResponse({"error": sentence}, status, headers={"connection": "close", **(headers or {})})
-
-
-def split_host(header: str) -> str | None:
-    """Name or address in a Host header, in small letters and without its port; None where it is no such header.
-
-    >>> split_host("LocalHost:8000"), split_host("[::1]:80"), split_host("a@b"), split_host("")
-    ('localhost', '::1', None, None)
-    """
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+))(?::[0-9]{1,5})?", header)
-    return (found[1] or found[2]).lower() if found else None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return _is_address(host) and ipaddress.ip_address(host).is_loopback
 
 
 def _is_plain(path: str) -> bool:

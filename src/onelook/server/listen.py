@@ -5,40 +5,22 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from onelook.errors import Bound, Checked, SettingsError
-from onelook.server.guard import Access, Guard, Limits
+from onelook.errors import SettingsError
+from onelook.server.guard import Guard
+from onelook.server.settings import Limits, Listening
 
 HEADER_SECONDS = 10.0
 """Seconds in which the line and the headers of a request must have arrived."""
 HEADER_BYTES = 32 * 2**10
 MORE_CONNECTIONS = 64
 """Connections beyond the requests under way, which wait for their next request."""
-
-
-@dataclass(frozen=True)
-class Listening(Checked):
-    """Where a server listens."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on. Another than one of this machine alone needs --token."""
-    port: Annotated[int, Bound(">=", 0), Bound("<=", 65535)] = 8000
-    """Port to listen on; 0 takes a free one."""
-    token: str | None = None
-    """Secret that clients send as `Authorization: Bearer TOKEN`. Default: $ONELOOK_TOKEN, or none on this machine."""
-    also_names: tuple[str, ...] = ()
-    """Further name of this machine that clients may use, such as the one of a proxy; may be given again."""
-
-    @property
-    def access(self) -> Access:
-        return Access(self.host, self.token, self.also_names)
 
 
 def open_socket(listening: Listening) -> socket.socket:
@@ -67,7 +49,7 @@ def address_of(bound: socket.socket) -> str:
 
 
 def make_server(
-    app: ASGIApp, access: Access, limits: Limits = Limits(), open_paths: frozenset[str] = frozenset()
+    app: ASGIApp, listening: Listening, limits: Limits = Limits(), open_paths: frozenset[str] = frozenset()
 ) -> uvicorn.Server:
     """A server of an application behind the guard, for `run(sockets=[...])`; `should_exit` ends it."""
 
@@ -75,7 +57,7 @@ def make_server(
         send_seconds = limits.send_seconds
 
     config = uvicorn.Config(
-        Guard(app, access, limits, open_paths),
+        Guard(app, listening, limits, open_paths),
         http=Protocol,
         ws="none",
         lifespan="on",

@@ -1,0 +1,44 @@
+"""`onelook serve`: the service over HTTP, until Ctrl-C."""
+
+import contextlib
+import importlib
+from typing import Annotated, Any
+
+import torch
+
+from onelook.cli.options import Fields, options, require_writable
+from onelook.cli.terminal import say
+from onelook.errors import SettingsError
+from onelook.machine import Place, keep_freed_memory
+from onelook.server.settings import Listening, ServeConfig
+
+
+@options
+def serve(config: ServeConfig, listening: Listening, place: Annotated[Place, Fields(only=("precision",))]) -> None:
+    """Serve classifiers over HTTP: fit, predict, add examples, suggest.
+
+    Example: onelook serve --out classifiers --port 8000
+    """
+    service, listen = (load_server(name) for name in ("service", "listen"))
+    require_writable(config.out)
+    keep_freed_memory()
+    torch.set_num_threads(max(1, torch.get_num_threads() // config.threads))
+    app = service.create_app(service.Service(config, place))
+    run_server(listen, app, listening, "serve")
+
+
+def load_server(name: str) -> Any:
+    """Import a module of the server, which needs the packages of an extra. Raises SettingsError without them."""
+    try:
+        return importlib.import_module(f"onelook.server.{name}")
+    except ModuleNotFoundError as error:
+        raise SettingsError(f'A server needs the package {error.name}; pip install "onelook[server]".') from error
+
+
+def run_server(listen: Any, app: Any, listening: Listening, title: str) -> None:
+    """Listen until Ctrl-C or SIGTERM, after saying where."""
+    bound = listen.open_socket(listening)
+    server = listen.make_server(app, listening, open_paths=frozenset({"/health"}))
+    say(f"{title}: {listen.address_of(bound)} (Ctrl-C ends it)")
+    with listen.quiet_log(), contextlib.suppress(KeyboardInterrupt):  # its proper end
+        server.run(sockets=[bound])

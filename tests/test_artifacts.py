@@ -83,7 +83,10 @@ def same_tensors(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_feature_network_comes_back_with_its_statistics_and_in_evaluation_mode(tmp_path: Path, channels: int) -> None:
     backbone = any_backbone(channels)
-    about = {"config": {"epochs": 3, "data": "x"}, "history": [{"step": 1.0, "loss": 0.1}]}
+    about = {
+        "config": {"epochs": 3, "data": "x"},
+        "history": [{"step": 1.0, "loss": 0.1, "accuracy": 50.0, "ci95": 1.0}],
+    }
     save(backbone_artifact(backbone, "conv4-64", about), tmp_path / "model")
     again, said = load_backbone(tmp_path / "model")
     assert same_tensors(dict(again.state_dict()), dict(backbone.state_dict()))
@@ -100,11 +103,12 @@ def test_a_feature_network_comes_back_with_its_statistics_and_in_evaluation_mode
 @pytest.mark.parametrize(("name", "kept"), METHODS)
 def test_a_method_comes_back_with_its_settings_and_buffers(tmp_path: Path, name: str, kept: dict[str, Any]) -> None:
     method = any_method(name, **kept)
-    save(method_artifact(method, {"history": [1.5]}), tmp_path / "model")
+    history = [{"step": 2, "loss": 1.5, "accuracy": 50.0, "ci95": 1.0}]
+    save(method_artifact(method, {"history": history}), tmp_path / "model")
     again, about = load_method(tmp_path / "model")
     assert same_tensors(dict(again.state_dict()), dict(method.state_dict()))
     assert (find_name(again), again.settings()) == (name, method.settings())
-    assert about["history"] == [1.5]
+    assert about["history"] == history
     tasks = random_tasks().map_items(torch.Tensor.float)
     assert torch.equal(again(tasks), method(tasks))
 

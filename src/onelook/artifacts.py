@@ -4,6 +4,7 @@ A model is one safetensors file: the weights, and in its header everything else 
 """
 
 import json
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +19,9 @@ from onelook.backbones import Backbone
 from onelook.backbones.efficientnet_lite import VARIANTS, load_efficientnet_lite
 from onelook.backbones.hub import PREFIX
 from onelook.backbones.pretrained import resolve
-from onelook.errors import ArtifactError, SettingsError, UserError, unknown_name
+from onelook.errors import ArtifactError, SettingsError, UserError, describe_cause, unknown_name
 from onelook.events import Notice, Progress
-from onelook.files import read_tensors, write_atomically, write_tensors
+from onelook.files import is_regular, parse_json, read_regular, read_tensors, write_atomically, write_tensors
 from onelook.methods import EndToEnd, ImageMethod, Method
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -33,12 +34,16 @@ SHIPPED_METHODS = {"glance": Path(__file__).parent / "methods" / "weights" / "gl
 """Trained weights of methods that come along."""
 
 
+KINDS = ("backbone", "method", "classifier", "state")
+"""Kinds of files; the last is an unfinished training run."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """Tensors and their description."""
 
     kind: str
-    """"backbone", "method", "classifier" or "state" (an unfinished training run)."""
+    """One of `KINDS`."""
     tensors: dict[str, Tensor]
     about: dict[str, Any] = field(default_factory=dict)
     """JSON: name and settings of the network, configuration of the run, history, provenance."""
@@ -53,7 +58,7 @@ def save(artifact: Artifact, path: Path) -> None:
 
 def load(path: Path, kind: str) -> Artifact:
     """Read a file. Raises ArtifactError for a missing, damaged or foreign one, or one of another kind."""
-    if not path.is_file():
+    if not is_regular(path):
         raise ArtifactError(f"There is no {kind} file {path}.")
     try:
         tensors, header = read_tensors(path)
@@ -64,20 +69,40 @@ def load(path: Path, kind: str) -> Artifact:
             raise ArtifactError(f"{path} has the newer format {header['format']}; update Onelook.")
         if found != kind:
             raise ArtifactError(f"{path} holds a {found}, but a {kind} is needed here.")
-        about = json.loads(header.get("about", ""))
-        if not isinstance(about, dict):
-            raise ValueError("its description is not a JSON object")
+        about = parse_json(header.get("about", ""))
+        _require_described(about)
     except (SafetensorError, OSError, ValueError) as error:  # ValueError: of the header
-        raise ArtifactError(f"{path} is damaged or incomplete ({error}); make or copy it again.") from error
+        reason = describe_cause(error)
+        raise ArtifactError(f"{path} is damaged or incomplete ({reason}); make or copy it again.") from error
     return Artifact(kind, tensors, about)
+
+
+DESCRIBED = {"name": str, "settings": dict, "config": dict, "history": list, "classes": list}
+"""Parts of a description that not all kinds have, and their types."""
+
+
+MEASURED = ("step", "loss", "accuracy", "ci95")
+"""Numbers of each validation in the history of a training."""
+
+
+def _require_described(about: Any) -> None:
+    """Raise ValueError for a description that is no JSON object, or one with parts of other types."""
+    if not isinstance(about, dict):
+        raise ValueError("its description is not a JSON object")
+    if wrong := [name for name, kind in DESCRIBED.items() if not isinstance(about.get(name, kind()), kind)]:
+        raise ValueError(f"the {wrong[0]} in its description is of another type")
+    history = about.get("history", [])
+    if not all(isinstance(one, dict) and all(_is_number(one.get(key)) for key in MEASURED) for one in history):
+        raise ValueError("the history in its description is not one of validations")
 
 
 def read_kind(path: Path) -> str:
     """The kind of a file of Onelook; "model" for any other file, which `load` will refuse."""
     try:
-        return read_tensors(path)[1].get("kind", "model")
+        kind = read_tensors(path)[1].get("kind")
     except (SafetensorError, OSError):
-        return "model"
+        kind = None
+    return kind if kind in KINDS else "model"
 
 
 CLASSIFIER = "classifier."
@@ -130,21 +155,25 @@ def _create_method(name: str, backbone: dict[str, Any] | None, **settings: Any) 
 
 def _build(create: Callable[..., Module], artifact: Artifact, path: Path, **more: Any) -> Module:
     try:
-        name = artifact.about["name"]
-        module = create(name, **more, **artifact.about["settings"])
-    except (LookupError, TypeError, UserError) as error:
+        name, settings = artifact.about["name"], artifact.about["settings"]
+        with torch.device("meta"):  # a file may ask for a module of any size, which takes no memory there
+            sketch = create(name, **more, **settings).state_dict()
+        if {key: x.shape for key, x in sketch.items()} != {key: x.shape for key, x in artifact.tensors.items()}:
+            raise ArtifactError(f"The weights in {path} do not fit its {name}; make the file again.")
+        module = create(name, **more, **settings)
+    except ArtifactError:
+        raise
+    except (LookupError, TypeError, ArithmeticError, ValueError, RuntimeError, UserError) as error:
         found = f"{path} describes no {artifact.kind} that this Onelook knows ({_brief(error)})"
         raise ArtifactError(f"{found}; update Onelook, or make the file again.") from error
-    try:
-        module.load_state_dict(artifact.tensors)
-    except RuntimeError as error:
-        raise ArtifactError(f"The weights in {path} do not fit its {name}; make the file again.") from error
+    if wrong := [key for key, x in artifact.tensors.items() if x.is_floating_point() and not x.isfinite().all()]:
+        raise ArtifactError(f"{path} has weights that are not finite, {wrong[0]} first; make the file again.")
+    module.load_state_dict(artifact.tensors)
     return module
 
 
 def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split()).rstrip(".")
-    return text if isinstance(error, UserError) else "its description is incomplete"
+    return describe_cause(error) if isinstance(error, UserError) else "its description is incomplete"
 
 
 def save_results(records: list[dict[str, Any]], path: Path) -> None:
@@ -154,13 +183,19 @@ def save_results(records: list[dict[str, Any]], path: Path) -> None:
 
 
 def load_results(path: Path) -> list[dict[str, Any]]:
+    """Read what `save_results` wrote. Raises ArtifactError."""
     try:
-        records = json.loads(path.read_text())
+        records = parse_json(read_regular(path))
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read as a results file ({error}).") from error
-    if not isinstance(records, list) or not all(isinstance(r, dict) and "accuracy" in r for r in records):
+        reason = describe_cause(error)
+        raise ArtifactError(f"{path} cannot be read as a results file ({reason}); give another file.") from error
+    if not isinstance(records, list) or not all(isinstance(r, dict) and _is_number(r.get("accuracy")) for r in records):
         raise ArtifactError(f"{path} is not a results file: expected a JSON list of records with an accuracy.")
     return records
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def require_feature_size(method: Method, feature_size: int, what: str) -> None:
@@ -171,6 +206,11 @@ def require_feature_size(method: Method, feature_size: int, what: str) -> None:
             f"{what} takes features of size {own}, but these have {feature_size}; "
             f"use the feature network it was trained with, or train it again."
         )
+
+
+def comes_along(name: str) -> bool:
+    """Whether a network of that name is part of Onelook or of its packages: loading it reads no other file."""
+    return name == SHIPPED or name in VARIANTS
 
 
 def load_network(

@@ -62,12 +62,37 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> SettingsError:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
-    return SettingsError(f"There is no {kind} named {name!r}; {hint}")
+    return SettingsError(f"There is no {kind} named {_show(name)}; {hint}")
+
+
+def _show(value: object) -> str:
+    """A value as Python writes it, but not endlessly."""
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def quote_name(name: str) -> str:
     """A name as it may stand in a sentence: with escapes where it would break the line or cannot be printed."""
     return name if name.isprintable() else ascii(name)
+
+
+def describe_cause(error: BaseException) -> str:
+    """The words of another library's error as part of a sentence: one line, no full stop, not too long.
+
+    >>> describe_cause(FileNotFoundError(2, "No such file or directory"))
+    'no such file or directory'
+    """
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    words = " ".join(said.split()).rstrip(".") or type(error).__name__
+    words = words[0].lower() + words[1:] if words[1:2].islower() else words
+    return quote_name(words if len(words) <= 300 else f"{words[:300]}…")
+
+
+def list_names(names: Iterable[object], most: int = 5) -> str:
+    """Names for a sentence: the first of them, none longer than a line, or "none"."""
+    shown = [str(name) for name in names]
+    cut = [quote_name(name if len(name) <= 60 else f"{name[:60]}…") for name in shown[:most]]
+    return ", ".join(cut) + (f" and {len(shown) - most:,} more" if len(shown) > most else "") or "none"
 
 
 def plural(n: int, noun: str) -> str:
@@ -144,7 +169,7 @@ def check_value(what: str, annotation: Any, value: Any) -> None:
     if not is_kind(value) or not all(RELATIONS[bound.relation](value, bound.limit) for bound in bounds):
         limits = " and ".join(str(bound) for bound in bounds if bound.limit != math.inf)
         wanted = limits if limits.startswith("one of") else f"{words} {limits}".rstrip()
-        raise SettingsError(f"{what} must be {wanted}, but is {value!r}.")
+        raise SettingsError(f"{what} must be {wanted}, but is {_show(value)}.")
 
 
 def check_fields(settings: Any) -> None:

@@ -60,6 +60,14 @@ def read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def parse_json(text: str | bytes) -> Any:
+    """`json.loads` that raises ValueError and nothing else, also for what is nested without end."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well.
@@ -105,6 +113,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, mapped from it, and its header. Raises SafetensorError, OSError."""
+    require_regular(path)
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
 
@@ -133,7 +142,8 @@ class ResultStore:
         """The result of this key; None where there is none, or its file is damaged and has to be made again."""
         try:
             tensors, header = read_tensors(self.path(key))
-            return Stored(tensors, json.loads(header["about"])) if header["key"] == _canonical(key) else None
+            about = parse_json(header["about"])
+            return Stored(tensors, about) if header["key"] == _canonical(key) and isinstance(about, dict) else None
         except (SafetensorError, OSError, KeyError, ValueError):
             return None
 

@@ -224,15 +224,22 @@ def test_a_source_without_one_readable_image_says_why(tmp_path: Path) -> None:
 
 TABLES: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "needs a column path (or filename) and a column label, but has none"),
-    "other columns": (b"file,class\na.png,x\n", "but has file, class"),
+    "other columns": (b"name,kind\na.png,x\n", "but has name, kind"),
     "no rows": (b"filename,label\n", "no rows"),
     "empty label": (b"filename,label\na.png,x\n\na.png,\n", "line 4: label is empty"),
     "no label": (b"filename,label\na.png\n", "line 2: label is empty"),
-    "empty filename": (b"filename,label\n ,x\n", "line 2: filename is empty"),
-    "latin-1": ("filename,label\na.png,café\n".encode("latin-1"), "is not UTF-8 text"),
-    "zero bytes": (b"filename,label\na.png,\0\n\0,x\n", "None of the 2 images"),
+    "empty filename": (b"filename,label\n ,x\n", "line 2: path is empty"),
+    "no encoding": (b"filename,label\na.png,caf\x81\n", "is no text in UTF-8, UTF-16 or Windows-1252"),
+    "no text": (b"filename,label\na.png,\xff\x01\n", "is no text; give a table in CSV"),
+    "zero bytes": (b"filename,label\na.png,\0\n\0,x\n", r"line 2: label holds '\x00', which is no text"),
+    "a comma too many": (b"filename,label\na.png,x\nb.png,x, y\n", "line 3 has 3 cells, but there are 2 columns; put"),
+    "a column twice": (b"filename,Label,label \na.png,x,y\n", "has 2 columns named label; rename or remove"),
+    "text after a quote": (b'filename,label\n"a.png"b,x\n', "line 2 cannot be read as a table"),
     "missing files": (b"filename,label\nno.png,x\n", "no.png: no such file or directory"),
-    "unclosed quote": (b'filename,label\n"a.png,x\nb.png,y\n', "label is empty"),
+    "unclosed quote": (
+        b'filename,label\n"a.png,x\nb.png,y\n',
+        "line 3 cannot be read as a table (unexpected end of data)",
+    ),
 }
 
 
@@ -244,7 +251,7 @@ def test_a_table_that_will_not_do_is_one_sentence(case: str, tmp_path: Path) -> 
 
 
 def test_a_table_may_begin_with_a_byte_order_mark_and_have_more_columns(tmp_path: Path) -> None:
-    content = b"\xef\xbb\xbflabel,note,filename\nx,1,a.png\ny,2,b.png,and more\n"
+    content = b"\xef\xbb\xbflabel,note,filename,\nx,1,a.png,\ny,2,b.png, ,\n,,,\n\n"
     write_files(tmp_path, {"table.csv": content, "a.png": GOOD, "b.png": GOOD})
     assert read(tmp_path / "table.csv").class_names == ("x", "y")
 
@@ -264,7 +271,7 @@ def test_a_table_for_training_may_have_any_form_that_a_table_of_labels_has(
         table.to_csv(file, index=False, sep=";" if kind == "semicolons" else ",")
     assert read(file, "train").names == ("0.png", "1.png", "2.png")
     assert read(file).labels.tolist() == [0, 1, 0, 1]
-    assert [row.label for row in read_labels(file)] == ["x", "y"] * 2
+    assert [row.label for row in read_labels(file).rows] == ["x", "y"] * 2
 
 
 def test_a_missing_file_of_a_table_is_left_out_with_its_name(tmp_path: Path) -> None:

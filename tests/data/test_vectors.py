@@ -125,7 +125,10 @@ def bad(path: Path) -> dict[str, tuple[Callable[[], Any], str]]:
             "must be words, but None is among them",
         ),
         "words": (lambda: np.savez(npz, path=NAMES, features=np.full((3, 4), "a")), "must be numbers, but they are of"),
-        "not finite": (lambda: np.savez(npz, path=NAMES, features=X / [[1], [0], [1]]), "of row 1 are not finite"),
+        "not finite": (
+            lambda: np.savez(npz, path=NAMES, features=X / [[1], [0], [1]]),
+            "of row 1 (=a.png) are not finite",
+        ),
         "no table of names": (lambda: write_rows(path / "f.csv", ["name", "f"], [["a", 1]]), "but has name, f; rename"),
         "no columns": (lambda: write_rows(path / "f.csv", ["path", "label"], [["a", 1]]), "of numbers, but has"),
         "no rows": (lambda: write_rows(path / "f.csv", ["path", "f"], []), "no rows below its columns"),

@@ -65,7 +65,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "but holds none"),
     "objects": ({"features": X, "labels": np.array([{}] * 6, object)}, "pickled objects, which are never loaded"),
     "not a number": ({"features": np.where(np.arange(18).reshape(6, 3) == 7, np.nan, X), "labels": GOOD}, "row 2"),
-    "too large": ({"features": X * 1e200, "labels": GOOD}, "row 0 are not finite"),
+    "too large": ({"features": X * 1e200, "labels": GOOD}, "of row 0, and of 5 more, are not finite"),
     "words": ({"features": X.astype(str), "labels": GOOD}, "features must be numbers"),
     "complex": ({"features": X + 1j, "labels": GOOD}, "features must be numbers"),
     "one axis": ({"features": X[:, 0], "labels": GOOD}, "they are (6,) and (6,)"),
@@ -115,5 +115,5 @@ def test_a_damaged_file_of_features_is_one_sentence(case: str, tmp_path: Path) -
 
 
 def test_a_file_of_features_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone.npz cannot be read .*No such file"):
+    with pytest.raises(DataError, match=r"gone.npz cannot be read .*no such file"):
         load_features(tmp_path / "gone.npz")

@@ -2,8 +2,10 @@
 
 import math
 import os
+import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -364,6 +367,113 @@ def test_it_goes_through_pipelines_and_searches() -> None:
 def test_what_cannot_be_used_is_refused_in_words(settings: dict[str, Any], labels: list[str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         FewShotClassifier(**settings).fit(rows(2)[0], labels)
+
+
+FORMS: dict[str, Callable[[np.ndarray], Any]] = {
+    "lists": np.ndarray.tolist,
+    "fortran": np.asfortranarray,
+    "read-only": lambda x: np.frombuffer(x.tobytes()).reshape(x.shape),
+    "objects": lambda x: x.astype(object),
+    "big-endian": lambda x: x.astype(">f8"),
+    "half precision": lambda x: x.astype(np.float16),
+    "bfloat16": lambda x: torch.from_numpy(x).bfloat16(),
+    "with a gradient": lambda x: torch.from_numpy(x).requires_grad_() * 1,
+    "a list of tensors": lambda x: list(torch.from_numpy(x).requires_grad_() * 1),
+    "a frame": lambda x: pytest.importorskip("pandas").DataFrame(x),
+    "an Arrow table": lambda x: pytest.importorskip("pyarrow").table({str(i): c for i, c in enumerate(x.T)}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_any_form_give_what_arrays_give(form: str) -> None:
+    (x, y), pool = rows(3), rows(4, seed=1)[0]
+    plain, made = FewShotClassifier().fit(x, y, pool), FewShotClassifier()
+    with torch.inference_mode():
+        made.fit(FORMS[form](x), list(y), FORMS[form](pool)).add_examples(FORMS[form](x[:1]), [y[0]])
+        answers = [made.predict(FORMS[form](pool)), made.reject(FORMS[form](pool))]
+    assert len(answers[1]) == len(pool)
+    assert (answers[0] == plain.predict(pool)).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: sparse.csr_matrix(x), "is sparse, but rows of features must be dense; give"),
+        (lambda x: np.where(np.arange(len(x))[:, None] == 1, np.nan, x), "holds NaN or infinity in row 1; leave"),
+        (lambda x: x + np.inf, "holds NaN or infinity in row 0 and in"),
+        (lambda x: x * 1e200, "holds numbers beyond 1e"),
+        (lambda x: x + 1j, "Complex data not supported"),
+        (lambda x: torch.from_numpy(x).to_sparse(), "cannot be used: "),
+        (lambda x: torch.from_numpy(x).to("meta"), "cannot be used: "),
+        (lambda x: x[0], "cannot be used: Expected 2D array"),
+        (lambda x: x[:, :0], "cannot be used: Found array with 0 feature"),
+        (lambda x: x.astype(str) + "?", "cannot be used: could not convert"),
+        (lambda x: [["a"], [1, 2]] * (len(x) // 2), "cannot be used: "),
+        (lambda _: 7, "cannot be used: "),
+    ],
+)
+def test_rows_that_will_not_do_are_refused_wherever_they_are_given(change: Any, said: str) -> None:
+    x, y = rows(2)
+    bad = change(x)
+    made = FewShotClassifier().fit(x, y)
+    for ask in ("predict", "predict_proba", "reject", "predict_set", "unknown_score"):
+        with pytest.raises(SettingsError, match=f"X .*{re.escape(said)}"):
+            getattr(made, ask)(bad)
+    for call in (lambda: made.fit(bad, y), lambda: made.add_examples(bad, y), lambda: made.fit(x, y, bad)):
+        with pytest.raises(SettingsError, match=re.escape(said)):
+            call()
+
+
+def test_missing_labels_of_any_kind_mark_rows_to_be_labelled() -> None:
+    pandas, pyarrow = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    x, y = rows(4)
+    hide = np.arange(len(y)) % 3 == 2
+    plain = FewShotClassifier().fit(x[~hide], y[~hide], x[hide])
+    with_none = [None if h else str(label) for h, label in zip(hide, y, strict=True)]
+    numbers = np.where(hide, np.nan, np.unique(y, return_inverse=True)[1])
+    forms = {
+        "list": with_none,
+        "array of strings": np.array(["nan" if h else label for h, label in zip(hide, y, strict=True)]),
+        "series": pandas.Series(with_none, dtype="string"),
+        "categories": pandas.Series(with_none).astype("category"),
+        "arrow": pyarrow.chunked_array([with_none]),
+        "masked": np.ma.array(y, mask=hide),
+        "numbers": numbers,
+        "tensor": torch.from_numpy(numbers).bfloat16().requires_grad_(),
+    }
+    for name, form in forms.items():
+        made = FewShotClassifier().fit(x, form)
+        np.testing.assert_array_equal(made.transduction_proba_, plain.transduction_proba_, err_msg=name)
+        assert len(made.classes_) == 3
+
+
+def test_without_markers_every_word_is_a_class_and_missing_values_are_refused() -> None:
+    x, y = rows(2)
+    made = FewShotClassifier(unlabeled_marker=()).fit(x, np.where(y == "cat", "nan", y))
+    assert made.classes_.tolist() == ["dog", "emu", "nan"]
+    with pytest.raises(SettingsError, match="y has 1 missing label; fill them in"):
+        FewShotClassifier(unlabeled_marker=()).fit(x, [None, *y[1:]])
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        ([["a"], ["b"]] * 3, None),
+        (np.zeros((6, 2)), "y should be a 1d array"),
+        ([1.5, 2.5, 3.5, 1.5, 2.5, 3.5], "Unknown label type"),
+        ([{}, [], 3, 4, 5, 6], "y cannot|no order"),
+        (7, "y cannot be used"),
+        (np.full(6, np.inf), "contains infinity"),
+        (["a", 1] * 3, "y cannot|no order"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:A column-vector y")
+def test_labels_that_will_not_do_are_refused(y: Any, said: str | None) -> None:
+    if said is None:
+        assert FewShotClassifier().fit(rows(2)[0], y).classes_.tolist() == ["a", "b"]
+        return
+    with pytest.raises(SettingsError, match=said):
+        FewShotClassifier().fit(rows(2)[0], y)
 
 
 def test_labels_of_another_kind_are_refused_later() -> None:

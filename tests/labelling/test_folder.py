@@ -212,7 +212,7 @@ def test_rows_without_an_image_are_passed_over_with_their_line(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("file,label\n1.jpg,cat\n", "needs a column path (or filename) and a column label, but has file, label"),
+        ("name,label\n1.jpg,cat\n", "needs a column path (or filename) and a column label, but has name, label"),
         ("path,label\n", "has no rows"),
         ("path,label\n1.jpg,\n", "holds 4 images, 1.jpg first, but none is labelled by"),
         ("path,label\n ,cat\n", "line 2: path is empty"),
@@ -230,7 +230,7 @@ def test_parquet_is_read_and_what_is_none_is_one_sentence(tmp_path: Path) -> Non
     table = pyarrow.table({"path": ["1.jpg", "4.jpg", "7.jpg"], "label": ["cat", None, " dog"]})
     parquet.write_table(table, tmp_path / "a.parquet")
     expected = (LabelRow(1, "1.jpg", "cat"), LabelRow(2, "4.jpg", ""), LabelRow(3, "7.jpg", "dog"))
-    assert read_labels(tmp_path / "a.parquet") == expected
+    assert read_labels(tmp_path / "a.parquet").rows == expected
     (tmp_path / "b.pq").write_bytes(b"words")
     for name in ("b.pq", "none.parquet"):
         with pytest.raises(DataError, match="cannot be read as Parquet") as error:

@@ -15,6 +15,7 @@ from onelook.errors import DataError, UserError
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.events import finish
+from onelook.labelling import predict
 from onelook.labelling.label import LabelConfig, label_folder, save_classifier
 from onelook.labelling.predict import PredictConfig, Predicted, predict_images
 from onelook.machine import Place
@@ -139,11 +140,21 @@ def test_a_classifier_that_cannot_judge_images_says_why(tmp_path: Path) -> None:
     said = refused(classifier(tmp_path / "c", features.network_), images)
     size = features.transform([images / "a.png"]).shape[1]
     assert f"features of size 3, but those of its network have {size}" in said
-    gone = features.network_ | {"name": "gone.safetensors"}
-    said = refused(classifier(tmp_path / "d", gone), images)
-    assert "There is no backbone file gone.safetensors. Say where it lies now with --network." in said
+    assert "An average is none, mirror" in refused(
+        classifier(tmp_path / "d", features.network_ | {"average": "x"}), images
+    )
     artifacts.save(Artifact("method", {"x": torch.ones(1)}), tmp_path / "e")
     assert "holds a method, but a classifier is needed here." in refused(tmp_path / "e", images)
+
+
+@pytest.mark.parametrize("name", ["hf:nobody/nothing", "gone.safetensors", "/etc/model.onnx", "."])
+def test_a_network_that_only_the_file_names_is_not_loaded(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "load_network", None)
+    images = write_files(tmp_path / "new", {"a.png": class_image(0, 0)})
+    file = classifier(tmp_path / "a", {"name": name, "digest": "0" * 64, "average": "mirror"})
+    assert f"network {name}, which does not come with Onelook; if you trust" in refused(file, images)
 
 
 def test_images_that_are_not_there_are_refused(kept: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ processor are read as JSON, so that torchvision is not needed.
 import contextlib
 import importlib
 import json
+import os
 import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -218,7 +219,8 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 
 def library(name: str, extra: str) -> Any:
-    """Import an optional library. Raises SettingsError where it is not installed."""
+    """Import an optional library, without its telemetry. Raises SettingsError where it is not installed."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when onnxruntime is imported
     try:
         return importlib.import_module(name)
     except ImportError as error:

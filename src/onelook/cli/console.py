@@ -21,7 +21,7 @@ from onelook.benchmark.measure import tabulate
 from onelook.benchmark.tables import Table
 from onelook.cli.terminal import Interrupted, error_console, say
 from onelook.data.images import Rejected
-from onelook.errors import ArtifactError, plural
+from onelook.errors import ArtifactError, describe_cause, plural, quote_name
 from onelook.machine import keep_freed_memory
 from onelook.train.loop import Resumed, Stepped, Validated
 
@@ -188,8 +188,9 @@ def print_table(table: Table) -> None:
 def results_table(records: list[dict[str, Any]]) -> Table:
     try:
         return tabulate(records)
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"These are not results of `onelook benchmark`: a record lacks {error}.") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"a record lacks {error}" if isinstance(error, KeyError) else describe_cause(error)
+        raise ArtifactError(f"These are not results of `onelook benchmark`: {reason}.") from error
 
 
 def print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
@@ -197,12 +198,11 @@ def print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
     if as_json:
         print_json(about)
         return
-    history = about.pop("history", [])
-    best = max(history, key=lambda h: h["accuracy"], default=None)
+    best = max(about.pop("history", []), key=lambda h: h["accuracy"], default=None)
     n_weights = sum(x.numel() for x in artifact.tensors.values())
-    of = f"of {len(about['classes'])} classes" if artifact.kind == "classifier" else "of an unfinished run"
-    print(f"{path}: {artifact.kind} {about.get('name', of)}, {n_weights:,} numbers")
+    of = f"of {len(about.get('classes', []))} classes" if artifact.kind == "classifier" else "of an unfinished run"
+    print(f"{path}: {artifact.kind} {quote_name(about.get('name', of))}, {n_weights:,} numbers")
     if best:
         print(f"best on validation: {best['accuracy']:.2f} ± {best['ci95']:.2f} % at step {best['step']:,}")
     for key, value in about.get("config", {}).items():
-        print(f"  {key}: {value}")
+        print(quote_name(f"  {key}: {value}"))

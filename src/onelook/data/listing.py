@@ -45,7 +45,7 @@ def list_images(source: Path, split: str | None = None) -> Listing:
         return _listing(files_below(source), str(source), split, lambda name: read_regular(source / name))
     if not source.exists():
         raise DataError(f"There is no file or folder {source}; give a folder of class folders, a zip, or a table.")
-    if source.suffix.lower() in (".csv", *PARQUET):
+    if source.suffix.lower() in (".csv", ".tsv", *PARQUET):
         return _list_table(source, split)
     if source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):
         return _list_zip(source, split)
@@ -134,7 +134,7 @@ def _without_wrapping(parts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str,
 
 def _list_table(table: Path, split: str | None) -> Listing:
     """The rows of a table of labels, of one split where it has a column `split`; paths are relative to its folder."""
-    rows = read_labels(table)
+    rows = read_labels(table).rows
     if unlabelled := [row for row in rows if not row.label]:
         raise DataError(f"{table}, line {unlabelled[0].line}: label is empty; fill it or remove the line.")
     own = split if rows[0].split is not None else None

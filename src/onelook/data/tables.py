@@ -1,20 +1,36 @@
-"""Tables about images: CSV or Parquet with a column `path` (or `filename`), and for labels a column `label`.
+"""Tables about images, as text (CSV, TSV) or Parquet, with a column `path` (or `filename`), for labels also `label`.
 
 A cell that a spreadsheet would take for a formula is written with a guard before it, and read without the guard.
 """
 
+import codecs
 import csv
 import importlib
+import io
 import os
-from collections.abc import Collection
+import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from onelook.errors import DataError
+from onelook.data.missing import DOUBTFUL, is_missing
+from onelook.errors import DataError, describe_cause, list_names, plural
+from onelook.files import read_regular, require_regular
 
-NAME_COLUMNS = ("path", "filename")
+PATH, LABEL, SPLIT = "path", "label", "split"
+COLUMNS = {
+    PATH: ("path", "filename", "file_name", "file", "filepath", "file_path", "image_path", "image"),
+    LABEL: ("label", "labels", "class", "class_name", "category"),
+    SPLIT: ("split",),
+}
+"""Columns by the names that people give them, the first that is there; case, spaces, - and _ do not matter."""
+DIVIDERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+FALLBACK = "cp1252"
+"""Encoding of text that is not UTF-8 and has no mark: that of spreadsheets on Windows in western languages."""
 PARQUET = (".parquet", ".pq")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """Characters that begin a cell which a spreadsheet would compute (OWASP, CSV injection)."""
@@ -61,62 +77,169 @@ def parse_path(cell: str) -> str:
     return strip_guard(cell, PATH_GUARD)
 
 
-def read_labels(table: Path) -> tuple[LabelRow, ...]:
-    """Read the rows of a table of labels, in their order. Raises DataError."""
-    columns, rows = read_rows(table)
-    name = name_column(columns)
-    if name is None or "label" not in columns:
-        names = ", ".join(columns) or "none"
-        raise DataError(f"{table} needs a column path (or filename) and a column label, but has {names}; rename them.")
+@dataclass(frozen=True)
+class LabelTable:
+    """Rows of a table of labels, in their order."""
+
+    rows: tuple[LabelRow, ...]
+    notes: tuple[str, ...] = ()
+    """Sentences on how it was read, where a person should know."""
+
+
+def read_labels(table: Path) -> LabelTable:
+    """Read a table of labels. Raises DataError."""
+    columns, rows, notes = read_rows(table)
+    if PATH not in columns or LABEL not in columns:
+        raise DataError(
+            f"{table} needs a column path (or filename) and a column label, but has {list_names(columns)}; rename them."
+        )
     if not rows:
         raise DataError(f"{table} has no rows below its columns; expected one for each labelled image.")
     found = []
     for line, row in rows:
-        path, label, split = (("" if row.get(c) is None else str(row[c])) for c in (name, "label", "split"))
+        path, label = (_read_cell(table, line, column, row.get(column)) for column in (PATH, LABEL))
         if not path.strip():
-            raise DataError(f"{table}, line {line}: {name} is empty; fill it or remove the line.")
-        own = split if "split" in columns else None
-        found.append(LabelRow(line, parse_path(path), strip_guard(label.strip()), own))
-    return tuple(found)
+            raise DataError(f"{table}, line {line}: path is empty; fill it or remove the line.")
+        split = _read_cell(table, line, SPLIT, row.get(SPLIT)).strip() if SPLIT in columns else None
+        name = "" if is_missing(label) else strip_guard(label.strip())
+        found.append(LabelRow(line, parse_path(path), name, split))
+    for word, n in Counter(row.label for row in found if row.label in DOUBTFUL).items():
+        told = f"{table.name} has {plural(n, 'image')} of a class {word!r}; leave the cell empty if it means no label."
+        notes = (*notes, told)
+    return LabelTable(tuple(found), notes)
+
+
+def _read_cell(table: Path, line: int, column: str, cell: Any) -> str:
+    """Text of a cell, which may be of any type in a Parquet file."""
+    if is_missing(cell):
+        return ""
+    text = os.fsdecode(cell) if isinstance(cell, bytes) else str(cell)
+    if not isinstance(cell, str | bytes | int | float) or "\0" in text:
+        raise DataError(f"{table}, line {line}: {column} holds {text[:40]!r}, which is no text; correct it.")
+    return text
 
 
 Row = tuple[int, dict[str, Any]]
 """Line of the file, and the cells by their columns."""
 
 
-def read_rows(table: Path) -> tuple[list[str], list[Row]]:
-    """Read the columns and the rows of a CSV or Parquet file. Raises DataError."""
-    return _parquet(table) if table.suffix.lower() in PARQUET else _csv(table)
+class Table(NamedTuple):
+    """Content of a table."""
+
+    columns: list[str]
+    """Names as they are in the file, but for PATH, LABEL and SPLIT."""
+    rows: list[Row]
+    notes: tuple[str, ...] = ()
+    """Sentences on how it was read, where a person should know."""
 
 
-def name_column(columns: Collection[str]) -> str | None:
-    """The column that names images."""
-    return next((column for column in NAME_COLUMNS if column in columns), None)
+def read_rows(table: Path) -> Table:
+    """Read the columns and the rows of a table in text or Parquet. Raises DataError."""
+    return _read_parquet(table) if table.suffix.lower() in PARQUET else _read_text(table)
 
 
-def _csv(table: Path) -> tuple[list[str], list[Row]]:
-    """Also with semicolons, which spreadsheets write where the comma is the decimal mark."""
+def _name_columns(table: Path, found: Iterable[str]) -> list[str]:
+    """The columns with the names by which they are used. Raises DataError where two have one name."""
+    columns = [column.strip() for column in found]
+    plain = [re.sub(r"[\s_-]+", "_", column.casefold()) for column in columns]
+    for name, spellings in COLUMNS.items():
+        best = next((spelling for spelling in spellings if spelling in plain), None)
+        columns = [name if best is not None and p == best else column for p, column in zip(plain, columns, strict=True)]
+    counts = Counter(column for column in columns if column)
+    if twice := next((column for column, n in counts.items() if n > 1), None):
+        raise DataError(f"{table} has {counts[twice]} columns named {list_names([twice])}; rename or remove others.")
+    return columns
+
+
+def _read_text(table: Path) -> Table:
+    """Tables with commas, semicolons (where the comma is the decimal mark), tabs or bars."""
+    text, notes = _decode(table)
+    hint = re.match(r"sep=(.)\r?\n", text)  # for spreadsheets, not a row
+    divider = hint[1] if hint else _find_divider(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=divider, strict=True)
+    rows: list[Row] = []
+    columns: list[str] | None = None
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            head = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=";" if ";" in head and "," not in head else ",")
-            return list(reader.fieldnames or []), [(reader.line_num, row) for row in reader]
+        for cells in reader:
+            if not any(cell.strip() for cell in cells) or (hint and reader.line_num == 1):
+                continue
+            if columns is None:
+                columns = _name_columns(table, cells)
+                continue
+            if any(cell.strip() for cell in cells[len(columns) :]):
+                raise DataError(
+                    f"{table}, line {reader.line_num} has {len(cells)} cells, but there are {len(columns)} columns; "
+                    f"put what holds a {DIVIDERS[divider]} into quotes."
+                )
+            rows.append((reader.line_num, dict(zip_longest(columns, cells[: len(columns)]))))
+    except csv.Error as error:
+        reason = describe_cause(error)
+        raise DataError(f"{table}, line {reader.line_num} cannot be read as a table ({reason}); correct it.") from error
+    return Table(columns or [], rows, notes)
+
+
+def _find_divider(text: str) -> str:
+    """The divider by which the first row names the columns that are known, or else the most columns."""
+
+    def judge(divider: str) -> tuple[int, int]:
+        try:
+            rows = csv.reader(io.StringIO(text, newline=""), delimiter=divider, strict=True)
+            cells = next((row for row in rows if any(cell.strip() for cell in row)), [])
+        except csv.Error:
+            return (0, 0)
+        plain = {re.sub(r"[\s_-]+", "_", cell.strip().casefold()) for cell in cells}
+        return sum(not plain.isdisjoint(spellings) for spellings in COLUMNS.values()), len(cells)
+
+    return max(DIVIDERS, key=judge)  # the first of equals
+
+
+def _decode(table: Path) -> tuple[str, tuple[str, ...]]:
+    """Text of a file, and what is to be said of its encoding."""
+    try:
+        content = read_regular(table)
+    except OSError as error:
+        raise DataError(f"{table} cannot be read as a table ({describe_cause(error)}); give another file.") from error
+    encoding = _find_encoding(content)
+    try:
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DataError(f"{table} is not UTF-8 text ({error.reason}, byte {error.start}); save it as such.") from error
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read as a CSV ({error}); give another file.") from error
+        reason = f"{error.reason}, byte {error.start}"
+        raise DataError(f"{table} is no text in UTF-8, UTF-16 or Windows-1252 ({reason}); save it in UTF-8.") from error
+    if encoding == FALLBACK and re.search(r"[\x00-\x08\x0e-\x1f]", text):
+        raise DataError(f"{table} is no text; give a table in CSV, TSV or Parquet.")
+    if encoding != FALLBACK:
+        return text.removeprefix("\ufeff"), ()
+    return text, (f"{table.name} is not in UTF-8 and was read as Windows-1252; save it in UTF-8 if names are wrong.",)
 
 
-def _parquet(table: Path) -> tuple[list[str], list[Row]]:
+def _find_encoding(content: bytes) -> str:
+    """The encoding by the mark at the beginning, or by the zeros that UTF-16 has in every other place of plain text."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(content) > 1 and content[start:400:2].count(0) > 0.7 * len(content[start:400:2]):
+            return name
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return FALLBACK
+    return "utf-8"
+
+
+def _read_parquet(table: Path) -> Table:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         remedy = 'pip install "onelook[parquet]", or give a CSV'
         raise DataError(f"{table} is a Parquet file, which needs the package pyarrow; {remedy}.") from error
     try:
-        content = parquet.read_table(table)
-    except (OSError, ValueError) as error:  # what pyarrow raises is one or the other
-        reason = " ".join(str(error).split()).rstrip(".")
+        require_regular(table)
+        with parquet.ParquetFile(table) as file:
+            content = file.read()
+        columns = _name_columns(table, content.column_names)
+        return Table(columns, list(enumerate(content.rename_columns(columns).to_pylist(), 1)))
+    except DataError:
+        raise
+    except Exception as error:  # what pyarrow raises has no common base
+        reason = describe_cause(error)
         raise DataError(f"{table} cannot be read as Parquet ({reason}); give another file.") from error
-    return list(content.column_names), list(enumerate(content.to_pylist(), 1))

@@ -2,32 +2,37 @@
 
 .npz, .safetensors: `features` (N, D) and `path` (or `filename`, N names; of safetensors, which holds numbers only, a
     JSON list in its metadata); or, without `features`, a vector (D) under the name of each image.
-.csv, .parquet: a column `path` (or `filename`); vectors are lists in a column `features`, or else the numbers in all
-    other columns, except for those of NO_FEATURE.
+.csv, .tsv, .parquet: a column `path` (or `filename`); vectors are lists in a column `features`, or else the numbers in
+    all other columns, except for those of NO_FEATURE.
+
+Nothing that is pickled is loaded, and no more memory is taken than the file can fill.
 """
 
-import json
 import os
+import warnings
 import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
-from safetensors import SafetensorError
 
-from onelook.data.tables import PARQUET, Row, name_column, parse_path, read_rows
-from onelook.errors import DataError
-from onelook.files import read_tensors, replacing
+from onelook.data.missing import is_missing
+from onelook.data.tables import LABEL, PARQUET, PATH, SPLIT, Row, parse_path, read_rows
+from onelook.errors import DataError, describe_cause, list_names, plural, quote_name
+from onelook.files import parse_json, read_tensors, replacing, require_regular
 from onelook.tasks import Embeddings
 
 FEATURES = "features"
-NO_FEATURE = ("label", "", "__index_level_0__")
-"""Columns of a table: the last two are row numbers, as pandas writes them."""
-KINDS = (".npz", ".safetensors", ".csv", *PARQUET)
+NAMES = ("path", "filename")
+"""Names of the array that holds the names of images."""
+NO_FEATURE = (LABEL, SPLIT, "", "Unnamed: 0", "__index_level_0__")
+"""Columns of a table: the last three are row numbers, as pandas writes them."""
+KINDS = (".npz", ".safetensors", ".csv", ".tsv", *PARQUET)
+SWELLING = (1 << 26, 500)
+"""Bytes and times its size in the archive to which a member of an .npz file may swell; more is no features."""
 
 
 def read_vectors(file: Path) -> Embeddings:
@@ -41,29 +46,35 @@ def read_vectors(file: Path) -> Embeddings:
         names, x = _find_rows(file, *_tensors(file))
     else:
         names, x = _read_table(file)
-    if strange := [name for name in names if not isinstance(name, str | bytes)]:
+    if strange := [name for name in names if not isinstance(name, str | bytes) or not name]:
         raise DataError(f"{file}: the names of images must be words, but {strange[0]!r} is among them.")
+    items = [os.fsdecode(name) for name in names]
     x = _as_numbers(file, x)
     if x.ndim != 2 or len(x) != len(names) or not x.size:
         raise DataError(f"{file}: features must be (N, D) for its {len(names)} names, but they are {x.shape}.")
-    _require_finite(file, x)
+    _require_finite(file, x, items)
     labels = torch.full((len(x),), -1)
-    return Embeddings(torch.from_numpy(x)[None], labels, (), tuple(map(os.fsdecode, names)), str(file))
+    return Embeddings(torch.from_numpy(x)[None], labels, (), tuple(items), str(file))
 
 
 def load_features(file: Path) -> Embeddings:
     """Read `features` (N, D) and `labels` (N, numbers or words) of an .npz file; `class_names` if it has them."""
     arrays = _npz_arrays(file)
-    missing = {"features", "labels"} - set(arrays)
-    if missing:
-        found = ", ".join(arrays) or "none"
-        raise DataError(f"{file} needs the arrays features (N, D) and labels (N), but holds {found}.")
-    x, labels = _as_numbers(file, arrays["features"]), arrays["labels"]
-    if x.ndim != 2 or labels.shape != (len(x),) or not len(x):
+    if missing := {"features", "labels"} - set(arrays):
+        raise DataError(
+            f"{file} needs the arrays features (N, D) and labels (N), but holds {list_names(arrays)} and not "
+            f"{list_names(sorted(missing))}."
+        )
+    x, labels = _as_numbers(file, arrays["features"]), _as_words(file, "labels", arrays["labels"])
+    if x.ndim != 2 or labels.shape != (len(x),) or not x.size:
         raise DataError(f"{file}: features must be (N, D) and labels (N), but they are {x.shape} and {labels.shape}.")
     _require_finite(file, x)
+    if gaps := [i for i, label in enumerate(labels.tolist()) if is_missing(label)]:
+        raise DataError(f"{file}: {plural(len(gaps), 'label')} missing, that of row {gaps[0]} first; leave them out.")
     classes, index = np.unique(labels, return_inverse=True)
-    names = np.atleast_1d(arrays.get("class_names", classes))
+    names = np.atleast_1d(_as_words(file, "class_names", arrays.get("class_names", classes)))
+    if names.ndim != 1 or len(set(names.tolist())) != len(names):
+        raise DataError(f"{file}: class_names must be different names in one row; correct them.")
     if labels.dtype.kind in "iu" and classes[0] >= 0 and classes[-1] < len(names):
         index = labels  # they number the names already, and a class may be without a row
     elif len(names) != len(classes):
@@ -89,49 +100,82 @@ def save_features(embeddings: Embeddings, file: Path) -> None:
 def _npz_arrays(file: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an .npz file. Raises DataError."""
     try:
-        with file.open("rb") as stream:  # np.load itself would leave a damaged file open
+        require_regular(file)
+        with file.open("rb") as stream, warnings.catch_warnings():  # np.load itself would leave a damaged file open
+            warnings.simplefilter("ignore")  # about headers of Python 2
+            _require_plain(stream)
             content = np.load(stream, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                raise ValueError("it holds a single array")
             arrays = {name: content[name] for name in content.files}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("its members are not arrays")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
+    except Exception as error:  # what numpy and zipfile raise on damaged bytes has no common base
         # numpy would advise to load what is pickled all the same.
-        reason = "it is none, or holds pickled objects, which are never loaded" if "pickle" in str(error) else error
+        told = "it is none, or holds pickled objects, which are never loaded"
+        reason = told if "pickle" in str(error) else describe_cause(error)
         raise DataError(f"{file} cannot be read as an .npz file of plain arrays ({reason}).") from error
     return arrays
+
+
+def _require_plain(stream: IO[bytes]) -> None:
+    """Raise ValueError for an archive that is none, or that would fill the memory from a small file."""
+    if not zipfile.is_zipfile(stream):
+        raise ValueError("it is none, or holds pickled objects, which are never loaded")
+    with zipfile.ZipFile(stream) as archive:
+        for one in archive.infolist():
+            if one.file_size > max(SWELLING[0], SWELLING[1] * one.compress_size):
+                raise ValueError(f"{one.filename} would swell to {one.file_size / 2**20:,.0f} MB")
+    stream.seek(0)
 
 
 def _as_numbers(file: Path, x: np.ndarray) -> Float32[np.ndarray, "*shape"]:
     if x.dtype.kind not in "fiub":
         raise DataError(f"{file}: features must be numbers, but they are of type {x.dtype}.")
     with np.errstate(over="ignore"):  # what is too large for float32 is infinite then, and refused
-        return np.asarray(x, dtype=np.float32)
+        return np.array(x, dtype=np.float32, order="C")  # a copy that can be written, in this machine's byte order
 
 
-def _require_finite(file: Path, x: Float32[np.ndarray, "N D"]) -> None:
-    if not np.isfinite(x).all():
-        row = int(np.flatnonzero(~np.isfinite(x).all(1))[0])
-        raise DataError(f"{file}: the features of row {row} are not finite; repair or remove them.")
+def _as_words(file: Path, what: str, x: np.ndarray) -> np.ndarray:
+    """Labels or names as numbers or text. Raises DataError for other types."""
+    if x.dtype.kind == "S":
+        try:
+            return np.char.decode(x, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file}: {what} are bytes that are not UTF-8; save them as text.") from error
+    if x.dtype.kind not in "fiubU":
+        raise DataError(f"{file}: {what} must be numbers or words, but they are of type {x.dtype}.")
+    return x
+
+
+def _require_finite(file: Path, x: Float32[np.ndarray, "N D"], items: Sequence[str] = ()) -> None:
+    rows = np.flatnonzero(~np.isfinite(x).all(1))
+    if len(rows):
+        name = f" ({quote_name(items[rows[0]])})" if items else ""
+        more = f", and of {len(rows) - 1:,} more," if len(rows) > 1 else ""
+        raise DataError(f"{file}: the features of row {rows[0]}{name}{more} are not finite; repair or remove them.")
+
+
+def _name_array(arrays: Collection[str]) -> str | None:
+    return next((name for name in NAMES if name in arrays), None)
 
 
 def _tensors(file: Path) -> tuple[dict[str, np.ndarray], Any]:
     """All tensors, and the list of names if there is one."""
     try:
         tensors, about = read_tensors(file)
+        if strange := [name for name, x in tensors.items() if x.is_complex()]:
+            raise ValueError(f"{list_names(strange)} are complex numbers")
         arrays = {name: x.float().numpy() for name, x in tensors.items()}
-        column = name_column(about)
-        names = None if column is None else json.loads(about[column])
+        column = _name_array(about)
+        names = None if column is None else parse_json(about[column])
         if not isinstance(names, list | None):
             raise ValueError(f"{column} in its metadata is no list")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{file} cannot be read as a safetensors file ({str(error).rstrip('.')}).") from error
+    except Exception as error:  # what safetensors and torch raise has no common base
+        raise DataError(f"{file} cannot be read as a safetensors file ({describe_cause(error)}).") from error
     return arrays, names
 
 
 def _find_rows(file: Path, arrays: dict[str, np.ndarray], names: Sequence[Any] | None) -> tuple[list[Any], np.ndarray]:
-    column = name_column(arrays)
+    column = _name_array(arrays)
     if names is None and column is not None:
         names = arrays[column].reshape(-1).tolist()
     if names is not None and FEATURES in arrays:
@@ -140,26 +184,25 @@ def _find_rows(file: Path, arrays: dict[str, np.ndarray], names: Sequence[Any] |
     if FEATURES in arrays or len(shapes) != 1 or len(min(shapes)) != 1:
         raise DataError(
             f"{file} needs features (N, D) and path (N names of images), or a vector (D) under the name of "
-            f"each image, but holds {', '.join(sorted(arrays)[:5]) or 'nothing'}."
+            f"each image, but holds {list_names(sorted(arrays))}."
         )
     return list(arrays), np.stack(list(arrays.values()))
 
 
 def _read_table(file: Path) -> tuple[list[Any], np.ndarray]:
-    columns, rows = read_rows(file)
-    name = name_column(columns)
-    own = [FEATURES] if FEATURES in columns else [c for c in columns if c != name and c not in NO_FEATURE]
-    if name is None or not own:
-        found = ", ".join(columns[:5]) or "none"
+    columns, rows, _ = read_rows(file)
+    own = [FEATURES] if FEATURES in columns else [c for c in columns if c != PATH and c not in NO_FEATURE]
+    if PATH not in columns or not own:
         raise DataError(
-            f"{file} needs a column path (or filename) and columns of numbers, but has {found}; rename them."
+            f"{file} needs a column path (or filename) and columns of numbers, but has {list_names(columns)}; "
+            f"rename them."
         )
     if not rows:
         raise DataError(f"{file} has no rows below its columns; expected one for each image.")
     vectors = [_vector(file, row, own) for row in rows]
     if len(sizes := {len(vector) for vector in vectors}) > 1:
         raise DataError(f"{file} has vectors of {min(sizes)} and of {max(sizes)} numbers; one size is needed.")
-    names = [row[name] if row[name] is None else parse_path(str(row[name])) for _, row in rows]
+    names = [parse_path(row[PATH]) if isinstance(row[PATH], str) else row[PATH] for _, row in rows]
     return names, np.array(vectors, dtype=np.float64)
 
 
@@ -171,6 +214,8 @@ def _vector(file: Path, row: Row, columns: list[str]) -> list[float]:
             if isinstance(cell, list):
                 return [float(x) for x in cell]
             cells[column] = float(cell)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{file}, line {line}: {column} holds {cell!r}, which is no number.") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            found = quote_name(repr(cell)[:60])
+            where = f"{file}, line {line}: {list_names([column])}"
+            raise DataError(f"{where} holds {found}, which is no number.") from error
     return [cells[column] for column in columns]

@@ -2,22 +2,22 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from onelook import artifacts
-from onelook.errors import ArtifactError, SettingsError
+from onelook.errors import ArtifactError, Bound, NonNegativeInt, PositiveInt, SettingsError, check_value, describe_cause
 from onelook.estimators import calibration, label_values, persistence
 from onelook.estimators.calibration import AccuracyEstimate as AccuracyEstimate
 from onelook.estimators.learning_curve import REPEATS, CurvePoint, learning_curve
 from onelook.estimators.model import Examples, SupportModel, Transduction, transduce
+from onelook.estimators.rows import is_empty, read_rows
 from onelook.methods.priors import ClassPriors
 
 
@@ -33,8 +33,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     class_priors: how frequent the classes are among the unlabelled rows: "unknown", "balanced", a dict with a number
         for each class, or the numbers in the order of `classes_`.
     guard: whether unlabelled rows are trusted only as far as the evidence goes (`methods.guard`).
-    unlabeled_marker: labels in y of unlabelled rows: a value, a tuple of values, or "auto" for -1, None, NaN and "". A
-        marker never is a class. (): there are none.
+    unlabeled_marker: labels in y of unlabelled rows: None for every missing label (None, NaN, NA, "", "nan"; see
+        `onelook.data.missing`), a value, a tuple of values, or "auto" for -1 and missing ones. A marker never is a
+        class. (): there are none.
     features: "network": only the direction of a row carries meaning; "table": its position does, but neither the origin
         nor the unit; "auto": a table below 32 columns.
 
@@ -65,7 +66,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     """
 
     def __init__(
-        self, *, class_priors: Any = "unknown", guard: Any = True, unlabeled_marker: Any = (), features: Any = "auto"
+        self, *, class_priors: Any = "unknown", guard: Any = True, unlabeled_marker: Any = None, features: Any = "auto"
     ) -> None:  # scikit-learn wants any value accepted here and refused in fit
         self.class_priors = class_priors
         self.guard = guard
@@ -78,9 +79,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         Raises SettingsError, a ValueError, for unusable rows, labels and settings.
         """
         rows, labels, marked = self._read(X, y, reset=True)
-        pool = rows[:0]
-        if unlabeled is not None and len(unlabeled):
-            pool = validate_data(self, unlabeled, reset=False, dtype=np.float64)
+        has_some = unlabeled is not None and not is_empty(unlabeled)
+        pool = read_rows(self, unlabeled, reset=False, name="unlabeled") if has_some else rows[:0]
         return self._learn(Examples(rows, labels, marked, pool))
 
     def add_examples(self, X: Any, y: Any) -> "FewShotClassifier":
@@ -103,7 +103,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """Call `fit` the first time, then `add_examples`. classes: optional; a label beyond them is refused."""
         is_first = not self.__sklearn_is_fitted__()
         if classes is not None:
-            unknown = set(self._read(X, y, reset=is_first)[1].tolist()) - set(np.asarray(classes).tolist())
+            unknown = set(self._read(X, y, reset=is_first)[1].tolist()) - set(np.ravel(np.asarray(classes)).tolist())
             if unknown:
                 raise SettingsError(f"y has labels that are not among `classes`: {sorted(map(str, unknown))[:5]}.")
         return self.fit(X, y) if is_first else self.add_examples(X, y)
@@ -173,6 +173,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         See `onelook.estimators.learning_curve`.
         """
         check_is_fitted(self)
+        check_value("repeats", PositiveInt, repeats)
+        check_value("seed", NonNegativeInt, seed)
         x, priors = self._support.rows.float(), self._model.log_priors.exp()
         return learning_curve(x, self._support.labels, len(self.classes_), priors, repeats, seed)
 
@@ -203,9 +205,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         file = artifacts.load(Path(path), "classifier")
         try:
             return persistence.restore(cls, file)  # type: ignore[no-any-return]
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise ArtifactError(
-                f"{path} describes no classifier that this Onelook knows; update Onelook, or make the file again."
+                f"{path} describes no classifier that this Onelook knows ({describe_cause(error)}); update Onelook, or "
+                f"make the file again."
             ) from error
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -213,20 +216,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _read(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Labelled rows, their labels, and the rows that are marked as unlabelled."""
-        if y is None:
-            raise SettingsError("FewShotClassifier requires y to be passed, but the target y is None.")
-        markers = label_values.read_markers(self.unlabeled_marker)
-        if not markers:
-            rows, labels = validate_data(self, X, y, reset=reset, dtype=np.float64)
-            check_classification_targets(labels)
-            return rows, labels, rows[:0]
-        rows = validate_data(self, X, reset=reset, dtype=np.float64)
-        # Of type object, or numpy would turn a NaN among strings into the string "nan".
-        given = column_or_1d(np.asarray(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y), warn=True)
-        if len(given) != len(rows):
-            raise SettingsError(f"X has {len(rows)} rows, but y has {len(given)} labels.")
-        labels, is_marked = label_values.drop_marked(given, markers)
-        check_classification_targets(labels)
+        rows = read_rows(self, X, reset)
+        labels, is_marked = label_values.read_labels(y, len(rows), self.unlabeled_marker)
         return rows[~is_marked], labels, rows[is_marked]
 
     def _learn(self, examples: Examples, found: Transduction | None = None) -> "FewShotClassifier":
@@ -245,7 +236,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _scale(self, X: Any) -> Float[Tensor, "N D"]:
         check_is_fitted(self)
-        return self._support.scaling(validate_data(self, X, reset=False, dtype=np.float64))
+        return self._support.scaling(read_rows(self, X, reset=False))
 
     def _logits(self, X: Any) -> Float[Tensor, "N K"]:
         x = self._scale(X)  # refuses an unfitted classifier, which has no model
@@ -253,5 +244,4 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
 
 def _require_fraction(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise SettingsError(f"{name} must lie between 0 and 1, but is {value}.")
+    check_value(name, Annotated[float, Bound(">", 0), Bound("<", 1)], value)

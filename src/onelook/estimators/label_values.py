@@ -1,14 +1,52 @@
 """Labels of any kind, with markers for rows that have none, and their form in JSON."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
 
-MARKERS = (-1, None, math.nan, "")
-"""Labels that "auto" takes for a marker of unlabelled rows."""
+from onelook.data.missing import is_missing
+from onelook.errors import SettingsError, plural
+from onelook.estimators.rows import as_array
+
+MARKERS = (-1, None)
+"""Labels that "auto" takes for a marker of unlabelled rows; None stands for every missing label."""
+
+
+def read_labels(y: Any, n_rows: int, setting: Any) -> tuple[np.ndarray, Bool[np.ndarray, "N"]]:
+    """Labels of the labelled rows, and a mask of the unlabelled ones. setting: their markers. Raises SettingsError."""
+    if y is None:
+        raise SettingsError("FewShotClassifier requires y to be passed, but the target y is None.")
+    try:
+        labels, is_marked = drop_marked(column_or_1d(_as_labels(y), warn=True), read_markers(setting))
+        if len(is_marked) != n_rows:
+            raise SettingsError(f"X has {n_rows} rows, but y has {plural(len(is_marked), 'label')}.")
+        if gaps := [i for i, one in enumerate(labels.tolist()) if not isinstance(one, str | bytes) and is_missing(one)]:
+            raise SettingsError(
+                f"y has {plural(len(gaps), 'missing label')}; fill them in, or let unlabeled_marker be None, so that "
+                f"they mark the rows to be labelled."
+            )
+        if labels.dtype.kind == "f" and np.isinf(labels).any():
+            raise SettingsError("Input y contains infinity; give a finite number, or a word, for each class.")
+        check_classification_targets(labels)
+    except SettingsError:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:  # of scikit-learn, numpy and torch
+        raise SettingsError(f"y cannot be used: {' '.join(str(error).split())}") from error
+    return labels, is_marked
+
+
+def _as_labels(y: Any) -> np.ndarray:
+    if isinstance(y, list | tuple):  # of type object, or numpy would turn a NaN among strings into the string "nan"
+        y = np.array(
+            [one.item() if hasattr(one, "item") and not np.ndim(one) else one for one in y] or [], dtype=object
+        )
+    if isinstance(y, np.ma.MaskedArray):
+        return np.array([None if one is np.ma.masked else one for one in y.ravel()], dtype=object)
+    return np.asarray(as_array(y))
 
 
 def read_markers(setting: Any) -> tuple[Any, ...]:
@@ -55,10 +93,7 @@ def from_json(found: Any) -> Any:
 
 
 def _matches(label: Any, marker: Any) -> bool:
-    """Whether a label is this marker. NaN matches the missing value of tables (NA) too."""
-    missing = type(label).__name__ == "NAType"
-    if isinstance(marker, float) and math.isnan(marker):
-        return missing or (isinstance(label, float) and math.isnan(label))
-    if missing or label is None or marker is None:
-        return label is marker
-    return isinstance(label, str) == isinstance(marker, str) and bool(label == marker)
+    """Whether a label is this marker. None, NaN and "" are one marker: of all that `is_missing` is true of."""
+    if is_missing(label) or is_missing(marker):
+        return is_missing(label) and is_missing(marker)
+    return isinstance(label, str) == isinstance(marker, str) and bool(np.all(label == marker))

@@ -1,9 +1,11 @@
 """Save and load a FewShotClassifier. Only data and predictions are stored; the rest is recomputed."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from onelook.artifacts import Artifact
 from onelook.estimators import label_values
@@ -35,13 +37,59 @@ def restore(kind: Any, file: Artifact) -> Any:
     Raises LookupError, TypeError, ValueError or AttributeError for another file.
     """
     about, tensors = file.about, file.tensors
-    made = kind(**{name: label_values.from_json(value) for name, value in about["settings"].items()})
+    classes = _read_classes(about["classes"], about["dtype"])
+    _require_tensors(tensors, len(classes))
+    made = kind(**{name: label_values.from_json(value) for name, value in _require(about, "settings", dict).items()})
     rows, marked, pool = (tensors[name].numpy() for name in ("rows", "marked", "pool"))
     made.n_features_in_ = rows.shape[1]
-    if about["columns"]:
-        made.feature_names_in_ = np.array(about["columns"], dtype=object)
+    if columns := _require(about, "columns", list):
+        if len(columns) != rows.shape[1] or not all(isinstance(name, str) for name in columns):
+            raise ValueError("its columns are not as many names as its rows have numbers")
+        made.feature_names_in_ = np.array(columns, dtype=object)
     made.network_ = about["network"]
-    labels = np.array(label_values.from_json(about["classes"]), dtype=about["dtype"])[tensors["labels"].numpy()]
+    answer = _require(about, "answer", dict)
+    if not all(0 <= answer[name] <= 1 for name in ("trust", "confidence")) or not isinstance(answer["message"], str):
+        raise ValueError("its trust and confidence are not fractions with a message")
     verdict = Verdict(*tensors["verdict"]) if "verdict" in tensors else None
-    found = Transduction(posterior=tensors["posterior"], verdict=verdict, **about["answer"])
-    return made._learn(Examples(rows, labels, marked, pool), found)
+    found = Transduction(posterior=tensors["posterior"], verdict=verdict, **answer)
+    return made._learn(Examples(rows, classes[tensors["labels"].numpy()], marked, pool), found)
+
+
+def _require(about: dict[str, Any], name: str, kind: type[Any]) -> Any:
+    if not isinstance(about[name], kind):
+        raise ValueError(f"its {name} are of another type")
+    return about[name]
+
+
+def _read_classes(found: Any, dtype: Any) -> np.ndarray:
+    """Labels of the classes: words or numbers, sorted and different."""
+    kinds = {type(one) for one in found} if isinstance(found, list) else set()
+    if kinds != {str} and not (kinds and kinds <= {int, float} and np.isfinite(found).all()) and kinds != {bool}:
+        raise ValueError("its classes are neither words nor finite numbers")
+    kind = np.dtype(dtype).kind
+    if kind not in ("UO" if kinds == {str} else "biufO"):
+        raise ValueError("its classes are not of the type that it says")
+    # The file does not say how long words are: it could ask for more memory than there is.
+    classes = np.array(found, dtype=object if kind == "O" else str if kind == "U" else dtype)
+    if len(np.unique(classes)) != len(classes) or (np.unique(classes) != classes).any():
+        raise ValueError("its classes are not in order, or not different")
+    return classes
+
+
+def _require_tensors(tensors: dict[str, Tensor], n_way: int) -> None:
+    """Raise ValueError where a tensor has another shape or type, or numbers that are not finite."""
+    rows, labels, posterior = (tensors[name] for name in ("rows", "labels", "posterior"))
+    n_unlabelled = len(tensors["marked"]) + len(tensors["pool"])
+    shapes: dict[str, tuple[int, ...]] = {
+        "marked": (len(tensors["marked"]), rows.shape[-1]),
+        "pool": (len(tensors["pool"]), rows.shape[-1]),
+    }
+    shapes |= {"rows": (len(labels), rows.shape[-1]), "posterior": (n_unlabelled, n_way), "labels": (len(labels),)}
+    for name, shape in shapes.items():
+        dtype = torch.int64 if name == "labels" else torch.float64
+        if tensors[name].shape != shape or tensors[name].dtype != dtype or not tensors[name].isfinite().all():
+            raise ValueError(f"its {name} are not finite numbers of shape {shape}")
+    if set(labels.tolist()) != set(range(n_way)) or posterior.lt(0).any() or posterior.gt(1.001).any():
+        raise ValueError("its labels are not those of its classes, or its probabilities are none")
+    if "verdict" in tensors and tensors["verdict"].shape != (len(fields(Verdict)), 1):
+        raise ValueError("its verdict is not one on one task")

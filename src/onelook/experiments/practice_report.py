@@ -51,7 +51,7 @@ def draw_user(sampler: TaskSampler, number: int) -> User:
 
 def make_classifier() -> FewShotClassifier:
     """A classifier of features of a network; "auto" would find out the same, as they have 32 columns or more."""
-    return FewShotClassifier(features="network")
+    return FewShotClassifier(features="network", unlabeled_marker=())
 
 
 class Report:

@@ -47,6 +47,8 @@ class FolderListing:
     """All images; a label is a class index, or UNLABELLED."""
     skipped: tuple[Rejected, ...] = ()
     """Folders that cannot be read, and rows of the table without an image."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the table of labels was read."""
 
     @property
     def labelled(self) -> tuple[int, ...]:
@@ -73,6 +75,7 @@ class FolderListing:
             )
         if not self.unlabelled:
             lines.append("Every image is labelled already; put those to label beside the class folders.")
+        lines += [quote_name(note) for note in self.notes]
         lines += [f"{quote_name(one.name)} was passed over: {one.reason}." for one in self.skipped]
         return tuple(lines)
 
@@ -113,9 +116,11 @@ def list_folder(
         Rejected(place, "it was written by `onelook label --sort`; rename it if its labels are right")
         for place in sorted(set(own.values()) - {""})
     ]
+    notes: tuple[str, ...] = ()
     if labels is not None:
-        found, unmatched = _read_table(folder, names, labels)
-        skipped += unmatched
+        table = read_labels(labels)
+        found, unmatched = _match_table(folder, names, labels, table.rows)
+        skipped, notes = skipped + unmatched, table.notes
     elif finder is not None:
         found = {name: label for name in names if (label := finder(name))}
     else:
@@ -126,7 +131,7 @@ def list_folder(
     number = {name: k for k, name in enumerate(class_names)}
     numbers = tuple(number[found[name]] if name in found else UNLABELLED for name in names)
     read = functools.partial(read_file, folder)
-    return FolderListing(Listing(tuple(names), numbers, class_names, str(folder), read), tuple(skipped))
+    return FolderListing(Listing(tuple(names), numbers, class_names, str(folder), read), tuple(skipped), notes)
 
 
 def is_unlabelled(folder_name: str, unlabelled_folders: Collection[str] = UNLABELLED_FOLDERS) -> bool:
@@ -199,8 +204,9 @@ def _read_folders(names: Iterable[str], unlabelled: Collection[str], also: Colle
     return {name: "/".join(folders) for name, folders in parts.items()}
 
 
-def _read_table(folder: Path, names: list[str], table: Path) -> tuple[dict[str, str], list[Rejected]]:
-    rows = read_labels(table)
+def _match_table(
+    folder: Path, names: list[str], table: Path, rows: Sequence[LabelRow]
+) -> tuple[dict[str, str], list[Rejected]]:
     named: dict[str, LabelRow] = {}
     skipped = []
     for row, meant in zip(rows, find_names(folder, names, table, [row.name for row in rows]), strict=True):

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from onelook.artifacts import load_network
+from onelook.artifacts import comes_along, load_network
 from onelook.backbones import Backbone
+from onelook.data.embed import parse_averaging
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing
-from onelook.errors import ArtifactError, Bound, Checked, DataError, quote_name
+from onelook.errors import ArtifactError, Bound, Checked, DataError, list_names, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
@@ -39,7 +40,7 @@ class PredictConfig(Checked):
     unknown_rate: Annotated[float, Bound(">=", 0), Bound("<=", 0.5)] = 0.0
     """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
     network: str | None = None
-    """Where the feature network of the classifier is now, if it was moved."""
+    """Feature network of the classifier, where it does not come with Onelook: a file, a folder or hf:NAME."""
     offline: bool = False
     """Download nothing."""
 
@@ -112,28 +113,29 @@ def _read_network(classifier: FewShotClassifier, file: Path) -> dict[str, str]:
         )
     if not isinstance(saved, dict) or not all(isinstance(saved.get(k), str) for k in ("name", "digest", "average")):
         raise ArtifactError(
-            f"{file} needs the name, digest and average of its feature network, but says {saved!r}; "
+            f"{file} needs the name, digest and average of its feature network, but says {list_names([saved])}; "
             f"save it with the network_ of ImageFeatures."
         )
+    parse_averaging(saved["average"])  # now, and not after a network was loaded
     return saved
 
 
 def _network(config: PredictConfig, saved: dict[str, str]) -> Generator[Any, None, Backbone]:
-    """Load the network that made the features of the classifier."""
+    """Load the network that made the features of the classifier: one that comes along, or one that the person names.
+
+    A file from somebody else could name a download, or any file on this machine.
+    """
     name = config.network or saved["name"]
-    try:
-        network, _ = yield from load_network(name, config.offline)
-    except ArtifactError as error:
-        if config.network is not None:
-            raise
+    if config.network is None and not comes_along(name):
         raise ArtifactError(
-            f"{config.classifier} was made with the feature network {name}. {error} Say where it lies "
-            f"now with --network."
-        ) from error
+            f"{config.classifier} was made with the feature network {list_names([name])}, which does not come with "
+            f"Onelook; if you trust that network, name it with --network."
+        )
+    network, _ = yield from load_network(name, config.offline)
     if (digest := network.digest().hex()) != saved["digest"]:
         raise ArtifactError(
-            f"{config.classifier} was made with the feature network {saved['name']} of digest "
-            f"{saved['digest'][:16]}, but {name} has the digest {digest[:16]}; give that network with "
+            f"{config.classifier} was made with the feature network {list_names([saved['name']])} of digest "
+            f"{list_names([saved['digest'][:16]])}, but {name} has the digest {digest[:16]}; give that network with "
             f"--network, or make the classifier again with this one."
         )
     return network

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from onelook import artifacts
 from onelook.artifacts import Artifact
-from onelook.errors import ArtifactError, DivergedError
+from onelook.errors import ArtifactError, DivergedError, check_value, describe_cause, list_names
 from onelook.files import digest
 from onelook.scoring import Estimate
 from onelook.train.optimisation import Optimisation
@@ -290,13 +290,17 @@ class _Run:
 
     def resume(self, path: Path) -> None:
         saved = artifacts.load(path, "state")
-        before, now = saved.about["config"], self.config
+        before, now = saved.about.get("config", {}), self.config
         if differing := sorted(k for k in {*now, *before} if now.get(k) != before.get(k)):
-            key = differing[0]
-            raise ArtifactError(
-                f"{path.parent} holds a run with other settings ({key}: {before.get(key)}, now {now.get(key)}); "
-                f"choose another folder, or remove this one."
-            )
+            what = f"{list_names([key := differing[0]])}: {list_names([before.get(key)])}, now {now.get(key)}"
+            found = f"{path.parent} holds a run with other settings ({what})"
+            raise ArtifactError(f"{found}; choose another folder, or remove this one.")
+        try:
+            self._restore(saved)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise ArtifactError(f"{path} is damaged ({describe_cause(error)}); remove it to begin again.") from error
+
+    def _restore(self, saved: Artifact) -> None:
         self.objective.module.load_state_dict(_with_prefix(saved.tensors, "last."))
         slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _with_prefix(saved.tensors, "optimiser.").items():
@@ -304,9 +308,11 @@ class _Run:
             slots.setdefault(int(index), {})[slot] = tensor
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": slots, "param_groups": groups})
-        vars(self.progress).update(saved.about["progress"])
-        self.progress.best_weights = _with_prefix(saved.tensors, "best.")
-        self.progress.averaged = _with_prefix(saved.tensors, "averaged.")
+        best, averaged = (_with_prefix(saved.tensors, f"{part}.") for part in ("best", "averaged"))
+        progress = _Progress(**saved.about["progress"], best_weights=best, averaged=averaged)
+        for one in (each for each in fields(progress) if each.default is not MISSING):
+            check_value(f"the {one.name} of its progress", one.type, getattr(progress, one.name))
+        vars(self.progress).update(vars(progress))
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

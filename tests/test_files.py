@@ -50,6 +50,32 @@ def test_what_was_written_is_there_and_nothing_else(tmp_path: Path, before: byte
     assert contents(tmp_path) == {"file": b"new"}
 
 
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("folder/file")
+    write_atomically(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert contents(tmp_path / "folder") == {"file": b"new"}
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(StorageError, match="give the name of a file"):
+            write_atomically(tmp_path / name, b"new")
+    with pytest.raises(StorageError, match="no regular file"):
+        write_atomically(Path("/dev/null"), b"new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_file_whose_name_is_as_long_as_may_be_is_written(tmp_path: Path) -> None:
+    write_atomically(tmp_path / ("x" * 255), b"new")
+    assert (tmp_path / ("x" * 255)).read_bytes() == b"new"
+
+
 def test_folders_that_are_missing_are_made(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a" / "b" / "file", b"new")
     assert contents(tmp_path) == {"a/b/file": b"new"}

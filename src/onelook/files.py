@@ -68,17 +68,46 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
+MARKS = (
+    b"nelook",  # pages, COCO, Label Studio
+    b'"path","label","probability"',
+    b'{"__metadata__":{"about":"',  # models, results of studies
+    b"class_names.npy",
+    b'"machine": "',  # records of benchmarks
+)
+"""Bytes that all files hold which a command writes for a person, and hardly any other."""
+MARGIN = 4096
+"""Bytes at both ends of a file among which a mark stands."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Mark of an option that names what a command writes: a file, or a folder."""
+
+    files: tuple[tuple[str, str], ...] | None = None
+    """Names of files in the folder, each with the parameter that asks for it, or "" where it is always written.
+
+    None: the option names a file."""
+
+
+def place_run(*files: str) -> Output:
+    """Mark of an option for the folder of a run that always writes these files."""
+    return Output(tuple((name, "") for name in files))
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well.
 
-    If it does not, or the machine stops in the middle, `path` is as it was. Raises StorageError, with the reason,
-    where the file cannot be written.
+    If it does not, or the machine stops in the middle, `path` is as it was. A link stays, and the file that it leads to
+    is replaced. Raises StorageError, with the reason, where the file cannot be written, or is no regular file.
     """
     temporary = None
+    require_replaceable(path)
     try:
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
         temporary = Path(name)
         os.close(handle)
         yield temporary
@@ -91,6 +120,23 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise StorageError where a folder, a pipe, a device or the like stands."""
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; give the name of a file in it.")
+    if path.exists() and not path.is_file():
+        raise StorageError(f"{path} is no regular file but a pipe, a device or the like; give the name of a file.")
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file bears a mark of Onelook, near its beginning or its end, or is empty."""
+    with path.open("rb") as file:
+        text = file.read(MARGIN)
+        file.seek(max(MARGIN, os.fstat(file.fileno()).st_size - MARGIN))
+        text += b"\n" + file.read(MARGIN)
+    return text == b"\n" or any(mark in text for mark in MARKS)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

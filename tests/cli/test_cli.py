@@ -19,6 +19,7 @@ from onelook import artifacts, cli
 from onelook.artifacts import Artifact
 from onelook.cli import benchmark
 from onelook.experiments import demo
+from onelook.files import is_own
 from onelook.machine import Place
 from onelook.train import recipes
 
@@ -231,6 +232,13 @@ def test_averaged_features_are_said_in_records_tables_and_trained_methods(made: 
         assert not np.allclose(content["features"], plain["features"])
 
 
+def test_everything_that_was_written_may_be_replaced_when_a_command_is_run_again(made: Made, tmp_path: Path) -> None:
+    words = ("benchmark", "--embeddings", made.features["test"], "--methods", "prototypical", *made.tasks, *made.common)
+    for _ in range(2):
+        done(*words, "--json", tmp_path / "r.json")
+    assert all(map(is_own, (made.backbone, made.sib, made.sib.parent / "state.safetensors", *made.features.values())))
+
+
 def test_embedded_features_are_those_of_the_split(made: Made) -> None:
     with np.load(made.features["val"]) as content:
         assert content["features"].shape == (120, 64)
@@ -408,7 +416,7 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
         "nothing to learn": (("train", *data, *net, "--method", "prototypical", *out), "has nothing to learn"),
         "weights along": (("train", *data, "--method", "sib", *out), "run `onelook pretrain`"),
         "place of a run": (("pretrain", *data, "--out", file / "x"), "could not be written (Not a directory)"),
-        "place of a training": (("train", *data, *net, "--out", file), "could not be written (File exists)"),
+        "place of a training": (("train", *data, *net, "--out", file), "could not be written (Not a directory)"),
         "place of features": (("embed", *data, *net, "--out", file / "f.npz"), "could not be written"),
         "place of results": (("benchmark", *features, "--json", folder), "is a folder; give the name of a file"),
         "another run": (("pretrain", *data, "--out", m.backbone.parent, "--batch-size", "16"), "with other settings"),

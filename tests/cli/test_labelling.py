@@ -48,9 +48,11 @@ def test_labels_are_written_and_the_images_stay_as_they_are(images: Path) -> Non
 
 
 def test_a_second_run_writes_the_same_bytes(images: Path) -> None:
-    done("label", images)
+    everything = ("label", images, "--coco", "--label-studio", "--save", "onelook-labels/model.safetensors")
+    done(*everything)
     first = contents(Path("onelook-labels"))
-    done("label", images)
+    assert len(first) == 6
+    done(*everything)
     assert contents(Path("onelook-labels")) == first
 
 

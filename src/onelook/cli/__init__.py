@@ -36,4 +36,5 @@ app.register_install_completion_command()
 
 
 def main() -> None:
+    terminal.prepare_streams()
     sys.exit(terminal.call(app))

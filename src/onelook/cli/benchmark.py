@@ -9,6 +9,7 @@ from onelook.benchmark.audit import tabulate
 from onelook.benchmark.compare import Comparison, benchmark, benchmark_embeddings
 from onelook.cli import console
 from onelook.cli.options import Features, Fields, Records, options
+from onelook.cli.terminal import write
 from onelook.data.sampler import TaskSpec
 from onelook.errors import TwoOrMore
 from onelook.machine import Place
@@ -70,8 +71,8 @@ def compare(
 def _print_audits(records: list[dict[str, Any]]) -> bool:
     """Print a table of audits, its legend, and a sentence for each leak. Returns whether there is one."""
     console.print_table(tabulate(records))
-    print("same: predictions unaffected. as declared: affected, as the method states. LEAK: affected, undeclared.")
+    write("same: predictions unaffected. as declared: affected, as the method states. LEAK: affected, undeclared.")
     for record in records:
         for leak in record["leaks"]:
-            print(f"{record['method']}, {record['n_shot']}-shot, {record['protocol']} queries: it {leak}")
+            write(f"{record['method']}, {record['n_shot']}-shot, {record['protocol']} queries: it {leak}")
     return any(record["leaks"] for record in records)

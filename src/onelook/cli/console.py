@@ -9,8 +9,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -19,7 +17,7 @@ from onelook import events
 from onelook.artifacts import Artifact
 from onelook.benchmark.measure import tabulate
 from onelook.benchmark.tables import Table
-from onelook.cli.terminal import Interrupted, error_console, say
+from onelook.cli.terminal import Interrupted, Terminal, clean, error_console, say, write, write_data
 from onelook.data.images import Rejected
 from onelook.errors import ArtifactError, describe_cause, plural, quote_name
 from onelook.machine import keep_freed_memory
@@ -44,13 +42,13 @@ def run(work: Generator[Any, None, Result], title: str) -> Result:
     """
     keep_freed_memory()
     bars = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=error_console,
         disable=not error_console.is_terminal,  # a file would get the last picture of the bars, line by line
     )
@@ -85,7 +83,7 @@ class _Display:
         if isinstance(event, events.Progress):
             self._advance(event.stage, event.done, event.total, event.note)
         elif isinstance(event, events.Notice):
-            error_console.print(f"{self.title}: {escape(event.text)}", soft_wrap=True, emoji=False)
+            say(f"{self.title}: {event.text}")
         elif isinstance(event, Rejected):
             self._unreadable.append(event)
         elif isinstance(event, Resumed):
@@ -98,7 +96,7 @@ class _Display:
         elif isinstance(event, Validated):
             self._note = f"loss {event.loss:.3f}, validation {event.accuracy.plus_minus()} %"
             if not self.bars.console.is_terminal:
-                error_console.print(f"{self.title}: step {event.step:,} of {event.n_steps:,}, {self._note}")
+                say(f"{self.title}: step {event.step:,} of {event.n_steps:,}, {self._note}")
 
     def name_unreadable(self) -> None:
         """Say which images could not be read, or the first of them."""
@@ -117,9 +115,9 @@ class _Display:
             self._note = ""
             self._started = (time.monotonic(), done)
             self.bars.update(self._bar, visible=False)
-            self._bar = self.bars.add_task(f"{self.title}: {stage}", total=total, note=note)
+            self._bar = self.bars.add_task(clean(f"{self.title}: {stage}"), total=total, note=note)
         self._done = done
-        self.bars.update(self._bar, completed=done, total=total, note=note)
+        self.bars.update(self._bar, completed=done, total=total, note=clean(note))
 
     def _announce(self, event: Stepped) -> None:
         """Say how long a training will take, after its first steps."""
@@ -128,7 +126,7 @@ class _Display:
             return
         seconds = (time.monotonic() - begun) / 19 * (event.n_steps - event.step)
         if seconds > ANNOUNCED:
-            error_console.print(
+            say(
                 f"{self.title}: about {seconds / 60:.0f} minutes on this machine; "
                 f"Ctrl-C stops it, and the same command goes on."
             )
@@ -153,7 +151,7 @@ def _interruptible() -> Iterator[list[bool]]:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    write_data(json.dumps(value, indent=2) + "\n")
 
 
 def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
@@ -165,10 +163,11 @@ def print_records(records: list[dict[str, Any]], as_json: bool) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table for a narrow terminal: what all rows share stands once above it, and nothing is cut off."""
+    table = Table(table.columns, tuple(tuple(map(clean, row)) for row in table.rows))
     before = table.columns.index("method") if "method" in table.columns else 0
     alike = [i for i in range(before) if len({row[i] for row in table.rows}) == 1]
     if alike:
-        print(", ".join(f"{table.columns[i]} {table.rows[0][i]}" for i in alike))
+        write(", ".join(f"{table.columns[i]} {table.rows[0][i]}" for i in alike))
     shown = [i for i in range(len(table.columns)) if i not in alike]
     view = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     widths, narrowest = 0, 0
@@ -179,9 +178,9 @@ def print_table(table: Table) -> None:
         narrowest += 2 + (NARROWEST if name in FOLDED else width)
     for row in table.rows:
         view.add_row(*(Text(row[i]) for i in shown))
-    console = Console()
+    console = Terminal()
     if narrowest > console.width:  # lines are as long as they must be then, and the terminal wraps them
-        console = Console(width=widths)
+        console = Terminal(width=widths)
     console.print(view)
 
 
@@ -201,8 +200,8 @@ def print_artifact(artifact: Artifact, path: Path, as_json: bool) -> None:
     best = max(about.pop("history", []), key=lambda h: h["accuracy"], default=None)
     n_weights = sum(x.numel() for x in artifact.tensors.values())
     of = f"of {len(about.get('classes', []))} classes" if artifact.kind == "classifier" else "of an unfinished run"
-    print(f"{path}: {artifact.kind} {quote_name(about.get('name', of))}, {n_weights:,} numbers")
+    write(f"{path}: {artifact.kind} {quote_name(about.get('name', of))}, {n_weights:,} numbers")
     if best:
-        print(f"best on validation: {best['accuracy']:.2f} ± {best['ci95']:.2f} % at step {best['step']:,}")
+        write(f"best on validation: {best['accuracy']:.2f} ± {best['ci95']:.2f} % at step {best['step']:,}")
     for key, value in about.get("config", {}).items():
-        print(quote_name(f"  {key}: {value}"))
+        write(f"  {key}: {value}")

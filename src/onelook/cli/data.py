@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from onelook.benchmark.tables import Table
 from onelook.cli.console import print_json, print_table, run
 from onelook.cli.options import Fields, Json, options
+from onelook.cli.terminal import write
 from onelook.data.datasets import BENCHMARKS, Status, status
 from onelook.data.fetch import fetch
 from onelook.data.verify import verify
@@ -55,7 +56,7 @@ def fetch_data(
 
     Examples: onelook data fetch omniglot; onelook data fetch mini-imagenet --from /path/to/imagenet
     """
-    print(run(fetch(name, place.home, source), f"fetching {name}"))
+    write(str(run(fetch(name, place.home, source), f"fetching {name}")))
 
 
 @app.command(name="verify")
@@ -70,6 +71,6 @@ def verify_data(name: Name, place: Home, *, as_json: Json = False) -> None:
         counts = {"classes": found.classes, "images": found.images, "problems": found.problems}
         print_json({"name": name, "path": str(found.path), **counts})
     elif not found.problems:
-        print(f"{found.path}: {name} as published, {sum(found.images.values()):,} images")
+        write(f"{found.path}: {name} as published, {sum(found.images.values()):,} images")
     if found.problems:
         raise DataError(f"{found.path} differs from the published {name}: {' '.join(found.problems)}")

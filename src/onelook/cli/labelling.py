@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from onelook.cli.console import print_json, run
-from onelook.cli.options import Fields, Json, options, require_writable
-from onelook.cli.terminal import say
+from onelook.cli.options import Fields, Json, options
+from onelook.cli.terminal import say, write, write_data
 from onelook.cli.watching import watch_folder
 from onelook.errors import PositiveInt, SettingsError, quote_name, unknown_name
+from onelook.files import Output
 from onelook.labelling.doctor import examine
 from onelook.labelling.export import Prediction, csv_text, write_coco, write_csv, write_label_studio
 from onelook.labelling.folder import SORTED_FOLDER, list_folder, require_folder
@@ -26,6 +27,15 @@ SORT = (
     "Also put a copy of each image, or a link to it, into a folder for its label: copy or link. Sorting again replaces "
     "what sorting made and leaves what you changed there."
 )
+WRITTEN = Output(
+    (
+        ("labels.csv", ""),
+        ("report.html", "report"),
+        ("labels.coco.json", "coco"),
+        ("label-studio.json", "label_studio"),
+        ("label-studio.xml", "label_studio"),
+    )
+)
 Folder = Annotated[LabelConfig, Fields(arguments=("folder",))]
 Storage = Annotated[Place, Fields(without=("home",))]
 
@@ -35,12 +45,12 @@ def label(
     config: Folder,
     place: Storage,
     *,
-    out: Annotated[Path, "Folder of what is written."] = Path("onelook-labels"),
+    out: Annotated[Path, "Folder of what is written.", WRITTEN] = Path("onelook-labels"),
     sort: Annotated[str | None, SORT] = None,
     coco: Annotated[bool, "Also write labels.coco.json."] = False,
     label_studio: Annotated[bool, "Also write label-studio.json and .xml."] = False,
     report: Annotated[bool, "Write report.html."] = True,
-    save: Annotated[Path | None, "File to save the classifier to, for `onelook predict`."] = None,
+    save: Annotated[Path | None, "File to save the classifier to, for `onelook predict`.", Output()] = None,
     watch: Annotated[bool, "Go on labelling files as they arrive, until Ctrl-C."] = False,
     as_json: Json = False,
 ) -> None:
@@ -55,9 +65,6 @@ def label(
     require_folder(config.folder)
     if sort is not None:
         require_outside(out / SORTED_FOLDER, [config.folder])
-    require_writable(out)
-    if save is not None:
-        require_writable(save.parent, save)
     for done in watch_folder(config, place) if watch else [run(label_folder(config, place), "label")]:
         write_csv(out / "labels.csv", done.predictions)
         if coco:
@@ -87,7 +94,7 @@ def _report(done: Labelled, out: Path, as_json: bool, sorting: Sorted | None) ->
         return
     _print_counts(done.predictions)
     lines = [guard, *done.assessment.summary(), f"Written: {quote_name(str(out / 'labels.csv'))}"]
-    print("\n".join([*lines, *(sorting.summary() if sorting is not None else ())]))
+    write(*lines, *(sorting.summary() if sorting is not None else ()))
 
 
 def _make_record(done: Labelled | Predicted, out: Path | None) -> dict[str, Any]:
@@ -102,7 +109,7 @@ def _make_record(done: Labelled | Predicted, out: Path | None) -> dict[str, Any]
 def _print_counts(predictions: Iterable[Prediction]) -> None:
     """Print how many images got each label."""
     for name, n in Counter("unknown" if p.unknown else p.label for p in predictions).most_common():
-        print(f"{n:>7,}  {quote_name(name)}")
+        write(f"{n:>7,}  {quote_name(name)}")
 
 
 @options
@@ -110,25 +117,23 @@ def predict(
     config: Annotated[PredictConfig, Fields(arguments=("classifier", "images"))],
     place: Storage,
     *,
-    out: Annotated[Path | None, "CSV file to write, such as labels.csv. Default: standard output."] = None,
+    out: Annotated[Path | None, "CSV file to write, such as labels.csv. Default: standard output.", Output()] = None,
     as_json: Json = False,
 ) -> None:
     """Label new images by a saved classifier, each image by itself.
 
     Example: onelook predict model.safetensors new-photographs --out labels.csv
     """
-    if out is not None:
-        require_writable(out.parent, out)
     done = run(predict_images(config, place), "predict")
     if out is not None:
         write_csv(out, done.predictions)
     if as_json:
         print_json(_make_record(done, out))
     elif out is None:
-        print(csv_text(done.predictions), end="")
+        write_data(csv_text(done.predictions))
     else:
         _print_counts(done.predictions)
-        print(f"Written: {quote_name(str(out))}")
+        write(f"Written: {quote_name(str(out))}")
 
 
 @options
@@ -156,8 +161,8 @@ def suggest(
         )
         return
     for path, why in advice:
-        print(f"{quote_name(path)}: {why}")
-    print(f"Expected accuracy now {now}; with these labelled {then}.")
+        write(f"{quote_name(path)}: {why}")
+    write(f"Expected accuracy now {now}; with these labelled {then}.")
 
 
 @options
@@ -173,6 +178,6 @@ def doctor(
     found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
     diagnosis = run(examine(found.listing), "doctor")
     if as_json:
-        print(diagnosis.to_json())
+        write_data(diagnosis.to_json() + "\n")
         return
-    print("\n".join([*found.messages(), *(diagnosis.messages() or ("Nothing is wrong with it.",))]))
+    write(*found.messages(), *(diagnosis.messages() or ("Nothing is wrong with it.",)))

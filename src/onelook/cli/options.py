@@ -2,7 +2,6 @@
 
 import ast
 import inspect
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
@@ -13,9 +12,10 @@ from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 from cyclopts import Parameter, Token
 
 from onelook import artifacts
+from onelook.cli.outputs import check_outputs
 from onelook.data.protocols import KNOWN
 from onelook.errors import SettingsError, check_value
-from onelook.files import storage_error
+from onelook.files import Output
 
 NAMES = {
     "also_classes": "also-class",
@@ -104,7 +104,8 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     The string under a field is the help of its option; a nested dataclass is replaced by its own fields. A name that
     occurs twice is one option, for both. `Annotated[Config, Fields(...)]` chooses among the fields. The parameters of a
     command before its `*` are arguments; `Annotated[int, "help", Bound(">=", 1)]` says what an option is and
-    what it may be; a `Bound` of a field counts for its option as well.
+    what it may be; a `Bound` of a field counts for its option as well. What a parameter or a field marked as `Output`
+    names is checked before the command is called (`check_outputs`).
     """
     configurations: dict[str, _Configuration] = {}
     parameters: dict[str, inspect.Parameter] = {}
@@ -122,9 +123,12 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, value in given.items():
             check_value(f"--{_name_option(name)}", signature.parameters[name].annotation, value)
         filled = {name: one.fill(given) for name, one in configurations.items()}
+        values = {name: given.get(name, one.default) for name, one in signature.parameters.items()}
+        check_outputs(outputs, values, {name: f"--{_name_option(name)}" for name in outputs})
         return command(**filled, **{name: value for name, value in given.items() if name in hints})
 
     signature = inspect.Signature(sorted(parameters.values(), key=lambda one: (one.kind, one.name in hints)))
+    outputs = {name: mark for name, one in signature.parameters.items() if (mark := find_output(one.annotation))}
     call.__signature__ = signature  # type: ignore[attr-defined]
     call.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
     call.__doc__, call.__name__, call.__module__ = command.__doc__, command.__name__, command.__module__
@@ -140,6 +144,11 @@ def field_docs(kind: type) -> dict[str, str]:
             if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr):
                 found[ast.unparse(before.target)] = " ".join(ast.literal_eval(after.value).split())
     return found
+
+
+def find_output(annotation: Any) -> Output | None:
+    """The mark of what is written, where an annotation holds one."""
+    return next((one for one in get_args(annotation) if isinstance(one, Output)), None)
 
 
 def _name_option(name: str) -> str:
@@ -177,17 +186,6 @@ def divide(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
         raise SettingsError(f"{tokens[0].keyword} takes {numbers} divided by commas, but got {text!r}.") from error
 
 
-def require_writable(folder: Path, file: Path | None = None) -> None:
-    """Make the folder. Raises, before hours of work and not after them, where their result could not be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise storage_error(file or folder, error) from error
-    if file is not None and file.is_dir():
-        raise SettingsError(f"{file} is a folder; give the name of a file in it.")
-
-
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON on standard output, and nothing else there.")]
 
 
@@ -195,12 +193,8 @@ Json = Annotated[bool, Parameter(name="--json", help="Print JSON on standard out
 class Records:
     """The file that a benchmark may write its result records to."""
 
-    json: Path | None = None
+    json: Annotated[Path | None, Output()] = None
     """JSON file to write the result records to."""
-
-    def __post_init__(self) -> None:
-        if self.json is not None:
-            require_writable(self.json.parent, self.json)
 
     def save(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Write the records, if a file was named, and return them."""

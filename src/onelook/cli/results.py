@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from onelook import artifacts, html
 from onelook.cli import console
-from onelook.cli.options import Fields, Json, options, require_writable
+from onelook.cli.options import Fields, Json, options
+from onelook.cli.terminal import write
 from onelook.errors import NonNegativeInt, SettingsError
+from onelook.files import place_run
 from onelook.machine import Place
 
 
@@ -15,7 +17,7 @@ from onelook.machine import Place
 def demo(
     place: Annotated[Place, Fields(only=("precision",))],
     *,
-    out: Path = Path("runs/demo"),
+    out: Annotated[Path, place_run("results.json", "report.html")] = Path("runs/demo"),
     seed: NonNegativeInt = 0,
     as_json: Json = False,
 ) -> None:
@@ -24,12 +26,11 @@ def demo(
     Example: onelook demo --out runs/demo
     """
     module = _load_demo()
-    require_writable(out)
     place = Place(out / "cache", None, place.precision)
     report = console.run(module.demo(module.DemoConfig(seed=seed), out, place), "demo")
     console.print_records(report.records, as_json)
     if not as_json:
-        print(f"\nThe page: {(out / 'report.html').resolve()}   ({report.facts['seconds']} s)")
+        write("", f"The page: {(out / 'report.html').resolve()}   ({report.facts['seconds']} s)")
 
 
 def _load_demo() -> Any:
@@ -58,6 +59,6 @@ def show(
         return
     records = [record for file in files for record in artifacts.load_results(file)]
     if markdown:
-        print(console.results_table(records).markdown())
+        write(*console.results_table(records).markdown().splitlines())
     else:
         console.print_records(records, as_json)

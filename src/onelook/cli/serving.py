@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import torch
 
-from onelook.cli.options import Fields, options, require_writable
+from onelook.cli.options import Fields, options
 from onelook.cli.terminal import say
 from onelook.errors import SettingsError
 from onelook.machine import Place, keep_freed_memory
@@ -20,7 +20,6 @@ def serve(config: ServeConfig, listening: Listening, place: Annotated[Place, Fie
     Example: onelook serve --out classifiers --port 8000
     """
     service, listen = (load_server(name) for name in ("service", "listen"))
-    require_writable(config.out)
     keep_freed_memory()
     torch.set_num_threads(max(1, torch.get_num_threads() // config.threads))
     app = service.create_app(service.Service(config, place))

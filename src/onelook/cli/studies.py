@@ -6,19 +6,24 @@ from typing import Annotated
 
 from onelook.benchmark import sources
 from onelook.cli import console
-from onelook.cli.options import Features, Fields, Records, options, require_writable
+from onelook.cli.options import Features, Fields, Records, options
+from onelook.cli.terminal import write
 from onelook.data.glyph_domains import GlyphDomainsConfig, glyph_domains
 from onelook.experiments import bottleneck, curves, domains, lines, paper, practice, transductive
+from onelook.files import place_run
 from onelook.machine import Place, provenance
+
+RunFolder = Annotated[Path, place_run()]
 
 
 @options
-def run_paper(config: paper.TableConfig, place: Place, records: Records, *, out: Path = Path("runs/paper")) -> None:
+def run_paper(
+    config: paper.TableConfig, place: Place, records: Records, *, out: RunFolder = Path("runs/paper")
+) -> None:
     """Compare SIB with the baselines of its paper, from the same feature network.
 
     Example: onelook benchmark paper --backbone runs/cifar-fs/model.safetensors --rows sib,sib-0,r2d2
     """
-    require_writable(out)
     found = records.save(console.run(paper.table(config, out, place), "paper"))
     console.print_table(paper.tabulate(found))
 
@@ -36,13 +41,12 @@ def run_protocols(
     records: Records,
     *,
     average: Annotated[tuple[str, ...], "One or more of mirror, crops:N, mirror+crops:N and none."] = ("none",),
-    out: Path = Path("runs/protocols"),
+    out: RunFolder = Path("runs/protocols"),
 ) -> None:
     """Compare transductive methods under every protocol; what is measured is saved and not done again.
 
     Example: onelook benchmark protocols --backbone runs/cifar-fs/model.safetensors --json protocols.json
     """
-    require_writable(out)
     found = []
     for one in average:
         source = _open_source(features, max(config.ways), one, place)
@@ -68,7 +72,7 @@ def run_curves(config: curves.CurvesConfig, place: Place, records: Records) -> N
     found = records.save(console.run(curves.curves(config, place), "curves"))
     for name in dict.fromkeys(record["experiment"] for record in found):
         for n_query in sorted({record["n_query"] for record in found if record["experiment"] == name}):
-            print(f"\n{name}, {n_query} queries per class")
+            write("", f"{name}, {n_query} queries per class")
             own = [r for r in found if r["experiment"] == name and r["n_query"] == n_query]
             console.print_records(own, as_json=False)
 
@@ -81,7 +85,7 @@ def run_bottleneck(config: bottleneck.BottleneckConfig, place: Place, records: R
     """
     found = records.save(console.run(bottleneck.bottleneck(config, place), "bottleneck"))
     for r in found:
-        print(
+        write(
             f"{r['n_shot']}-shot, gamma {r['prior_weight']:g}: known classes {r['train_accuracy']:.2f}, unknown "
             f"{r['accuracy']:.2f} ± {r['ci95']:.2f} %; loss {r['train_loss']:.3f} and {r['loss']:.3f}"
         )
@@ -100,7 +104,7 @@ def run_lines(records: Records, *, seeds: Annotated[tuple[int, ...], "One or mor
             record = console.run(lines.lines(config), f"lines, seed {seed}, beta {kl_weight:g}")
             found.append(record | provenance())
             final = record["final"]
-            print(
+            write(
                 f"seed {seed}, beta {kl_weight:g}: correlation with the exact posterior mean "
                 f"{final['correlation']:.3f}; squared error {final['slope_error']:.4f}, of the best constant "
                 f"{final['slope_error_constant']:.4f}, of the exact posterior {final['slope_error_oracle']:.4f}; "
@@ -132,23 +136,22 @@ def run_domains(
         own = ", ".join(
             f"{name} {value['mean']:.2f} ± {value['ci95']:.2f}" for name, value in target["accuracy"].items()
         )
-        print(f"{target['target']} ({target['n_images']:,} images): {own}")
+        write(f"{target['target']} ({target['n_images']:,} images): {own}")
 
 
 @options
 def run_practice(
-    config: practice.PracticeConfig, place: Place, records: Records, *, out: Path = Path("runs/practice")
+    config: practice.PracticeConfig, place: Place, records: Records, *, out: RunFolder = Path("runs/practice")
 ) -> None:
     """Compare FewShotClassifier with the classifiers of scikit-learn, for simulated users with few labels.
 
     Example: onelook benchmark practice --data cifar-fs,digits --shot 1,5 --users 100
     """
-    require_writable(out)
     found = records.save(console.run(practice.practice(config, out, place), "practice"))
     for r in found:
-        print(
+        write(
             f"{r['dataset']}, {r['n_shot']} a class, {r['method']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}, "
             f"{r['versus']['difference']:+.1f} ± {r['versus']['ci95']:.1f}"
         )
         for name, value in r.get("report", {}).items():
-            print(f"    {name.replace('_', ' ')}: {value:.3f}")
+            write(f"    {name.replace('_', ' ')}: {value:.3f}")

@@ -1,6 +1,17 @@
-"""How a command ends: an exit code, and one sentence on standard error for a mistake."""
+"""The streams of the person: what is printed, and how a command ends, with an exit code and a sentence for a mistake.
 
+Everything that is printed goes through `write`, `write_data` or `say`, so that no name of a file or class can break a
+line or command the terminal.
+"""
+
+import contextlib
+import errno
+import io
+import logging
+import os
 import sys
+import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,16 +21,69 @@ from rich.markup import escape
 
 from onelook.errors import UserError
 
-error_console = Console(stderr=True, highlight=False)
+
+class Terminal(Console):
+    """Console of rich that raises what goes wrong, and takes a width of 0, as of no terminal, for none."""
+
+    def __init__(self, **settings: Any) -> None:
+        given = {name: value for name, value in os.environ.items() if name != "COLUMNS" or value.strip("0")}
+        super().__init__(highlight=False, _environ=given, **settings)
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+error_console = Terminal(stderr=True)
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""Errors of a disk that standard output is sent to."""
 
 
 class Interrupted(Exception):
     """Ctrl-C, after the step under way was finished and its state saved."""
 
 
+def prepare_streams() -> None:
+    """Let every character be printed, by an escape where the encoding has none, and no warning of another library."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.getLogger().addHandler(logging.NullHandler())  # without any, Python prints their warnings
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def clean(text: str) -> str:
+    """The text in one line, with escapes for control characters and whatever else cannot be printed.
+
+    >>> clean("red\\x1b[31m\\n")
+    'red\\\\x1b[31m\\\\n'
+    """
+    shown = (c if c.isprintable() or unicodedata.category(c) == "Zs" else ascii(c)[1:-1] for c in text)
+    return "".join(shown)
+
+
+def write(*lines: str) -> None:
+    """Print lines on standard output."""
+    print("\n".join(map(clean, lines)))
+
+
+def write_data(text: str) -> None:
+    """Print what a program may read: as it is and in UTF-8, but for a terminal."""
+    if sys.stdout is None:  # closed by who called us
+        return
+    if sys.stdout.isatty():
+        write(*text.splitlines())
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    else:
+        print(text, end="")
+
+
 def say(text: str, head: str = "") -> None:
-    """Print one line on standard error; names of files may hold brackets, line ends and the like."""
-    error_console.print(head + escape("\\n".join(text.splitlines())), soft_wrap=True, emoji=False)
+    """Print one line on standard error."""
+    error_console.print(head + escape(clean(text)), soft_wrap=True, emoji=False)
 
 
 def call(app: App, words: Sequence[str] | None = None) -> int:
@@ -38,19 +102,33 @@ def exit_code(command: Callable[[], Any]) -> int:
     """Run a command and turn what it raises into an exit code and one sentence; it may return a code of its own."""
     try:
         code = command()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where it can be told that this fails
     except (UserError, CycloptsError) as error:
         say(_sentence(error), head="[bold red]onelook:[/] ")
         return 2
     except Interrupted as stop:
-        error_console.print(f"Stopped{f' at {stop}' if str(stop) else ''}; the same command goes on from here.")
+        say(f"Stopped{f' at {stop}' if str(stop) else ''}; the same command goes on from here.")
         return 130
     except KeyboardInterrupt:
-        error_console.print("Stopped at once; the same command goes on from the last saved state.")
+        say("Stopped at once; the same command goes on from the last saved state.")
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of our output has gone
+        _drop_output()
         return 141
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        _drop_output()
+        say(f"Standard output could not be written ({error.strerror}).", head="[bold red]onelook:[/] ")
+        return 2
     return code if isinstance(code, int) else 0
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere, so that Python does not complain of it at the end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _sentence(error: UserError | CycloptsError) -> str:

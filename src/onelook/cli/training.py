@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from onelook import artifacts
 from onelook.backbones import BACKBONES
 from onelook.cli import console
-from onelook.cli.options import Fields, Json, options, require_writable
+from onelook.cli.options import Fields, Json, options
+from onelook.cli.terminal import write
 from onelook.data.sampler import TaskSpec
 from onelook.data.sources import open_data
 from onelook.data.vectors import save_features
 from onelook.errors import Bound, NonNegativeInt, PositiveInt, SettingsError, unknown_name
+from onelook.files import Output, place_run
 from onelook.machine import Place
 from onelook.methods import list_settings
 from onelook.train import jobs
@@ -23,6 +25,7 @@ from onelook.train.pretraining import PretrainConfig
 from onelook.train.recipes import MethodRequest, parse_request
 
 Job = Generator[Any, None, Path]
+RunFolder = Annotated[Path, place_run("model.safetensors", "state.safetensors")]
 ImageSize = Annotated[int, Bound(">=", 16), Bound("<=", 256)]
 
 
@@ -33,7 +36,7 @@ def pretrain(
     *,
     data: str = "glyphs",
     backbone: Annotated[str, f"Feature network to train: {', '.join(BACKBONES)}."] = "conv4-64",
-    out: Path = Path("runs/backbone"),
+    out: RunFolder = Path("runs/backbone"),
     teacher: Annotated[Path | None, "Network made by `onelook pretrain` on these data, to learn from as well."] = None,
     image_size: ImageSize | None = None,
     as_json: Json = False,
@@ -42,7 +45,6 @@ def pretrain(
 
     Example: onelook pretrain --data cifar-fs --backbone conv4-64 --epochs 60 --out runs/cifar-fs
     """
-    require_writable(out)
     config = replace(config, augmentation=open_data(data).augmentation, precision=place.precision)
     path = console.run(jobs.pretrain(data, backbone, config, out, place, image_size, teacher), "pretraining")
     console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
@@ -79,7 +81,7 @@ def train(
     training: Training,
     place: Place,
     *,
-    out: Path = Path("runs/method"),
+    out: RunFolder = Path("runs/method"),
     as_json: Json = False,
 ) -> None:
     """Meta-train a method on tasks of the training classes.
@@ -88,7 +90,6 @@ def train(
     onelook train --data omniglot --backbone conv4-64 --method prototypical --way 60 --query 5 --out runs/omniglot
     """
     request = parse_request(training.method)
-    require_writable(out)
     path = console.run(_start(training, request, tasks, out, place), "training")
     console.print_artifact(artifacts.load(path, artifacts.read_kind(path)), path, as_json)
 
@@ -126,7 +127,7 @@ def embed(
     place: Place,
     *,
     backbone: Annotated[Path, "Feature network made by `onelook pretrain`."],
-    out: Annotated[Path, "The .npz file to write: features, labels, class_names, path."],
+    out: Annotated[Path, "The .npz file to write: features, labels, class_names, path.", Output()],
     data: str = "glyphs",
     split: str = "test",
     average: str = "none",
@@ -136,7 +137,6 @@ def embed(
     Example: onelook embed --data FOLDER --split all --backbone runs/mine/model.safetensors --out features.npz
     """
     network, _ = artifacts.load_backbone(backbone)
-    require_writable(out.parent, out)
     embeddings = console.run(open_data(data, place.home).embed(split, network, place, average=average), "embedding")
     save_features(embeddings, out)
-    print(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")
+    write(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")

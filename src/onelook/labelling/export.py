@@ -113,11 +113,12 @@ def write_label_studio(
         result = {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [one.label]}}
         answer = {"model_version": "onelook", "score": float(one.probability), "result": [result]}
         image = address + quote(os.fsencode(one.path))
-        tasks.append({"data": {"image": image}, "predictions": [] if one.unknown else [answer]})
+        task = {"data": {"image": image}, "meta": {"labelled_by": "Onelook"}}
+        tasks.append(task | {"predictions": [] if one.unknown else [answer]})
     write_atomically(path, _to_json(tasks))
     choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in class_names)
     interface = (
-        '<View><Image name="image" value="$image"/>'
+        '<!-- Onelook --><View><Image name="image" value="$image"/>'
         f'<Choices name="label" toName="image" choice="single">{choices}</Choices></View>\n'
     )
     write_atomically(path.with_suffix(".xml"), interface.encode("utf-8", "xmlcharrefreplace"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from onelook.errors import Bound, Checked, PositiveFloat, PositiveInt, SettingsError
+from onelook.files import place_run
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Limits(Checked):
 class ServeConfig(Checked):
     """Folder, network and threads of the service."""
 
-    out: Path = Path("onelook-classifiers")
+    out: Annotated[Path, place_run()] = Path("onelook-classifiers")
     """Folder of classifiers: files of `onelook label --save`, and those that are made here."""
     network: str = "onelook"
     """Feature network of images; others than it and those that come along are refused."""

@@ -6,9 +6,26 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from onelook.artifacts import PHOTOGRAPHS, SMALL
+from onelook.estimators import choosing
+
 settings.register_profile("fast", max_examples=8, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=50, deadline=None)
 settings.load_profile("fast")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_network() -> Iterator[None]:
+    """The small network takes the place of that for photographs, which takes a hundred times as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choosing, "PHOTOGRAPHS", SMALL)
+        yield
+
+
+@pytest.fixture
+def network_for_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network for photographs as people get it."""
+    monkeypatch.setattr(choosing, "PHOTOGRAPHS", PHOTOGRAPHS)
 
 
 @pytest.fixture(scope="module")

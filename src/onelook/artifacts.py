@@ -18,6 +18,7 @@ from onelook import backbones, methods
 from onelook.backbones import Backbone
 from onelook.backbones.efficientnet_lite import VARIANTS, load_efficientnet_lite
 from onelook.backbones.hub import PREFIX
+from onelook.backbones.joined import Joined
 from onelook.backbones.pretrained import resolve
 from onelook.errors import ArtifactError, SettingsError, UserError, describe_cause, unknown_name
 from onelook.events import Notice, Progress
@@ -27,7 +28,17 @@ from onelook.methods import EndToEnd, ImageMethod, Method
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 FORMAT = 1
-SHIPPED = "onelook"
+SMALL = "small"
+"""Name of the network of SHIPPED_NETWORK."""
+JOINED = {"lite": {"lite0": 1.0, "lite2": 1.0}, "small+lite0": {SMALL: 2.0, "lite0": 1.0}}
+"""Networks of several, each with the length of its features; that of the small one was chosen on characters and digits
+(docs/log.md)."""
+PHOTOGRAPHS, DRAWINGS = "lite", "small+lite0"
+"""Names of the networks that AUTO chooses between."""
+BUILT_IN = (SMALL, *VARIANTS, *JOINED)
+"""Names of networks that are in Onelook or in packages of weights."""
+AUTO = "auto"
+"""Name that stands for PHOTOGRAPHS or DRAWINGS, whichever suits the images (`estimators.choosing`)."""
 SHIPPED_NETWORK = Path(__file__).parent / "backbones" / "weights" / "conv4-64.safetensors"
 """Small backbone that comes along; docs/network.md says what it is good for."""
 SHIPPED_METHODS = {"glance": Path(__file__).parent / "methods" / "weights" / "glance.safetensors"}
@@ -210,7 +221,7 @@ def require_feature_size(method: Method, feature_size: int, what: str) -> None:
 
 def comes_along(name: str) -> bool:
     """Whether a network of that name is part of Onelook or of its packages: loading it reads no other file."""
-    return name == SHIPPED or name in VARIANTS
+    return name in BUILT_IN
 
 
 def load_network(
@@ -218,23 +229,30 @@ def load_network(
 ) -> Generator[Notice | Progress, None, tuple[Backbone, dict[str, Any]]]:
     """Load a backbone in evaluation mode, with its description, which has its `name` at least.
 
-    text: SHIPPED, lite0, lite2, a file of Onelook (model.safetensors), `hf:NAME`, a folder of transformers, or a file
+    text: a name of BUILT_IN, a file of Onelook (model.safetensors), `hf:NAME`, a folder of transformers, or a file
         `*.onnx`.
     offline: download nothing.
 
     Raises ArtifactError, SettingsError, DownloadError, StorageError.
 
     >>> from onelook.events import finish
-    >>> backbone, about = finish(load_network("onelook"))
+    >>> backbone, about = finish(load_network("small"))
     >>> about["name"], backbone.feature_size
     ('conv4-64', 256)
     """
     if text.startswith(PREFIX) or text.endswith(".onnx") or Path(text).expanduser().is_dir():
         backbone = yield from resolve(text, offline)
         return backbone, {"name": backbone.name}
+    if text == AUTO:
+        raise SettingsError(f"{AUTO} chooses a network for images, of which there are none here; name a network.")
+    if text in JOINED:
+        networks = []
+        for name in JOINED[text]:
+            networks.append((yield from load_network(name))[0])
+        return Joined(networks, tuple(JOINED[text].values())).eval(), {"name": text}
     if text in VARIANTS:
         return load_efficientnet_lite(text), {"name": text}
-    return load_backbone(SHIPPED_NETWORK if text == SHIPPED else Path(text).expanduser())
+    return load_backbone(SHIPPED_NETWORK if text == SMALL else Path(text).expanduser())
 
 
 def load_shipped(name: str, **settings: Any) -> Method:

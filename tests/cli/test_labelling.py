@@ -73,7 +73,9 @@ def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
     assert [one["n_labels"] for one in told["with_more_labels"]] == [8]
     target = str(Path("onelook-labels") / SORTED_FOLDER)
     assert told["sorting"] == {"target": target, "n_sorted": 8, "left": [], "failed": []}
+    assert told["network"] == {"name": "small", "why": "the images look like photographs"}
     assert outcome.err.splitlines()[1:] == [
+        "label: The feature network is small: the images look like photographs.",
         "label: 1 image cannot be read and was left out",
         "  bad.png: it is not an image",
     ]
@@ -97,7 +99,7 @@ def test_a_saved_classifier_can_be_loaded_and_shown(images: Path) -> None:
     done("label", images, "--save", "deep/model.safetensors")
     classifier = FewShotClassifier.load("deep/model.safetensors")
     assert classifier.transduction_.tolist() == list(EXPECTED.values())
-    assert classifier.network_["name"] == "onelook"
+    assert classifier.network_["name"] == "small"
     assert "classifier of 2 classes" in done("show", "deep/model.safetensors")
 
 

@@ -91,7 +91,7 @@ def test_a_mistake_is_one_sentence(words: tuple[str, ...], sentence: str, here: 
 def features_of(folder: Path, without: tuple[str, ...] = ()) -> tuple[list[str], np.ndarray]:
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png"))
     names = [name for name in names if name not in without]
-    return names, ImageFeatures().transform([folder / name for name in names])
+    return names, ImageFeatures("small").transform([folder / name for name in names])
 
 
 def test_given_features_give_the_labels_that_the_network_gives(here: Path) -> None:

@@ -118,6 +118,7 @@ def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images:
     del cache
     code = "from onelook.cli import main, watching; watching.POLL = 0.1; main()"
     command = [sys.executable, "-c", code, "label", str(images), "--watch", "--out", "labels", "--no-report"]
+    command += ["--network", "small"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
 

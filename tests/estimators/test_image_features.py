@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def features(tmp_path: Path) -> ImageFeatures:
-    return ImageFeatures(cache=tmp_path / "cache", precision="float32")
+    return ImageFeatures("small", cache=tmp_path / "cache", precision="float32")
 
 
 def opened(path: Path) -> Image.Image:
@@ -55,7 +55,7 @@ def test_the_features_of_a_file_are_those_of_the_command_line(folder: Path, tmp_
         expected = done.embeddings.features.numpy()
         paths = [folder / name for name in done.embeddings.items]
         for cache in ("one", "another"):
-            got = ImageFeatures(cache=tmp_path / cache, precision=precision).transform(paths)
+            got = ImageFeatures("small", cache=tmp_path / cache, precision=precision).transform(paths)
             np.testing.assert_allclose(got, expected, atol=0 if cache == "one" else 1e-6)
     np.testing.assert_allclose(np.square(got).sum(1), 1, atol=1e-5)
 
@@ -69,7 +69,7 @@ def test_rows_are_in_the_order_of_the_images_whatever_their_forms(
     forms: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("forms")
-    features = ImageFeatures(cache=folder / "cache", precision="float32")
+    features = ImageFeatures("small", cache=folder / "cache", precision="float32")
     images: list[Any] = []
     paths = []
     for i, (form, mode) in enumerate(forms):
@@ -159,7 +159,8 @@ def test_settings_that_are_changed_are_used_whether_or_not_it_was_fitted(
     plain = features.set_params(average="none").transform(paths)
     assert np.abs(plain - mirrored).max() > 1e-3
     np.testing.assert_array_equal(
-        ImageFeatures(average="none", cache=tmp_path / "cache", precision="float32").fit_transform(paths), plain
+        ImageFeatures("small", average="none", cache=tmp_path / "cache", precision="float32").fit_transform(paths),
+        plain,
     )
     with pytest.raises(ArtifactError, match=r"no backbone file none\.safetensors"):
         features.set_params(network="none.safetensors").transform(paths)
@@ -185,7 +186,7 @@ def test_what_is_kept_with_the_features_can_be_used_at_the_terminal(features: Im
     paths, names = named(folder)
     model: Pipeline = make_pipeline(features, FewShotClassifier()).fit(paths, names)
     done = finish(label_folder(LabelConfig(folder), Place(Path(features.cache), None, "float32")))
-    assert model[0].network_ == {"name": "onelook", "digest": done.network.digest().hex(), "average": "mirror"}
+    assert model[0].network_ == {"name": "small", "digest": done.network.digest().hex(), "average": "mirror"}
     assert onelook.ImageFeatures is ImageFeatures
 
 

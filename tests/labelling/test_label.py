@@ -31,6 +31,7 @@ def folder_of(path: Path, n_classes: int = 3, n_labelled: int = 2, n_others: int
 
 def labelled(folder: Path, cache: Path | None = None, **settings: Any) -> tuple[Labelled, list[Any]]:
     events: list[Any] = []
+    settings = {"network": "small"} | settings
     work = label_folder(LabelConfig(folder, **settings), Place(cache or folder.parent / "cache", None, "float32"))
     while True:
         try:
@@ -198,7 +199,7 @@ def test_a_saved_classifier_knows_its_network_and_answers_as_before(easy: Easy, 
     done, _ = easy
     save_classifier(done, tmp_path / "model.safetensors")
     again = FewShotClassifier.load(tmp_path / "model.safetensors")
-    assert again.network_ == {"name": "onelook", "digest": done.network.digest().hex(), "average": "mirror"}
+    assert again.network_ == {"name": "small", "digest": done.network.digest().hex(), "average": "mirror"}
     rows = normalise(done.embeddings.features).numpy()[done.unlabelled]
     np.testing.assert_array_equal(again.predict_proba(rows), done.classifier.predict_proba(rows))
 

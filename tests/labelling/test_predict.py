@@ -52,7 +52,9 @@ def test_the_probabilities_are_those_of_the_classifier_for_the_features_of_each_
     folder = write_files(tmp_path / "new", NEW)
     done = predicted(kept, folder)
     classifier = FewShotClassifier.load(kept / "model.safetensors")
-    rows = ImageFeatures(cache=tmp_path / "another cache", precision="float32").transform(sorted(folder.iterdir()))
+    rows = ImageFeatures("small", cache=tmp_path / "another cache", precision="float32").transform(
+        sorted(folder.iterdir())
+    )
     for row, one in zip(classifier.predict_proba(rows), done.predictions, strict=True):
         (second, first), names = np.sort(row)[-2:], classifier.classes_[np.argsort(row)]
         assert (one.label, one.runner_up) == (names[-1], names[-2])
@@ -105,7 +107,7 @@ def test_strange_images_are_set_aside_only_when_asked_for(kept: Path, tmp_path: 
     folder = write_files(tmp_path, NEW | {f"strange {i}.png": class_image(30 + i, i) for i in range(3)})
     assert not any(p.unknown for p in predicted(kept, folder).predictions)
     classifier = FewShotClassifier.load(kept / "model.safetensors")
-    rows = ImageFeatures(cache=kept / "cache", precision="float32").transform(sorted(folder.iterdir()))
+    rows = ImageFeatures("small", cache=kept / "cache", precision="float32").transform(sorted(folder.iterdir()))
     aside = [p.unknown for p in predicted(kept, folder, unknown_rate=0.3).predictions]
     assert aside == classifier.reject(rows, 0.3).tolist()
     assert any(aside)
@@ -123,7 +125,7 @@ def test_another_network_is_refused_with_both_digests(kept: Path, tmp_path: Path
     artifacts.save(artifacts.backbone_artifact(other, "conv4-64", {}), tmp_path / "other.safetensors")
     saved = FewShotClassifier.load(kept / "model.safetensors").network_
     said = refused(kept / "model.safetensors", kept, network=str(tmp_path / "other.safetensors"))
-    assert f"network onelook of digest {saved['digest'][:16]}, but " in said
+    assert f"network small of digest {saved['digest'][:16]}, but " in said
     assert f"has the digest {other.digest().hex()[:16]}; give that network with --network" in said
 
 
@@ -135,8 +137,8 @@ def classifier(path: Path, network: Any, size: int = 3) -> Path:
 def test_a_classifier_that_cannot_judge_images_says_why(tmp_path: Path) -> None:
     images = write_files(tmp_path / "new", {"a.png": class_image(0, 0)})
     assert "does not say which feature network its rows are from" in refused(classifier(tmp_path / "a", None), images)
-    assert "needs the name, digest and average" in refused(classifier(tmp_path / "b", {"name": "onelook"}), images)
-    features = ImageFeatures().fit([])
+    assert "needs the name, digest and average" in refused(classifier(tmp_path / "b", {"name": "small"}), images)
+    features = ImageFeatures("small").fit([])
     said = refused(classifier(tmp_path / "c", features.network_), images)
     size = features.transform([images / "a.png"]).shape[1]
     assert f"features of size 3, but those of its network have {size}" in said

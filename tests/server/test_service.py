@@ -48,7 +48,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def service(folder: Path, place: Place) -> Iterator[Running]:
-    with running(create_app(Service(ServeConfig(folder), place, Sizes(array_bytes=2**20)))) as server:
+    with running(create_app(Service(ServeConfig(folder, "small"), place, Sizes(array_bytes=2**20)))) as server:
         assert server.ask("POST", f"{V1}/insects", EXAMPLES).status == 201
         yield server
 
@@ -144,7 +144,7 @@ def test_images_are_seen_as_the_command_line_sees_them(
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     paths = [tmp_path / name for name in files]
-    expected = ImageFeatures(cache=place.cache, precision="float32").transform(paths)
+    expected = ImageFeatures("small", cache=place.cache, precision="float32").transform(paths)
     rows = FewShotClassifier.load(folder / "pictures.safetensors")._examples.rows
     np.testing.assert_allclose(rows, expected[[0, 1, 3, 4]], atol=1e-6)
     found = service.ask(

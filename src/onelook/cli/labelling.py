@@ -90,6 +90,7 @@ def _report(done: Labelled, out: Path, as_json: bool, sorting: Sorted | None) ->
     guard = done.classifier.guard_
     if as_json:
         about = {"n_labelled_examples": len(done.labelled), "guard": guard, "sorting": sorting and asdict(sorting)}
+        about["network"] = done.choice and asdict(done.choice)
         print_json(_make_record(done, out) | about | done.assessment.record())
         return
     _print_counts(done.predictions)

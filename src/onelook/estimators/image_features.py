@@ -9,14 +9,16 @@ import torch
 from jaxtyping import Float32
 from PIL import Image
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from onelook.artifacts import load_network
+from onelook.artifacts import AUTO, load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import BLOCK_BYTES, EmbedConfig, embed, embed_files, parse_averaging
-from onelook.data.images import ImageSet, Rejected, describe_error, image_array
+from onelook.data.images import ImageSet, Rejected, decode, describe_error, image_array
 from onelook.data.listing import Listing
 from onelook.errors import DataError, SettingsError, quote_name
+from onelook.estimators.choosing import SIZE, Choice, choose_by_kind, is_drawing, sample_rows
 from onelook.events import finish
 from onelook.files import digest
 from onelook.machine import Place
@@ -27,12 +29,12 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     """Unit-length features of images, equal to those that `onelook label` computes for the same files.
 
     Images are paths, Pillow images, or arrays of uint8: H×W, H×W×1, H×W×3 or H×W×4 each, or all in one array N×H×W×C.
-    There is nothing to fit.
+    `fit` chooses the network where it is "auto"; there is nothing else to fit.
 
     Parameters
     ----------
-    network: "onelook" (included), "lite0" or "lite2" (for photographs), a file of `onelook pretrain`, "hf:NAME", a
-        folder of transformers, or FILE.onnx.
+    network: "auto" (by the images of `fit`: for photographs, or for characters and drawings), a name of
+        `onelook networks`, a file of `onelook pretrain`, "hf:NAME", a folder of transformers, or FILE.onnx.
     average: versions of an image whose features are averaged: "mirror", "crops:N", "mirror+crops:N" or "none".
     cache: folder of cached features of paths; None: $ONELOOK_CACHE, or the user's cache folder.
     offline: download nothing.
@@ -40,17 +42,18 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Attributes
     ----------
+    choice_: name of the network and why it was chosen.
     network_: identity of the features, for `FewShotClassifier.save`.
 
     Examples
     --------
-    >>> ImageFeatures().transform(np.zeros((2, 32, 32, 3), dtype=np.uint8)).shape
+    >>> ImageFeatures("small").transform(np.zeros((2, 32, 32, 3), dtype=np.uint8)).shape
     (2, 256)
     """
 
     def __init__(
         self,
-        network: Any = "onelook",
+        network: Any = AUTO,
         average: Any = "mirror",
         cache: Any = None,
         offline: Any = False,
@@ -63,10 +66,15 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.precision = precision
 
     def fit(self, X: Any, y: Any = None) -> "ImageFeatures":
-        """Load the network and check the settings; X and y are ignored. Raises SettingsError, ArtifactError."""
-        del X, y
-        network, _ = self._load(), self._read_settings()
-        self.network_ = {"name": str(self.network), "digest": network.digest().hex(), "average": str(self.average)}
+        """Choose and load the network, by the images of X where it is "auto", and check the settings; y is ignored.
+
+        Raises SettingsError, ArtifactError, and DataError, which names an image that cannot be read.
+        """
+        del y
+        self._read_settings()
+        self.choice_ = _choose(X) if self.network == AUTO else Choice(str(self.network), "")
+        network = self._load()
+        self.network_ = {"name": self.choice_.name, "digest": network.digest().hex(), "average": str(self.average)}
         self._n_features_out = network.feature_size
         return self
 
@@ -87,7 +95,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.requires_fit = False
+        tags.requires_fit = self.network == AUTO
         tags.no_validation = True
         tags.input_tags.two_d_array, tags.input_tags.three_d_array, tags.input_tags.string = False, True, True
         return tags
@@ -98,7 +106,9 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def _load(self) -> Backbone:
         """Network of the settings, loaded once."""
-        wanted = (str(self.network), bool(self.offline))
+        if self.network == AUTO and not hasattr(self, "choice_"):
+            raise NotFittedError("ImageFeatures chooses its network by the images given to fit; call fit first.")
+        wanted = (self.choice_.name if self.network == AUTO else str(self.network), bool(self.offline))
         if getattr(self, "_loaded", (None,))[0] != wanted:
             self._loaded = (wanted, finish(load_network(*wanted))[0])
         return self._loaded[1]
@@ -107,6 +117,20 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         folder = {} if self.cache is None else {"cache": Path(self.cache)}
         place = Place(**folder, precision=self.precision)
         return EmbedConfig(precision=place.precision, average=parse_averaging(str(self.average))), place
+
+
+def _choose(X: Any) -> Choice:
+    images = _require_sequence(X)
+    kinds = []
+    for i in sample_rows(len(images)):
+        one, name = images[i], f"Image {i} of X"
+        try:
+            is_file = isinstance(one, str | Path)
+            pixels = decode(Path(one).read_bytes(), SIZE, 3) if is_file else _frame(one, name, SIZE, 3)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise _unreadable(quote_name(str(one)) if is_file else name, describe_error(error)) from error
+        kinds.append(is_drawing(pixels))
+    return choose_by_kind(kinds)
 
 
 def _require_sequence(X: Any) -> list[Any]:

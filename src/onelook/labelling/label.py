@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from onelook.artifacts import load_network
+from onelook.artifacts import AUTO, load_network
 from onelook.backbones import Backbone
 from onelook.data.images import Rejected
 from onelook.data.listing import SUFFIXES
 from onelook.data.vectors import read_vectors
 from onelook.errors import Bound, Checked, DataError, SettingsError, quote_name
+from onelook.estimators.choosing import Choice, choose_network
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
@@ -34,7 +35,7 @@ class LabelConfig(Checked):
     """Images to label, and the features by which they are labelled.
 
     >>> LabelConfig(Path("photographs"), class_priors="balanced").network
-    'onelook'
+    'auto'
     """
 
     folder: Path
@@ -45,9 +46,9 @@ class LabelConfig(Checked):
     """Pattern of file names that hold their label, such as '{label}_*', instead of sub-folders."""
     also_classes: tuple[str, ...] = ()
     """Folder that is a class although its name says otherwise, such as test; may be given again."""
-    network: str = "onelook"
-    """Feature network: onelook (shipped), lite0 or lite2 (for photographs), a file of `onelook pretrain`, hf:NAME, or
-    FILE.onnx."""
+    network: str = AUTO
+    """Feature network: auto (chosen by the images), a name of `onelook networks`, a file of `onelook pretrain`,
+    hf:NAME, or FILE.onnx."""
     features: Path | None = None
     """File of features by name, from any network, instead of --network: .npz, .safetensors, .csv or .parquet."""
     offline: bool = False
@@ -61,7 +62,7 @@ class LabelConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.features is not None and self.network != "onelook":
+        if self.features is not None and self.network != AUTO:
             raise SettingsError("Features come from --network or from the file of --features: drop one of the two.")
 
 
@@ -73,6 +74,8 @@ class Labelled:
     found: FolderListing
     network: Backbone | None
     """Feature network; None where the features were given."""
+    choice: Choice | None
+    """Name of the network, and why it was chosen."""
     embeddings: Embeddings
     """Features of length 1 of the N images."""
     rejected: tuple[Rejected, ...]
@@ -111,7 +114,7 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     ...     path = Path("photographs", name)
     ...     path.parent.mkdir(parents=True, exist_ok=True)
     ...     Image.new("RGB", (8, 8), "navy" if "blue" in name else "crimson").save(path)
-    >>> labelled = finish(label_folder(LabelConfig(Path("photographs")), Place(Path("cache"))))
+    >>> labelled = finish(label_folder(LabelConfig(Path("photographs"), network="small"), Place(Path("cache"))))
     >>> [(one.path, one.label) for one in labelled.predictions]
     [('new.png', 'red')]
     """
@@ -123,7 +126,7 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     _require_work(found)
     priors = ClassPriors.parse(config.class_priors).name(found.listing.class_names)
     yield from map(Notice, found.messages())
-    network, embeddings, rejected = yield from _features(config, found, given, place)
+    network, choice, embeddings, rejected = yield from _features(config, found, given, place)
     labels, features = embeddings.labels.numpy(), embeddings.features.numpy()
     labelled, unlabelled = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
     y = np.array(embeddings.class_names, dtype=object)[labels[labelled]]
@@ -136,7 +139,7 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     unknown = classifier.reject(features[unlabelled], rate=config.unknown_rate) if config.unknown_rate else None
     items = [embeddings.items[i] for i in unlabelled]
     predictions = make_predictions(items, classifier.classes_, classifier.transduction_proba_, unknown)
-    return Labelled(config, found, network, embeddings, rejected, classifier, labelled, unlabelled, predictions)
+    return Labelled(config, found, network, choice, embeddings, rejected, classifier, labelled, unlabelled, predictions)
 
 
 def suggest_images(done: Labelled, n: int) -> tuple[Suggestion, ...]:
@@ -149,19 +152,22 @@ def suggest_images(done: Labelled, n: int) -> tuple[Suggestion, ...]:
 def save_classifier(done: Labelled, path: Path) -> None:
     """Save the classifier with the identity of the network of its features. Raises StorageError."""
     words = None
-    if done.network is not None:
+    if done.network is not None and done.choice is not None:
         digest = done.network.digest().hex()
-        words = {"name": done.config.network, "digest": digest, "average": done.config.average}
+        words = {"name": done.choice.name, "digest": digest, "average": done.config.average}
     done.classifier.save(path, network=words)
 
 
 def _features(
     config: LabelConfig, found: FolderListing, given: Embeddings | None, place: Place
-) -> Generator[Any, None, tuple[Backbone | None, Embeddings, tuple[Rejected, ...]]]:
+) -> Generator[Any, None, tuple[Backbone | None, Choice | None, Embeddings, tuple[Rejected, ...]]]:
     if given is not None and config.features is not None:
-        return None, *(yield from match_vectors(found.listing, config.folder, given, config.features))
-    network, _ = yield from load_network(config.network, config.offline)
-    return network, *(yield from embed_listing(found.listing, network, config.average, place))
+        return None, None, *(yield from match_vectors(found.listing, config.folder, given, config.features))
+    choice = yield from choose_network(config.network, found.listing)
+    if choice.why:
+        yield Notice(choice.sentence())
+    network, _ = yield from load_network(choice.name, config.offline)
+    return network, choice, *(yield from embed_listing(found.listing, network, config.average, place))
 
 
 def _require_work(found: FolderListing) -> None:

@@ -63,7 +63,7 @@ def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, 
     >>> from onelook.events import finish
     >>> for name in ("crimson", "navy", "red"):
     ...     Image.new("RGB", (8, 8), name).save(f"{name}.png")
-    >>> features = ImageFeatures()
+    >>> features = ImageFeatures("small")
     >>> rows = features.fit_transform(["crimson.png", "navy.png"])
     >>> classifier = FewShotClassifier(features="network").fit(rows, ["red", "blue"])
     >>> classifier.save("model.safetensors", network=features.network_)

@@ -37,7 +37,6 @@ def make_report(done: Labelled) -> LabelReport:
     number = {name: k for k, name in enumerate(classifier.classes_)}
     items, positions = np.array(done.embeddings.items, dtype=object), plane(done.embeddings.features)
     similarity = features[unlabelled] @ features[labelled].T
-    network = {"feature network": done.config.network}
 
     def read_thumbnail(name: str) -> bytes | None:
         try:
@@ -61,7 +60,13 @@ def make_report(done: Labelled) -> LabelReport:
         title=f"Labels of {done.config.folder.resolve().name}",
         guard=classifier.guard_,
         assessment=done.assessment,
-        facts=network if done.network else {"features": str(done.config.features)},
+        facts=_describe_features(done),
         suggestions=suggest_images(done, N_SUGGESTIONS),
         rejected=(*done.rejected, *done.found.skipped),
     )
+
+
+def _describe_features(done: Labelled) -> dict[str, str]:
+    if done.choice is None:
+        return {"features": str(done.config.features)}
+    return {"feature network": ", because ".join(filter(None, (done.choice.name, done.choice.why)))}

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from onelook.artifacts import SHIPPED, load_network
+from onelook.artifacts import BUILT_IN, load_network
 from onelook.backbones import Backbone
-from onelook.backbones.efficientnet_lite import VARIANTS
 from onelook.data.embed import EmbedConfig, embed_files, parse_averaging
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing
@@ -59,7 +58,7 @@ class Networks:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([self.default, SHIPPED, *VARIANTS]))
+        return tuple(dict.fromkeys([self.default, *BUILT_IN]))
 
     def load(self, name: str) -> Work[Backbone]:
         """Load a network. Raises SettingsError for one that is not allowed."""

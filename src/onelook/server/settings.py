@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from onelook.artifacts import PHOTOGRAPHS
 from onelook.errors import Bound, Checked, PositiveFloat, PositiveInt, SettingsError
 from onelook.files import place_run
 
@@ -69,7 +70,7 @@ class ServeConfig(Checked):
 
     out: Annotated[Path, place_run()] = Path("onelook-classifiers")
     """Folder of classifiers: files of `onelook label --save`, and those that are made here."""
-    network: str = "onelook"
+    network: str = PHOTOGRAPHS
     """Feature network of images; others than it and those that come along are refused."""
     offline: bool = False
     """Download nothing."""

@@ -309,7 +309,16 @@ def test_the_page_of_addresses_names_all_of_them_and_holds_no_script(service: Ru
 
 @pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "onelook", "serve", "--out", tmp_path / "kept", "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from onelook.cli import main; main()",
+        "serve",
+        "--out",
+        tmp_path / "kept",
+        "--port",
+        "0",
+    ]
     rows = {"features": X.tolist(), "labels": LABELS}
     for turn in range(3):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -10,19 +10,25 @@ from onelook.cli.options import Fields, options
 from onelook.cli.terminal import say
 from onelook.errors import SettingsError
 from onelook.machine import Place, keep_freed_memory
-from onelook.server.settings import Listening, ServeConfig
+from onelook.server.settings import LabelStudioConfig, Listening, ServeConfig
 
 
 @options
-def serve(config: ServeConfig, listening: Listening, place: Annotated[Place, Fields(only=("precision",))]) -> None:
-    """Serve classifiers over HTTP: fit, predict, add examples, suggest.
+def serve(
+    config: ServeConfig,
+    listening: Listening,
+    studio: LabelStudioConfig,
+    place: Annotated[Place, Fields(only=("precision",))],
+) -> None:
+    """Serve classifiers over HTTP, and be an ML backend of Label Studio.
 
     Example: onelook serve --out classifiers --port 8000
     """
-    service, listen = (load_server(name) for name in ("service", "listen"))
+    service, backend, listen = (load_server(name) for name in ("service", "label_studio", "listen"))
     keep_freed_memory()
     torch.set_num_threads(max(1, torch.get_num_threads() // config.threads))
-    app = service.create_app(service.Service(config, place))
+    work = service.Service(config, place)
+    app = service.create_app(work, backend.Backend(work, studio).routes())
     run_server(listen, app, listening, "serve")
 
 

@@ -41,6 +41,7 @@ class Service:
 
     def __post_init__(self) -> None:
         config = self.config
+        config.out.mkdir(parents=True, exist_ok=True)
         networks = Networks(config.network, self.place, config.offline)
         object.__setattr__(self, "learning", Learning(Classifiers(config.out), networks, self.sizes))
         lanes = {"images": 1, "rows": config.threads, "changes": config.threads}

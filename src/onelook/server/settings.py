@@ -82,6 +82,25 @@ class ServeConfig(Checked):
     """Time after which a request is given up."""
 
 
+@dataclass(frozen=True)
+class LabelStudioConfig(Checked):
+    """The Label Studio that the service is a backend of, if any."""
+
+    label_studio: str | None = field(default_factory=lambda: os.environ.get("LABEL_STUDIO_URL"))
+    """Address of a Label Studio, the only host that images are fetched from. Default: $LABEL_STUDIO_URL."""
+    label_studio_token: str | None = field(default_factory=lambda: os.environ.get("LABEL_STUDIO_API_KEY"))
+    """Access token of that Label Studio. Default: $LABEL_STUDIO_API_KEY."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_studio is not None and not re.fullmatch(
+            r"https?://[0-9A-Za-z._:\[\]-]+(/\S*)?", self.label_studio
+        ):
+            raise SettingsError(
+                f"A Label Studio has an address such as http://localhost:8080, but got {self.label_studio!r}."
+            )
+
+
 def split_host(header: str) -> str | None:
     """Name or address in a Host header, in small letters and without its port; None where it is no such header.
 

@@ -23,15 +23,36 @@ def photographs(size: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_features_are_those_of_the_implementation_that_the_weights_were_published_with(name: str) -> None:
+def test_the_head_is_that_of_the_implementation_that_the_weights_were_published_with(name: str) -> None:
     reference = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name(f"efficientnet-{name}")
     path = efficientnet_lite._find_weights(VARIANTS[name])
     reference.load_state_dict(torch.load(path, weights_only=True))
     network, images = load_efficientnet_lite(name), photographs(VARIANTS[name].image_size)
     with torch.inference_mode():
-        expected = reference.eval().extract_features((images - 127.0) / 128).mean((2, 3))
-        assert torch.allclose(network(images), expected, atol=3e-5, rtol=1e-5)
-    assert expected.std(0).mean() > 0.01  # or all features would be equal whatever the network
+        expected = reference.eval().extract_features((images - 127.0) / 128)
+        _, head = network.maps(network.preprocess(images))
+        assert torch.allclose(head.mean((2, 3)), expected.mean((2, 3)), atol=3e-5, rtol=1e-5)
+        assert torch.allclose(head, expected, atol=3e-4, rtol=1e-4)
+    assert expected.mean((2, 3)).std(0).mean() > 0.01  # or all features would be equal whatever the network
+
+
+def test_a_feature_is_the_generalised_mean_of_the_head_and_the_mean_before_it_each_of_unit_length() -> None:
+    network = load_efficientnet_lite("lite0")
+    with torch.inference_mode():
+        last, head = (x.double() for x in network.maps(network.preprocess(photographs(64))))
+        features = network(photographs(64))
+    for found, mean in (
+        (features[:, :1280], (head**3).mean((2, 3)) ** (1 / 3)),
+        (features[:, 1280:], last.mean((2, 3))),
+    ):
+        assert torch.allclose(found.double(), mean / mean.norm(dim=1, keepdim=True), atol=1e-6)
+
+
+def test_how_maps_become_a_feature_is_part_of_the_identity_of_a_network() -> None:
+    network = load_efficientnet_lite("lite0")
+    before = network.digest()
+    network.power.fill_(2)
+    assert network.digest() != before
 
 
 @pytest.mark.parametrize(
@@ -66,7 +87,7 @@ def test_weights_that_are_not_installed_are_named_with_the_remedy(monkeypatch: p
 
 def test_the_name_of_a_variant_loads_it_ready_for_photographs() -> None:
     network, about = finish(load_network("lite0"))
-    assert (about["name"], network.image_size, network.feature_size, network.training) == ("lite0", 224, 1280, False)
+    assert (about["name"], network.image_size, network.feature_size, network.training) == ("lite0", 224, 1600, False)
     assert network.framing is not None
-    assert network.framing.resize == 256
+    assert network.framing.resize == 224
     assert network.digest() == load_efficientnet_lite("lite0").digest() != load_efficientnet_lite("lite2").digest()

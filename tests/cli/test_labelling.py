@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from helpers.folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
+from helpers.folder import EXPECTED, OTHERS, contents, folder_at_hand, labels, read_predictions
 from helpers.images import class_image, classes, encoded, picture, write_files
 from helpers.terminal import done, onelook, refused
 from onelook.estimators.classifier import FewShotClassifier
@@ -107,6 +107,10 @@ def test_labels_come_from_a_table_or_from_names_when_these_are_given(images: Pat
     Path("table.csv").write_text("path,label\n00-0.png,red\n01-0.png,it's blue\n00-1.png,\n")
     done("label", images, "--labels", "table.csv", "--out", "a")
     found = labels(Path("a"))
+    assert set(found) == set(OTHERS) - {"00-0.png", "01-0.png"}
+    assert {found[name] for name in found if name.startswith("01")} <= {"class 01", "it's blue"}
+    done("label", images, "--labels", "table.csv", "--not-class", "class 00", "--not-class", "class 01", "--out", "no")
+    found = labels(Path("no"))
     assert {found[name] for name in OTHERS if name.startswith("00") and name != "00-0.png"} == {"red"}
     assert found["class 01/00.png"] == "it's blue"
     assert "00-0.png" not in found
@@ -150,6 +154,46 @@ def test_names_that_would_break_a_line_are_told_in_one(images: Path) -> None:
     lines = done("suggest", images, "-n", 100).splitlines()
     assert len(lines) == len(OTHERS) + len(odd) + 1
     assert any(line.startswith("'new\\nline.png': ") for line in lines)
+
+
+def test_what_is_less_sure_than_asked_for_gets_no_label_anywhere(images: Path) -> None:
+    sure = json.loads(done("label", images, "--json", "--no-report"))["labels"]
+    limit = sorted(one["probability"] for one in sure)[3]
+    few = {one["path"]: one["label"] for one in sure if one["probability"] >= limit}
+    assert 0 < len(few) < 8
+    words = ("label", images, "--min-confidence", str(limit), "--out", "few")
+    out = done(*words, "--coco", "--label-studio", "--sort", "copy", "--save", "model.safetensors")
+    assert [str(8 - len(few)), "undecided"] in [line.split() for line in out.splitlines()]
+    rows = read_predictions(Path("few/labels.csv"))
+    assert {one.path: one.label for one in rows} == dict.fromkeys(EXPECTED, "") | few
+    assert {one.path: one.best_guess for one in rows} == EXPECTED
+    assert {p.name for p in Path("few", SORTED_FOLDER).rglob("*.png")} == set(few)
+    coco = json.loads(Path("few/labels.coco.json").read_text())
+    assert (len(coco["images"]), len(coco["annotations"])) == (8, len(few))
+    assert sum(len(task["predictions"]) for task in json.loads(Path("few/label-studio.json").read_text())) == len(few)
+    page = Path("few/report.html").read_text()
+    assert page.split('id="undecided"')[1].split("</section>")[0].count('<li class="tile') == 8 - len(few)
+    told = json.loads(done("predict", "model.safetensors", images, "--min-confidence", "1", "--json"))
+    assert (told["n_undecided"], {one["label"] for one in told["labels"]}) == (12, {""})
+    said = done("predict", "model.safetensors", images, "--min-confidence", "1", "--out", "none.csv")
+    assert said.split()[:2] == ["12", "undecided"]
+
+
+def test_answers_of_a_person_are_given_back_and_never_replaced(images: Path) -> None:
+    done("label", images)
+    table = Path("onelook-labels/labels.csv")
+    assert "write yes in the column confirmed" in refused("label", images, "--labels", table, "--out", "second")
+    text = table.read_text().replace('"00-1.png","class 00"', '"00-1.png","class 02"')
+    lines = text.splitlines()
+    lines = [line[:-2] + '"yes"' if line.startswith('"00-1') else line for line in lines]
+    table.write_text("\n".join(lines))
+    before = table.read_bytes()
+    assert "holds 1 row that a person confirmed or corrected" in refused("label", images)
+    assert "would replace onelook-labels/labels.csv, which is read" in refused("label", images, "--labels", table)
+    done("label", images, "--labels", table, "--out", "second", "--save", "model.safetensors")
+    assert "holds 1 row that a person" in refused("predict", "model.safetensors", images, "--out", table)
+    assert table.read_bytes() == before
+    assert "00-1.png" not in labels(Path("second"))
 
 
 # ------------------------------------------------------------------------------------------------------------ sorting
@@ -244,7 +288,7 @@ MISTAKES = {
     "words of class priors": (("label", "images", "--class-priors", "even"), "but is 'even'"),
     "mode": (("label", "images", "--sort", "cpoy"), "no mode named 'cpoy'; did you mean 'copy'"),
     "two sources": (("label", "images", "--labels", "t.csv", "--pattern", "{label}_*"), "drop one"),
-    "no table": (("label", "images", "--labels", "t.csv"), "t.csv cannot be read as a CSV"),
+    "no table": (("label", "images", "--labels", "t.csv"), "t.csv cannot be read as a table"),
     "pattern": (("label", "images", "--pattern", "*"), "does not say where the label is"),
     "pattern of none": (("label", "images", "--pattern", "x_{label}_*"), "none is labelled by the pattern"),
     "precision": (("label", "images", "--precision", "half"), "A precision is auto"),

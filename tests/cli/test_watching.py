@@ -79,7 +79,7 @@ def test_a_table_that_changes_is_a_change(images: Path, monkeypatch: pytest.Monk
         monkeypatch,
         images,
         lambda: table.write_text("path,label\n00-0.png,red\n01-0.png,sky\n"),
-        more=("--labels", "table.csv"),
+        more=("--labels", "table.csv", "--not-class", "class 00", "--not-class", "class 01"),
     )
     assert set(labels(Path("onelook-labels")).values()) == {"red", "sky"}
 

@@ -45,6 +45,7 @@ def read_predictions(path: Path) -> tuple[Prediction, ...]:
             strip_guard(row["runner_up"]),
             float(row["margin"]),
             row["unknown"] == "true",
+            strip_guard(row["best_guess"]),
         )
         for row in rows
     )

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.features import one_sentence
 from helpers.folder import read_predictions
 from helpers.images import encoded, picture, write_files
 from onelook.data.images import Rejected
+from onelook.data.tables import parse_path
+from onelook.errors import DataError
 from onelook.labelling.export import Prediction, write_coco, write_csv, write_label_studio
-from onelook.labelling.folder import list_folder
+from onelook.labelling.folder import UNLABELLED, list_folder
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
 ODD = st.one_of(
@@ -36,7 +39,7 @@ def test_no_cell_of_a_csv_begins_a_formula(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv", [Prediction("=1.jpg", "-2", 0.5, "@x"), Prediction("\t.jpg", "'", 0.5, "\r+")])
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         _, *rows = csv.reader(file)
-    assert rows[0] == ["./=1.jpg", "'-2", "0.5", "'@x", "1.0", "false"]
+    assert rows[0] == ["./=1.jpg", "'-2", "0.5", "'@x", "1.0", "false", "'-2", ""]
     assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
 
 
@@ -44,9 +47,53 @@ def test_the_written_labels_of_a_folder_are_a_table_of_its_labels(tmp_path: Path
     names = ["=x.jpg", "a b.jpg", os.fsdecode(b"caf\xe9.jpg"), "two\nlines.jpg"]
     write_files(tmp_path / "in", dict.fromkeys(names, b""))
     write_csv(tmp_path / "labels.csv", [Prediction(name, "-cat", 1.0) for name in names])
+    confirm(tmp_path / "labels.csv", *names)
     found = list_folder(tmp_path / "in", labels=tmp_path / "labels.csv")
     assert found.listing.class_names == ("-cat",)
     assert len(found.labelled) == 4
+
+
+def test_predictions_are_labels_only_where_a_person_says_so(tmp_path: Path) -> None:
+    write_files(tmp_path / "in", dict.fromkeys(("1.jpg", "2.jpg", "3.jpg", "4.jpg"), b""))
+    rows = [Prediction(f"{k}.jpg", "cat" if k < 4 else "", 0.5, best_guess="cat") for k in range(1, 5)]
+    table = tmp_path / "labels.csv"
+    write_csv(table, rows)
+    with pytest.raises(DataError, match="write yes in the column confirmed of each row that you looked at") as error:
+        list_folder(tmp_path / "in", labels=table)
+    one_sentence(error.value)
+    write_csv(table, rows)  # nobody has written in it, and it may be replaced
+    confirm(table, "2.jpg", **{"1.jpg": "dog", "3.jpg": "fox"})
+    found = list_folder(tmp_path / "in", labels=table)
+    assert dict(zip(found.listing.names, found.listing.labels, strict=True)) == {
+        "1.jpg": UNLABELLED,
+        "2.jpg": 0,
+        "3.jpg": UNLABELLED,
+        "4.jpg": UNLABELLED,
+    }
+    assert (
+        "labels.csv: 2 rows have another label than was predicted, but no yes in the column confirmed" in found.notes[0]
+    )
+    before = table.read_bytes()
+    with pytest.raises(DataError, match="holds 3 rows that a person confirmed or corrected; give it to --labels"):
+        write_csv(table, rows)
+    assert table.read_bytes() == before
+    confirm(table, "4.jpg")
+    with pytest.raises(DataError, match="line 5 is confirmed, but its label is empty; write the label there"):
+        list_folder(tmp_path / "in", labels=table)
+    table.write_text(before.decode().replace('"yes"', '"perhaps"'))
+    with pytest.raises(DataError, match="line 3: confirmed is 'perhaps'; write yes there, or nothing"):
+        list_folder(tmp_path / "in", labels=table)
+
+
+def confirm(table: Path, *names: str, **corrected: str) -> None:
+    """What a person does to a table: other labels, and a yes for the rows of some images."""
+    with table.open(newline="", encoding="utf-8") as file:
+        columns, *rows = csv.reader(file)
+    for row in rows:
+        row[columns.index("label")] = corrected.get(row[0], row[columns.index("label")])
+        row[columns.index("confirmed")] = "yes" if parse_path(row[0]) in names else ""
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows([columns, *rows])
 
 
 def test_coco_has_its_keys_and_every_number_refers_to_something(tmp_path: Path) -> None:
@@ -83,7 +130,7 @@ def test_label_studio_has_its_keys_and_its_addresses_lead_to_the_files(
     ]
     for row, task in zip(rows, tasks, strict=True):
         assert task["data"]["image"].isascii()
-        assert len(task["predictions"]) == (0 if row.unknown else 1)
+        assert len(task["predictions"]) == (0 if row.unknown or not row.label else 1)
         for said in task["predictions"]:
             assert (said["score"], said["model_version"]) == (row.probability, "onelook")
             (result,) = said["result"]

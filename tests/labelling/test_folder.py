@@ -18,7 +18,8 @@ from onelook.data.images import Rejected
 from onelook.data.tables import LabelRow, guard_cell, parse_path, path_cell, read_labels, strip_guard
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
-from onelook.labelling.folder import UNLABELLED, FolderListing, is_unlabelled, list_folder
+from onelook.labelling.folder import UNLABELLED, FolderListing, list_folder
+from onelook.labelling.labels import is_unlabelled
 
 NAMES = st.text(st.characters(exclude_characters="\0"), min_size=1).map(
     lambda s: os.fsdecode(s.encode("utf-8", "replace"))
@@ -101,7 +102,7 @@ def test_a_class_of_one_image_and_one_class_only_are_listed_and_said(tmp_path: P
     assert (found.labelled, found.unlabelled) == ((0,), ())
     assert "labelled examples 1, classes 1 (cat 1), images to label 0." in found.messages()[0]
     assert "label one of another class" in found.messages()[1]
-    assert "Every image is labelled already" in found.messages()[2]
+    assert "is labelled already" in found.messages()[2]
 
 
 @pytest.mark.parametrize("name", [b"a b", b'it\'s "so"', "🦊 лис".encode(), b"two\nlines", b"caf\xe9", b"100%", b"-x"])
@@ -195,6 +196,62 @@ def test_a_table_may_spell_a_path_in_any_way(path: str, tmp_path: Path) -> None:
     assert not found.skipped
 
 
+def test_a_table_and_sub_folders_label_together_and_the_table_counts_where_both_speak(tmp_path: Path) -> None:
+    files = dict.fromkeys(["cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg", "5.jpg", "6.jpg"], b"")
+    write_files(tmp_path, files | {"t.csv": b"path,label\ncat/2.jpg,dog\ncat/3.jpg,\n5.jpg,fox\ndog/1.jpg,dog\n"})
+    found = list_folder(tmp_path, labels=tmp_path / "t.csv")
+    assert labels_of(found) == {
+        "5.jpg": "fox",
+        "6.jpg": None,
+        "cat/1.jpg": "cat",
+        "cat/2.jpg": "dog",
+        "cat/3.jpg": None,
+        "dog/1.jpg": "dog",
+    }
+    assert found.notes == (
+        "Labels are from t.csv (3) and from sub-folders (1).",
+        "t.csv and the sub-folders differ on 1 image; t.csv counts (cat/2.jpg is dog there and cat by its folder, for "
+        "example).",
+    )
+
+
+def test_sub_folders_that_are_no_classes_by_the_table_are_none(tmp_path: Path) -> None:
+    files = dict.fromkeys(["2021/1.jpg", "2021/2.jpg", "2022/1.jpg", "3.jpg"], b"")
+    write_files(tmp_path, files | {"t.csv": b"path,label\n2021/1.jpg,cat\n3.jpg,dog\n"})
+    found = list_folder(tmp_path, labels=tmp_path / "t.csv")
+    assert labels_of(found) == {"2021/1.jpg": "cat", "2021/2.jpg": None, "2022/1.jpg": None, "3.jpg": "dog"}
+    assert "labels images in them by other names (2021/1.jpg as cat, for example)" in found.notes[0]
+    also = labels_of(list_folder(tmp_path, labels=tmp_path / "t.csv", also_classes=["2022"]))
+    assert also == {"2021/1.jpg": "cat", "2021/2.jpg": None, "2022/1.jpg": "2022", "3.jpg": "dog"}
+    (tmp_path / "t.csv").write_text("path,label\n3.jpg,dog\n")  # it says nothing of the folders
+    assert set(labels_of(list_folder(tmp_path, labels=tmp_path / "t.csv")).values()) == {"2021", "2022", "dog"}
+
+
+@pytest.mark.parametrize("name", ["birds", "birds/", "egret", "birds/egret"])
+def test_a_folder_that_is_no_class_holds_images_to_label(name: str, tmp_path: Path) -> None:
+    files = "cat/1.jpg birds/egret/2.jpg birds/heron/3.jpg"
+    found = listed(tmp_path, files, not_classes=[name])
+    assert found["birds/egret/2.jpg"] is None
+    assert (found["birds/heron/3.jpg"] is None) == ("egret" not in name)
+    assert found["cat/1.jpg"] == "cat"
+
+
+def test_the_name_of_no_folder_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    write_files(tmp_path, dict.fromkeys(["cat/1.jpg", "dog/2.jpg"], b""))
+    assert "has no folder dgo with images; did you mean dog?" in refused(tmp_path, not_classes=["dgo"])
+    assert "has no folder xyz with images; give" in refused(tmp_path, also_classes=["xyz"])
+    both = refused(tmp_path, SettingsError, also_classes=["cat"], not_classes=["cat"])
+    assert "cat cannot be a class and none" in both
+
+
+def test_folders_in_folders_that_become_classes_are_told(tmp_path: Path) -> None:
+    write_files(tmp_path, dict.fromkeys(["birds/egret/1.jpg", "birds/heron/1.jpg", "fox/1.jpg", "2.jpg"], b""))
+    (note,) = list_folder(tmp_path).notes
+    assert note.startswith("Folders in folders become classes: birds/egret, birds/heron are classes of their own;")
+    (tmp_path / "fox" / "1.jpg").unlink()
+    assert list_folder(tmp_path).notes == ()  # birds is no part of the name then
+
+
 def test_a_table_beside_or_below_the_folder_may_count_paths_from_where_it_is(tmp_path: Path) -> None:
     write_files(tmp_path, {"pictures/1.jpg": b"", "labels.csv": b"path,label\npictures/1.jpg,cat\n"})
     assert labels_of(list_folder(tmp_path / "pictures", labels=tmp_path / "labels.csv")) == {"1.jpg": "cat"}
@@ -214,7 +271,7 @@ def test_rows_without_an_image_are_passed_over_with_their_line(tmp_path: Path) -
     [
         ("name,label\n1.jpg,cat\n", "needs a column path (or filename) and a column label, but has name, label"),
         ("path,label\n", "has no rows"),
-        ("path,label\n1.jpg,\n", "holds 4 images, 1.jpg first, but none is labelled by"),
+        ("path,label\n1.jpg,x\nin/2.jpg,\n1.jpg,y\n", "calls 1.jpg 'x' in line 2 and 'y' in line 4"),
         ("path,label\n ,cat\n", "line 2: path is empty"),
         ("path,label\n1.jpg,cat\n./1.jpg,dog\n", "calls 1.jpg 'cat' in line 2 and 'dog' in line 3"),
     ],

@@ -15,14 +15,16 @@ from onelook.cli.watching import watch_folder
 from onelook.errors import PositiveInt, SettingsError, quote_name, unknown_name
 from onelook.files import Output
 from onelook.labelling.doctor import examine
-from onelook.labelling.export import Prediction, csv_text, write_coco, write_csv, write_label_studio
-from onelook.labelling.folder import SORTED_FOLDER, list_folder, require_folder
-from onelook.labelling.label import LabelConfig, Labelled, label_folder, save_classifier, suggest_images
+from onelook.labelling.export import Prediction, csv_text, require_no_answers, write_coco, write_csv, write_label_studio
+from onelook.labelling.folder import SORTED_FOLDER, require_folder
+from onelook.labelling.label import LabelConfig, Labelled, label_folder, list_images, save_classifier, suggest_images
 from onelook.labelling.predict import PredictConfig, Predicted, predict_images
 from onelook.labelling.report import write_report
 from onelook.labelling.sort import MODES, Sorted, require_outside, sort_images
 from onelook.machine import Place
 
+LISTED = ("folder", "labels", "pattern", "also_classes", "not_classes")
+"""Fields that say which images there are and how they are labelled."""
 SORT = (
     "Also put a copy of each image, or a link to it, into a folder for its label: copy or link. Sorting again replaces "
     "what sorting made and leaves what you changed there."
@@ -65,6 +67,7 @@ def label(
     require_folder(config.folder)
     if sort is not None:
         require_outside(out / SORTED_FOLDER, [config.folder])
+    require_no_answers(out / "labels.csv")
     for done in watch_folder(config, place) if watch else [run(label_folder(config, place), "label")]:
         write_csv(out / "labels.csv", done.predictions)
         if coco:
@@ -102,6 +105,7 @@ def _make_record(done: Labelled | Predicted, out: Path | None) -> dict[str, Any]
     return {
         "out": out and str(out),
         "n_images": len(done.predictions),
+        "n_undecided": sum(one.is_undecided for one in done.predictions),
         "unreadable": [vars(one) for one in done.rejected],
         "labels": [vars(one) for one in done.predictions],
     }
@@ -109,7 +113,7 @@ def _make_record(done: Labelled | Predicted, out: Path | None) -> dict[str, Any]
 
 def _print_counts(predictions: Iterable[Prediction]) -> None:
     """Print how many images got each label."""
-    for name, n in Counter("unknown" if p.unknown else p.label for p in predictions).most_common():
+    for name, n in Counter("unknown" if p.unknown else p.label or "undecided" for p in predictions).most_common():
         write(f"{n:>7,}  {quote_name(name)}")
 
 
@@ -125,6 +129,8 @@ def predict(
 
     Example: onelook predict model.safetensors new-photographs --out labels.csv
     """
+    if out is not None:
+        require_no_answers(out)
     done = run(predict_images(config, place), "predict")
     if out is not None:
         write_csv(out, done.predictions)
@@ -167,16 +173,12 @@ def suggest(
 
 
 @options
-def doctor(
-    config: Annotated[LabelConfig, Fields(("folder", "labels", "pattern", "also_classes"), arguments=("folder",))],
-    *,
-    as_json: Json = False,
-) -> None:
+def doctor(config: Annotated[LabelConfig, Fields(LISTED, arguments=("folder",))], *, as_json: Json = False) -> None:
     """Find unreadable files, duplicates, conflicting labels and odd folders.
 
     Example: onelook doctor photographs
     """
-    found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
+    found = list_images(config)
     diagnosis = run(examine(found.listing), "doctor")
     if as_json:
         write_data(diagnosis.to_json() + "\n")

@@ -19,6 +19,7 @@ from onelook.files import Output
 
 NAMES = {
     "also_classes": "also-class",
+    "not_classes": "not-class",
     "also_names": "also-name",
     "n_total": "total",
     "protocols": "protocol",
@@ -28,7 +29,7 @@ NAMES = {
     "ways": "way",
 }
 """Options that are not named like their field; that of a field n_x is --x."""
-REPEATED = {"also_classes", "also_names"}
+REPEATED = {"also_classes", "also_names", "not_classes"}
 """Tuples whose option is given once for each value; others take values divided by commas."""
 HELPS = {
     "average": "Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none.",

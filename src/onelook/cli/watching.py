@@ -7,8 +7,7 @@ from pathlib import Path
 from onelook.cli.console import run
 from onelook.cli.terminal import say
 from onelook.errors import DataError
-from onelook.labelling.folder import list_folder
-from onelook.labelling.label import LabelConfig, Labelled, label_folder
+from onelook.labelling.label import LabelConfig, Labelled, label_folder, list_images
 from onelook.machine import Place
 
 POLL = 2.0
@@ -47,7 +46,7 @@ def watch_folder(config: LabelConfig, place: Place) -> Iterator[Labelled]:
 def _look(config: LabelConfig) -> object:
     """Everything that the labels depend on, found without reading images; or a sentence why there are none."""
     try:
-        found = list_folder(config.folder, config.labels, config.pattern, also_classes=config.also_classes)
+        found = list_images(config)
     except DataError as error:
         return str(error)
     listing = found.listing

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from onelook.data.confirmed import LABEL, Row, are_predictions, is_confirmed, is_corrected, take_confirmed
 from onelook.data.missing import DOUBTFUL, is_missing
 from onelook.errors import DataError, describe_cause, list_names, plural
 from onelook.files import read_regular, require_regular
 
-PATH, LABEL, SPLIT = "path", "label", "split"
+PATH, SPLIT = "path", "split"
 COLUMNS = {
     PATH: ("path", "filename", "file_name", "file", "filepath", "file_path", "image_path", "image"),
     LABEL: ("label", "labels", "class", "class_name", "category"),
@@ -95,7 +96,9 @@ def read_labels(table: Path) -> LabelTable:
         )
     if not rows:
         raise DataError(f"{table} has no rows below its columns; expected one for each labelled image.")
-    found = []
+    found, passed = [], tuple[str, ...]()
+    if are_predictions(columns):
+        rows, passed = take_confirmed(table, rows)
     for line, row in rows:
         path, label = (_read_cell(table, line, column, row.get(column)) for column in (PATH, LABEL))
         if not path.strip():
@@ -106,7 +109,16 @@ def read_labels(table: Path) -> LabelTable:
     for word, n in Counter(row.label for row in found if row.label in DOUBTFUL).items():
         told = f"{table.name} has {plural(n, 'image')} of a class {word!r}; leave the cell empty if it means no label."
         notes = (*notes, told)
-    return LabelTable(tuple(found), notes)
+    return LabelTable(tuple(found), (*notes, *passed))
+
+
+def count_answers(table: Path) -> int:
+    """The rows of a table of predictions that a person confirmed or corrected; 0 for any other file, or none."""
+    try:
+        columns, rows, _ = read_rows(table)
+    except DataError:
+        return 0
+    return sum(is_confirmed(table, *row) or is_corrected(row[1]) for row in rows) if are_predictions(columns) else 0
 
 
 def _read_cell(table: Path, line: int, column: str, cell: Any) -> str:
@@ -117,10 +129,6 @@ def _read_cell(table: Path, line: int, column: str, cell: Any) -> str:
     if not isinstance(cell, str | bytes | int | float) or "\0" in text:
         raise DataError(f"{table}, line {line}: {column} holds {text[:40]!r}, which is no text; correct it.")
     return text
-
-
-Row = tuple[int, dict[str, Any]]
-"""Line of the file, and the cells by their columns."""
 
 
 class Table(NamedTuple):

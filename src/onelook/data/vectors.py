@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from onelook.data.confirmed import LABEL, Row
 from onelook.data.missing import is_missing
-from onelook.data.tables import LABEL, PARQUET, PATH, SPLIT, Row, parse_path, read_rows
+from onelook.data.tables import PARQUET, PATH, SPLIT, parse_path, read_rows
 from onelook.errors import DataError, describe_cause, list_names, plural, quote_name
 from onelook.files import parse_json, read_tensors, replacing, require_regular
 from onelook.tasks import Embeddings

@@ -20,7 +20,8 @@ from PIL import Image, ImageOps
 from onelook.data.images import FORMATS, Reading, Rejected, decode, each_image
 from onelook.data.listing import Listing
 from onelook.errors import quote_name
-from onelook.labelling.folder import UNLABELLED, is_unlabelled
+from onelook.labelling.folder import UNLABELLED
+from onelook.labelling.labels import is_unlabelled
 
 BITS = 128
 NEAR_BITS = 16

@@ -14,8 +14,10 @@ from xml.sax.saxutils import quoteattr
 
 from PIL import Image
 
+from onelook.data.confirmed import CONFIRMED
 from onelook.data.images import FORMATS, Rejected, describe_error
-from onelook.data.tables import guard_cell, path_cell
+from onelook.data.tables import count_answers, guard_cell, path_cell
+from onelook.errors import DataError, plural
 from onelook.files import write_atomically
 
 
@@ -26,7 +28,7 @@ class Prediction:
     path: str
     """Name of the image in its listing, or an absolute path."""
     label: str
-    """The most probable class, also where `unknown`."""
+    """The most probable class, also where `unknown`; empty where it is less probable than was asked for."""
     probability: float
     runner_up: str = ""
     """The second most probable class; empty where there is one class only."""
@@ -34,14 +36,28 @@ class Prediction:
     """Difference between the probability and that of the runner-up."""
     unknown: bool = False
     """Whether the image seems to be of none of the classes."""
+    best_guess: str = ""
+    """The most probable class. Default: the label."""
+
+    def __post_init__(self) -> None:
+        if not self.best_guess:
+            object.__setattr__(self, "best_guess", self.label)
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the image has no label, because none is sure enough."""
+        return not self.label
 
 
 def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
-    """A table in UTF-8 with a line of columns, which `onelook label --labels` reads. Raises StorageError.
+    """A table in UTF-8 with a line of columns and, for a person to write yes in, an empty column `confirmed`.
 
-    No cell begins a formula: a label that would is written with a ' before it, a path with a ./ (which is the same
-    path). A path that is not UTF-8 is written as a `file:` address; in a label what is not UTF-8 becomes �.
+    `onelook label --labels` reads the rows that were confirmed; a table with such rows, or with labels that a person
+    corrected, is not replaced. No cell begins a formula: a label that would is written with a ' before it, a path with
+    a ./ (which is the same path). A path that is not UTF-8 is written as a `file:` address; in a label what is not
+    UTF-8 becomes �. Raises DataError, StorageError.
     """
+    require_no_answers(path)
     write_atomically(path, csv_text(predictions).encode())
 
 
@@ -49,11 +65,21 @@ def csv_text(predictions: Iterable[Prediction]) -> str:
     """The text of the table of `write_csv`."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow([field.name for field in dataclasses.fields(Prediction)])
+    writer.writerow([*(field.name for field in dataclasses.fields(Prediction)), CONFIRMED])
     for one in predictions:
-        path, (label, runner_up) = path_cell(one.path), (_utf8(guard_cell(x)) for x in (one.label, one.runner_up))
-        writer.writerow([path, label, float(one.probability), runner_up, float(one.margin), str(one.unknown).lower()])
+        label, runner_up, guess = (_utf8(guard_cell(x)) for x in (one.label, one.runner_up, one.best_guess))
+        numbers = (float(one.probability), runner_up, float(one.margin))
+        writer.writerow([path_cell(one.path), label, *numbers, str(one.unknown).lower(), guess, ""])
     return text.getvalue()
+
+
+def require_no_answers(path: Path) -> None:
+    """Raise DataError where a table of `write_csv` holds rows that a person confirmed or corrected since."""
+    if n_rows := count_answers(path):
+        raise DataError(
+            f"{path} holds {plural(n_rows, 'row')} that a person confirmed or corrected; give it to --labels with "
+            f"another --out, or move it."
+        )
 
 
 def _utf8(text: str) -> str:
@@ -65,7 +91,8 @@ def write_coco(
 ) -> tuple[Rejected, ...]:
     """A COCO data set (cocodataset.org, "Data format"): one annotation of the whole image, with its score.
 
-    root: what the paths are relative to; the size of each image is read there. An unknown image has no annotation.
+    root: what the paths are relative to; the size of each image is read there. An unknown or undecided image has no
+    annotation.
     Returns the images that were left out because they cannot be opened. Raises StorageError.
     """
     number = {name: k for k, name in enumerate(class_names, 1)}
@@ -80,7 +107,7 @@ def write_coco(
             rejected.append(Rejected(one.path, describe_error(error)))
             continue
         images.append({"id": len(images) + 1, "file_name": one.path, "width": width, "height": height})
-        if not one.unknown:
+        if one.label and not one.unknown:
             box = {"bbox": [0, 0, width, height], "area": width * height, "segmentation": [], "iscrowd": 0}
             about = {"id": len(annotations) + 1, "image_id": len(images), "category_id": number[one.label]}
             annotations.append(about | box | {"score": float(one.probability)})
@@ -105,7 +132,8 @@ def write_label_studio(
     """Tasks with predictions to import into Label Studio (labelstud.io/guide/predictions), and its labelling interface.
 
     The interface is written beside the tasks, as .xml; without it Label Studio would refuse the predictions.
-    address: what stands before each path to make an address of it. An unknown image is a task without a prediction.
+    address: what stands before each path to make an address of it. An image that is unknown or
+    undecided is a task without a prediction.
     Raises StorageError.
     """
     tasks = []
@@ -114,7 +142,7 @@ def write_label_studio(
         answer = {"model_version": "onelook", "score": float(one.probability), "result": [result]}
         image = address + quote(os.fsencode(one.path))
         task = {"data": {"image": image}, "meta": {"labelled_by": "Onelook"}}
-        tasks.append(task | {"predictions": [] if one.unknown else [answer]})
+        tasks.append(task | {"predictions": [answer] if one.label and not one.unknown else []})
     write_atomically(path, _to_json(tasks))
     choices = "".join(f"<Choice value={quoteattr(name)}/>" for name in class_names)
     interface = (

@@ -13,7 +13,7 @@ from onelook.data.images import Rejected
 from onelook.data.listing import Listing
 from onelook.errors import DataError, plural, quote_name
 from onelook.events import Notice, relay
-from onelook.labelling.folder import find_names
+from onelook.labelling.labels import find_names
 from onelook.machine import Place
 from onelook.ops import normalise
 from onelook.tasks import Embeddings

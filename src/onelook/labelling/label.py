@@ -1,7 +1,7 @@
 """Labels for a folder of images, from the labelled examples in it: the work of `onelook label` and `suggest`."""
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ from onelook.backbones import Backbone
 from onelook.data.images import Rejected
 from onelook.data.listing import SUFFIXES
 from onelook.data.vectors import read_vectors
-from onelook.errors import Bound, Checked, DataError, SettingsError, quote_name
+from onelook.errors import Bound, Checked, DataError, Fraction, SettingsError, quote_name
 from onelook.estimators.choosing import Choice, choose_network
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
@@ -41,11 +41,13 @@ class LabelConfig(Checked):
     folder: Path
     """Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."""
     labels: Path | None = None
-    """CSV or Parquet file with the columns path and label, instead of sub-folders."""
+    """Table (CSV, TSV or Parquet) with the columns path and label, which counts where a sub-folder says otherwise."""
     pattern: str | None = None
     """Pattern of file names that hold their label, such as '{label}_*', instead of sub-folders."""
     also_classes: tuple[str, ...] = ()
     """Folder that is a class although its name says otherwise, such as test; may be given again."""
+    not_classes: tuple[str, ...] = ()
+    """Folder that is no class, but of images to label; may be given again."""
     network: str = AUTO
     """Feature network: auto (chosen by the images), a name of `onelook networks`, a file of `onelook pretrain`,
     hf:NAME, or FILE.onnx."""
@@ -57,6 +59,8 @@ class LabelConfig(Checked):
     """Frequencies of the classes among the images to label: unknown, balanced, or numbers such as 0.5/0.3/0.2."""
     unknown_rate: Annotated[float, Bound(">=", 0), Bound("<=", 0.5)] = 0.0
     """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
+    min_confidence: Fraction = 0.0
+    """Probability below which an image gets no label; its best guess stands in a column of its own."""
     average: str = "mirror"
     """Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none."""
 
@@ -98,7 +102,7 @@ class Labelled:
             self.classifier.estimate_accuracy(),
             self.classifier.learning_curve(),
             len(self.unlabelled),
-            sum(one.label != inductive and not one.unknown for one, inductive in answers),
+            sum(one.best_guess != inductive and not one.unknown for one, inductive in answers),
         )
 
 
@@ -120,10 +124,9 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     """
     given = None if config.features is None else read_vectors(config.features)
     suffixes = {*SUFFIXES, *(PurePosixPath(name).suffix.lower() for name in (given.items if given else ()))}
-    found = list_folder(
-        config.folder, config.labels, config.pattern, also_classes=config.also_classes, suffixes=suffixes
-    )
-    _require_work(found)
+    found = list_images(config, suffixes)
+    if found.lacks:
+        raise DataError(found.lacks[0])
     priors = ClassPriors.parse(config.class_priors).name(found.listing.class_names)
     yield from map(Notice, found.messages())
     network, choice, embeddings, rejected = yield from _features(config, found, given, place)
@@ -138,8 +141,22 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     classifier.fit(features[labelled], y, unlabeled=features[unlabelled])
     unknown = classifier.reject(features[unlabelled], rate=config.unknown_rate) if config.unknown_rate else None
     items = [embeddings.items[i] for i in unlabelled]
-    predictions = make_predictions(items, classifier.classes_, classifier.transduction_proba_, unknown)
+    predictions = make_predictions(
+        items, classifier.classes_, classifier.transduction_proba_, unknown, config.min_confidence
+    )
     return Labelled(config, found, network, choice, embeddings, rejected, classifier, labelled, unlabelled, predictions)
+
+
+def list_images(config: LabelConfig, suffixes: Collection[str] = SUFFIXES) -> FolderListing:
+    """The images of the folder, with the labels that they have. Raises DataError, SettingsError."""
+    return list_folder(
+        config.folder,
+        config.labels,
+        config.pattern,
+        also_classes=config.also_classes,
+        not_classes=config.not_classes,
+        suffixes=suffixes,
+    )
 
 
 def suggest_images(done: Labelled, n: int) -> tuple[Suggestion, ...]:
@@ -168,20 +185,6 @@ def _features(
         yield Notice(choice.sentence())
     network, _ = yield from load_network(choice.name, config.offline)
     return network, choice, *(yield from embed_listing(found.listing, network, config.average, place))
-
-
-def _require_work(found: FolderListing) -> None:
-    """Raises DataError before anything is read or downloaded."""
-    source, names = found.listing.source, found.listing.class_names
-    first = f" ({quote_name(found.skipped[0].name)}: {found.skipped[0].reason})" if found.skipped else ""
-    if len(names) < 2:
-        raise DataError(
-            f"All labelled examples of {source} are {quote_name(names[0])}{first}; label one of another class as well."
-        )
-    if not found.unlabelled:
-        raise DataError(
-            f"Every image of {source} is labelled already{first}; put those to label beside the class folders."
-        )
 
 
 def _require_readable(folder: Path, n_classes: int, n_unlabelled: int, rejected: tuple[Rejected, ...]) -> None:

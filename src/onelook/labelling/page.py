@@ -51,6 +51,8 @@ class LabelReport:
     thumbnail: Thumbnails
     unknown: Bool[Tensor, "N"] | None = None
     """Images of none of the classes."""
+    undecided: Bool[Tensor, "N"] | None = None
+    """Images without a label, because none is sure enough."""
     inductive: Int[Tensor, "N"] | None = None
     """Class index of each by the labelled examples alone."""
     neighbours: Int[Tensor, "N M"] | None = None
@@ -73,6 +75,7 @@ class LabelReport:
             "labels": self.labels,
             "probabilities": self.probabilities,
             "unknown": self.unknown,
+            "undecided": self.undecided,
             "inductive": self.inductive,
             "neighbours": self.neighbours,
             "positions": self.positions,
@@ -106,14 +109,14 @@ def write(report: LabelReport, path: Path) -> None:
 
 def render(report: LabelReport) -> str:
     tiles = _make_tiles(report)
-    unknown = [tile for tile in tiles if tile["unknown"]]
+    aside = {name: [tile for tile in tiles if tile["aside"] == name] for name in ("undecided", "unknown")}
     return render_template(
         "labelling/templates/labelled.html",
         report=report,
         side=TILE,
         sections=_make_sections(report, tiles),
-        n_unknown=len(unknown),
-        unknown=_split_by_picture(unknown, len(tiles)),
+        n_aside={name: len(own) for name, own in aside.items()},
+        aside={name: _split_by_picture(own, len(tiles)) for name, own in aside.items()},
         changes=_group_changes(tiles),
         n_changed=sum(tile["changed"] for tile in tiles),
         most_changes=MOST_CHANGES,
@@ -165,10 +168,11 @@ def _make_tiles(report: LabelReport) -> list[dict[str, Any]]:
         sure = float(report.probabilities[i, label])
         second = 0.0 if runner is None else float(report.probabilities[i, runner])
         before = label if report.inductive is None else int(report.inductive[i])
-        unknown = report.unknown is not None and bool(report.unknown[i])
+        flags = {"unknown": report.unknown, "undecided": report.undecided}
+        aside = next((name for name, flag in flags.items() if flag is not None and bool(flag[i])), "")
         answer = {"label": label, "class": names[label], "sure": sure, "percent": _percent(sure)}
         other = {"runner": "" if runner is None else names[runner], "runner_percent": _percent(second)}
-        change = {"unknown": unknown, "changed": before != label and not unknown, "before": names[before]}
+        change = {"aside": aside, "changed": before != label and not aside, "before": names[before]}
         near = [] if report.neighbours is None else report.neighbours[i].tolist()
         about = {"row": i, "name": item, "margin": sure - second, "near": near, "picture": None}
         tiles.append(about | answer | other | change)
@@ -215,7 +219,7 @@ def _make_sections(report: LabelReport, tiles: list[dict[str, Any]]) -> list[dic
         for i, (one, k) in labelled
     ]
     for k, name in enumerate(report.class_names):
-        own = sorted((t for t in tiles if t["label"] == k and not t["unknown"]), key=lambda t: (-t["sure"], t["row"]))
+        own = sorted((t for t in tiles if t["label"] == k and not t["aside"]), key=lambda t: (-t["sure"], t["row"]))
         mean = _percent(sum(t["sure"] for t in own) / len(own)) if own else ""
         about = {"number": k, "name": name, "n": len(own), "mean": mean}
         pictured, rest = _split_by_picture(own, len(tiles))

@@ -13,7 +13,7 @@ from onelook.backbones import Backbone
 from onelook.data.embed import parse_averaging
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing
-from onelook.errors import ArtifactError, Bound, Checked, DataError, list_names, quote_name
+from onelook.errors import ArtifactError, Bound, Checked, DataError, Fraction, list_names, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
@@ -39,6 +39,8 @@ class PredictConfig(Checked):
     """A folder, whose images are all labelled, whatever its sub-folders are called; or several images and folders."""
     unknown_rate: Annotated[float, Bound(">=", 0), Bound("<=", 0.5)] = 0.0
     """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
+    min_confidence: Fraction = 0.0
+    """Probability below which an image gets no label; its best guess stands in a column of its own."""
     network: str | None = None
     """Feature network of the classifier, where it does not come with Onelook: a file, a folder or hf:NAME."""
     offline: bool = False
@@ -86,20 +88,24 @@ def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, 
     features = embeddings.features.numpy()
     p = classifier.predict_proba(features)
     unknown = classifier.reject(features, rate=config.unknown_rate) if config.unknown_rate else None
-    predictions = make_predictions(embeddings.items, classifier.classes_, p, unknown)
+    predictions = make_predictions(embeddings.items, classifier.classes_, p, unknown, config.min_confidence)
     return Predicted(classifier, predictions, (*skipped, *rejected))
 
 
 def make_predictions(
-    items: Sequence[str], classes: np.ndarray, p: np.ndarray, unknown: np.ndarray | None
+    items: Sequence[str], classes: np.ndarray, p: np.ndarray, unknown: np.ndarray | None, min_confidence: float = 0.0
 ) -> tuple[Prediction, ...]:
-    """One prediction for each item, from the probabilities p (N, K); unknown: which items are of no class."""
+    """One prediction for each item, from the probabilities p (N, K).
+
+    unknown: which items are of no class; of the others, those less probable than min_confidence get no label.
+    """
     order, p = np.argsort(-p, axis=1, kind="stable")[:, :2], p.round(DIGITS)
     rows = []
     for i, (item, (first, second)) in enumerate(zip(items, order, strict=True)):
         names, margin = (str(classes[first]), str(classes[second])), round(float(p[i, first] - p[i, second]), DIGITS)
         is_unknown = bool(unknown is not None and unknown[i])
-        rows.append(Prediction(item, names[0], float(p[i, first]), names[1], margin, is_unknown))
+        label = names[0] if is_unknown or p[i, first] >= min_confidence else ""
+        rows.append(Prediction(item, label, float(p[i, first]), names[1], margin, is_unknown, names[0]))
     return tuple(rows)
 
 

@@ -53,6 +53,7 @@ def make_report(done: Labelled) -> LabelReport:
         labelled_classes=torch.tensor([number[name] for name in names[done.embeddings.labels[labelled].numpy()]]),
         thumbnail=read_thumbnail,
         unknown=torch.tensor([one.unknown for one in done.predictions]),
+        undecided=torch.tensor([one.is_undecided for one in done.predictions]),
         inductive=torch.tensor([number[name] for name in classifier.inductive_]),
         neighbours=torch.from_numpy(np.argsort(-similarity, axis=1, kind="stable")[:, :N_NEIGHBOURS].copy()),
         positions=positions[unlabelled],

@@ -66,7 +66,7 @@ class _Made:
 def sort_images(
     predictions: Iterable[Prediction], target: Path, mode: str = "copy", root: Path = Path()
 ) -> Generator[Progress, None, Sorted]:
-    """Put each image into the folder of its label in `target`, unknown ones into UNKNOWN_FOLDER.
+    """Put each image into the folder of its label in `target`, unknown ones into UNKNOWN_FOLDER; undecided ones stay.
 
     mode: copy, or link (a symbolic link to the image).
     root: the folder that the paths of the predictions are relative to.
@@ -77,7 +77,7 @@ def sort_images(
     """
     if mode not in MODES:
         raise unknown_name("mode", mode, MODES)
-    rows = list(predictions)
+    rows = [one for one in predictions if one.unknown or not one.is_undecided]
     sources = [Path(os.path.normpath((root / one.path).absolute())) for one in rows]
     base = target.resolve()
     require_outside(base, sources)

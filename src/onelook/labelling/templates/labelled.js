@@ -55,8 +55,9 @@ function open(button) {
   const d = button.dataset;
   by('panel-name').textContent = d.name;
   by('panel-picture').replaceChildren(copy(button));
-  const unknown = button.closest('.tile').classList.contains('unknown');
-  by('panel-words').textContent = (unknown ? 'None of the classes. Among them: ' : '') + `${d.class}, ${d.percent} % sure`
+  const kinds = button.closest('.tile').classList;
+  const aside = kinds.contains('unknown') ? 'None of the classes. Among them: ' : kinds.contains('undecided') ? 'Undecided. Best guess: ' : '';
+  by('panel-words').textContent = aside + `${d.class}, ${d.percent} % sure`
     + (d.runner ? `; next ${d.runner}, ${d.runnerPercent} %` : '')
     + (d.before ? `; by the labelled examples alone it would be ${d.before}` : '') + '.';
   const near = d.near ? d.near.split(' ').map(i => examples[i]).filter(Boolean) : [];

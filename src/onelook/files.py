@@ -160,6 +160,12 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, mapped from it, and its header. Raises SafetensorError, OSError."""
     require_regular(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # a name that safetensors cannot open
+        content = path.read_bytes()
+        tensors = safetensors.torch.load(content)
+        return tensors, json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - not a dict
 

@@ -19,7 +19,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensEr
 from rich.console import Console
 from rich.markup import escape
 
-from onelook.errors import UserError
+from onelook.errors import UserError, list_names
 
 
 class Terminal(Console):
@@ -117,10 +117,14 @@ def exit_code(command: Callable[[], Any]) -> int:
         _drop_output()
         return 141
     except OSError as error:
-        if error.errno not in FULL or error.filename is not None:
+        if error.errno == errno.ENAMETOOLONG:
+            said = f"{list_names([error.filename])} is too long for the name of a file; give a shorter one."
+        elif error.errno in FULL and error.filename is None:
+            _drop_output()
+            said = f"Standard output could not be written ({error.strerror})."
+        else:
             raise
-        _drop_output()
-        say(f"Standard output could not be written ({error.strerror}).", head="[bold red]onelook:[/] ")
+        say(said, head="[bold red]onelook:[/] ")
         return 2
     return code if isinstance(code, int) else 0
 

@@ -6,9 +6,11 @@ feature cannot be found. Features lie in memory-mapped safetensors; images that 
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +35,8 @@ BLOCK_BYTES = 1 << 28
 """Pixels that are decoded before their features are computed and saved: 1,783 colour images of 224 pixels."""
 READ_AT_ONCE = 500
 """Image files of a batch, which is read by several threads."""
+CHECKSUM = "crc32"
+"""Key of the header of a file of features."""
 CHUNK = 512
 """Images of one pass through a network, which may ask for fewer."""
 
@@ -241,7 +245,8 @@ class _Store:
             if cache is None
             else cache / "embeddings" / digest(json.dumps(key, sort_keys=True).encode()).hex()[:32]
         )
-        self.held = [] if self.folder is None else _shards(self.folder)
+        self.shape = (n_views, backbone.feature_size)
+        self.held = [] if self.folder is None else _shards(self.folder, self.shape)
 
     def known(self) -> set[bytes]:
         return {bytes(row) for digests, _ in self.held for row in digests.numpy()}
@@ -263,18 +268,30 @@ class _Store:
             self.held.append((_stack(digests), features))
             return
         path = self.folder / f"{digest(*digests).hex()[:16]}.safetensors"
-        write_tensors(path, {"features": features, "digests": _stack(digests)})
-        self.held = _shards(self.folder)
+        keys = _stack(digests)
+        write_tensors(path, {"features": features, "digests": keys}, {CHECKSUM: _sum_bytes(keys, features)})
+        self.held = _shards(self.folder, self.shape)
+        if not any(torch.equal(held, keys) for held, _ in self.held):  # a disk that does not keep what it is given
+            self.held.append((keys, features))
 
 
-def _shards(folder: Path) -> list[tuple[UInt8[Tensor, "n 32"], Float[Tensor, "V n D"]]]:
+def _shards(folder: Path, shape: tuple[int, int]) -> list[tuple[UInt8[Tensor, "n 32"], Float[Tensor, "V n D"]]]:
+    """Files that hold features of `shape` (V, D); a damaged one is passed over, and so computed again."""
     shards = []
     for file in sorted(folder.glob("*.safetensors")):
-        # A damaged file is computed again.
         with contextlib.suppress(SafetensorError, OSError, KeyError):
-            tensors, _ = read_tensors(file)
-            shards.append((tensors["digests"], tensors["features"]))
+            tensors, header = read_tensors(file)
+            digests, features = tensors["digests"], tensors["features"]
+            is_whole = digests.dtype == torch.uint8 and digests.shape[1:] == (32,) and features.dtype == torch.float32
+            is_whole &= features.shape == (shape[0], len(digests), shape[1])
+            if is_whole and header[CHECKSUM] == _sum_bytes(digests, features):
+                shards.append((digests, features))
     return shards
+
+
+def _sum_bytes(*tensors: Tensor) -> str:
+    """CRC-32 of the bytes of tensors, by which a bit that fell over is noticed."""
+    return str(functools.reduce(lambda sum_, x: zlib.crc32(x.numpy().data, sum_), (x.contiguous() for x in tensors), 0))
 
 
 def _stack(digests: Sequence[bytes]) -> UInt8[Tensor, "n 32"]:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from onelook.data.tables import PARQUET, read_labels
 from onelook.errors import DataError
-from onelook.files import read_regular
+from onelook.files import is_regular, read_regular
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -45,6 +45,8 @@ def list_images(source: Path, split: str | None = None) -> Listing:
         return _listing(files_below(source), str(source), split, lambda name: read_regular(source / name))
     if not source.exists():
         raise DataError(f"There is no file or folder {source}; give a folder of class folders, a zip, or a table.")
+    if not is_regular(source):
+        raise DataError(f"{source} is neither a folder nor a regular file; give a folder, a zip, or a table.")
     if source.suffix.lower() in (".csv", ".tsv", *PARQUET):
         return _list_table(source, split)
     if source.suffix.lower() == ".zip" or zipfile.is_zipfile(source):

@@ -20,7 +20,7 @@ from onelook.data.listing import Listing
 from onelook.errors import DataError, SettingsError, quote_name
 from onelook.estimators.choosing import SIZE, Choice, choose_by_kind, is_drawing, sample_rows
 from onelook.events import finish
-from onelook.files import digest
+from onelook.files import digest, read_regular
 from onelook.machine import Place
 from onelook.ops import normalise
 
@@ -138,7 +138,10 @@ def _require_sequence(X: Any) -> list[Any]:
     if is_one or (isinstance(X, np.ndarray) and X.ndim == 3 and X.shape[-1] in (3, 4)):
         kind = f"array of shape {X.shape}" if isinstance(X, np.ndarray) and X.ndim else type(X).__name__
         raise SettingsError(f"X must be a sequence of images, but got one {kind}; give it in a list.")
-    images = list(X)
+    try:
+        images = list(X)
+    except TypeError as error:
+        raise SettingsError(f"X must be a sequence of images, but is of type {type(X).__name__}.") from error
     if not images:
         raise SettingsError("X has no image; give at least one.")
     return images
@@ -147,7 +150,7 @@ def _require_sequence(X: Any) -> list[Any]:
 def _embed_paths(paths: list[Path], network: Backbone, config: EmbedConfig, cache: Path) -> Float32[Tensor, "N D"]:
     # Listed by index and not by name, as the same file may be given twice.
     names = tuple(map(str, range(len(paths))))
-    listing = Listing(names, (-1,) * len(names), (), "X", lambda name: paths[int(name)].read_bytes())
+    listing = Listing(names, (-1,) * len(names), (), "X", lambda name: read_regular(paths[int(name)]))
 
     def refuse(event: Any) -> None:
         if isinstance(event, Rejected):

@@ -20,7 +20,7 @@ from onelook.data.embed import EmbedConfig, embed
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import NAMES, open_data
-from onelook.errors import Checked, DataError, NonNegativeInt, PositiveInt, TwoOrMore
+from onelook.errors import Checked, DataError, NonNegativeInt, PositiveInt, SettingsError, TwoOrMore
 from onelook.events import Notice
 from onelook.experiments.practice_measure import compare_classifiers
 from onelook.experiments.practice_report import add_unknown
@@ -50,6 +50,11 @@ class PracticeConfig(Checked):
     n_users: TwoOrMore = 200
     """Simulated users for each data set and number of labels."""
     seed: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(add_unknown(spec).n_unknown for spec in self.specs):
+            raise SettingsError("A user has too few images to label for one to be of no known class; raise --query.")
 
     @property
     def specs(self) -> tuple[TaskSpec, ...]:

@@ -39,7 +39,9 @@ def rivals() -> dict[str, Answer]:
         return model.fit(np.concatenate([x, pool]), np.concatenate([y, np.full(len(pool), -1)]))
 
     def spread(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
-        model = fit_with_pool("LabelSpreading", {"kernel": "knn", "n_neighbors": 7}, x, y, pool)
+        model = fit_with_pool(
+            "LabelSpreading", {"kernel": "knn", "n_neighbors": min(7, len(x) + len(pool))}, x, y, pool
+        )
         return np.asarray(model.transduction_[len(x) :])
 
     def self_trained(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Write the pages of results (benchmarks, paper, transductive, practice) from the files under benchmarks/.
+"""Write the pages of results (benchmarks, paper, transductive, practice, networks) from the files under benchmarks/.
 
 Sentences are those of docs/pages/*.md.j2, which a person wrote; no figure is written by hand.
 """
@@ -6,6 +6,7 @@ Sentences are those of docs/pages/*.md.j2, which a person wrote; no figure is wr
 import json
 from pathlib import Path
 
+from pages import networks as networks
 from pages import paper as paper
 from pages import practice as practice
 from pages import transductive as transductive
@@ -19,7 +20,9 @@ from onelook.files import write_atomically
 ROOT = Path(__file__).parent.parent
 PAPER = ("paper", "curves", "bottleneck", "lines", "domains")
 """Names of results that have a page of their own."""
-SEVERAL = ("protocols", "practice", "sizes")
+NETWORKS = ("photograph-users", "auto")
+"""Names of the results of `onelook benchmark networks`."""
+SEVERAL = ("protocols", "practice", "sizes", *NETWORKS)
 """Beginnings of the names of further ones."""
 ABLATION = ROOT / "benchmarks" / "ablation.json"
 """Results for the page of transductive methods."""
@@ -43,6 +46,11 @@ def transductive_page(records: list[dict[str, object]]) -> str:
 def practice_results() -> list[dict[str, object]]:
     """All results of `onelook benchmark practice`."""
     return _all_of("practice")
+
+
+def networks_results() -> list[dict[str, object]]:
+    """All results of `onelook benchmark networks`."""
+    return [record for name in NETWORKS for record in _all_of(name)]
 
 
 def _all_of(stem: str) -> list[dict[str, object]]:
@@ -88,5 +96,7 @@ if __name__ == "__main__":
         pictures |= transductive.plots(records)
     if records := practice_results():
         write_atomically(ROOT / "docs" / "practice.md", practice.page(records).encode())
+    if records := networks_results():
+        write_atomically(ROOT / "docs" / "networks.md", networks.page(records).encode())
     for name, svg in pictures.items():
         write_atomically(ROOT / "docs" / "plots" / f"{name}.svg", svg)

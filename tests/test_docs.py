@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import networks as networks
 from pages import paper as paper
 from pages import practice as practice
 from pages import transductive as transductive
@@ -24,7 +25,7 @@ PAGES = {
     for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
 }
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-WRITTEN_LATER = {"docs/benchmarks.md", "docs/log.md", "docs/practice.md", "docs/transductive.md"}
+WRITTEN_LATER = {"docs/benchmarks.md", "docs/log.md", "docs/networks.md", "docs/practice.md", "docs/transductive.md"}
 """Made from results; a link to one may be there before it is."""
 
 
@@ -157,6 +158,14 @@ def test_the_page_of_transductive_methods_and_its_plots_are_what_the_result_file
     assert written.read_text() == namespace["transductive_page"](results), "run `make docs`"
     for name, svg in transductive.plots(results).items():
         assert (ROOT / "docs" / "plots" / f"{name}.svg").read_bytes() == svg, "run `make docs`"
+
+
+def test_the_page_of_networks_is_what_the_result_files_give() -> None:
+    namespace = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    results = namespace["networks_results"]()
+    written = ROOT / "docs" / "networks.md"
+    assert written.exists() == bool(results)
+    assert not results or written.read_text() == networks.page(results), "run `make docs`"
 
 
 def test_the_page_of_practice_is_what_the_result_files_give() -> None:

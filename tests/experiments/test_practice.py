@@ -306,7 +306,7 @@ def test_a_set_with_too_few_images_is_left_out_with_a_notice_and_alone_refused(t
 def test_a_name_is_a_set_and_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a:b.zip").touch()
     monkeypatch.chdir(tmp_path)
-    asked = {text: module._split_name(text) for text in ("cifar-fs", "cifar-fs:val", "digits", "a:b.zip", "x:test")}
+    asked = {text: module.split_name(text) for text in ("cifar-fs", "cifar-fs:val", "digits", "a:b.zip", "x:test")}
     assert asked == {
         "cifar-fs": ("cifar-fs", "test"),
         "cifar-fs:val": ("cifar-fs", "val"),

@@ -6,6 +6,7 @@ used without asking the hub.
 
 import contextlib
 import importlib
+import importlib.util
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ KNOWN = {
     )
 }
 """Models that suit photographs; `RECOMMENDED` is the smallest of them and good on most."""
+
+
+def how_to_get(repository: str) -> str:
+    """Say what brings a model of KNOWN to this machine; empty where it is here, with the package that loads it."""
+    if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("huggingface_hub") is None:
+        return "pip install 'onelook[transformers]'"
+    return f"downloads {KNOWN[repository].megabytes} MB at first use" if _local(repository, None, None)[1] else ""
 
 
 def split_name(name: str) -> tuple[str, str | None]:

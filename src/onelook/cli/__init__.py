@@ -13,6 +13,7 @@ COMMANDS = {
     "suggest": ("labelling:suggest", "Suggest which images to label next, with the accuracy to expect from them."),
     "doctor": ("labelling:doctor", "Find unreadable files, duplicates, conflicting labels and odd folders."),
     "serve": ("serving:serve", "Serve classifiers over HTTP, and be an ML backend of Label Studio."),
+    "networks": ("networks:networks", "List the feature networks: what each is good for, and how fast it is here."),
     "demo": ("results:demo", "Learn to learn on the built-in glyphs; show what the unlabelled images were worth."),
     "data": ("data:app", "List, fetch and verify the standard image sets."),
     "pretrain": ("training:pretrain", "Train a feature network: a cosine classifier over the training classes."),

@@ -22,6 +22,7 @@ COMMANDS = {
     "bottleneck": "Compare SIB with and without its KL term, on tasks of known and of unknown classes.",
     "lines": "Fit spinning lines without labels, against the exact posterior, with and without the KL term.",
     "domains": "Adapt to each domain without its labels, from labelled images of the others.",
+    "networks": "Compare feature networks, and the choice of auto, for simulated users with few labels.",
     "practice": "Compare FewShotClassifier with the classifiers of scikit-learn, for simulated users with few labels.",
 }
 """Commands of `onelook.cli.studies`, each with the first line of its docstring."""

@@ -22,6 +22,7 @@ NAMES = {
     "not_classes": "not-class",
     "also_names": "also-name",
     "n_total": "total",
+    "networks": "network",
     "protocols": "protocol",
     "sets": "data",
     "shots": "shot",

@@ -9,7 +9,7 @@ from onelook.cli import console
 from onelook.cli.options import Features, Fields, Records, options
 from onelook.cli.terminal import write
 from onelook.data.glyph_domains import GlyphDomainsConfig, glyph_domains
-from onelook.experiments import bottleneck, curves, domains, lines, paper, practice, transductive
+from onelook.experiments import bottleneck, curves, domains, lines, networks, paper, practice, transductive
 from onelook.files import place_run
 from onelook.machine import Place, provenance
 
@@ -137,6 +137,23 @@ def run_domains(
             f"{name} {value['mean']:.2f} ± {value['ci95']:.2f}" for name, value in target["accuracy"].items()
         )
         write(f"{target['target']} ({target['n_images']:,} images): {own}")
+
+
+@options
+def run_networks(
+    config: networks.NetworksConfig, place: Place, records: Records, *, out: RunFolder = Path("runs/networks")
+) -> None:
+    """Compare feature networks, and the choice of auto, for simulated users with few labels.
+
+    Example: onelook benchmark networks --data omniglot,digits --network auto,small,lite --users 200
+    """
+    found = records.save(console.run(networks.compare_networks(config, out, place), "networks"))
+    for r in found:
+        versus = [f"{one['difference']:+.1f} ± {one['ci95']:.1f} to {name}" for name, one in r["versus"].items()]
+        write(
+            f"{r['dataset']}, {r['n_shot']} a class, {r['network']}: {r['accuracy']:.1f} ± {r['ci95']:.1f}, "
+            f"expected {r['expected_accuracy']:.1f}; {', '.join(versus) or 'alone'}"
+        )
 
 
 @options

@@ -73,7 +73,7 @@ def practice(config: PracticeConfig, out: Path, place: Place) -> Generator[Any, 
     network = {"backbone": f"{named['name']}@{backbone.digest().hex()[:12]}", "precision": place.precision}
     cells: list[_Cell] = []
     for text in dict.fromkeys(config.sets):  # all, so that a wrong name is refused now and not after hours
-        name, split = _split_name(text)
+        name, split = split_name(text)
         data = yield from _features(name, split, backbone, place)
         about = {"dataset": Path(name).name.removesuffix(".zip"), "split": split, **network}
         cells += yield from _cells(about, data, specs, config.n_users, store)
@@ -136,7 +136,12 @@ def _cells(
     return cells
 
 
-def _split_name(text: str) -> tuple[str, str]:
+def split_name(text: str) -> tuple[str, str]:
+    """Name or path of a set, and its split.
+
+    >>> split_name("omniglot:val"), split_name("digits")
+    (('omniglot', 'val'), ('digits', 'all'))
+    """
     name, _, split = (text, "", "") if Path(text).exists() else text.partition(":")
     return name, split or ("test" if name in NAMES else "all")
 

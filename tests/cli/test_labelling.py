@@ -3,6 +3,7 @@
 import csv
 import json
 import socket
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,10 @@ def test_labels_are_written_and_the_images_stay_as_they_are(images: Path) -> Non
     assert sorted(p.name for p in Path("labels").iterdir()) == ["labels.csv", "report.html"]
     lines = out.splitlines()
     assert [line.split() for line in lines[:2]] == [["4", "class", "00"], ["4", "class", "01"]]
-    assert lines[-3].startswith("Expected accuracy ")
-    assert lines[-3].endswith("(0 of 8 answers changed).")
-    assert lines[-2] == "Labelled examples, each left out in turn: 4 of 4 right."
-    assert lines[-1] == "Written: labels/labels.csv"
+    assert lines[-4].startswith("Expected accuracy ")
+    assert lines[-4].endswith("(0 of 8 answers changed).")
+    assert lines[-3] == "Labelled examples, each left out in turn: 4 of 4 right."
+    assert lines[-2:] == ["Written: labels/report.html", "Written: labels/labels.csv"]
     with Path("labels/labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(len(row["probability"]) <= len("0.123456") for row in rows)
@@ -52,7 +53,9 @@ def test_a_second_run_writes_the_same_bytes(images: Path) -> None:
     done(*everything)
     first = contents(Path("onelook-labels"))
     assert len(first) == 6
-    done(*everything)
+    named = [line.removeprefix("Written: ") for line in done(*everything).splitlines() if "Written: " in line]
+    assert named[0] == "onelook-labels/report.html"
+    assert set(named) == {f"onelook-labels/{name}" for name in first}
     assert contents(Path("onelook-labels")) == first
 
 
@@ -80,6 +83,19 @@ def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
         "  bad.png: it is not an image",
     ]
     assert json.loads(done("label", images, "--json", "--no-report"))["sorting"] is None
+
+
+def test_the_page_is_opened_when_asked_for(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(Path(), {"browser": b'#!/bin/sh\necho "$1" >> opened\n'})
+    Path("browser").chmod(0o755)
+    monkeypatch.setenv("BROWSER", f"{Path('browser').resolve()} %s")
+    monkeypatch.setattr(webbrowser, "_tryorder", None)  # so that it asks for $BROWSER again
+    page = Path("onelook-labels/report.html").resolve()
+    done("label", images, "--open")
+    assert Path("opened").read_text() == f"{page.as_uri()}\n"
+    monkeypatch.setattr(webbrowser, "open", lambda _: False)
+    assert f"open {page} yourself." in onelook("label", images, "--open").err
+    assert "drop one of the two" in refused("label", images, "--open", "--no-report")
 
 
 def test_files_for_other_programs_are_written_when_asked_for(images: Path) -> None:

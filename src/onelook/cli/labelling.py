@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from onelook.cli.console import print_json, run
 from onelook.cli.options import Fields, Json, options
-from onelook.cli.terminal import say, write, write_data
+from onelook.cli.terminal import open_page, say, write, write_data
 from onelook.cli.watching import watch_folder
 from onelook.errors import PositiveInt, SettingsError, quote_name, unknown_name
 from onelook.files import Output
@@ -54,6 +54,7 @@ def label(
     report: Annotated[bool, "Write report.html."] = True,
     save: Annotated[Path | None, "File to save the classifier to, for `onelook predict`.", Output()] = None,
     watch: Annotated[bool, "Go on labelling files as they arrive, until Ctrl-C."] = False,
+    show: Annotated[bool, Parameter(name="--open", help="Open report.html in the browser.", negative=())] = False,
     as_json: Json = False,
 ) -> None:
     """Label the images of a folder, from a few labelled examples in its sub-folders.
@@ -64,24 +65,41 @@ def label(
         raise unknown_name("mode", sort, MODES)
     if watch and config.features is not None:
         raise SettingsError("--watch is for files that arrive, of which --features knows nothing; drop one of the two.")
+    if show and not report:
+        raise SettingsError("--open opens the page that --no-report leaves out; drop one of the two.")
     require_folder(config.folder)
     if sort is not None:
         require_outside(out / SORTED_FOLDER, [config.folder])
     require_no_answers(out / "labels.csv")
     for done in watch_folder(config, place) if watch else [run(label_folder(config, place), "label")]:
-        write_csv(out / "labels.csv", done.predictions)
-        if coco:
-            _write_coco(done, out / "labels.coco.json")
-        if label_studio:
-            write_label_studio(out / "label-studio.json", done.predictions, done.embeddings.class_names)
-        if report:
-            run(write_report(done, out / "report.html"), "report")
+        page = out / "report.html" if report else None
+        written = [*_write_page(done, page), *_write_tables(done, out, coco, label_studio)]
         if save is not None:
             save_classifier(done, save)
+            written.append(save)
         sorting = None
         if sort is not None:
             sorting = run(sort_images(done.predictions, out / SORTED_FOLDER, sort, config.folder), "sorting")
-        _report(done, out, as_json, sorting)
+        _report(done, out, as_json, written, sorting)
+        if show and page in written:
+            open_page(page)
+            show = False  # once, also with --watch
+
+
+def _write_page(done: Labelled, page: Path | None) -> list[Path]:
+    return [page] if page is not None and run(write_report(done, page), "report") else []
+
+
+def _write_tables(done: Labelled, out: Path, coco: bool, label_studio: bool) -> list[Path]:
+    write_csv(out / "labels.csv", done.predictions)
+    written = [out / "labels.csv"]
+    if coco:
+        written.append(out / "labels.coco.json")
+        _write_coco(done, written[-1])
+    if label_studio:
+        written += [out / "label-studio.json", out / "label-studio.xml"]
+        write_label_studio(written[-2], done.predictions, done.embeddings.class_names)
+    return written
 
 
 def _write_coco(done: Labelled, path: Path) -> None:
@@ -89,15 +107,16 @@ def _write_coco(done: Labelled, path: Path) -> None:
         say(f"label: {quote_name(one.name)} is not in {path.name}: {one.reason}")  # damaged or gone since it was read
 
 
-def _report(done: Labelled, out: Path, as_json: bool, sorting: Sorted | None) -> None:
+def _report(done: Labelled, out: Path, as_json: bool, written: list[Path], sorting: Sorted | None) -> None:
     guard = done.classifier.guard_
     if as_json:
         about = {"n_labelled_examples": len(done.labelled), "guard": guard, "sorting": sorting and asdict(sorting)}
+        about["written"] = list(map(str, written))
         about["network"] = done.choice and asdict(done.choice)
         print_json(_make_record(done, out) | about | done.assessment.record())
         return
     _print_counts(done.predictions)
-    lines = [guard, *done.assessment.summary(), f"Written: {quote_name(str(out / 'labels.csv'))}"]
+    lines = [guard, *done.assessment.summary(), *(f"Written: {quote_name(str(file))}" for file in written)]
     write(*lines, *(sorting.summary() if sorting is not None else ()))
 
 

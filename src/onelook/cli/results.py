@@ -4,10 +4,12 @@ import importlib
 from pathlib import Path
 from typing import Annotated, Any
 
+from cyclopts import Parameter
+
 from onelook import artifacts, html
 from onelook.cli import console
 from onelook.cli.options import Fields, Json, options
-from onelook.cli.terminal import write
+from onelook.cli.terminal import open_page, write
 from onelook.errors import NonNegativeInt, SettingsError
 from onelook.files import place_run
 from onelook.machine import Place
@@ -19,6 +21,7 @@ def demo(
     *,
     out: Annotated[Path, place_run("results.json", "report.html")] = Path("runs/demo"),
     seed: NonNegativeInt = 0,
+    show_page: Annotated[bool, Parameter(name="--open", help="Open the page in the browser.", negative=())] = False,
     as_json: Json = False,
 ) -> None:
     """Learn to learn on the built-in glyphs; show what the unlabelled images were worth.
@@ -31,6 +34,8 @@ def demo(
     console.print_records(report.records, as_json)
     if not as_json:
         write("", f"The page: {(out / 'report.html').resolve()}   ({report.facts['seconds']} s)")
+    if show_page:
+        open_page(out / "report.html")
 
 
 def _load_demo() -> Any:

@@ -12,7 +12,9 @@ import os
 import sys
 import unicodedata
 import warnings
+import webbrowser
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
@@ -127,6 +129,12 @@ def exit_code(command: Callable[[], Any]) -> int:
         say(said, head="[bold red]onelook:[/] ")
         return 2
     return code if isinstance(code, int) else 0
+
+
+def open_page(page: Path) -> None:
+    """Open a page in the browser of the person, or say where it lies."""
+    if not webbrowser.open(page.resolve().as_uri()):
+        say(f"No browser could be opened; open {page.resolve()} yourself.")
 
 
 def _drop_output() -> None:

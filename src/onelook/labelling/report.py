@@ -18,16 +18,17 @@ N_NEIGHBOURS = 3
 N_SUGGESTIONS = 12
 
 
-def write_report(done: Labelled, path: Path) -> Generator[Any, None, None]:
-    """Write the page about the labelled images; without jinja2, yield a notice instead. Raises StorageError."""
+def write_report(done: Labelled, path: Path) -> Generator[Any, None, bool]:
+    """Write the page, or without jinja2 a notice instead, and return whether it was written. Raises StorageError."""
     try:
         load_engine()
     except SettingsError as error:
         yield Notice(str(error))
-        return
+        return False
     yield Progress("writing the report", 0, 1)
     write(make_report(done), path)
     yield Progress("writing the report", 1, 1)
+    return True
 
 
 def make_report(done: Labelled) -> LabelReport:

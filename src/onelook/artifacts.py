@@ -240,7 +240,9 @@ def load_network(
     >>> about["name"], backbone.feature_size
     ('conv4-64', 256)
     """
-    if text.startswith(PREFIX) or text.endswith(".onnx") or Path(text).expanduser().is_dir():
+    # A folder that is called like a network of ours does not take its place.
+    is_ours = text in BUILT_IN or text == AUTO
+    if not is_ours and (text.startswith(PREFIX) or text.endswith(".onnx") or Path(text).expanduser().is_dir()):
         backbone = yield from resolve(text, offline)
         return backbone, {"name": backbone.name}
     if text == AUTO:

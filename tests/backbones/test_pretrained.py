@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from helpers.networks import onnx_file
 from onelook import backbones
 from onelook.artifacts import backbone_artifact, load_network
 from onelook.artifacts import save as save_artifact
@@ -351,30 +352,6 @@ def test_features_of_many_images_are_kept_block_by_block(tmp_path: Path, monkeyp
     torch.testing.assert_close(done.views, finish(embed_files(listing, network)).views)
 
 
-def onnx_file(path: Path, count: int | str = "N", side: int | str = 20) -> Path:
-    """Means of the channels, times 1, 2, 3."""
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    helper = onnx.helper
-    scale = onnx.numpy_helper.from_array(np.array([1, 2, 3], dtype=np.float32).reshape(1, 3, 1, 1), "scale")
-    nodes = [
-        helper.make_node("Mul", ["x", "scale"], ["scaled"]),
-        helper.make_node("GlobalAveragePool", ["scaled"], ["maps"]),
-        helper.make_node("Flatten", ["maps"], ["features"]),
-    ]
-    numbers = onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        nodes,
-        "means",
-        [helper.make_tensor_value_info("x", numbers, [count, 3, side, side])],
-        [helper.make_tensor_value_info("features", numbers, [count, 3])],
-        [scale],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, str(path))
-    return path
-
-
 def images(n: int) -> Tensor:
     return torch.randint(256, (n, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -409,6 +386,16 @@ def test_the_digest_of_an_onnx_file_is_that_of_its_bytes_and_of_the_weights_besi
     (tmp_path / "means.onnx.data").unlink()
     other = onnx_file(tmp_path / "other.onnx", count=2)
     assert finish(resolve(str(other))).digest() != first
+
+
+@pytest.mark.parametrize("name", ["small", "lite0"])
+def test_a_folder_that_is_called_like_a_network_of_ours_does_not_take_its_place(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = finish(load_network(name))
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert finish(load_network(name))[0].digest() == plain.digest()
 
 
 def test_a_damaged_or_missing_onnx_file_is_told(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fuzz.damage import HOSTILE_WORDS, SPECIAL, damages, replace_by
 from fuzz.law import Outcome, Sandbox, call
 from helpers.features import random_embeddings
 from helpers.images import class_image, classes, divided, write_files
+from helpers.networks import onnx_file
 from helpers.terminal import commands
 from helpers.trainings import network_file, shorten_trainings
 from onelook import methods
@@ -35,12 +36,12 @@ from onelook.server import listen
 pytest.importorskip("pyarrow")
 
 CALLS: dict[str, dict[str, str | None]] = {
-    "label": {"FOLDER": "images", "--network": "onelook", "--out": "out", "--no-report": None},
+    "label": {"FOLDER": "images", "--network": "small", "--out": "out", "--no-report": None},
     "predict": {"CLASSIFIER": "classifier.safetensors", "IMAGES": "images", "--out": "out.csv"},
-    "suggest": {"FOLDER": "images", "--network": "onelook"},
+    "suggest": {"FOLDER": "images", "--network": "small"},
     "doctor": {"FOLDER": "images"},
     "demo": {"--out": "out"},
-    "serve": {"--out": "out", "--port": "0", "--network": "onelook"},
+    "serve": {"--out": "out", "--port": "0", "--network": "small"},
     "data list": {"--home": "home"},
     "data fetch": {"NAME": "cifar-fs", "--home": "home", "--from": "from"},
     "data verify": {"NAME": "cifar-fs", "--home": "home"},
@@ -265,7 +266,7 @@ def _fill(here: Path) -> None:
     save_file({"features": torch.from_numpy(x)}, here / "vectors.safetensors", {"path": json.dumps(names)})
     save_features(random_embeddings(6, 20, feature_size=64, n_views=1), here / "features.npz")
     network_file(here / "network.safetensors")
-    (here / "network.onnx").write_bytes(b"\x08\x07")
+    onnx_file(here / "network.onnx")
     save(
         method_artifact(methods.create("sib", feature_size=64, n_way=5), {"config": {}, "history": []}),
         here / "method.safetensors",
@@ -281,7 +282,7 @@ def make_template(root: Path) -> Path:
         patch.chdir(root / "here")
         patch.setenv("ONELOOK_CACHE", str(root / "cache"))
         for line in (
-            "label images --network onelook --no-report --out made --save classifier.safetensors",
+            "label images --network small --no-report --out made --save classifier.safetensors",
             "pretrain --data sets.zip --epochs 1 --image-size 16 --batch-size 32 --out run",
             "benchmark --embeddings features.npz --methods tim --tasks 2 --query 2 --shot 1 --json results.json",
             "embed --data sets.zip --backbone network.safetensors --out made/x.npz",

@@ -24,7 +24,7 @@ from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.files import ResultStore, Stored
 
-LABEL = ("label", "images", "--network", "onelook", "--out", "out", "--no-report")
+LABEL = ("label", "images", "--network", "small", "--out", "out", "--no-report")
 
 
 @pytest.fixture(scope="module")
@@ -177,5 +177,5 @@ IMAGES: tuple[Any, ...] = (
 @pytest.mark.parametrize("images", IMAGES, ids=lambda x: type(x).__name__)
 def test_the_features_of_what_is_no_image_are_refused_in_a_sentence(images: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        ImageFeatures(cache=tmp_path).transform(images)
+        ImageFeatures("small", cache=tmp_path).transform(images)
     assert "\n" not in str(error.value)

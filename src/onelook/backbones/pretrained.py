@@ -22,8 +22,9 @@ from onelook.backbones.framing import read_preprocessing
 from onelook.backbones.hub import PREFIX, fetch, split_name
 from onelook.backbones.onnx_file import load_onnx
 from onelook.backbones.wrapped import Wrapped
-from onelook.errors import ArtifactError, SettingsError, unknown_name
+from onelook.errors import ArtifactError, SettingsError, describe_cause, unknown_name
 from onelook.events import Notice, Progress
+from onelook.files import parse_json, read_regular
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -208,11 +209,11 @@ def _processor(folder: Path) -> dict[str, Any]:
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = parse_json(read_regular(folder / name))
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder} holds no {name}, which a model of transformers needs here.") from error
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder / name} cannot be read as JSON ({error}).") from error
+        raise ArtifactError(f"{folder / name} cannot be read as JSON ({describe_cause(error)}).") from error
     if not isinstance(content, dict):
         raise ArtifactError(f"{folder / name} holds no JSON object.")
     return content

@@ -126,7 +126,7 @@ def _choose(X: Any) -> Choice:
         one, name = images[i], f"Image {i} of X"
         try:
             is_file = isinstance(one, str | Path)
-            pixels = decode(Path(one).read_bytes(), SIZE, 3) if is_file else _frame(one, name, SIZE, 3)
+            pixels = decode(read_regular(Path(one)), SIZE, 3) if is_file else _frame(one, name, SIZE, 3)
         except (OSError, ValueError, SyntaxError) as error:
             raise _unreadable(quote_name(str(one)) if is_file else name, describe_error(error)) from error
         kinds.append(is_drawing(pixels))

@@ -28,7 +28,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.errors import Checked, NonNegativeInt, TwoOrMore, unknown_name
 from onelook.events import Notice, relay
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
-from onelook.files import ResultStore, Stored, write_atomically
+from onelook.files import ResultStore, Stored, parse_json, read_regular, write_atomically
 from onelook.machine import Place, provenance
 from onelook.methods import METHODS, ImageMethod, Method
 from onelook.scoring import Estimate, paired, task_accuracies
@@ -189,7 +189,7 @@ class _Clock:
     def __init__(self, file: Path) -> None:
         self.file = file
         try:
-            self.seconds = float(json.loads(file.read_text()))
+            self.seconds = float(parse_json(read_regular(file)))
         except (OSError, ValueError, TypeError):
             self.seconds = 0.0
 

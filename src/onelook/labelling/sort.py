@@ -17,9 +17,9 @@ from pathlib import Path, PurePath
 
 from onelook.data.images import Rejected, describe_error
 from onelook.data.listing import hidden
-from onelook.errors import ArtifactError, SettingsError, plural, quote_name, unknown_name
+from onelook.errors import ArtifactError, SettingsError, describe_cause, plural, quote_name, unknown_name
 from onelook.events import Progress
-from onelook.files import storage_error, write_atomically
+from onelook.files import parse_json, read_regular, storage_error, write_atomically
 from onelook.labelling.export import Prediction
 
 MODES = ("copy", "link")
@@ -125,15 +125,16 @@ def escape_label(label: str) -> Path:
 
 def _read_manifest(path: Path) -> dict[str, _Made]:
     try:
-        made = {name: _Made(**one) for name, one in json.loads(path.read_bytes()).items()}
+        made = {name: _Made(**one) for name, one in parse_json(read_regular(path)).items()}
         if any(Path(name).is_absolute() or ".." in Path(name).parts for name in made):
             raise ValueError("a name that leads out of the folder")
         return made
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = describe_cause(error)
         raise ArtifactError(
-            f"{path}, which says what was sorted, is damaged ({error}); rename {path.parent.name}, and sort again."
+            f"{path}, which says what was sorted, is damaged ({reason}); rename {path.parent.name}, and sort again."
         ) from error
 
 

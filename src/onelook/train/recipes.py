@@ -14,7 +14,7 @@ from onelook.artifacts import SHIPPED_METHODS, load, load_method, require_featur
 from onelook.backbones import Backbone
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.errors import SettingsError, check_value, unknown_name
-from onelook.files import digest
+from onelook.files import digest, parse_json
 from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings
 from onelook.train.episodes import MetaTrainConfig, MetaTraining
@@ -127,7 +127,7 @@ def _parse_value(name: str, key: str, text: str) -> Any:
     """The value as the setting's annotation has it. Raises SettingsError where it is of another type or size."""
     value: Any = text
     with contextlib.suppress(ValueError):
-        value = json.loads(text)
+        value = parse_json(text)
     annotation = methods.list_settings(name)[key]
     check_value(f"{key} of {name}", annotation, value)
     return float(value) if float in (annotation, *get_args(annotation)) else value

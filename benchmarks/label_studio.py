@@ -32,10 +32,11 @@ import numpy as np
 import requests
 from PIL import Image
 
+from onelook.artifacts import PHOTOGRAPHS
 from onelook.data.datasets import data_home
 from onelook.machine import commit, machine
 
-HELD_OUT = 2
+HELD_OUT = 3
 """Images of each class that are never labelled."""
 
 
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument("--label-studio", type=Path, required=True, help="The program label-studio.")
     parser.add_argument("--data", type=Path, default=data_home() / "clothing10.zip", help="A zip of class folders.")
     parser.add_argument("--per-class", type=int, default=6, help="Images of each class.")
-    parser.add_argument("--network", default="onelook", help="Feature network of Onelook.")
+    parser.add_argument("--network", default=PHOTOGRAPHS, help="Feature network of Onelook.")
     parser.add_argument("--json", type=Path, help="File to write the record to.")
     options = parser.parse_args()
     images = read_images(options.data, options.per_class)
@@ -219,7 +220,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def wait_for(url: str, log: Path, process: "subprocess.Popen[bytes]", seconds: float = 300) -> None:
+def wait_for(url: str, log: Path, process: "subprocess.Popen[bytes]", seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(requests.RequestException):
@@ -260,7 +261,7 @@ def run(project: Project) -> dict[str, Any]:
     first = project.predict()
     seconds = time.monotonic() - started
     open_tasks = [task for task in first if task not in held_out and task not in project.annotations]
-    doubtful = sorted(open_tasks, key=lambda task: first[task]["score"])[: 2 * len(by_kind)]
+    doubtful = sorted(open_tasks, key=lambda task: first[task]["score"])[: len(by_kind)]
     for task in doubtful:
         project.label(task)
     second = project.predict()
@@ -287,11 +288,17 @@ def check_changes(project: Project, task: int) -> dict[str, Any]:
     versions = {}
     for name, step in steps.items():
         step()
-        versions[name] = project.predict()[task]["version"]
+        project.predict()
+        versions[name] = read_backend(project)["model_version"]
+    project.studio.ask("POST", f"ml/{read_backend(project)['id']}/train", json={})
+    project.predict()
+    versions["trained"] = read_backend(project)["model_version"]
+    return {"versions_after": versions, "backend_state": read_backend(project)["readable_state"]}
+
+
+def read_backend(project: Project) -> dict[str, Any]:
     (backend,) = project.studio.ask("GET", f"ml?project={project.id}")
-    project.studio.ask("POST", f"ml/{backend['id']}/train", json={})
-    versions["trained"] = project.predict()[task]["version"]
-    return {"versions_after": versions, "backend_state": backend["readable_state"]}
+    return dict(backend)
 
 
 if __name__ == "__main__":

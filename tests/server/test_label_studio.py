@@ -106,7 +106,7 @@ def config(studio: str) -> LabelStudioConfig:
 
 @pytest.fixture
 def backend(config: LabelStudioConfig, tmp_path: Path) -> Iterator[Running]:
-    service = Service(ServeConfig(tmp_path / "kept"), Place(tmp_path / "cache", precision="float32"))
+    service = Service(ServeConfig(tmp_path / "kept", "small"), Place(tmp_path / "cache", precision="float32"))
     with running(create_app(service, Backend(service, config).routes())) as server:
         yield server
 
@@ -173,7 +173,7 @@ def test_an_image_that_cannot_be_had_gets_no_result_and_the_others_do(backend: R
 
 def test_what_was_acknowledged_is_there_after_a_restart(config: LabelStudioConfig, tmp_path: Path) -> None:
     def start() -> Any:
-        service = Service(ServeConfig(tmp_path), Place(tmp_path / "cache", precision="float32"))
+        service = Service(ServeConfig(tmp_path, "small"), Place(tmp_path / "cache", precision="float32"))
         return running(create_app(service, Backend(service, config).routes()))
 
     with start() as server:

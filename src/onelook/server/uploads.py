@@ -97,6 +97,8 @@ def parse(content: "Upload | bytes", sizes: Sizes, labelled: bool) -> Upload:
         content = Upload(rows, tuple(labels), pool)
         if pool.shape[1] != rows.shape[1]:
             raise DataError(f"Rows have {rows.shape[1]} features, but those without a label have {pool.shape[1]}.")
+    if not len(content.items):
+        raise DataError("The request holds no image; send some as parts of the name image.")
     n = len(content.items) + len(content.unlabelled)
     if n > (sizes.rows if isinstance(content.items, np.ndarray) else sizes.images):
         raise HTTPException(413, f"The request holds {n:,} rows or images; send fewer at once.")

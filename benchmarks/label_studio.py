@@ -265,35 +265,37 @@ def run(project: Project) -> dict[str, Any]:
     for task in doubtful:
         project.label(task)
     second = project.predict()
-    changed = check_changes(project, doubtful[0])
     return {
         "n_classes": len(by_kind),
-        "n_labels": [len(by_kind), len(by_kind) + len(doubtful)],
-        "n_predicted": [len(first), len(second)],
-        "accuracy_held_out": [project.count(first, held_out), project.count(second, held_out)],
-        "versions": [first[held_out[0]]["version"], second[held_out[0]]["version"]],
-        "seconds_to_first_predictions": round(seconds, 2),
-        **changed,
+        "n_held_out": len(held_out),
+        "labels_at_first": len(by_kind),
+        "accuracy_at_first": round(project.count(first, held_out), 3),
+        "labels_then": len(by_kind) + len(doubtful),
+        "accuracy_then": round(project.count(second, held_out), 3),
+        "tasks_with_predictions": min(len(first), len(second)),
+        "seconds_to_first_predictions": round(seconds, 1),
+        "new_version_after": check_changes(project, doubtful[0]),
+        "state_in_label_studio": read_backend(project)["readable_state"],
     }
 
 
-def check_changes(project: Project, task: int) -> dict[str, Any]:
-    """Versions after a label was changed, deleted, and given again, and after "Start training"."""
+def check_changes(project: Project, task: int) -> str:
+    """Whatever gives the backend a new version: a label that is changed, and deleted, and given again."""
     other = next(kind for kind in project.truth.values() if kind != project.truth[task])
     steps = {
-        "changed": lambda: project.label(task, other),
-        "deleted": lambda: project.unlabel(task),
-        "given_again": lambda: project.label(task),
+        "a changed label": lambda: project.label(task, other),
+        "a deleted label": lambda: project.unlabel(task),
+        "a new label": lambda: project.label(task),
+        "training again": lambda: project.studio.ask("POST", f"ml/{read_backend(project)['id']}/train", json={}),
     }
-    versions = {}
+    found, version = [], read_backend(project)["model_version"]
     for name, step in steps.items():
         step()
         project.predict()
-        versions[name] = read_backend(project)["model_version"]
-    project.studio.ask("POST", f"ml/{read_backend(project)['id']}/train", json={})
-    project.predict()
-    versions["trained"] = read_backend(project)["model_version"]
-    return {"versions_after": versions, "backend_state": read_backend(project)["readable_state"]}
+        now = read_backend(project)["model_version"]
+        found += [name] if now != version else []
+        version = now
+    return ", ".join(found)
 
 
 def read_backend(project: Project) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from helpers.folder import EXPECTED, OTHERS, contents, folder_at_hand, labels, read_predictions
 from helpers.images import class_image, classes, encoded, picture, write_files
@@ -284,8 +285,30 @@ def test_the_doctor_names_what_is_wrong_and_says_so_where_nothing_is(images: Pat
     assert told["unreadable"] == [{"name": "bad.png", "reason": "it is not an image"}]
     assert len(told["conflicts"]) == 1
     names = ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "x.png")
+    assert onelook("doctor", images, "--strict").code == 1
+    assert onelook("doctor", images, "--strict", "--json").code == 1
     good = write_files(Path("good"), {name: encoded(picture(i, 64, 64)) for i, name in enumerate(names)})
-    assert done("doctor", good).splitlines()[-1] == "Nothing is wrong with it."
+    assert done("doctor", good, "--strict").splitlines()[-1] == "Nothing is wrong with it."
+
+
+def test_what_shows_nothing_is_never_suggested_and_is_told(images: Path) -> None:
+    junk = {f"plain {i}.png": encoded(Image.new("RGB", (40, 40), (10 * i, 0, 0))) for i in range(12)}
+    write_files(
+        images, junk | {"tiny.png": encoded(picture(1, 40, 7)), "noise.jpg": encoded(Image.new("L", (99, 99)), "JPEG")}
+    )
+    for n in (1, 4, 100):
+        outcome = onelook("suggest", images, "-n", str(n), "--json")
+        told = json.loads(outcome.out)
+        named = {one["path"] for one in told["suggestions"]}
+        assert named <= set(OTHERS)
+        assert len(named) == min(n, len(OTHERS))
+    reasons = {one["name"]: one["reason"] for one in told["passed_over"]}
+    assert reasons == dict.fromkeys([*junk, "noise.jpg"], "it is of one colour") | {
+        "tiny.png": "it has only 40 × 7 pixels"
+    }
+    said = onelook("suggest", images, "-n", "100").err
+    assert "suggest: tiny.png was passed over: it has only 40 × 7 pixels." in said.splitlines()
+    assert "14 images show nothing, noise.jpg first: it is of one colour." in done("doctor", images)
 
 
 # ----------------------------------------------------------------------------------------------------------- mistakes

@@ -65,8 +65,23 @@ def test_single_images_are_predicted_too(here: Path) -> None:
     lines = done("predict", "model.safetensors", "new/00-0.png", here / "new" / "01-1.png").splitlines()
     assert [line.split(",")[:2] for line in lines[1:]] == [
         ['"new/00-0.png"', '"class 00"'],
-        [f'"{here / "new" / "01-1.png"}"', '"class 01"'],
+        ['"new/01-1.png"', '"class 01"'],
     ]
+
+
+def test_files_are_named_from_the_folder_given_or_from_here_or_as_they_were_given(
+    here: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    away = write_files(tmp_path_factory.mktemp("away"), {"x.png": class_image(0, 91), "deep/y.png": class_image(1, 91)})
+
+    def names(*words: str | Path) -> list[str]:
+        told = json.loads(done("predict", "model.safetensors", *words, "--json"))
+        return [one["path"] for one in told["labels"]]
+
+    assert names(away) == names(Path("..", away.name)) == ["deep/y.png", "x.png"]
+    assert names("./new/00-0.png", here / "new/00-0.png", away / "x.png") == ["new/00-0.png", str(away / "x.png")]
+    assert names("new", away / "deep")[-2:] == ["new/01-2.png", str(away / "deep" / "y.png")]
+    assert names(Path("..", away.name, "x.png")) == [f"../{away.name}/x.png"]
 
 
 @pytest.mark.parametrize(

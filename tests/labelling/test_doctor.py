@@ -37,6 +37,15 @@ def test_of_a_good_folder_nothing_is_said(tmp_path: Path) -> None:
     assert found.messages() == ()
 
 
+def test_classes_in_folders_of_different_depths_are_told(tmp_path: Path) -> None:
+    names = ("birds/egret", "birds/heron", "fox")
+    files = {f"{name}/{i}.png": photo(10 * k + i) for k, name in enumerate(names) for i in range(2)}
+    found = diagnosed(tmp_path, files)
+    assert found.uneven_classes == ("birds/egret", "birds/heron")
+    (told,) = found.messages()
+    assert told.startswith("birds/egret, birds/heron are classes of their own, in deeper folders than fox; move")
+
+
 def test_the_same_file_in_two_classes_is_said_first(tmp_path: Path) -> None:
     found = diagnosed(tmp_path, good() | {"dog/x.png": photo(0), "a.png": b"words", "fox/1.png": photo(50)})
     assert found.conflicts == (Copies(("cat/0.png", "dog/x.png"), ("cat", "dog"), True),)

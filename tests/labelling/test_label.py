@@ -175,7 +175,7 @@ def test_one_image_to_label_and_one_example_of_each_class_are_enough(tmp_path: P
     assert [(p.path, p.label) for p in done.predictions] == [("one.png", "class 01")]
     finish(write_report(done, tmp_path / "report.html"))
     assert "one.png" in (tmp_path / "report.html").read_text()
-    assert [one.index for one in suggest_images(done, 5)] == [0]
+    assert [one.index for one in suggest_images(done, 5).suggestions] == [0]
 
 
 def test_what_the_unlabelled_images_changed_is_counted_without_what_is_set_aside(easy: Easy) -> None:
@@ -190,9 +190,9 @@ def test_what_the_unlabelled_images_changed_is_counted_without_what_is_set_aside
 
 def test_all_images_are_suggested_once_where_more_are_asked_for(easy: Easy) -> None:
     done, _ = easy
-    advice = suggest_images(done, 1000)
+    advice = suggest_images(done, 1000).suggestions
     assert sorted(one.index for one in advice) == list(range(18))
-    assert suggest_images(done, 3) == advice[:3]
+    assert suggest_images(done, 3).suggestions == advice[:3]
 
 
 def test_a_saved_classifier_knows_its_network_and_answers_as_before(easy: Easy, tmp_path: Path) -> None:

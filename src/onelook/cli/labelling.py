@@ -175,12 +175,14 @@ def suggest(
     Example: onelook suggest photographs -n 20
     """
     done = run(label_folder(config, place), "suggest")
-    advice = [(done.predictions[one.index].path, one.why) for one in suggest_images(done, number)]
+    found = suggest_images(done, number)
+    advice = [(done.predictions[one.index].path, one.why) for one in found.suggestions]
     now, then = done.assessment.estimate.accuracy, done.assessment.after(len(advice))
     if as_json:
         print_json(
             {
                 "suggestions": [{"path": path, "why": why} for path, why in advice],
+                "passed_over": [vars(one) for one in found.junk],
                 "expected_accuracy": asdict(now),
                 "expected_accuracy_then": asdict(then),
             }
@@ -188,18 +190,27 @@ def suggest(
         return
     for path, why in advice:
         write(f"{quote_name(path)}: {why}")
+    for one in found.junk:
+        say(f"suggest: {quote_name(one.name)} was passed over: {one.reason}.")
     write(f"Expected accuracy now {now}; with these labelled {then}.")
 
 
 @options
-def doctor(config: Annotated[LabelConfig, Fields(LISTED, arguments=("folder",))], *, as_json: Json = False) -> None:
+def doctor(
+    config: Annotated[LabelConfig, Fields(LISTED, arguments=("folder",))],
+    *,
+    strict: Annotated[bool, "Exit with code 1 where anything was found."] = False,
+    as_json: Json = False,
+) -> int:
     """Find unreadable files, duplicates, conflicting labels and odd folders.
 
-    Example: onelook doctor photographs
+    Example: onelook doctor photographs --strict
     """
     found = list_images(config)
     diagnosis = run(examine(found.listing), "doctor")
     if as_json:
         write_data(diagnosis.to_json() + "\n")
-        return
-    write(*found.messages(), *(diagnosis.messages() or ("Nothing is wrong with it.",)))
+    else:
+        write(*found.messages(), *(diagnosis.messages() or ("Nothing is wrong with it.",)))
+    passed_over = [one for one in found.skipped if not one.name.endswith(SORTED_FOLDER)]
+    return int(strict and bool(passed_over or diagnosis.messages()))

@@ -34,6 +34,10 @@ NEAR_COLOUR = 9.0
 Both limits were chosen on 8,000 images of CIFAR-FS (train): 7 pairs, all copies to the eye, and 298 of 300 images found
 again after JPEG of quality 60. With 20 bits a white plate is found beside one with a blue rim."""
 THUMBNAIL = 16
+TINY_SIDE = 8
+"""Pixels of the shorter side below which nobody could say what a picture shows."""
+PLAIN = 4
+"""Grey levels within which all of a thumbnail is one colour."""
 SMALL_SIDE = 32
 """Pixels of the shorter side below which a picture is reported as small."""
 WIDE = 3.0
@@ -86,6 +90,10 @@ class Diagnosis:
     """Classes with fewer than two labelled examples."""
     duplicates: tuple[Copies, ...] = ()
     near_duplicates: tuple[Copies, ...] = ()
+    junk: tuple[Rejected, ...] = ()
+    """Images that show nothing, and why."""
+    uneven_classes: tuple[str, ...] = ()
+    """Classes whose folders lie deeper than those of others."""
     small: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()
 
@@ -112,6 +120,13 @@ class Diagnosis:
                 f"{_list(self.suspicious_classes)} would be a class, but is named like a place of images to label; "
                 "rename it if that is what it is."
             )
+        if self.uneven_classes:
+            shallow = next(name for name in self.class_sizes if name not in self.uneven_classes)
+            yield (
+                f"{_list(self.uneven_classes)} {'is a class' if len(self.uneven_classes) == 1 else 'are classes'} of "
+                f"{'its' if len(self.uneven_classes) == 1 else 'their'} own, in deeper folders than "
+                f"{quote_name(shallow)}; move the images up where they belong to the class above."
+            )
         for names in self.same_but_for_case[:5]:
             yield f"{_list(names)} differ only in case; give them one name."
         if self.tiny_classes:
@@ -131,6 +146,9 @@ class Diagnosis:
                 n, n_answered = _count(copies, "picture has", "pictures have"), sum(c.answered for c in copies)
                 also = f", {n_answered} of them both labelled and to be labelled" if n_answered else ""
                 yield f"{n} {word}, {_list(copies[0].names)} first{also}."
+        if self.junk:
+            n, blank = _count(self.junk, "image shows", "images show"), self.junk[0]
+            yield f"{n} nothing, {quote_name(blank.name)} first: {blank.reason}."
         if self.small:
             n, first = _count(self.small, "image is", "images are"), quote_name(self.small[0])
             yield f"{n} smaller than {SMALL_SIDE} pixels, {first} first; a larger original is recognised better."
@@ -174,6 +192,21 @@ class _Look:
     thumbnail: np.ndarray
     """3 × THUMBNAIL × THUMBNAIL in uint8."""
 
+    @property
+    def junk(self) -> str:
+        """Reason why the image shows nothing; empty for any other."""
+        if min(self.width, self.height) < TINY_SIDE:
+            return f"it has only {self.width} × {self.height} pixels"
+        return "it is of one colour" if int(np.ptp(self.thumbnail, axis=(1, 2)).max()) <= PLAIN else ""
+
+
+def describe_junk(content: bytes) -> str:
+    """Reason why an image file shows nothing; empty for any other, and for one that cannot be read."""
+    try:
+        return _look(content).junk
+    except Exception:  # what Pillow raises on damaged bytes has no common base
+        return ""
+
 
 def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
     """Read every image once and report what is wrong; a label is UNLABELLED where there is none."""
@@ -198,6 +231,8 @@ def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
         tiny_classes=tuple(name for name, size in sizes.items() if size < 2),
         duplicates=tuple(c for c in exact if not c.conflicting),
         near_duplicates=tuple(c for c in near if not c.conflicting),
+        junk=tuple(Rejected(listing.names[i], why) for i, look in found if (why := look.junk)),
+        uneven_classes=_find_uneven(listing.class_names),
         small=small,
         wide=wide,
     )
@@ -258,6 +293,11 @@ def near_groups(bits: Int[np.ndarray, "N B"], thumbnails: UInt8[np.ndarray, "N C
                 free[others] = False
                 groups.append([k, *others.tolist()])
     return groups
+
+
+def _find_uneven(class_names: Sequence[str]) -> tuple[str, ...]:
+    depths = {name: name.count("/") for name in class_names}
+    return tuple(name for name, depth in depths.items() if depth > min(depths.values()))
 
 
 def _same_but_for_case(names: Iterable[str]) -> list[tuple[str, ...]]:

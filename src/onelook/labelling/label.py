@@ -1,11 +1,12 @@
 """Labels for a folder of images, from the labelled examples in it: the work of `onelook label` and `suggest`."""
 
+import itertools
 from collections import Counter
-from collections.abc import Collection, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from onelook.errors import Bound, Checked, DataError, Fraction, SettingsError, q
 from onelook.estimators.choosing import Choice, choose_network
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
+from onelook.labelling.doctor import describe_junk
 from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing, match_vectors
 from onelook.labelling.folder import FolderListing, list_folder
@@ -159,11 +161,46 @@ def list_images(config: LabelConfig, suffixes: Collection[str] = SUFFIXES) -> Fo
     )
 
 
-def suggest_images(done: Labelled, n: int) -> tuple[Suggestion, ...]:
-    """The n unlabelled images whose labels would help most; an index is a row of the predictions."""
+class Advice(NamedTuple):
+    """Images to label next, and those that were left out because they show nothing."""
+
+    suggestions: tuple[Suggestion, ...]
+    """Most useful first; an index is a row of the predictions."""
+    junk: tuple[Rejected, ...]
+
+
+def suggest_images(done: Labelled, n: int, read: Callable[[str], bytes] | None = None) -> Advice:
+    """The n unlabelled images whose labels would help most, without those that show nothing.
+
+    read: returns the content of an image by its name. Default: that of the listing.
+    """
     features, posterior = done.embeddings.features, torch.from_numpy(done.classifier.transduction_proba_).float()
     names = tuple(quote_name(str(name)) for name in done.classifier.classes_)
-    return suggest(features[done.unlabelled], posterior, min(n, len(posterior)), features[done.labelled], names)
+    rows, junk, chosen = list(range(len(posterior))), dict[int, str](), tuple[Suggestion, ...]()
+    read = read or done.found.listing.read
+    known, pool = features[done.labelled], features[done.unlabelled]
+    for attempt in itertools.count():
+        if not rows:
+            chosen = ()
+            break
+        chosen = suggest(pool[rows], posterior[rows], min(n, len(rows)), known, names)
+        chosen = tuple(replace(one, index=rows[one.index]) for one in chosen)
+        # What shows nothing looks alike, so that few are ever chosen; where it does not, all images are looked at.
+        looked_at = [one.index for one in chosen] if attempt < 3 else rows
+        found = {i: why for i in looked_at if (why := _find_junk(read, done.predictions[i].path))}
+        if not found:
+            break
+        junk |= found
+        rows = [i for i in rows if i not in junk]
+    left_out = tuple(Rejected(done.predictions[i].path, why) for i, why in sorted(junk.items()))
+    return Advice(chosen, left_out)
+
+
+def _find_junk(read: Callable[[str], bytes], name: str) -> str:
+    try:
+        return describe_junk(read(name))
+    except OSError:  # gone since its features were computed, or these were given
+        return ""
 
 
 def save_classifier(done: Labelled, path: Path) -> None:

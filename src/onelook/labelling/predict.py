@@ -148,7 +148,10 @@ def _network(config: PredictConfig, saved: dict[str, str]) -> Generator[Any, Non
 
 
 def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
-    """Images that were given, and the folders that cannot be read; a single folder is the root of its names."""
+    """Images that were given, and the folders that cannot be read.
+
+    Names are relative to a single folder that was given, or else to the working folder; / stands between folders.
+    """
     source = f"{images[0]} and {len(images) - 1} more" if len(images) > 1 else str(images[0])
     root, names, refused = Path(), list[str](), list[Rejected]()
     if len(images) == 1 and images[0].is_dir():
@@ -158,10 +161,15 @@ def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
         if not path.exists():
             raise DataError(f"There is no file or folder {path}; give images, or a folder of them.")
         if not path.is_dir():
-            names.append(str(path))
+            names.append(_name_file(path))
             continue
         below, skipped = list_images(path)
-        names += [str(path / name) for name in below]
+        names += [_name_file(path / name) for name in below]
         refused += [Rejected(str(path / one.name), one.reason) for one in skipped]
     unique = tuple(dict.fromkeys(names))
     return Listing(unique, (UNLABELLED,) * len(unique), (), source, functools.partial(read_file, root)), tuple(refused)
+
+
+def _name_file(path: Path) -> str:
+    here, full = Path.cwd(), path.absolute()
+    return (full.relative_to(here) if full.is_relative_to(here) else path).as_posix()

@@ -16,6 +16,8 @@ from onelook.labelling.page import LabelReport, plane, thumbnail, write
 N_NEIGHBOURS = 3
 """Labelled examples shown beside an image."""
 N_SUGGESTIONS = 12
+MOST_KEPT = 50
+"""Files that are kept from choosing the suggestions, so that each is read once for the page."""
 
 
 def write_report(done: Labelled, path: Path) -> Generator[Any, None, bool]:
@@ -39,9 +41,17 @@ def make_report(done: Labelled) -> LabelReport:
     items, positions = np.array(done.embeddings.items, dtype=object), plane(done.embeddings.features)
     similarity = features[unlabelled] @ features[labelled].T
 
+    kept: dict[str, bytes] = {}
+
+    def read_and_keep(name: str) -> bytes:
+        content = done.found.listing.read(name)
+        if len(kept) < MOST_KEPT:
+            kept[name] = content
+        return content
+
     def read_thumbnail(name: str) -> bytes | None:
         try:
-            return thumbnail(done.found.listing.read(name))
+            return thumbnail(kept.pop(name, b"") or done.found.listing.read(name))
         except (OSError, ValueError, DataError):  # gone since its features were computed, or these were given
             return None
 
@@ -63,7 +73,7 @@ def make_report(done: Labelled) -> LabelReport:
         guard=classifier.guard_,
         assessment=done.assessment,
         facts=_describe_features(done),
-        suggestions=suggest_images(done, N_SUGGESTIONS),
+        suggestions=suggest_images(done, N_SUGGESTIONS, read_and_keep).suggestions,
         rejected=(*done.rejected, *done.found.skipped),
     )
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 import socket
 import webbrowser
 from pathlib import Path
@@ -84,6 +86,31 @@ def test_json_is_all_there_is_on_standard_output(images: Path) -> None:
         "  bad.png: it is not an image",
     ]
     assert json.loads(done("label", images, "--json", "--no-report"))["sorting"] is None
+
+
+def test_ctrl_c_at_any_write_leaves_only_files_that_are_whole(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = ("label", images, "--coco", "--label-studio", "--save", "out/model.safetensors", "--out", "out")
+    done(*everything)
+    whole = contents(Path("out"))
+    sync, count = os.fsync, 0
+
+    def interrupt(handle: int) -> None:
+        nonlocal count
+        count -= 1
+        if count < 0:
+            raise KeyboardInterrupt
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    for at in range(100):
+        shutil.rmtree("out")
+        count = at
+        code = onelook(*everything).code
+        assert contents(Path("out")).items() <= whole.items()
+        if code == 0:
+            break
+        assert code == 130
+    assert at == len(whole)
 
 
 def test_the_page_is_opened_when_asked_for(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,25 @@ def test_a_reader_that_has_gone_ends_the_command_without_a_word() -> None:
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
+def test_a_command_that_is_told_to_end_leaves_nothing_half_written(tmp_path: Path) -> None:
+    program = f"""
+import os, signal
+from onelook import cli
+from onelook.files import replacing
+from pathlib import Path
+
+def work(*_):
+    with replacing(Path({str(tmp_path / "file")!r})) as part:
+        part.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+cli.terminal.call = work
+cli.main()
+"""
+    assert start(program=program).returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_an_output_that_cannot_be_written_is_one_sentence() -> None:
     with Path("/dev/full").open("w") as full:

@@ -232,6 +232,10 @@ def test_a_sound_benchmark_is_not_fetched_again_and_a_damaged_one_is_replaced(
     path.write_bytes(whole[: len(whole) // 2])
     finish(fetch("cifar-fs", tmp_path, published=published))
     assert path.read_bytes() == whole
+    path.write_bytes(b"of somebody else")
+    with pytest.raises(DataError, match="nothing that Onelook wrote; move it"):
+        finish(fetch("cifar-fs", tmp_path, published=published))
+    assert path.read_bytes() == b"of somebody else"
 
 
 def test_archives_that_the_user_has_are_used_without_a_download(

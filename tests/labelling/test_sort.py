@@ -3,7 +3,9 @@
 import json
 import os
 import string
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from onelook.errors import ArtifactError, SettingsError, StorageError
 from onelook.events import finish
 from onelook.labelling.export import Prediction
 from onelook.labelling.folder import list_folder
-from onelook.labelling.sort import MANIFEST, MODES, Sorted, escape_label, sort_images
+from onelook.labelling.sort import MANIFEST, MODES, PART, Sorted, escape_label, sort_images
 
 ORIGINALS = {"1.jpg": b"one", "b/1.jpg": b"other", "2.jpg": b"two", "b/c/3.jpg": b"three"}
 each_mode = pytest.mark.parametrize("mode", MODES)
@@ -216,6 +218,37 @@ def test_after_any_sequence_originals_and_the_work_of_a_person_are_there(
             theirs[what[1]] = theirs.pop(what[0])
         assert state(folder / "in") == before
         assert {name: (out / name).read_bytes() for name in theirs} == theirs
+
+
+@each_mode
+def test_two_who_sort_at_once_make_what_one_makes(mode: str, tmp_path: Path) -> None:
+    files = {f"{i}.jpg": bytes([i]) * 200_000 for i in range(12)}
+    write_files(tmp_path / "in", files)
+    predictions = [Prediction(name, "cat", 1.0) for name in files]
+    with ThreadPoolExecutor() as pool:
+        work = [sort_images(predictions, tmp_path / "out", mode, tmp_path / "in") for _ in range(3)]
+        found = list(pool.map(finish, work))
+    assert [(one.n_sorted, one.failed) for one in found] == [(12, ())] * 3
+    assert contents(tmp_path / "out") == {f"cat/{name}": content for name, content in files.items()}
+    assert sort_again(tmp_path, predictions, mode).left == ()
+    assert not list((tmp_path / "out").glob(f"{PART}*"))
+
+
+def sort_again(folder: Path, predictions: list[Prediction], mode: str) -> Sorted:
+    return finish(sort_images(predictions, folder / "out", mode, folder / "in"))
+
+
+def test_a_copy_that_was_given_up_long_ago_is_removed_and_a_young_one_may_be_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sort(originals(tmp_path))
+    (tmp_path / "out" / f"{PART}x").write_bytes(b"half")
+    sort(tmp_path)
+    assert (tmp_path / "out" / f"{PART}x").exists()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 4000)
+    assert sort(tmp_path).left == ()
+    assert not (tmp_path / "out" / f"{PART}x").exists()
 
 
 # --------------------------------------------------------------------------------------------------------- stopped

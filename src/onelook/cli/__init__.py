@@ -1,5 +1,6 @@
 """The command line: parse, call, print. The module of a command is loaded when it is called or asked for its help."""
 
+import signal
 import sys
 
 from cyclopts import App
@@ -38,4 +39,5 @@ app.register_install_completion_command()
 
 def main() -> None:
     terminal.prepare_streams()
+    signal.signal(signal.SIGTERM, terminal.end)
     sys.exit(terminal.call(app))

@@ -15,6 +15,7 @@ import warnings
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from cyclopts import App, CycloptsError, MissingArgumentError, UnusedCliTokensError
@@ -53,6 +54,12 @@ def prepare_streams() -> None:
     logging.getLogger().addHandler(logging.NullHandler())  # without any, Python prints their warnings
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    """Handler of SIGTERM: end as after a mistake, so that what is half written is removed."""
+    del frame
+    raise SystemExit(128 + number)
 
 
 def clean(text: str) -> str:

@@ -16,7 +16,7 @@ from onelook.data.rebuild import cifar_members, folder_members, omniglot_members
 from onelook.data.verify import check
 from onelook.errors import DataError, DownloadError
 from onelook.events import Progress
-from onelook.files import storage_error
+from onelook.files import is_own, storage_error
 
 CHUNK = 1 << 18
 """Bytes that are written and reported at a time."""
@@ -67,6 +67,8 @@ def fetch(
     if existing is not None and not (yield from check(benchmark, existing)).problems:
         return existing
     target = home / f"{benchmark.name}.zip"
+    if target.is_file() and not is_own(target):
+        raise DataError(f"{target} is not the published {benchmark.title}, and nothing that Onelook wrote; move it.")
     if benchmark.made_from:
         if source is None:
             raise DataError(f"{benchmark.title} cannot be downloaded: {how_to_get(benchmark)}.")

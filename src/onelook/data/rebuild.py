@@ -33,7 +33,7 @@ def write_archive(benchmark: Benchmark, target: Path, members: Members) -> Gener
     total = sum(facts.images for facts in benchmark.splits.values())
     with replacing(target) as part:
         with zipfile.ZipFile(part, "w") as archive:
-            about = f"{benchmark.title}. {benchmark.citation}\nLicence: {benchmark.licence}.\n"
+            about = f"{benchmark.title}. {benchmark.citation}\nLicence: {benchmark.licence}.\nMade by Onelook.\n"
             archive.writestr(zipfile.ZipInfo("README.txt"), about)
             for done, (name, content) in enumerate(members, 1):
                 archive.writestr(zipfile.ZipInfo(name), content)  # with a fixed date: the same images, the same file

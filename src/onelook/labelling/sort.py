@@ -5,12 +5,15 @@ all else: what a person changed, renamed or added there is theirs. The manifest 
 names, and a file appears whole, so that sorting again also completes what was interrupted, at whatever moment.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import re
 import shutil
+import tempfile
+import time
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
@@ -27,7 +30,9 @@ UNKNOWN_FOLDER = "_unknown"
 """Folder of the images of none of the classes."""
 MANIFEST = ".onelook-sorted.json"
 PART = ".onelook-sorted.part"
-"""A copy under way, in the target."""
+"""Beginning of the name of a copy under way, in the target."""
+STALE = 3600.0
+"""Seconds after which a copy under way is taken for one that was given up."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def sort_images(
     before = _read_manifest(base / MANIFEST)
     try:
         found, failed = yield from _read_sources(rows, sources, mode)
+        _remove_stale(base)
         left = _list_left(base, before, {made.sha256 for _, made in found})
         wanted = _choose_places(found, before, left)
         _remove_old(base, before, wanted, left)
@@ -94,7 +100,7 @@ def sort_images(
         for i, (name, made) in enumerate(wanted.items(), 1):
             try:
                 if name not in left:
-                    _make(made, base / name, base / PART)
+                    _make(made, base / name, base)
             except OSError as error:
                 if not isinstance(error, FileExistsError | NotADirectoryError) and os.access(made.source, os.R_OK):
                     raise
@@ -145,7 +151,7 @@ def _list_left(base: Path, before: dict[str, _Made], originals: set[str]) -> dic
         for place in (Path(folder, name) for name in (*files, *folders)):
             name = place.relative_to(base).as_posix()
             made = before.get(name)
-            if name in (MANIFEST, PART) or (place.is_dir() and not place.is_symlink()):
+            if name == MANIFEST or name.startswith(PART) or (place.is_dir() and not place.is_symlink()):
                 continue
             if made is None:
                 left[name] = "added"
@@ -208,32 +214,51 @@ def _is_inside(place: Path) -> bool:
     return place.parent.resolve() == place.parent
 
 
-def _make(made: _Made, place: Path, part: Path) -> None:
+def _remove_stale(base: Path) -> None:
+    for part in base.glob(f"{PART}*"):
+        with contextlib.suppress(FileNotFoundError):  # another run has just finished it
+            if time.time() - part.stat().st_ctime > STALE:
+                part.unlink()
+
+
+def _make(made: _Made, place: Path, base: Path) -> None:
     """Make it unless it is there. Raises FileExistsError where something else is, and other kinds of OSError."""
     if not _is_inside(place):
         raise FileExistsError(0, "a link is where its folder would be")
     if os.path.lexists(place):
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    if not made.sha256:
-        place.symlink_to(made.source)
-        return
-    part.unlink(missing_ok=True)
-    shutil.copyfile(made.source, part)
-    with part.open("rb+") as file:
-        os.fsync(file.fileno())  # or a crash could leave the name on an empty file, which would pass for a change
-    shutil.copystat(made.source, part)
-    if _hash(part) != made.sha256:
-        raise FileExistsError(0, "it changed while it was sorted")
     try:
-        place.hardlink_to(part)  # not rename, which overwrites
+        if made.sha256:
+            _copy(made, place, base)
+        else:
+            place.symlink_to(made.source)
     except FileExistsError:
-        raise
-    except OSError as error:  # a disk without hard links
-        if os.path.lexists(place):
-            raise FileExistsError(0, "file exists") from error
-        part.rename(place)
-    part.unlink(missing_ok=True)
+        if not made.is_at(place):  # or another run made the same at the same time
+            raise
+
+
+def _copy(made: _Made, place: Path, base: Path) -> None:
+    handle, name = tempfile.mkstemp(dir=base, prefix=PART)  # of its own, where two runs sort at once
+    os.close(handle)
+    part = Path(name)
+    try:
+        shutil.copyfile(made.source, part)
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())  # or a crash could leave the name on an empty file, which would pass for a change
+        shutil.copystat(made.source, part)
+        if _hash(part) != made.sha256:
+            raise FileExistsError(0, "it changed while it was sorted")
+        try:
+            place.hardlink_to(part)  # not rename, which overwrites
+        except FileExistsError:
+            raise
+        except OSError as error:  # a disk without hard links
+            if os.path.lexists(place):
+                raise FileExistsError(0, "file exists") from error
+            part.rename(place)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _hash(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
@@ -18,8 +19,14 @@ from sklearn.exceptions import NotFittedError
 
 from fuzz.damage import SPECIAL, damages, each_name, replace_by
 from fuzz.law import Sandbox
-from helpers.images import class_image, write_files
-from onelook.errors import UserError
+from helpers.images import class_image, write_files, write_zip
+from helpers.trainings import network_file
+from onelook import methods
+from onelook.artifacts import load_backbone, load_method, load_results, method_artifact, read_kind, save, save_results
+from onelook.data.listing import list_images
+from onelook.data.tables import read_labels
+from onelook.data.vectors import load_features, read_vectors
+from onelook.errors import UserError, describe_cause
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.files import ResultStore, Stored
@@ -91,6 +98,74 @@ def test_a_damaged_result_is_not_found(seed: int, draw: int) -> None:
         path.write_bytes(damages(".safetensors")[seed](path.read_bytes(), Random(draw)))
         found = store.find(key)
         assert found is None or isinstance(found.about, dict)
+
+
+def write_classifier(path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(8, 5))
+    FewShotClassifier().fit(x[:4], ["a", "b"] * 2, x[4:]).save(path, {"name": "x", "digest": "0", "average": "none"})
+
+
+def write_method(path: Path) -> None:
+    save(method_artifact(methods.create("sib", feature_size=4, n_way=2), {"config": {}}), path)
+
+
+def write_vectors(path: Path) -> None:
+    np.savez(path, features=np.ones((3, 2)), path=["a", "b", "c"], labels=[0, 1, 1])
+
+
+def write_archive(path: Path) -> None:
+    write_zip(path, {f"{name}/{i}.png": class_image(0, i) for name in "ab" for i in range(2)})
+
+
+def read_archive(path: Path) -> list[bytes]:
+    listing = list_images(path)
+    return [listing.read(name) for name in listing.names]
+
+
+READERS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
+    "classifier.safetensors": (write_classifier, FewShotClassifier.load),
+    "network.safetensors": (network_file, load_backbone),
+    "method.safetensors": (write_method, load_method),
+    "kind.safetensors": (write_method, read_kind),
+    "vectors.npz": (write_vectors, read_vectors),
+    "labelled.npz": (write_vectors, load_features),
+    "results.json": (lambda path: save_results([{"accuracy": 50.0, "n": 1}], path), load_results),
+    "labels.csv": (lambda path: path.write_text("path,label\na.png,x\n"), read_labels),
+    "vectors.csv": (lambda path: path.write_text("path,a,b\na.png,1,2\n"), read_vectors),
+    "images.zip": (write_archive, read_archive),
+}
+"""A writer and a reader of each kind of file."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("whole")
+    for name, (write, _) in READERS.items():
+        write(folder / name)
+    return {name: (folder / name).read_bytes() for name in READERS}
+
+
+@pytest.mark.parametrize("name", READERS)
+@settings(suppress_health_check=list(HealthCheck))
+@given(draw=st.randoms(use_true_random=False))
+def test_a_damaged_file_is_read_or_refused_in_a_sentence(
+    name: str, draw: Random, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    path, damage = tmp_path / name, draw.choice(damages(Path(name).suffix))
+    path.write_bytes(damage(whole[name], draw))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            READERS[name][1](path)
+        except UserError as error:
+            said = str(error)
+        except OSError as error:  # of a member of an archive, which is left out with the reason
+            said = describe_cause(error)
+            assert name == "images.zip"
+        else:
+            said = "read"
+    assert said
+    assert "\n" not in said
 
 
 FORMS: tuple[Callable[[np.ndarray], Any], ...] = (

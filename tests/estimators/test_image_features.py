@@ -154,13 +154,13 @@ def test_settings_that_are_changed_are_used_whether_or_not_it_was_fitted(
     features: ImageFeatures, folder: Path, tmp_path: Path
 ) -> None:
     paths, names = named(folder)
-    mirrored = features.fit(paths, names).transform(paths)
-    assert features.network_["average"] == "mirror"
-    plain = features.set_params(average="none").transform(paths)
+    plain = features.fit(paths, names).transform(paths)
+    assert features.network_["average"] == "none"
+    mirrored = features.set_params(average="mirror").transform(paths)
     assert np.abs(plain - mirrored).max() > 1e-3
     np.testing.assert_array_equal(
-        ImageFeatures("small", average="none", cache=tmp_path / "cache", precision="float32").fit_transform(paths),
-        plain,
+        ImageFeatures("small", average="mirror", cache=tmp_path / "cache", precision="float32").fit_transform(paths),
+        mirrored,
     )
     with pytest.raises(ArtifactError, match=r"no backbone file none\.safetensors"):
         features.set_params(network="none.safetensors").transform(paths)
@@ -186,7 +186,7 @@ def test_what_is_kept_with_the_features_can_be_used_at_the_terminal(features: Im
     paths, names = named(folder)
     model: Pipeline = make_pipeline(features, FewShotClassifier()).fit(paths, names)
     done = finish(label_folder(LabelConfig(folder), Place(Path(features.cache), None, "float32")))
-    assert model[0].network_ == {"name": "small", "digest": done.network.digest().hex(), "average": "mirror"}
+    assert model[0].network_ == {"name": "small", "digest": done.network.digest().hex(), "average": "none"}
     assert onelook.ImageFeatures is ImageFeatures
 
 

@@ -199,7 +199,7 @@ def test_a_saved_classifier_knows_its_network_and_answers_as_before(easy: Easy, 
     done, _ = easy
     save_classifier(done, tmp_path / "model.safetensors")
     again = FewShotClassifier.load(tmp_path / "model.safetensors")
-    assert again.network_ == {"name": "small", "digest": done.network.digest().hex(), "average": "mirror"}
+    assert again.network_ == {"name": "small", "digest": done.network.digest().hex(), "average": "none"}
     rows = normalise(done.embeddings.features).numpy()[done.unlabelled]
     np.testing.assert_array_equal(again.predict_proba(rows), done.classifier.predict_proba(rows))
 

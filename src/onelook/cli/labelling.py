@@ -111,12 +111,13 @@ def _report(done: Labelled, out: Path, as_json: bool, written: list[Path], sorti
     guard = done.classifier.guard_
     if as_json:
         about = {"n_labelled_examples": len(done.labelled), "guard": guard, "sorting": sorting and asdict(sorting)}
+        about |= {"network": done.choice and asdict(done.choice), "advice": done.advice or None}
         about["written"] = list(map(str, written))
-        about["network"] = done.choice and asdict(done.choice)
         print_json(_make_record(done, out) | about | done.assessment.record())
         return
     _print_counts(done.predictions)
-    lines = [guard, *done.assessment.summary(), *(f"Written: {quote_name(str(file))}" for file in written)]
+    lines = [guard, *done.assessment.summary(), *([done.advice] if done.advice else [])]
+    lines += [f"Written: {quote_name(str(file))}" for file in written]
     write(*lines, *(sorting.summary() if sorting is not None else ()))
 
 

@@ -66,6 +66,11 @@ class Averaging(Checked):
         return (1 + self.mirror) * (1 + self.crops)
 
 
+AVERAGE = "none"
+"""Versions that are averaged where nobody says otherwise; the mirror image costs as much as another network and gives
+less (docs/log.md)."""
+
+
 def parse_averaging(text: str, allowed: Augmentation = Augmentation()) -> Averaging:
     """Read `none`, `mirror`, `crops:N` or `mirror+crops:N`. allowed: changes that leave the class as it is.
 

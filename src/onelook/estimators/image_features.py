@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onelook.artifacts import AUTO, load_network
 from onelook.backbones import Backbone
-from onelook.data.embed import BLOCK_BYTES, EmbedConfig, embed, embed_files, parse_averaging
+from onelook.data.embed import AVERAGE, BLOCK_BYTES, EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet, Rejected, decode, describe_error, image_array
 from onelook.data.listing import Listing
 from onelook.errors import DataError, SettingsError, quote_name
@@ -54,7 +54,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     def __init__(
         self,
         network: Any = AUTO,
-        average: Any = "mirror",
+        average: Any = AVERAGE,
         cache: Any = None,
         offline: Any = False,
         precision: Any = "auto",

@@ -13,6 +13,7 @@ import torch
 
 from onelook.artifacts import AUTO, load_network
 from onelook.backbones import Backbone
+from onelook.data.embed import AVERAGE
 from onelook.data.images import Rejected
 from onelook.data.listing import SUFFIXES
 from onelook.data.vectors import read_vectors
@@ -20,6 +21,7 @@ from onelook.errors import Bound, Checked, DataError, Fraction, SettingsError, q
 from onelook.estimators.choosing import Choice, choose_network
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
+from onelook.labelling.advice import advise
 from onelook.labelling.doctor import describe_junk
 from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing, match_vectors
@@ -63,7 +65,7 @@ class LabelConfig(Checked):
     """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
     min_confidence: Fraction = 0.0
     """Probability below which an image gets no label; its best guess stands in a column of its own."""
-    average: str = "mirror"
+    average: str = AVERAGE
     """Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none."""
 
     def __post_init__(self) -> None:
@@ -106,6 +108,11 @@ class Labelled:
             len(self.unlabelled),
             sum(one.best_guess != inductive and not one.unknown for one, inductive in answers),
         )
+
+    @property
+    def advice(self) -> str:
+        """Sentence on what would help most where few answers should be right; empty elsewhere."""
+        return advise(self.assessment, None if self.choice is None else self.choice.name)
 
 
 def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labelled]:

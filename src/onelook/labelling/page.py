@@ -64,6 +64,8 @@ class LabelReport:
     """Sentence of the guard on the unlabelled images."""
     assessment: Assessment | None = None
     """Expected accuracy now and with more labels."""
+    advice: str = ""
+    """Sentence on what would help most; empty where nothing is needed."""
     facts: dict[str, str] = field(default_factory=dict)
     suggestions: tuple[Suggestion, ...] = ()
     """Suggested images, by their row among the images to label."""

@@ -72,6 +72,7 @@ def make_report(done: Labelled) -> LabelReport:
         title=f"Labels of {done.config.folder.resolve().name}",
         guard=classifier.guard_,
         assessment=done.assessment,
+        advice=done.advice,
         facts=_describe_features(done),
         suggestions=suggest_images(done, N_SUGGESTIONS, read_and_keep).suggestions,
         rejected=(*done.rejected, *done.found.skipped),

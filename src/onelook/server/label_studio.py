@@ -15,6 +15,7 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, Field, ValidationError
 from starlette.responses import Response
 
+from onelook.data.embed import AVERAGE
 from onelook.data.images import Rejected
 from onelook.errors import DataError, UserError, quote_name
 from onelook.estimators.classifier import FewShotClassifier
@@ -27,7 +28,6 @@ from onelook.server.service import Service
 from onelook.server.settings import LabelStudioConfig
 from onelook.server.work import Work
 
-AVERAGE = "mirror"
 AT_ONCE = 50
 """Images that are fetched before their features are computed and kept."""
 MOST_TASKS = 20_000

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from fastapi import HTTPException
 
+from onelook.data.embed import AVERAGE
 from onelook.data.images import Rejected
 from onelook.errors import DataError, SettingsError, quote_name
 from onelook.estimators.classifier import FewShotClassifier
@@ -31,7 +32,7 @@ class FitSettings:
     features: str = "auto"
     network: str | None = None
     """Feature network of images; None: that of the server."""
-    average: str = "mirror"
+    average: str = AVERAGE
     replace: bool = False
 
 

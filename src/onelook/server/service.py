@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from onelook import __version__
+from onelook.data.embed import AVERAGE
 from onelook.errors import UserError
 from onelook.machine import Place
 from onelook.server import answers, documentation
@@ -165,7 +166,7 @@ class Service:
             class_priors: Annotated[str, Query(max_length=10_000)] = "unknown",
             features: Literal["auto", "network", "table"] = "auto",
             network: Annotated[str | None, Query(max_length=200)] = None,
-            average: Annotated[str, Query(max_length=50)] = "mirror",
+            average: Annotated[str, Query(max_length=50)] = AVERAGE,
         ) -> Any:
             """Make a classifier from labelled rows or images, and unlabelled ones. PUT replaces one of that name.
 

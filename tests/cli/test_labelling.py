@@ -238,6 +238,12 @@ def test_answers_of_a_person_are_given_back_and_never_replaced(images: Path) -> 
     assert "holds 1 row that a person" in refused("predict", "model.safetensors", images, "--out", table)
     assert table.read_bytes() == before
     assert "00-1.png" not in labels(Path("second"))
+    again = Path("second/labels.csv")
+    lines = again.read_text().splitlines()
+    again.write_text("\n".join(line[:-2] + '"yes"' if line.startswith('"01-1') else line for line in lines))
+    done("label", images, "--labels", table, "--labels", again, "--out", "third")
+    assert set(labels(Path("third"))) == set(OTHERS) - {"00-1.png", "01-1.png"}
+    assert "which is read" in refused("label", images, "--labels", table, "--labels", again, "--out", "second")
 
 
 # ------------------------------------------------------------------------------------------------------------ sorting

@@ -215,6 +215,16 @@ def test_a_table_and_sub_folders_label_together_and_the_table_counts_where_both_
     )
 
 
+def test_tables_label_together_and_may_not_differ(tmp_path: Path) -> None:
+    write_files(tmp_path, dict.fromkeys(["1.jpg", "2.jpg", "3.jpg"], b""))
+    both = (tmp_path / "a.csv", tmp_path / "b.csv")
+    both[0].write_text("path,label\n1.jpg,cat\n2.jpg,\n3.jpg,dog\n")
+    both[1].write_text("path,label\n2.jpg,dog\n3.jpg,\n")
+    assert labels_of(list_folder(tmp_path, both)) == {"1.jpg": "cat", "2.jpg": "dog", "3.jpg": "dog"}
+    both[1].write_text("path,label\n3.jpg,cat\n")
+    assert "b.csv calls 3.jpg 'cat', but another table 'dog'; keep one of them." in refused(tmp_path, labels=both)
+
+
 def test_sub_folders_that_are_no_classes_by_the_table_are_none(tmp_path: Path) -> None:
     files = dict.fromkeys(["2021/1.jpg", "2021/2.jpg", "2022/1.jpg", "3.jpg"], b"")
     write_files(tmp_path, files | {"t.csv": b"path,label\n2021/1.jpg,cat\n3.jpg,dog\n"})

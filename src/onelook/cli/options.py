@@ -30,7 +30,7 @@ NAMES = {
     "ways": "way",
 }
 """Options that are not named like their field; that of a field n_x is --x."""
-REPEATED = {"also_classes", "also_names", "not_classes"}
+REPEATED = {"labels", "also_classes", "also_names", "not_classes"}
 """Tuples whose option is given once for each value; others take values divided by commas."""
 HELPS = {
     "average": "Versions of an image averaged into its feature: mirror, crops:N, mirror+crops:N or none.",

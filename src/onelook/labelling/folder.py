@@ -76,7 +76,7 @@ SORTED_FOLDER = "onelook-sorted"
 
 def list_folder(
     folder: Path,
-    labels: Path | None = None,
+    labels: Path | tuple[Path, ...] = (),
     pattern: str | None = None,
     unlabelled_folders: Collection[str] = UNLABELLED_FOLDERS,
     also_classes: Collection[str] = (),
@@ -85,10 +85,10 @@ def list_folder(
 ) -> FolderListing:
     """The images of `folder`; hidden ones, those in a SORTED_FOLDER and other files are passed over.
 
-    labels: a CSV or Parquet file with the columns path (or filename) and label; paths are relative to `folder` or to
-        the table. It is right where a sub-folder says otherwise, and an image that it names without a label is to be
-        labelled. Where it labels images in sub-folders, and all by other names than these have, sub-folders are no
-        classes.
+    labels: tables (CSV, TSV or Parquet) with the columns path (or filename) and label; paths are relative to `folder`
+        or to the table. A table is right where a sub-folder says otherwise, and an image that it names without a label
+        is to be labelled. Where tables label images in sub-folders, and all by other names than these have, sub-folders
+        are no classes.
     pattern: of file names, with * and ? and {label}, as in {label}_*, or a regular expression with a group `label`.
         With a / in it, it is about the path below `folder`. An image that does not match is to be labelled.
     unlabelled_folders: without `pattern` every sub-folder with images is a class, but for these. Train and val, and one
@@ -98,7 +98,8 @@ def list_folder(
     suffixes: of what counts as an image, in small letters.
     Raises DataError, SettingsError.
     """
-    sources = Sources(labels, pattern, tuple(unlabelled_folders), tuple(also_classes), tuple(not_classes))
+    tables = (labels,) if isinstance(labels, Path) else labels
+    sources = Sources(tables, pattern, tuple(unlabelled_folders), tuple(also_classes), tuple(not_classes))
     names, skipped = list_images(folder, suffixes)
     own = {name: _find_sorted_folder(name) for name in names}
     names = [name for name in names if not own[name]]

@@ -44,8 +44,9 @@ class LabelConfig(Checked):
 
     folder: Path
     """Images; those in sub-folders named like a class are the labelled examples, all others are to be labelled."""
-    labels: Path | None = None
-    """Table (CSV, TSV or Parquet) with the columns path and label, which counts where a sub-folder says otherwise."""
+    labels: tuple[Path, ...] = ()
+    """Table (CSV, TSV or Parquet) with the columns path and label, which counts where a sub-folder says otherwise; may
+    be given again."""
     pattern: str | None = None
     """Pattern of file names that hold their label, such as '{label}_*', instead of sub-folders."""
     also_classes: tuple[str, ...] = ()

@@ -37,14 +37,14 @@ UNLABELLED_FOLDERS = (
 class Sources:
     """Where labels come from."""
 
-    table: Path | None = None
+    tables: tuple[Path, ...] = ()
     pattern: str | None = None
     unlabelled_folders: tuple[str, ...] = UNLABELLED_FOLDERS
     also_classes: tuple[str, ...] = ()
     not_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.table is not None and self.pattern is not None:
+        if self.tables and self.pattern is not None:
             raise SettingsError("Labels come from a table or from a pattern of file names; drop one of the two.")
         if both := set(self.also_classes) & set(self.not_classes):
             raise SettingsError(f"{list_names(sorted(both))} cannot be a class and none; drop one of the two options.")
@@ -71,15 +71,33 @@ def find_labels(folder: Path, names: list[str], sources: Sources) -> FoundLabels
         _require_folders(folder, names, (*sources.also_classes, *sources.not_classes))
         by_folder = _read_folders(names, sources)
         found = FoundLabels(by_folder)
-        if sources.table is not None:
-            table = read_labels(sources.table)
-            by_table, unmatched = _match_table(folder, names, sources.table, table.rows)
-            labels, notes = _merge(by_folder, by_table, sources)
-            found = FoundLabels(labels, tuple(unmatched), (*table.notes, *notes))
+        if sources.tables:
+            by_table = _read_tables(folder, names, sources.tables)
+            labels, notes = _merge(by_folder, by_table.labels, sources)
+            found = FoundLabels(labels, by_table.skipped, (*by_table.notes, *notes))
         found = replace(found, notes=(*found.notes, *_describe_nested(by_folder, found.labels)))
     if not found.labels:
-        raise DataError(_explain_no_labels(folder, names, sources.table, sources.pattern))
+        raise DataError(_explain_no_labels(folder, names, sources))
     return found
+
+
+def _read_tables(folder: Path, names: list[str], tables: Iterable[Path]) -> FoundLabels:
+    """The labels of tables together; an empty one means to be labelled. Raises DataError where two differ."""
+    labels: dict[str, str] = {}
+    skipped, notes = list[Rejected](), list[str]()
+    for table in tables:
+        content = read_labels(table)
+        found, unmatched = _match_table(folder, names, table, content.rows)
+        for name, label in found.items():
+            before = labels.get(name)
+            if before and label and before != label:
+                raise DataError(
+                    f"{table} calls {quote_name(name)} {label!r}, but another table {before!r}; keep one of them."
+                )
+            labels[name] = label or before or ""
+        skipped += unmatched
+        notes += content.notes
+    return FoundLabels(labels, tuple(skipped), tuple(notes))
 
 
 def _merge(
@@ -89,8 +107,7 @@ def _merge(
 
     by_table: an empty label means to be labelled.
     """
-    assert sources.table is not None
-    file, notes = sources.table.name, []
+    file, notes = list_names(table.name for table in sources.tables), []
     given = set(by_table.values()) - {""}
     inside = [name for name, label in by_table.items() if label and name in by_folder]
     if inside and given.isdisjoint(by_folder.values()):
@@ -233,10 +250,10 @@ def _make_finder(pattern: str) -> Callable[[str], str]:
     return find
 
 
-def _explain_no_labels(folder: Path, names: list[str], labels: Path | None, pattern: str | None) -> str:
+def _explain_no_labels(folder: Path, names: list[str], sources: Sources) -> str:
     found = f"{folder} holds {plural(len(names), 'image')}, {quote_name(names[0])} first, but none is labelled"
-    if labels is not None:
-        return f"{found} by {labels}; fill its column label for at least one image of each class."
-    if pattern is not None:
-        return f"{found} by the pattern {pattern!r}; write one that the names have."
+    if sources.tables:
+        return f"{found} by {list_names(sources.tables)}; fill its column label for at least one image of each class."
+    if sources.pattern is not None:
+        return f"{found} by the pattern {sources.pattern!r}; write one that the names have."
     return f"{found}; put a few of each class into a sub-folder with the name of the class, or give a table of labels."

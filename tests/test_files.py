@@ -16,7 +16,17 @@ from helpers.features import contents, fill, one_sentence, small_disk
 from onelook import files
 from onelook.errors import StorageError
 from onelook.events import finish
-from onelook.files import cache_home, digest, is_regular, read_regular, replacing, write_atomically
+from onelook.files import (
+    cache_home,
+    digest,
+    is_regular,
+    parse_json,
+    read_regular,
+    read_tensors,
+    replacing,
+    write_atomically,
+    write_tensors,
+)
 
 
 def make_special(folder: Path) -> dict[str, str]:
@@ -213,3 +223,17 @@ def test_a_result_without_tensors_is_stored_too(tmp_path: Path) -> None:
     found = store.find({"a": 1})
     assert found is not None
     assert found == files.Stored({}, {"records": [{"b": 2}]})
+
+
+@pytest.mark.parametrize("text", ["", "[" * 200_000, '{"a":' * 200_000, "9" * 5_000, b"\xff\xfe[", "nonsense", "[1,]"])
+def test_json_that_will_not_do_is_a_value_error_and_no_other(text: str | bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the words are those of the json module
+        parse_json(text)
+
+
+def test_tensors_are_read_from_a_file_of_any_name(tmp_path: Path) -> None:
+    for name in ("plain", os.fsdecode(b"caf\xe9"), "two\nlines"):
+        write_tensors(tmp_path / name, {"x": torch.arange(3)}, {"said": "é"})
+        tensors, header = read_tensors(tmp_path / name)
+        assert tensors["x"].tolist() == [0, 1, 2]
+        assert header == {"said": "é"}

@@ -40,6 +40,7 @@ CALLS: dict[str, dict[str, str | None]] = {
     "predict": {"CLASSIFIER": "classifier.safetensors", "IMAGES": "images", "--out": "out.csv"},
     "suggest": {"FOLDER": "images", "--network": "small"},
     "doctor": {"FOLDER": "images"},
+    "networks": {"--no-measure": None},
     "demo": {"--out": "out"},
     "serve": {"--out": "out", "--port": "0", "--network": "small"},
     "data list": {"--home": "home"},
@@ -54,6 +55,7 @@ CALLS: dict[str, dict[str, str | None]] = {
     "benchmark curves": {"--backbone": "network.safetensors", "--data": "sets.zip", "--tasks": "2"},
     "benchmark bottleneck": {"--backbone": "network.safetensors", "--data": "sets.zip", "--tasks": "2"},
     "benchmark lines": {"--seeds": "1"},
+    "benchmark networks": {"--network": "small", "--data": "sets.zip:test", "--shot": "1", "--users": "2"},
     "benchmark domains": {"--data": "domains", "--image-size": "16"},
     "benchmark practice": {
         "--backbone": "network.safetensors",
@@ -70,6 +72,7 @@ for _name, _more in {
     "benchmark curves": {"--steps": "1", "--queries": "1", "--shot": "1"},
     "benchmark bottleneck": {"--prior-weights": "0.1", "--shot": "1"},
     "benchmark practice": {"--out": "out", "--way": "2", "--query": "3"},
+    "benchmark networks": {"--out": "out", "--way": "2", "--query": "3"},
 }.items():
     CALLS[_name] |= _more
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,32 @@ def test_numbers_of_half_precision_are_read(tmp_path: Path) -> None:
     assert read_vectors(tmp_path / "f.safetensors").features.tolist() == [[1.5, 2.0]]
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        np.asfortranarray,
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(">i2"),
+        lambda x: x.astype(np.float16),
+        lambda x: x.astype(bool),
+        lambda x: x.astype(np.uint64),
+    ],
+)
+def test_numbers_of_any_type_and_order_are_read(form: Callable[[np.ndarray], np.ndarray], tmp_path: Path) -> None:
+    x = (np.arange(12).reshape(3, 4) % 5 == 0).astype(np.float64)
+    np.savez(tmp_path / "f.npz", features=form(x), path=NAMES)
+    found = read_vectors(tmp_path / "f.npz").features
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), x)
+
+
+def test_what_would_fill_the_memory_is_refused_unread(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "f.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("features.npy", bytes(100_000_000))
+    with pytest.raises(DataError, match=r"features.npy would swell to 95 MB"):
+        read_vectors(tmp_path / "f.npz")
+
+
 def bad(path: Path) -> dict[str, tuple[Callable[[], Any], str]]:
     """What is written, and what is said of it."""
     npz = path / "f.npz"
@@ -123,6 +150,15 @@ def bad(path: Path) -> dict[str, tuple[Callable[[], Any], str]]:
         "a row without a name": (
             lambda: save_file({"features": torch.ones(2, 1)}, path / "f.safetensors", {"path": '["a", null]'}),
             "must be words, but None is among them",
+        ),
+        "complex": (lambda: np.savez(npz, path=NAMES, features=X + 1j), "must be numbers, but they are of"),
+        "complex tensors": (
+            lambda: save_file({"a.png": torch.ones(2, dtype=torch.complex64)}, path / "f.safetensors"),
+            "a.png are complex numbers",
+        ),
+        "no end": (
+            lambda: save_file({"features": torch.ones(1, 1)}, path / "f.safetensors", {"path": "[" * 200_000}),
+            "nested too deeply",
         ),
         "words": (lambda: np.savez(npz, path=NAMES, features=np.full((3, 4), "a")), "must be numbers, but they are of"),
         "not finite": (

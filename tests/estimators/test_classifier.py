@@ -130,6 +130,42 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         FewShotClassifier.load(tmp_path / "x")
 
 
+TAMPERED: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
+    "a class twice": (lambda about, _: about.update(classes=["cat", "dog", "dog"]), "not in order, or not different"),
+    "classes out of order": (lambda about, _: about.update(classes=["emu", "dog", "cat"]), "not in order"),
+    "classes of two kinds": (lambda about, _: about.update(classes=["cat", 1, None]), "neither words nor finite"),
+    "a class too many": (lambda about, _: about.update(classes=["cat", "dog", "emu", "fox"]), "posterior"),
+    "words of a gigabyte": (lambda about, _: about.update(dtype="<U90000000"), ""),
+    "numbers for words": (lambda about, _: about.update(dtype="<f8"), "not of the type that it says"),
+    "no columns": (lambda about, _: about.update(columns=["a"]), "not as many names"),
+    "too much trust": (lambda about, _: about["answer"].update(trust=2.0), "trust and confidence"),
+    "an unknown setting": (lambda about, _: about["settings"].update(secret=1), "unexpected keyword"),
+    "other features": (lambda about, _: about["settings"].update(features="pixels"), "features must be"),
+    "no number": (lambda _, tensors: tensors["rows"][0].fill_(math.nan), "rows are not finite"),
+    "other rows": (lambda _, tensors: tensors.update(pool=tensors["pool"][:, :3]), "pool are not"),
+    "whole numbers": (lambda _, tensors: tensors.update(marked=tensors["marked"].long()), "marked are not"),
+    "a label beyond": (lambda _, tensors: tensors["labels"].add_(1), "not those of its classes"),
+    "no probabilities": (lambda _, tensors: tensors["posterior"].mul_(3), "probabilities are none"),
+    "no labels": (lambda _, tensors: tensors.pop("labels"), "labels"),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_a_file_that_somebody_changed_is_refused_before_it_is_used(case: str, tmp_path: Path) -> None:
+    x, y = rows(3)
+    FewShotClassifier().fit(x, y, rows(2, seed=1)[0]).save(tmp_path / "pets")
+    whole = artifacts.load(tmp_path / "pets", "classifier")
+    tensors = {name: x.clone() for name, x in whole.tensors.items()}
+    change, said = TAMPERED[case]
+    change(whole.about, tensors)
+    artifacts.save(artifacts.Artifact("classifier", tensors, whole.about), tmp_path / "changed")
+    if not said:  # the length of words is none of the file's business
+        assert FewShotClassifier.load(tmp_path / "changed").classes_.tolist() == ["cat", "dog", "emu"]
+        return
+    with pytest.raises(ArtifactError, match=f"describes no classifier that this Onelook knows .*{said}"):
+        FewShotClassifier.load(tmp_path / "changed")
+
+
 @pytest.mark.parametrize("marker", [-1, None, math.nan, ""])
 @pytest.mark.parametrize("setting", ["itself", "auto", "tuple"])
 def test_a_marker_is_never_a_class_and_its_rows_come_first(marker: Any, setting: str) -> None:

@@ -44,6 +44,13 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         exec("from onelook import sib")
 
 
+def test_the_version_is_told_without_loading_anything_heavy() -> None:
+    program = "from onelook.cli import app; app(['--version'], result_action='return_value')"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == f"{onelook.__version__}\n"
+    assert not loaded_by(program) & (HEAVY - {"cyclopts", "rich"})
+
+
 def test_the_help_of_the_command_line_loads_nothing_heavy() -> None:
     program = "from onelook.cli import app; app(['--help'], result_action='return_value')"
     loaded = loaded_by(program)

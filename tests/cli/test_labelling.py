@@ -208,6 +208,7 @@ def test_what_is_less_sure_than_asked_for_gets_no_label_anywhere(images: Path) -
     words = ("label", images, "--min-confidence", str(limit), "--out", "few")
     out = done(*words, "--coco", "--label-studio", "--sort", "copy", "--save", "model.safetensors")
     assert [str(8 - len(few)), "undecided"] in [line.split() for line in out.splitlines()]
+    assert f"{8 - len(few)} images are undecided, and counted here by the best guess, which labels.csv has." in out
     rows = read_predictions(Path("few/labels.csv"))
     assert {one.path: one.label for one in rows} == dict.fromkeys(EXPECTED, "") | few
     assert {one.path: one.best_guess for one in rows} == EXPECTED
@@ -217,6 +218,7 @@ def test_what_is_less_sure_than_asked_for_gets_no_label_anywhere(images: Path) -
     assert sum(len(task["predictions"]) for task in json.loads(Path("few/label-studio.json").read_text())) == len(few)
     page = Path("few/report.html").read_text()
     assert page.split('id="undecided"')[1].split("</section>")[0].count('<li class="tile') == 8 - len(few)
+    assert f"<h1>{len(few)} of 8 images labelled from 4 examples</h1>" in page
     told = json.loads(done("predict", "model.safetensors", images, "--min-confidence", "1", "--json"))
     assert (told["n_undecided"], {one["label"] for one in told["labels"]}) == (12, {""})
     said = done("predict", "model.safetensors", images, "--min-confidence", "1", "--out", "none.csv")

@@ -117,6 +117,9 @@ def _report(done: Labelled, out: Path, as_json: bool, written: list[Path], sorti
         return
     _print_counts(done.predictions)
     lines = [guard, *done.assessment.summary(), *([done.advice] if done.advice else [])]
+    if n := sum(one.is_undecided for one in done.predictions):
+        are = "1 image is" if n == 1 else f"{n:,} images are"
+        lines.append(f"{are} undecided, and counted here by the best guess, which labels.csv has.")
     lines += [f"Written: {quote_name(str(file))}" for file in written]
     write(*lines, *(sorting.summary() if sorting is not None else ()))
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import stat
-import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -51,6 +51,8 @@ class Outcome:
     warned: tuple[str, ...]
     connected: tuple[str, ...]
     """Addresses that it tried to reach."""
+    leaked: str
+    """Text that libraries have printed on standard error behind Python's back."""
     seconds: float
 
     def complaints(self) -> list[str]:
@@ -73,6 +75,7 @@ class Outcome:
             found.append(f"unprintable characters on standard error: {sorted(map(ascii, raw))}")
         found += [f"a warning: {one}" for one in self.warned]
         found += [f"it wanted to reach {one}" for one in self.connected]
+        found += [f"a library printed {self.leaked[:200]!a}"] if self.leaked else []
         return found
 
 
@@ -80,7 +83,12 @@ def call(*words: str, limit: float = LIMIT) -> Outcome:
     """Run the command line in this process, watched."""
     out, err, raised, code = io.StringIO(), io.StringIO(), None, None
     started = time.perf_counter()
-    with _without_network() as connected, warnings.catch_warnings(record=True) as caught, _within(limit):
+    with (
+        _without_network() as connected,
+        warnings.catch_warnings(record=True) as caught,
+        _aside() as (leaked, descriptor),
+        _within(limit, descriptor),
+    ):
         warnings.simplefilter("always")
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
@@ -89,11 +97,28 @@ def call(*words: str, limit: float = LIMIT) -> Outcome:
                 raised = error
     seconds = time.perf_counter() - started
     warned = tuple(f"{one.category.__name__}: {one.message}" for one in caught)
-    return Outcome(words, code, out.getvalue(), err.getvalue(), raised, warned, tuple(connected), seconds)
+    texts = (out.getvalue(), err.getvalue())
+    return Outcome(words, code, *texts, raised, warned, tuple(connected), "".join(leaked), seconds)
 
 
 @contextlib.contextmanager
-def _within(limit: float) -> Iterator[None]:
+def _aside() -> Iterator[tuple[list[str], int]]:
+    """Keep what is written to the descriptor of standard error, and yield where it went before."""
+    kept: list[str] = []
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield kept, before
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            file.seek(0)
+            kept.append(file.read().decode(errors="replace"))
+
+
+@contextlib.contextmanager
+def _within(limit: float, descriptor: int) -> Iterator[None]:
     """Raise Hang after so many seconds, again and again; end the process where even that is of no avail."""
 
     def ring(*_: Any) -> None:
@@ -103,7 +128,7 @@ def _within(limit: float) -> Iterator[None]:
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, memory[1]))
     signal.setitimer(signal.ITIMER_REAL, limit, 2.0)
-    faulthandler.dump_traceback_later(10 * limit, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(10 * limit, exit=True, file=descriptor)
     try:
         yield
     finally:

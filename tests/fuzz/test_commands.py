@@ -23,7 +23,7 @@ from sklearn import ensemble
 from fuzz.damage import HOSTILE_WORDS, SPECIAL, damages, replace_by
 from fuzz.law import Outcome, Sandbox, call
 from helpers.features import random_embeddings
-from helpers.images import class_image, classes, divided, write_files
+from helpers.images import class_image, classes, divided, encoded, picture, write_files
 from helpers.networks import onnx_file
 from helpers.terminal import commands
 from helpers.trainings import network_file, shorten_trainings
@@ -77,8 +77,8 @@ for _name, _more in {
     CALLS[_name] |= _more
 
 READS: dict[str, tuple[str, ...]] = {
-    "FOLDER": ("images:images/one.png", "images:images/red/a.png"),
-    "IMAGES": ("images:images/one.png", "images/one.png"),
+    "FOLDER": tuple(f"images:images/{name}" for name in ("one.png", "red/a.png", "a.jpg", "b.tif", "c.gif", "d.webp")),
+    "IMAGES": ("images:images/one.png", "images/a.jpg"),
     "CLASSIFIER": ("classifier.safetensors",),
     "FILES": ("results.json", "classifier.safetensors", "method.safetensors", "run/state.safetensors"),
     "--labels": ("table.csv", "table.tsv", "table.parquet"),
@@ -102,6 +102,8 @@ RESUMED = {"pretrain": ("run:run/state.safetensors", "run:run/model.safetensors"
 """Files of an interrupted run that a command takes up, in the folder that its --out names."""
 WRITES = ("--out", "--save", "--json")
 WHOLE = (
+    "label FOLDER",
+    "doctor FOLDER",
     "predict CLASSIFIER",
     "label --labels",
     "label --features",
@@ -250,6 +252,8 @@ def _fill(here: Path) -> None:
         f"images/{c}/{n}.png": class_image(k, i) for k, c in enumerate(("red", "blue")) for i, n in enumerate("ab")
     }
     write_files(here, pictures | {f"images/{n}.png": class_image(i, 9) for i, n in enumerate(("one", "two"))})
+    others = {"a.jpg": "JPEG", "b.tif": "TIFF", "c.gif": "GIF", "d.webp": "WEBP"}
+    write_files(here, {f"images/{n}": encoded(picture(i, 64, 48), kind) for i, (n, kind) in enumerate(others.items())})
     write_files(here, {f"domains/{d}/{name}": one for d in "abc" for name, one in classes(2, 3).items()})
     write_files(here, {"home/cifar-fs.zip": b"PK\x05\x06" + bytes(18), "from/cifar-100-binary.tar.gz": b"\x1f\x8b"})
     with zipfile.ZipFile(here / "sets.zip", "w") as archive:

@@ -66,7 +66,8 @@ def choose_by_kind(drawings: Sequence[bool]) -> Choice:
     The feature network is small+lite0: 3 of the 4 images looked at are black and white like drawings or characters.
     """
     n, all_of = sum(drawings), len(drawings)
-    seen = f"{n} of the {all_of} images looked at are black and white like drawings or characters"
+    look = "is black and white like a drawing" if n == 1 else "are black and white like drawings"
+    seen = f"{n} of the {all_of} images looked at {look} or characters"
     if all_of and n >= NEARLY_ALL * all_of:
         return Choice(DRAWINGS, seen)
     return Choice(PHOTOGRAPHS, f"only {seen}" if n else "the images look like photographs")

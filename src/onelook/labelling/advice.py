@@ -1,7 +1,7 @@
 """Advice where few of the answers should be right: what would help most, more labels or a larger network."""
 
 from onelook.artifacts import AUTO, PHOTOGRAPHS, SMALL
-from onelook.backbones.hub import KNOWN, PREFIX, RECOMMENDED
+from onelook.backbones.hub import PREFIX, RECOMMENDED, how_to_get
 from onelook.labelling.quality import Assessment
 
 LOW = 0.8
@@ -46,5 +46,5 @@ def _advise_network(network: str | None) -> str:
     larger = LARGER.get(network or "")
     if larger is None:
         return ""
-    known = KNOWN.get(larger.removeprefix(PREFIX))
-    return f"a larger network, --network {larger}{f' (a download of {known.megabytes} MB)' if known else ''}"
+    get_it = how_to_get(larger.removeprefix(PREFIX)) if larger.startswith(PREFIX) else ""
+    return f"a larger network, --network {larger}{get_it and f' ({get_it})'}"

@@ -341,6 +341,8 @@ HOSTILE_TABLES = (
     "path,a,b\none.png,1,\ntwo.png,x,2\n",
     "path,a,b\none.png,nan,inf\ntwo.png,1e999,2\n",
     "path\tlabel\none.png\tred\n",
+    "path,label,probability,runner_up,confirmed\none.png,red,nan,blue,yes\ntwo.png,,x,,maybe\n",
+    "path,label,probability,runner_up,confirmed,best_guess\none.png,red,1,,,\x1b\nred/a.png,blue,,,yes,\n",
     "sep=;\npath;label\none.png;red\n",
     "path,label\rone.png,red\r",
     "path,label\nfile:%00,red\n",

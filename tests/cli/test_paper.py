@@ -121,7 +121,7 @@ def test_mistakes_are_answered_by_one_sentence_before_any_work(made: Made, tmp_p
     assert "There is no backbone file" in refused(*made.paper(out), *other)
     taken = write_files(tmp_path, {"file": b"words"}) / "file"
     assert "could not be written" in refused(*made.paper(taken))
-    assert not list(out.iterdir())
+    assert not out.exists()
 
 
 def test_options_before_the_word_paper_are_not_silently_left_out(made: Made) -> None:

@@ -86,11 +86,13 @@ def sort_images(
     sources = [Path(os.path.normpath((root / one.path).absolute())) for one in rows]
     base = target.resolve()
     require_outside(base, sources)
-    before = _read_manifest(base / MANIFEST)
+    _read_manifest(base / MANIFEST)  # before the work, if it is damaged
     try:
         found, failed = yield from _read_sources(rows, sources, mode)
         _remove_stale(base)
-        left = _list_left(base, before, {made.sha256 for _, made in found})
+        there = _list_files(base)
+        before = _read_manifest(base / MANIFEST)  # after the list, so that it names what another run has made by now
+        left = _list_left(base, there, before, {made.sha256 for _, made in found})
         wanted = _choose_places(found, before, left)
         _remove_old(base, before, wanted, left)
         after = {name: made for name, made in before.items() if name in left} | wanted
@@ -144,21 +146,27 @@ def _read_manifest(path: Path) -> dict[str, _Made]:
         ) from error
 
 
-def _list_left(base: Path, before: dict[str, _Made], originals: set[str]) -> dict[str, str]:
+def _list_files(base: Path) -> list[Path]:
+    """Files and links in the target, but for those that are sorting's own."""
+    places = [Path(folder, name) for folder, folders, files in os.walk(base) for name in (*files, *folders)]
+    own = (MANIFEST, PART)
+    return [
+        p for p in places if (p.is_symlink() or not p.is_dir()) and not (p.parent == base and p.name.startswith(own))
+    ]
+
+
+def _list_left(base: Path, there: list[Path], before: dict[str, _Made], originals: set[str]) -> dict[str, str]:
     """Files in the target that are not to be touched, and why; originals: the digests of those that are there."""
     left = {}
-    for folder, folders, files in os.walk(base):
-        for place in (Path(folder, name) for name in (*files, *folders)):
-            name = place.relative_to(base).as_posix()
-            made = before.get(name)
-            if name == MANIFEST or name.startswith(PART) or (place.is_dir() and not place.is_symlink()):
-                continue
-            if made is None:
-                left[name] = "added"
-            elif not made.is_at(place):
-                left[name] = "changed"
-            elif made.sha256 and made.sha256 not in originals and not Path(made.source).exists():
-                left[name] = "its original is gone"
+    for place in there:
+        name = place.relative_to(base).as_posix()
+        made = before.get(name)
+        if made is None:
+            left[name] = "added"
+        elif not made.is_at(place):
+            left[name] = "changed"
+        elif made.sha256 and made.sha256 not in originals and not Path(made.source).exists():
+            left[name] = "its original is gone"
     return left
 
 

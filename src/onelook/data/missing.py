@@ -25,6 +25,8 @@ def is_missing(label: Any) -> bool:
         return label.strip() in WORDS or not label.strip()
     if label is None or label is np.ma.masked or type(label).__name__ == "NAType":
         return True
+    if isinstance(label, int):  # which most labels are
+        return False
     if getattr(label, "is_valid", None) is False:  # of Arrow
         return True
     with contextlib.suppress(Exception):  # arrays, and whatever objects make of a comparison

@@ -222,6 +222,16 @@ def test_redirects_are_not_followed(studio: str, config: LabelStudioConfig) -> N
         Host(LabelStudioConfig(None, None)).read_image("/data/0-1.png")
 
 
+def test_a_label_studio_that_does_not_answer_is_told_of_at_once(tmp_path: Path) -> None:
+    service = Service(ServeConfig(tmp_path, "small"), Place(tmp_path / "cache", precision="float32"))
+    nobody = LabelStudioConfig("http://127.0.0.1:9", None)
+    with running(create_app(service, Backend(service, nobody).routes())) as server:
+        body = {"tasks": [make_task(1), make_task(2)], "project": "7", "label_config": INTERFACE}
+        answer = server.ask("POST", "/predict", body)
+    assert answer.status == 400
+    assert answer.json["error"].startswith("The Label Studio at http://127.0.0.1:9 does not answer")
+
+
 def test_an_address_of_label_studio_is_one() -> None:
     with pytest.raises(SettingsError, match="such as http://localhost:8080"):
         LabelStudioConfig("localhost:8080")

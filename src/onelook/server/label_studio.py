@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from onelook.data.embed import AVERAGE
 from onelook.data.images import Rejected
-from onelook.errors import DataError, UserError, quote_name
+from onelook.errors import DataError, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice, Progress
 from onelook.server.label_studio_config import Interface, parse_interface
@@ -191,16 +191,20 @@ class Backend:
         identity = yield from networks.identify(networks.default, AVERAGE)
         labels = {task: label for task, label in self.store.labels(project).items() if label in interface.choices}
         yield from self._see(project, {**self.store.images(project, labels), **known}, identity)
-        features = self.store.features(project, "/".join(identity.values()))
-        labels = {task: label for task, label in labels.items() if task in features}
+        network = "/".join(identity.values())
+        seen = self.store.seen(project, network)
+        labels = {task: label for task, label in labels.items() if task in seen}
         if len(set(labels.values())) < 2:
             yield Notice("Two classes must be annotated before anything can be predicted.")
             return {"results": []}
         learnt = self.learnt.get(project)
-        if learnt is None or not learnt.knows(labels, len(features)):
+        if learnt is None or not learnt.knows(labels, len(seen)):
             yield Progress("learning", 0, 1)
-            learnt = self.learnt[project] = self._fit(project, labels, features, identity)
+            learnt = self.learnt[project] = self._fit(project, labels, identity)
         made, row_of = learnt.classifier, learnt.row_of
+        features = self.store.features(
+            project, network, [task for task in tasks if task in seen and task not in row_of]
+        )
         version, results = self.store.version(project), list[dict[str, Any]]()
         for task in tasks:
             p = made.transduction_proba_[row_of[task]] if task in row_of else None
@@ -210,10 +214,9 @@ class Backend:
             results.append({"result": result, "score": 0.0 if p is None else float(p.max()), "model_version": version})
         return {"results": results}
 
-    def _fit(
-        self, project: int, labels: dict[int, str], features: dict[int, np.ndarray], identity: dict[str, str]
-    ) -> Learnt:
+    def _fit(self, project: int, labels: dict[int, str], identity: dict[str, str]) -> Learnt:
         """Learn from the annotated tasks and from those that are not, and keep the classifier."""
+        features = self.store.features(project, "/".join(identity.values()))
         pool = [task for task in sorted(features) if task not in labels][:POOL]
         made = FewShotClassifier(features="network")
         x, y = np.stack([features[task] for task in labels]), np.array(list(labels.values()))
@@ -227,14 +230,14 @@ class Backend:
     def _see(self, project: int, images: dict[int, Any], identity: dict[str, str]) -> Work[None]:
         """Compute the features of tasks that have none yet, and keep them as they come."""
         network = "/".join(identity.values())
-        seen = self.store.features(project, network)
+        seen = self.store.seen(project, network)
         missing = [task for task in images if task not in seen]
         for start in range(0, len(missing), AT_ONCE):
             pictures: dict[int, Picture] = {}
             for task in missing[start : start + AT_ONCE]:
                 try:
                     pictures[task] = Picture(str(task), self.host.read_image(images[task]))
-                except UserError as error:
+                except DataError as error:
                     yield Rejected(f"task {task}", str(error))
             if pictures:
                 try:

@@ -30,7 +30,10 @@ class Host:
     _access: tuple[float, str] = field(default=(-REFRESH, ""), init=False)
 
     def read_image(self, value: Any) -> bytes:
-        """Bytes of an image that a task names: a data address, or a file of the Label Studio. Raises DataError."""
+        """Bytes of an image that a task names: a data address, or a file of the Label Studio.
+
+        Raises DataError for this image, DownloadError where the Label Studio does not answer at all.
+        """
         if not isinstance(value, str):
             raise DataError("it is named by no text")
         if value.startswith("data:"):
@@ -63,7 +66,10 @@ class Host:
                 "GET", address, {"Authorization": self._authorise()} if self.config.label_studio_token else {}
             )
         except requests.RequestException as error:
-            raise DataError(f"Label Studio did not send it ({type(error).__name__})") from error
+            raise DownloadError(
+                f"The Label Studio at {self.config.label_studio} does not answer ({type(error).__name__}); start it, "
+                f"or give its address with --label-studio."
+            ) from error
 
     def _authorise(self) -> str:
         token = self.config.label_studio_token or ""

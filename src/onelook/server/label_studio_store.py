@@ -76,14 +76,22 @@ class AnnotationStore:
         with self._open() as db:
             db.executemany("UPDATE tasks SET network = ?, feature = ? WHERE project = ? AND task = ?", rows)
 
-    def features(self, project: int, network: str) -> dict[int, np.ndarray]:
-        """Features of the tasks of a project that this network has seen."""
+    def seen(self, project: int, network: str) -> set[int]:
+        """Tasks of a project that this network has seen."""
         with self._open() as db:
-            rows = db.execute(
-                "SELECT task, feature FROM tasks WHERE project = ? AND network = ? AND feature IS NOT NULL",
-                (project, network),
-            )
-            return {task: np.frombuffer(feature, dtype="<f4") for task, feature in rows}
+            found = "SELECT task FROM tasks WHERE project = ? AND network = ? AND feature IS NOT NULL"
+            return {task for (task,) in db.execute(found, (project, network))}
+
+    def features(self, project: int, network: str, tasks: Sequence[int] | None = None) -> dict[int, np.ndarray]:
+        """Features of tasks that this network has seen; tasks: those that are asked for, None: all of the project."""
+        found = "SELECT task, feature FROM tasks WHERE project = ? AND network = ? AND feature IS NOT NULL"
+        with self._open() as db:
+            if tasks is None:
+                rows = db.execute(found, (project, network)).fetchall()
+            else:
+                each = (db.execute(f"{found} AND task = ?", (project, network, task)).fetchone() for task in tasks)
+                rows = [row for row in each if row is not None]
+        return {task: np.frombuffer(feature, dtype="<f4") for task, feature in rows}
 
     def version(self, project: int) -> str:
         """Name of what the annotations so far teach: it changes whenever these do."""

@@ -25,6 +25,7 @@ MORE_CONNECTIONS = 64
 
 def open_socket(listening: Listening) -> socket.socket:
     """Bind the socket of a server. Raises SettingsError where its address is taken or is none of this machine."""
+    bound = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             listening.host, listening.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -33,6 +34,8 @@ def open_socket(listening: Listening) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
+        if bound is not None:
+            bound.close()
         raise SettingsError(
             f"Port {listening.port} of {listening.host} cannot be listened on ({error.strerror or error}); "
             f"choose another with --port or --host."

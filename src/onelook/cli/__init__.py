@@ -9,6 +9,10 @@ from onelook import __version__
 from onelook.cli import terminal
 
 COMMANDS = {
+    "review": (
+        "reviewing:review",
+        "Label the images of a folder on a page in the browser, which learns from every answer.",
+    ),
     "label": ("labelling:label", "Label the images of a folder, from a few labelled examples in its sub-folders."),
     "predict": ("labelling:predict", "Label new images by a saved classifier, each image by itself."),
     "suggest": ("labelling:suggest", "Suggest which images to label next, with the accuracy to expect from them."),

@@ -23,6 +23,7 @@ NAMES = {
     "also_names": "also-name",
     "n_total": "total",
     "networks": "network",
+    "open_page": "open",
     "protocols": "protocol",
     "sets": "data",
     "shots": "shot",

@@ -167,6 +167,17 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         model, n_rows = self._model, len(self.transduction_proba_)
         return self._support.estimate_accuracy(model.log_priors, model.confidence, model.gain, n_rows, level)
 
+    def left_out_proba(self) -> np.ndarray:
+        """Probabilities (n, K) of the labelled rows, each judged as if it had no label; NaN for a class of one row.
+
+        >>> classifier = FewShotClassifier().fit([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [0.0, 1.1]], [*"aabb"])
+        >>> classifier.left_out_proba().argmax(1).tolist()
+        [0, 0, 0, 0]
+        """
+        check_is_fitted(self)
+        p = (self._model.log_priors - math.exp(self._model.log_scale) * self._model.left_out).softmax(1)
+        return torch.where(self._support.testable.unsqueeze(1), p, torch.nan).numpy()
+
     def learning_curve(self, repeats: int = REPEATS, seed: int = 0) -> tuple[CurvePoint, ...]:
         """Measure how accurate fewer of the labelled examples are on the others, without unlabelled rows.
 

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,15 +61,16 @@ def write_csv(path: Path, predictions: Iterable[Prediction]) -> None:
     write_atomically(path, csv_text(predictions).encode())
 
 
-def csv_text(predictions: Iterable[Prediction]) -> str:
-    """The text of the table of `write_csv`."""
+def csv_text(predictions: Iterable[Prediction], confirmed: Collection[str] = ()) -> str:
+    """The text of the table of `write_csv`, with yes in the column `confirmed` of these paths."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow([*(field.name for field in dataclasses.fields(Prediction)), CONFIRMED])
     for one in predictions:
         label, runner_up, guess = (_utf8(guard_cell(x)) for x in (one.label, one.runner_up, one.best_guess))
         numbers = (float(one.probability), runner_up, float(one.margin))
-        writer.writerow([path_cell(one.path), label, *numbers, str(one.unknown).lower(), guess, ""])
+        answer = "yes" if one.path in confirmed else ""
+        writer.writerow([path_cell(one.path), label, *numbers, str(one.unknown).lower(), guess, answer])
     return text.getvalue()
 
 

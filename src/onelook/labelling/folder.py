@@ -82,6 +82,7 @@ def list_folder(
     also_classes: Collection[str] = (),
     not_classes: Collection[str] = (),
     suffixes: Collection[str] = SUFFIXES,
+    need_labels: bool = True,
 ) -> FolderListing:
     """The images of `folder`; hidden ones, those in a SORTED_FOLDER and other files are passed over.
 
@@ -96,10 +97,11 @@ def list_folder(
     also_classes: names of such folders that are classes nevertheless.
     not_classes: further names of folders that are none.
     suffixes: of what counts as an image, in small letters.
+    need_labels: refuse a folder without any label.
     Raises DataError, SettingsError.
     """
     tables = (labels,) if isinstance(labels, Path) else labels
-    sources = Sources(tables, pattern, tuple(unlabelled_folders), tuple(also_classes), tuple(not_classes))
+    sources = Sources(tables, pattern, tuple(unlabelled_folders), tuple(also_classes), tuple(not_classes), need_labels)
     names, skipped = list_images(folder, suffixes)
     own = {name: _find_sorted_folder(name) for name in names}
     names = [name for name in names if not own[name]]

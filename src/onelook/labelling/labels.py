@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -12,6 +13,8 @@ from onelook.data.images import Rejected
 from onelook.data.listing import SPLITS, SUFFIXES
 from onelook.data.tables import LabelRow, read_labels
 from onelook.errors import DataError, SettingsError, list_names, plural, quote_name
+from onelook.files import read_regular
+from onelook.labelling.answer_log import LOG_SUFFIX, read_reviewed
 
 UNLABELLED_FOLDERS = (
     "inbox",
@@ -42,6 +45,8 @@ class Sources:
     unlabelled_folders: tuple[str, ...] = UNLABELLED_FOLDERS
     also_classes: tuple[str, ...] = ()
     not_classes: tuple[str, ...] = ()
+    are_needed: bool = True
+    """Refuse a folder without any label."""
 
     def __post_init__(self) -> None:
         if self.tables and self.pattern is not None:
@@ -76,7 +81,7 @@ def find_labels(folder: Path, names: list[str], sources: Sources) -> FoundLabels
             labels, notes = _merge(by_folder, by_table.labels, sources)
             found = FoundLabels(labels, by_table.skipped, (*by_table.notes, *notes))
         found = replace(found, notes=(*found.notes, *_describe_nested(by_folder, found.labels)))
-    if not found.labels:
+    if sources.are_needed and not found.labels:
         raise DataError(_explain_no_labels(folder, names, sources))
     return found
 
@@ -86,8 +91,8 @@ def _read_tables(folder: Path, names: list[str], tables: Iterable[Path]) -> Foun
     labels: dict[str, str] = {}
     skipped, notes = list[Rejected](), list[str]()
     for table in tables:
-        content = read_labels(table)
-        found, unmatched = _match_table(folder, names, table, content.rows)
+        read = _read_reviewed if table.suffix == LOG_SUFFIX else _read_table
+        found, unmatched, told = read(folder, names, table)
         for name, label in found.items():
             before = labels.get(name)
             if before and label and before != label:
@@ -96,8 +101,31 @@ def _read_tables(folder: Path, names: list[str], tables: Iterable[Path]) -> Foun
                 )
             labels[name] = label or before or ""
         skipped += unmatched
-        notes += content.notes
+        notes += told
     return FoundLabels(labels, tuple(skipped), tuple(notes))
+
+
+Matched = tuple[dict[str, str], list[Rejected], tuple[str, ...]]
+"""The label of each image that is named, which may be empty; what was passed over; and sentences on how it was read."""
+
+
+def _read_table(folder: Path, names: list[str], file: Path) -> Matched:
+    table = read_labels(file)
+    return (*_match_table(folder, names, file, table.rows), table.notes)
+
+
+def _read_reviewed(folder: Path, names: list[str], file: Path) -> Matched:
+    """The answers of `onelook review`, as far as their images are what they were."""
+    state, known = read_reviewed(file), set(names)
+    labels, found, skipped = state.labels(), dict[str, str](), []
+    for name, answer in state.answers.items():
+        if name not in known:
+            skipped.append(Rejected(name, f"{file.name} has an answer for it, but it is not in the folder"))
+        elif answer.image.digest not in ("", hashlib.sha256(read_regular(folder / name)).hexdigest()):
+            skipped.append(Rejected(name, f"it was changed since its answer in {file.name}"))
+        else:
+            found[name] = labels.get(name, "")
+    return found, skipped, ()
 
 
 def _merge(

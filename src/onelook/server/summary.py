@@ -1,0 +1,57 @@
+"""Everything that a page or a program is told of a review."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from onelook.labelling.answer_log import CLEARED, KINDS
+from onelook.server.session import Session
+
+
+def summarise(session: Session) -> dict[str, Any]:
+    """All that is told but for the arrays."""
+    one, labels = session.learned, session.labels
+    with_label, predicted = Counter(labels.tolist()), Counter(one.predicted[labels == CLEARED].tolist())
+    classes = [
+        {"id": k, "name": name, "n_labelled": with_label[k], "n_predicted": predicted[k],
+         "expected": one.per_class.get(k)}
+        for k, name in session.log.state.names.items()
+    ]  # fmt: skip
+    kinds = Counter(session.kinds.tolist())
+    return {
+        "version": session.version,
+        "revision": session.revision,
+        "learned": session.learned_revision,
+        "chosen": session.chosen_revision,
+        "is_thorough": one.is_thorough,
+        "folder": session.config.folder.resolve().name,
+        "who": session.who,
+        "n_images": len(session.names),
+        "n_ready": session.n_ready,
+        "kinds": {name: kinds[i] for i, name in enumerate(KINDS)},
+        "classes": classes,
+        "progress": session.progress and asdict(session.progress),
+        "notices": session.notices[-5:],
+        "problem": session.problem,
+        "n_rejected": len(session.rejected),
+        "estimate": one.estimate and asdict(one.estimate),
+        "guard": one.guard,
+        "moved": session.moved,
+        "contradictions": [asdict(each) for each in one.contradictions],
+        "upcoming": [{"row": each.index, "why": each.why} for each in one.upcoming],
+        **{f"can_{word}": value for word, value in session.log.can(session.who).items()},
+    }
+
+
+def pack_arrays(session: Session) -> bytes:
+    """Bytes of six arrays over the images, one after the other.
+
+    Label, prediction and runner-up (int16), their probabilities in 1/10,000 (uint16), and the kind of label (uint8).
+    """
+    one = session.learned
+    parts = [
+        session.labels.astype("<i2"), one.predicted.astype("<i2"), one.runner_up.astype("<i2"),
+        (10_000 * one.probability).round().astype("<u2"),
+        (10_000 * one.runner_up_probability).round().astype("<u2"), session.kinds.astype("u1"),
+    ]  # fmt: skip
+    return b"".join(part.tobytes() for part in parts)

@@ -35,7 +35,7 @@ LAYERS: list[tuple[str, ...]] = [
 """Lowest first. A module imports modules of lower lines, and those of its own package."""
 
 PROJECT = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"pi_heif": "pi-heif", "PIL": "pillow", "sklearn": "scikit-learn"}
 """Of modules that are not called like what pip installs."""
 WITHOUT = (
     "fastapi",

@@ -54,9 +54,11 @@ def is_regular(path: Path) -> bool:
     return True
 
 
-def read_regular(path: Path) -> bytes:
-    """Content of a regular file. Raises OSError for any other, and does not open it."""
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """Content of a regular file, of at most `most` bytes. Raises OSError for any other, and does not open it."""
     require_regular(path)
+    if most is not None and (size := path.stat().st_size) > most:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than the {most:,} that are read", str(path))
     return path.read_bytes()
 
 

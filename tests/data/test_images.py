@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers.images import blank_png, class_image, classes, encoded, picture, write_files, write_table, write_zip
+from onelook.data.formats import SUFFIXES
 from onelook.data.images import ImageSet, Rejected, decode, load
-from onelook.data.listing import SUFFIXES, Listing, list_images
+from onelook.data.listing import Listing, list_images
 from onelook.data.tables import read_labels
 from onelook.errors import DataError
 from onelook.events import finish
@@ -289,13 +290,16 @@ def exif(orientation: int) -> bytes:
 
 
 BAD: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "not an image"),
+    "empty": (b"", "it is empty"),
     "text": (b"this is a text file that somebody renamed", "not an image"),
     "truncated JPEG": (encoded(picture(), "JPEG")[:-200], "truncated"),
     "header of a JPEG": (encoded(picture(), "JPEG")[:400], "truncated"),
     "truncated PNG": (encoded(picture(width=64, height=64))[:2000], ""),
     "header of a PNG": (encoded(picture())[:40], ""),
-    "EPS by another name": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not an image"),
+    "EPS by another name": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+        "postscript drawing; save as png",
+    ),
 }
 
 
@@ -310,7 +314,7 @@ def test_an_image_of_too_many_pixels_is_left_out_before_it_takes_their_memory(si
     bomb = blank_png(side, side)
     assert len(bomb) < 10_000_000
     started, peak = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert reason(bomb) == "it has more than 89 million pixels"
+    assert reason(bomb) == "it has more than 89 million pixels; make it smaller"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < side * side / 2 / 1024
     assert time.perf_counter() - started < 5
 
@@ -605,4 +609,4 @@ def test_of_a_moving_picture_the_first_frame_is_taken(kind: str) -> None:
 def test_progress_ends_with_all_images_and_what_was_left_out() -> None:
     events = list(load(listing_of({"good.png": GOOD, "bad.png": b""}), 16, 3))
     assert (events[0].done, events[0].total) == (2, 2)
-    assert events[1:] == [Rejected("bad.png", "it is not an image")]
+    assert events[1:] == [Rejected("bad.png", "it is empty")]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,6 +113,7 @@ def _report(done: Labelled, out: Path, as_json: bool, written: list[Path], sorti
         about = {"n_labelled_examples": len(done.labelled), "guard": guard, "sorting": sorting and asdict(sorting)}
         about |= {"network": done.choice and asdict(done.choice), "advice": done.advice or None}
         about["written"] = list(map(str, written))
+        about |= {"passed_over": {one.kind.name: one.names for one in done.found.passed}}
         print_json(_make_record(done, out) | about | done.assessment.record())
         return
     _print_counts(done.predictions)
@@ -211,10 +212,11 @@ def doctor(
     Example: onelook doctor photographs --strict
     """
     found = list_images(config)
-    diagnosis = run(examine(found.listing), "doctor")
+    diagnosis = run(examine(found.listing, found.passed), "doctor")
     if as_json:
         write_data(diagnosis.to_json() + "\n")
     else:
-        write(*found.messages(), *(diagnosis.messages() or ("Nothing is wrong with it.",)))
+        listed = replace(found, passed=()).messages()  # the diagnosis names them
+        write(*listed, *(diagnosis.messages() or ("Nothing is wrong with it.",)))
     passed_over = [one for one in found.skipped if not one.name.endswith(SORTED_FOLDER)]
     return int(strict and bool(passed_over or diagnosis.messages()))

@@ -5,7 +5,6 @@ the work.
 """
 
 import hashlib
-import io
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from onelook.backbones.framing import Framing
+from onelook.data.budget import CONTENTS, PIXELS
+from onelook.data.colours import flatten
 from onelook.data.listing import Listing
+from onelook.data.opening import open_image
 from onelook.errors import DataError
 from onelook.events import Progress
 
@@ -27,8 +29,6 @@ Result = TypeVar("Result")
 
 PREPROCESSING = "upright, on white, middle square, bicubic, version 1"
 """Description of `decode` for the keys of caches: change it whenever a pixel would change."""
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""Nothing else is tried on a file, whatever its name: Pillow would start other programs for some formats (EPS)."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def image_batches(
 
     def read(name: str) -> Result | Rejected:
         try:
-            return look(listing.read(name))
+            with CONTENTS.hold(listing.measure(name)):
+                return look(listing.read(name))
         except Exception as error:  # what Pillow raises on damaged bytes has no common base
             return Rejected(name, describe_error(error))
 
@@ -148,15 +149,15 @@ def decode(content: bytes, size: int, channels: int, framing: Framing | None = N
     """
     # A large JPEG can be decoded at a fraction; at twice the size or more, what was published is met more closely.
     enough = 2 * framing.resize if framing else size
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        image.draft("RGB" if channels == 3 else "L", (enough, enough))
-        return image_array(image, size, channels, framing)
+    with open_image(content) as picture:
+        picture.reduce(enough, grey=channels == 1)
+        with PIXELS.hold(picture.n_bytes):
+            return image_array(picture.load(), size, channels, framing)
 
 
 def image_array(image: Image.Image, size: int, channels: int, framing: Framing | None = None) -> np.ndarray:
-    """`decode` of an image that is open already."""
-    upright = ImageOps.exif_transpose(image)
-    plain = _without_alpha(_eight_bit(upright)).convert("RGB" if channels == 3 else "L")
+    """`decode` of an image that is open already, and upright."""
+    plain = flatten(image, "RGB" if channels == 3 else "L")
     if framing is not None:
         box = framing.box(*plain.size, size)
         plain = plain.resize((size, size), Image.Resampling[framing.resample.upper()], box)
@@ -166,27 +167,9 @@ def image_array(image: Image.Image, size: int, channels: int, framing: Framing |
     return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Pillow would cut these at 255. Here 255 stands for 65535 or 1.0, or for the largest pixel where that is more."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0)
-    top = max(65535.0 if image.mode.startswith("I") else 1.0, float(values.max(initial=0)))
-    return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8))
-
-
-def _without_alpha(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    layer = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-
-
 def describe_error(error: BaseException) -> str:
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"it has more than {(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million pixels"
-    if isinstance(error, UnidentifiedImageError):
-        return "it is not an image"
+        return f"it has more than {(Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million pixels; make it smaller"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return " ".join(str(error).split()) or type(error).__name__

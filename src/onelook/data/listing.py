@@ -1,5 +1,6 @@
 """Lists of the images of a folder, an archive or a table. No image is read here."""
 
+import errno
 import lzma
 import os
 import struct
@@ -9,12 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
+from onelook.data.formats import has_image_suffix
 from onelook.data.tables import PARQUET, read_labels
 from onelook.errors import DataError
 from onelook.files import is_regular, read_regular
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+LARGEST = 1 << 30
+"""Bytes of a file that no image has, and no memory should be asked for."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Listing:
     source: str
     read: Callable[[str], bytes]
     """Returns the bytes of a file by its name; raises OSError."""
+    measure: Callable[[str], int] = lambda _: 0
+    """Returns the number of bytes of a file before it is read, where that is known; raises OSError."""
     split: str | None = None
     """The split that was taken, where the source has splits of its own."""
 
@@ -42,7 +47,7 @@ def list_images(source: Path, split: str | None = None) -> Listing:
     split: where the top level holds train, val and test, the one to take. Raises DataError.
     """
     if source.is_dir():
-        return _listing(files_below(source), str(source), split, lambda name: read_regular(source / name))
+        return replace(_listing(files_below(source), str(source), split, read_below(source)), measure=measure(source))
     if not source.exists():
         raise DataError(f"There is no file or folder {source}; give a folder of class folders, a zip, or a table.")
     if not is_regular(source):
@@ -54,20 +59,38 @@ def list_images(source: Path, split: str | None = None) -> Listing:
     raise DataError(f"{source} is neither a folder nor a zip nor a table (path,label); give one of these.")
 
 
+def read_below(folder: Path) -> Callable[[str], bytes]:
+    """The `read` of a listing of files in a folder."""
+    return lambda name: read_regular(folder / name, LARGEST)
+
+
+def measure(folder: Path) -> Callable[[str], int]:
+    """The `measure` of a listing of files in a folder."""
+    return lambda name: (folder / name).stat().st_size
+
+
 def _complain(error: OSError) -> None:
-    raise error
+    if error.errno != errno.ELOOP:
+        raise error
 
 
 def files_below(folder: Path, complain: Callable[[OSError], None] = _complain) -> Iterator[str]:
-    """Relative names of all files, also behind links to folders, but not round in circles.
+    """Relative names of all files, also behind links to folders, but not round in circles, and through no link twice.
 
-    complain: called with the OSError of a folder that cannot be read; raises it by default.
+    complain: called with the OSError of a folder that cannot be read, or that a link leads back to; raises the first
+        by default.
     """
+    entered: set[Path] = set()
     for place, folders, files in os.walk(folder, onerror=complain, followlinks=True):
         here = Path(place)
-        if links := {f for f in folders if (here / f).is_symlink()}:
-            entered = {p.resolve() for p in (here, *here.parents) if p.is_relative_to(folder)}
-            folders[:] = [f for f in folders if f not in links or (here / f).resolve() not in entered]
+        if links := [f for f in folders if (here / f).is_symlink()]:
+            around = here.resolve()
+            for link in links:
+                target = (here / link).resolve()
+                if around.is_relative_to(target) or folder.resolve().is_relative_to(target) or target in entered:
+                    folders.remove(link)
+                    complain(OSError(errno.ELOOP, "it is a link to a folder that is listed already", str(here / link)))
+                entered.add(target)
         yield from ((here / file).relative_to(folder).as_posix() for file in files)
 
 
@@ -84,11 +107,13 @@ def _list_zip(path: Path, split: str | None) -> Listing:
 
     def read(name: str) -> bytes:
         try:
+            if archive.getinfo(name).file_size > LARGEST:
+                raise OSError("it is too large for an image")
             return archive.read(name)
         except (OSError, *DAMAGED) as error:
             raise OSError(f"it cannot be taken out of the archive: {error}") from error
 
-    return _listing(names, str(path), split, read)
+    return replace(_listing(names, str(path), split, read), measure=lambda name: archive.getinfo(name).file_size)
 
 
 def hidden(path: PurePath) -> bool:
@@ -99,9 +124,9 @@ def hidden(path: PurePath) -> bool:
 def _listing(found: Iterable[str], source: str, split: str | None, read: Callable[[str], bytes]) -> Listing:
     """Classes are the folders; a first level of train, val and test is a split and never a class."""
     paths = {name: PurePosixPath(name) for name in found}
-    names = [name for name, path in paths.items() if path.suffix.lower() in SUFFIXES and not hidden(path)]
+    names = [name for name, path in paths.items() if has_image_suffix(path) and not hidden(path)]
     if not names:
-        raise DataError(f"{source} holds no images ({', '.join(SUFFIXES)}); expected a folder for each class.")
+        raise DataError(f"{source} holds no images (JPEG, PNG, TIFF and others); expected a folder for each class.")
     parts = {name: paths[name].parts for name in names}
     names = sorted(names, key=lambda name: parts[name])  # alike for a folder and its zip
     parts = _without_wrapping(parts)
@@ -145,7 +170,8 @@ def _list_table(table: Path, split: str | None) -> Listing:
         found = ", ".join(sorted({str(row.split) for row in rows}))
         raise DataError(f"{table} has no row of the split {split!r}, but {found}.")
     names, labels = [row.name for row in kept], [row.label for row in kept]
-    listing = _with_classes(names, labels, str(table), lambda name: read_regular(table.parent / name))
+    listing = _with_classes(names, labels, str(table), read_below(table.parent))
+    listing = replace(listing, measure=measure(table.parent))
     return replace(listing, source=f"{table}:{own}", split=own) if own else listing
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from onelook.data.datasets import Benchmark, Split
-from onelook.data.listing import SUFFIXES
+from onelook.data.formats import SUFFIXES
 from onelook.data.verify import check
 from onelook.errors import DataError
 from onelook.events import Progress

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
@@ -16,7 +16,7 @@ from onelook.artifacts import AUTO, load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import AVERAGE, BLOCK_BYTES, EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet, Rejected, decode, describe_error, image_array
-from onelook.data.listing import Listing
+from onelook.data.listing import LARGEST, Listing
 from onelook.errors import DataError, SettingsError, quote_name
 from onelook.estimators.choosing import SIZE, Choice, choose_by_kind, is_drawing, sample_rows
 from onelook.events import finish
@@ -126,8 +126,8 @@ def _choose(X: Any) -> Choice:
         one, name = images[i], f"Image {i} of X"
         try:
             is_file = isinstance(one, str | Path)
-            pixels = decode(read_regular(Path(one)), SIZE, 3) if is_file else _frame(one, name, SIZE, 3)
-        except (OSError, ValueError, SyntaxError) as error:
+            pixels = decode(read_regular(Path(one), LARGEST), SIZE, 3) if is_file else _frame(one, name, SIZE, 3)
+        except Exception as error:  # what Pillow raises on damaged bytes has no common base
             raise _unreadable(quote_name(str(one)) if is_file else name, describe_error(error)) from error
         kinds.append(is_drawing(pixels))
     return choose_by_kind(kinds)
@@ -150,7 +150,7 @@ def _require_sequence(X: Any) -> list[Any]:
 def _embed_paths(paths: list[Path], network: Backbone, config: EmbedConfig, cache: Path) -> Float32[Tensor, "N D"]:
     # Listed by index and not by name, as the same file may be given twice.
     names = tuple(map(str, range(len(paths))))
-    listing = Listing(names, (-1,) * len(names), (), "X", lambda name: read_regular(paths[int(name)]))
+    listing = Listing(names, (-1,) * len(names), (), "X", lambda name: read_regular(paths[int(name)], LARGEST))
 
     def refuse(event: Any) -> None:
         if isinstance(event, Rejected):
@@ -183,7 +183,7 @@ def _frame(one: Any, name: str, *frame: Any) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return image_array(one, *frame)
+            return image_array(ImageOps.exif_transpose(one), *frame)
     except Exception as error:  # what Pillow raises on damaged bytes has no common base
         raise _unreadable(name, describe_error(error)) from error
 

@@ -6,7 +6,6 @@ few lines share their hash by chance, by the colours of a thumbnail as well.
 """
 
 import hashlib
-import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -17,10 +16,12 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
-from onelook.data.images import FORMATS, Reading, Rejected, decode, each_image
+from onelook.data.formats import PassedOver
+from onelook.data.images import Reading, Rejected, decode, each_image
 from onelook.data.listing import Listing
+from onelook.data.opening import open_image
 from onelook.errors import quote_name
-from onelook.labelling.folder import UNLABELLED
+from onelook.labelling.folder import UNLABELLED, name_kinds
 from onelook.labelling.labels import is_unlabelled
 
 BITS = 128
@@ -82,6 +83,8 @@ class Diagnosis:
     conflicts: tuple[Copies, ...] = ()
     """Pictures in two classes, equal byte by byte or nearly."""
     unreadable: tuple[Rejected, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
+    """Files that are of no kind that is read."""
     suspicious_classes: tuple[str, ...] = ()
     """Classes named like folders of images to label."""
     same_but_for_case: tuple[tuple[str, ...], ...] = ()
@@ -109,6 +112,7 @@ class Diagnosis:
         if self.unreadable:
             n, first = _count(self.unreadable, "image", "images"), self.unreadable[0]
             lines.append(f"{n} cannot be read, {quote_name(first.name)} first: {first.reason}.")
+        lines += name_kinds(self.passed_over)
         return (*lines, *self._class_messages(), *self._image_messages())
 
     def _class_messages(self) -> Iterator[str]:
@@ -160,7 +164,8 @@ class Diagnosis:
             )
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self) | {"unequal": self.unequal, "messages": self.messages()}, indent=1)
+        about = {"unequal": self.unequal, "passed_over": {one.kind.name: one.names for one in self.passed_over}}
+        return json.dumps(asdict(self) | about | {"messages": self.messages()}, indent=1)
 
 
 def _contradiction(copies: Copies) -> str:
@@ -208,8 +213,11 @@ def describe_junk(content: bytes) -> str:
         return ""
 
 
-def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
-    """Read every image once and report what is wrong; a label is UNLABELLED where there is none."""
+def examine(listing: Listing, passed: tuple[PassedOver, ...] = ()) -> Generator[Reading, None, Diagnosis]:
+    """Read every image once and report what is wrong; a label is UNLABELLED where there is none.
+
+    passed: files beside the images, as they were found.
+    """
     results = yield from each_image(listing, _look, "examining images")
     unreadable = tuple(r for r in results if isinstance(r, Rejected))
     yield from unreadable
@@ -226,6 +234,7 @@ def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
         class_sizes=sizes,
         conflicts=tuple(c for c in (*exact, *near) if c.conflicting),
         unreadable=unreadable,
+        passed_over=passed,
         suspicious_classes=tuple(n for n in listing.class_names if any(map(is_unlabelled, n.split("/")))),
         same_but_for_case=(*_same_but_for_case(listing.class_names), *_same_but_for_case(listing.names)),
         tiny_classes=tuple(name for name, size in sizes.items() if size < 2),
@@ -239,8 +248,8 @@ def examine(listing: Listing) -> Generator[Reading, None, Diagnosis]:
 
 
 def _look(content: bytes) -> _Look:
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        width, height = image.size
+    with open_image(content) as picture:
+        width, height = picture.size
     # Decoded as everywhere, so that images of no use are reported here. The square has the middle only, so the
     # two thumbnails of the hash are of the square as well: pictures that differ beside it are the same to a network.
     square = Image.fromarray(decode(content, 4 * THUMBNAIL, 3).transpose(1, 2, 0))

@@ -12,13 +12,13 @@ from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
-from PIL import Image
-
 from onelook.data.confirmed import CONFIRMED
-from onelook.data.images import FORMATS, Rejected, describe_error
+from onelook.data.images import Rejected, describe_error
+from onelook.data.listing import LARGEST
+from onelook.data.opening import open_image
 from onelook.data.tables import count_answers, guard_cell, path_cell
 from onelook.errors import DataError, plural
-from onelook.files import write_atomically
+from onelook.files import read_regular, write_atomically
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def write_coco(
     rejected = []
     for one in predictions:
         try:
-            with Image.open(root / one.path, formats=FORMATS) as image:
-                width, height = image.size
+            with open_image(read_regular(root / one.path, LARGEST)) as picture:
+                width, height = picture.size
         except Exception as error:  # what Pillow raises on damaged bytes has no common base
             rejected.append(Rejected(one.path, describe_error(error)))
             continue

@@ -3,14 +3,17 @@
 Labels come from sub-folders, from a table, or from a pattern of file names; nothing is read or decoded here.
 """
 
+import errno
 import functools
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from onelook.data.formats import OTHER, Kind, PassedOver, find_kind, group_by_kind
 from onelook.data.images import Rejected, describe_error
-from onelook.data.listing import SUFFIXES, Listing, files_below, hidden
+from onelook.data.listing import LARGEST, Listing, files_below, hidden, measure
 from onelook.errors import DataError, plural, quote_name
 from onelook.files import read_regular
 from onelook.labelling.labels import UNLABELLED_FOLDERS, Sources, find_labels
@@ -26,7 +29,9 @@ class FolderListing:
     listing: Listing
     """All images; a label is a class index, or UNLABELLED."""
     skipped: tuple[Rejected, ...] = ()
-    """Folders that cannot be read, and rows of the table without an image."""
+    """Things that cannot be read: folders, pipes, links that lead nowhere; and rows of the table without an image."""
+    passed: tuple[PassedOver, ...] = ()
+    """Files that are of no kind that is read."""
     notes: tuple[str, ...] = ()
     """Sentences on where the labels are from, and how the table was read."""
 
@@ -67,7 +72,12 @@ class FolderListing:
         lines += self.lacks
         lines += [quote_name(note) for note in self.notes]
         lines += [f"{quote_name(one.name)} was passed over: {one.reason}." for one in self.skipped]
-        return tuple(lines)
+        return (*lines, *name_kinds(self.passed))
+
+
+def name_kinds(passed: Iterable[PassedOver]) -> tuple[str, ...]:
+    """Sentences on the files that a person may take for images, one for each kind."""
+    return tuple(str(one) for one in passed if one.kind is not OTHER)
 
 
 SORTED_FOLDER = "onelook-sorted"
@@ -81,7 +91,7 @@ def list_folder(
     unlabelled_folders: Collection[str] = UNLABELLED_FOLDERS,
     also_classes: Collection[str] = (),
     not_classes: Collection[str] = (),
-    suffixes: Collection[str] = SUFFIXES,
+    also_suffixes: Collection[str] = (),
     need_labels: bool = True,
 ) -> FolderListing:
     """The images of `folder`; hidden ones, those in a SORTED_FOLDER and other files are passed over.
@@ -96,13 +106,13 @@ def list_folder(
         folder around all classes, are no part of the name of a class.
     also_classes: names of such folders that are classes nevertheless.
     not_classes: further names of folders that are none.
-    suffixes: of what counts as an image, in small letters.
+    also_suffixes: of what counts as an image although none is read from it, in small letters.
     need_labels: refuse a folder without any label.
     Raises DataError, SettingsError.
     """
     tables = (labels,) if isinstance(labels, Path) else labels
     sources = Sources(tables, pattern, tuple(unlabelled_folders), tuple(also_classes), tuple(not_classes), need_labels)
-    names, skipped = list_images(folder, suffixes)
+    names, skipped, passed = list_images(folder, also_suffixes)
     own = {name: _find_sorted_folder(name) for name in names}
     names = [name for name in names if not own[name]]
     if not names:
@@ -115,12 +125,13 @@ def list_folder(
     class_names = tuple(sorted(set(found.labels.values())))
     number = {name: k for k, name in enumerate(class_names)}
     numbers = tuple(number[found.labels[name]] if name in found.labels else UNLABELLED for name in names)
-    listing = Listing(tuple(names), numbers, class_names, str(folder), functools.partial(read_file, folder))
-    return FolderListing(listing, (*skipped, *found.skipped), found.notes)
+    read = functools.partial(read_file, folder)
+    listing = Listing(tuple(names), numbers, class_names, str(folder), read, measure(folder))
+    return FolderListing(listing, (*skipped, *found.skipped), passed, found.notes)
 
 
 def read_file(folder: Path, name: str) -> bytes:
-    return read_regular(folder / name)
+    return read_regular(folder / name, LARGEST)
 
 
 def require_folder(folder: Path) -> None:
@@ -131,33 +142,59 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"{folder} is a file; give the folder that your images are in.")
 
 
-def list_images(folder: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[list[str], list[Rejected]]:
-    """The names of all images in order, and the folders that cannot be read. Raises DataError where there is none."""
+class FoundFiles(NamedTuple):
+    """Files below a folder."""
+
+    images: list[str]
+    """Names in order."""
+    skipped: list[Rejected]
+    """Things that cannot be read: folders, pipes, links that lead nowhere."""
+    passed: tuple[PassedOver, ...]
+    """Files that are no images, or need another package."""
+
+
+def list_images(folder: Path, also_suffixes: Collection[str] = ()) -> FoundFiles:
+    """List what lies below a folder. Raises DataError where there is no image."""
     require_folder(folder)
     refused: list[OSError] = []
-    files = [name for name in files_below(folder, refused.append) if not hidden(PurePosixPath(name))]
-    names = [name for name in files if PurePosixPath(name).suffix.lower() in suffixes]
-    skipped = [
-        Rejected(_relative_name(folder, error), f"the folder cannot be read ({describe_error(error)})")
-        for error in refused
-    ]
+    names, others = list[str](), list[tuple[str, Kind]]()
+    for name in files_below(folder, refused.append):
+        if hidden(PurePosixPath(name)):
+            continue
+        try:
+            kind = find_kind(folder / name)
+        except OSError as error:
+            refused.append(OSError(error.errno, error.strerror, str(folder / name)))
+            continue
+        if kind.readable or PurePosixPath(name).suffix.lower() in also_suffixes:
+            names.append(name)
+        else:
+            others.append((name, kind))
+    skipped = sorted((_refuse(folder, error) for error in refused), key=lambda one: one.name)
+    passed = group_by_kind(sorted(others, key=lambda one: one[0]))
     if not names:
-        first = (
-            f" and cannot be read whole, {quote_name(skipped[0].name)} first ({skipped[0].reason})" if skipped else ""
-        )
+        first = f", and {quote_name(skipped[0].name)} was passed over ({skipped[0].reason})" if skipped else ""
         raise DataError(
-            f"{folder} holds {plural(len(files), 'file')} but no image{first}; "
-            f"put images ({', '.join(s[1:] for s in SUFFIXES)}) there."
+            " ".join(
+                [
+                    f"{folder} holds {plural(len(others), 'file')} but no image{first}; "
+                    f"put images (JPEG, PNG, TIFF, WebP, AVIF and others) there.",
+                    *name_kinds(passed),
+                ]
+            )
         )
-    return sorted(names, key=lambda name: PurePosixPath(name).parts), skipped
+    return FoundFiles(sorted(names, key=lambda name: PurePosixPath(name).parts), skipped, passed)
+
+
+def _refuse(folder: Path, error: OSError) -> Rejected:
+    path = Path(error.filename or folder)
+    name = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
+    kind = "the folder cannot be read" if path.is_dir() and error.errno != errno.ELOOP else ""
+    reason = describe_error(error)
+    return Rejected(name, f"{kind} ({reason})" if kind else reason)
 
 
 def _find_sorted_folder(name: str) -> str:
     """The SORTED_FOLDER that an image lies in, or nothing."""
     parts = PurePosixPath(name).parts[:-1]
     return "/".join(parts[: parts.index(SORTED_FOLDER) + 1]) if SORTED_FOLDER in parts else ""
-
-
-def _relative_name(folder: Path, error: OSError) -> str:
-    path = Path(error.filename or folder)
-    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)

@@ -15,7 +15,6 @@ from onelook.artifacts import AUTO, load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import AVERAGE
 from onelook.data.images import Rejected
-from onelook.data.listing import SUFFIXES
 from onelook.data.vectors import read_vectors
 from onelook.errors import Bound, Checked, DataError, Fraction, SettingsError, quote_name
 from onelook.estimators.choosing import Choice, choose_network
@@ -25,7 +24,7 @@ from onelook.labelling.advice import advise
 from onelook.labelling.doctor import describe_junk
 from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing, match_vectors
-from onelook.labelling.folder import FolderListing, list_folder
+from onelook.labelling.folder import FolderListing, list_folder, name_kinds
 from onelook.labelling.predict import make_predictions
 from onelook.labelling.quality import Assessment
 from onelook.labelling.suggest import Suggestion, suggest
@@ -133,10 +132,10 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     [('new.png', 'red')]
     """
     given = None if config.features is None else read_vectors(config.features)
-    suffixes = {*SUFFIXES, *(PurePosixPath(name).suffix.lower() for name in (given.items if given else ()))}
+    suffixes = {PurePosixPath(name).suffix.lower() for name in (given.items if given else ())}
     found = list_images(config, suffixes)
     if found.lacks:
-        raise DataError(found.lacks[0])
+        raise DataError(" ".join([found.lacks[0], *name_kinds(found.passed)]))
     priors = ClassPriors.parse(config.class_priors).name(found.listing.class_names)
     yield from map(Notice, found.messages())
     network, choice, embeddings, rejected = yield from _features(config, found, given, place)
@@ -157,7 +156,7 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     return Labelled(config, found, network, choice, embeddings, rejected, classifier, labelled, unlabelled, predictions)
 
 
-def list_images(config: LabelConfig, suffixes: Collection[str] = SUFFIXES) -> FolderListing:
+def list_images(config: LabelConfig, also_suffixes: Collection[str] = ()) -> FolderListing:
     """The images of the folder, with the labels that they have. Raises DataError, SettingsError."""
     return list_folder(
         config.folder,
@@ -165,7 +164,7 @@ def list_images(config: LabelConfig, suffixes: Collection[str] = SUFFIXES) -> Fo
         config.pattern,
         also_classes=config.also_classes,
         not_classes=config.not_classes,
-        suffixes=suffixes,
+        also_suffixes=also_suffixes,
     )
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from onelook.data.formats import BY_SUFFIX
 from onelook.data.images import Rejected
-from onelook.data.listing import SPLITS, SUFFIXES
+from onelook.data.listing import SPLITS
 from onelook.data.tables import LabelRow, read_labels
 from onelook.errors import DataError, SettingsError, list_names, plural, quote_name
 from onelook.files import read_regular
@@ -262,7 +263,7 @@ def _make_finder(pattern: str) -> Callable[[str], str]:
     elif pattern.count("{label}") == 1:
         pieces = {"{label}": "(?P<label>[^/]+?)", "*": "[^/]*", "?": "[^/]"}
         text = "".join(pieces.get(p, re.escape(p)) for p in re.split(r"(\{label\}|\*|\?)", pattern))
-        search, whole = re.compile(text, re.DOTALL).fullmatch, pattern.lower().endswith((*SUFFIXES, ".*"))
+        search, whole = re.compile(text, re.DOTALL).fullmatch, pattern.lower().endswith((*BY_SUFFIX, ".*"))
     else:
         raise SettingsError(
             f"The pattern {pattern!r} does not say where the label is; write {{label}} there, as in "

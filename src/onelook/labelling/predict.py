@@ -12,13 +12,13 @@ from onelook.artifacts import comes_along, load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import parse_averaging
 from onelook.data.images import Rejected
-from onelook.data.listing import Listing
+from onelook.data.listing import Listing, measure
 from onelook.errors import ArtifactError, Bound, Checked, DataError, Fraction, list_names, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing
-from onelook.labelling.folder import UNLABELLED, list_images, read_file
+from onelook.labelling.folder import UNLABELLED, list_images, name_kinds, read_file
 from onelook.machine import Place
 
 DIGITS = 6
@@ -75,9 +75,10 @@ def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, 
     """
     classifier = FewShotClassifier.load(config.classifier)
     saved = _read_network(classifier, config.classifier)
-    listing, skipped = _listing(config.images)
+    listing, skipped, passed = _listing(config.images)
     for one in skipped:
         yield Notice(f"{quote_name(one.name)} was passed over: {one.reason}.")
+    yield from map(Notice, passed)
     network = yield from _network(config, saved)
     if network.feature_size != classifier.n_features_in_:
         raise ArtifactError(
@@ -147,27 +148,31 @@ def _network(config: PredictConfig, saved: dict[str, str]) -> Generator[Any, Non
     return network
 
 
-def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...]]:
-    """Images that were given, and the folders that cannot be read.
+def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...], tuple[str, ...]]:
+    """Images that were given, what cannot be read, and sentences on kinds that are not read.
 
     Names are relative to a single folder that was given, or else to the working folder; / stands between folders.
     """
     source = f"{images[0]} and {len(images) - 1} more" if len(images) > 1 else str(images[0])
-    root, names, refused = Path(), list[str](), list[Rejected]()
+    root, names, refused, passed = Path(), list[str](), list[Rejected](), list[str]()
     if len(images) == 1 and images[0].is_dir():
         root, images = images[0], ()
-        names, refused = list_images(root)
+        names, refused, kinds = list_images(root)
+        passed += name_kinds(kinds)
     for path in images:
         if not path.exists():
             raise DataError(f"There is no file or folder {path}; give images, or a folder of them.")
         if not path.is_dir():
             names.append(_name_file(path))
             continue
-        below, skipped = list_images(path)
+        below, skipped, kinds = list_images(path)
         names += [_name_file(path / name) for name in below]
         refused += [Rejected(str(path / one.name), one.reason) for one in skipped]
+        passed += [f"{path}: {sentence}" for sentence in name_kinds(kinds)]
     unique = tuple(dict.fromkeys(names))
-    return Listing(unique, (UNLABELLED,) * len(unique), (), source, functools.partial(read_file, root)), tuple(refused)
+    read = functools.partial(read_file, root)
+    listing = Listing(unique, (UNLABELLED,) * len(unique), (), source, read, measure(root))
+    return listing, tuple(refused), tuple(passed)
 
 
 def _name_file(path: Path) -> str:

@@ -1,13 +1,15 @@
 """The report of labelled images: everything that the page shows, and the file."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from onelook.errors import DataError, SettingsError
+from onelook.data.formats import OTHER, PassedOver
+from onelook.data.images import Rejected
+from onelook.errors import DataError, SettingsError, plural
 from onelook.events import Notice, Progress
 from onelook.html import load_engine
 from onelook.labelling.label import Labelled, suggest_images
@@ -75,7 +77,7 @@ def make_report(done: Labelled) -> LabelReport:
         advice=done.advice,
         facts=_describe_features(done),
         suggestions=suggest_images(done, N_SUGGESTIONS, read_and_keep).suggestions,
-        rejected=(*done.rejected, *done.found.skipped),
+        rejected=(*done.rejected, *done.found.skipped, *_summarise(done.found.passed)),
     )
 
 
@@ -83,3 +85,11 @@ def _describe_features(done: Labelled) -> dict[str, str]:
     if done.choice is None:
         return {"features": str(done.config.features)}
     return {"feature network": ", because ".join(filter(None, (done.choice.name, done.choice.why)))}
+
+
+def _summarise(passed: Iterable[PassedOver]) -> Iterator[Rejected]:
+    """One line for each kind of files that a person may take for images."""
+    for one in passed:
+        if one.kind is not OTHER:
+            more = f" and {plural(len(one.names) - 1, 'other')}" if len(one.names) > 1 else ""
+            yield Rejected(f"{one.names[0]}{more}", "; ".join(filter(None, (one.kind.name, one.kind.remedy))))

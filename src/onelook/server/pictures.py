@@ -8,7 +8,10 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from onelook.data.images import FORMATS
+from onelook.data.budget import PIXELS
+from onelook.data.colours import flatten
+from onelook.data.listing import LARGEST
+from onelook.data.opening import open_image
 from onelook.errors import DataError, StorageError
 from onelook.files import read_regular, write_atomically
 
@@ -56,11 +59,12 @@ def make_picture(path: Path, side: int) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(read_regular(path)), formats=FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:
+            with open_image(read_regular(path, LARGEST)) as image:
+                if image.size[0] * image.size[1] > MOST_PIXELS:
                     raise DataError("it has too many pixels for a picture on a page")
-                image.draft("RGB", (side, side))
-                return _encode(image, side)
+                image.reduce(side, grey=False)
+                with PIXELS.hold(image.n_bytes):
+                    return _encode(flatten(image.load(), "RGB"), side)
     except DataError:
         raise
     except Exception as error:  # what Pillow raises on damaged bytes has no common base

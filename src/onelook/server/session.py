@@ -19,7 +19,6 @@ import numpy as np
 import torch
 
 from onelook.data.images import Rejected
-from onelook.data.listing import SUFFIXES
 from onelook.data.vectors import read_vectors
 from onelook.errors import DataError, SettingsError, UserError
 from onelook.estimators.classifier import FewShotClassifier
@@ -62,10 +61,10 @@ class Session:
     def __post_init__(self) -> None:
         config = self.config
         vectors = None if config.features is None else read_vectors(config.features)
-        suffixes = {*SUFFIXES, *(PurePosixPath(name).suffix.lower() for name in (vectors.items if vectors else ()))}
+        suffixes = {PurePosixPath(name).suffix.lower() for name in (vectors.items if vectors else ())}
         self.found: FolderListing = list_folder(
             config.folder, config.labels, config.pattern, also_classes=config.also_classes,
-            not_classes=config.not_classes, suffixes=suffixes,
+            not_classes=config.not_classes, also_suffixes=suffixes,
             need_labels=False,
         )  # fmt: skip
         self.names = self.found.listing.names

@@ -9,7 +9,7 @@ from torch import nn
 
 from onelook.artifacts import load_network
 from onelook.backbones import efficientnet_lite
-from onelook.backbones.efficientnet_lite import VARIANTS, SameConv, load_efficientnet_lite
+from onelook.backbones.efficientnet_lite import VARIANTS, load_efficientnet_lite
 from onelook.errors import ArtifactError, SettingsError
 from onelook.events import finish
 
@@ -53,20 +53,6 @@ def test_how_maps_become_a_feature_is_part_of_the_identity_of_a_network() -> Non
     before = network.digest()
     network.power.fill_(2)
     assert network.digest() != before
-
-
-@pytest.mark.parametrize(
-    ("size", "stride", "kernel"), [(8, 2, 3), (9, 2, 3), (8, 2, 5), (7, 1, 5), (6, 1, 3), (5, 2, 5)]
-)
-def test_same_padding_puts_the_odd_rest_to_the_right_and_the_bottom(size: int, stride: int, kernel: int) -> None:
-    conv = SameConv(1, 1, kernel, stride)
-    x = torch.rand(1, 1, size, size)
-    n_out = -(-size // stride)
-    rest = max((n_out - 1) * stride + kernel - size, 0)
-    padded = nn.functional.pad(x, (rest // 2, rest - rest // 2) * 2)
-    expected = nn.functional.conv2d(padded, conv.weight, conv.bias, stride)
-    assert expected.shape[-1] == n_out
-    assert torch.allclose(conv(x), expected, atol=1e-6)
 
 
 def test_a_file_that_is_not_the_published_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         film: see `features`.
         change: the number of a part of the network (`parts`), and what becomes of the maps before they enter it.
         """
-        pixels = self.preprocess(images).contiguous(memory_format=torch.channels_last)
+        pixels = self.preprocess(images.contiguous(memory_format=torch.channels_last))  # rearranged as bytes
         if change is not None:
             x, (place, function) = pixels, change
             for i, part in enumerate(self.parts()):

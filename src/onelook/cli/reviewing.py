@@ -52,8 +52,10 @@ def review(
     server = listen.make_server(review.make_app(under_way), listening)
     address = listen.address_of(bound) + ("/" if listening.token is None else f"/?token={listening.token}")
     say(f"review: {len(under_way.names):,} images of {quote_name(str(config.folder))}; Ctrl-C ends it")
+    bound.listen()  # so that whoever is told the address may connect at once
     write(f"Review page: {address}")
     sys.stdout.flush()  # a program that waits for the address may read a pipe
+    threading.Thread(target=_end_with, args=(server, under_way), daemon=True).start()
     if open_page:
         threading.Thread(target=_open_when_ready, args=(server, address), daemon=True).start()
     with listen.quiet_log(), contextlib.suppress(KeyboardInterrupt):  # its proper end
@@ -67,6 +69,13 @@ def _bind(listen: Any, listening: Listening, port: int | None) -> socket.socket:
         with contextlib.suppress(SettingsError):
             return listen.open_socket(replace(listening, port=one))  # type: ignore[no-any-return]
     return listen.open_socket(replace(listening, port=ports[-1]))  # type: ignore[no-any-return]
+
+
+def _end_with(server: Any, session: Any) -> None:
+    """End the session with its server, which waits for requests that wait for news."""
+    while not server.should_exit:
+        time.sleep(0.1)
+    session.end()
 
 
 def _open_when_ready(server: Any, address: str) -> None:

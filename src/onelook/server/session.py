@@ -177,10 +177,14 @@ class Session:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """Let everything that waits or works come to its end."""
         with self.changed:
             self._stopped = True
-            self.changed.notify_all()
+            self._ring()
+
+    def stop(self) -> None:
+        self.end()
         for thread in self._threads:
             thread.join(20)
         self.log.close()

@@ -1,0 +1,161 @@
+"""The review page in a real browser, with the real command as its server, which is killed in the middle."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.images import class_image, write_files
+from onelook.labelling.answer_log import LOG_NAME, read_reviewed
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+N, KINDS = 40, ("ant", "bee", "cow")
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium; apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@contextlib.contextmanager
+def serving(folder: Path, out: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command in a process of its own, and the address of its page."""
+    words = ["review", folder, "--out", out, "--no-open", "--port", "0", "--network", "small", "--average", "none"]
+    program = "from onelook.cli import main; main()"
+    source = str(Path(__file__).parents[2] / "src")
+    environment = os.environ | {"PYTHONPATH": source, "ONELOOK_CACHE": str(folder.parent / "cache")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, words)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        found = re.search(r"http\S+", process.stdout.readline())
+        assert found
+        yield process, found[0]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def open_page(browser: Any, address: str) -> tuple[Any, list[str]]:
+    """The page with an image to label, and what it complains of."""
+    page, problems = browser.new_page(viewport={"width": 1280, "height": 800}), []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda word: problems.append(word.text) if word.type == "error" else None)
+    page.goto(address)
+    page.wait_for_selector("#viewer:not([hidden])", timeout=60_000)
+    return page, problems
+
+
+def kind_of(page: Any) -> str:
+    return KINDS[int(page.inner_text("#image-name").split(".")[0]) % len(KINDS)]
+
+
+def press(page: Any, key: str) -> None:
+    """Press a key that answers, and wait until the page shows the next image."""
+    before = page.inner_text("#image-name")
+    page.keyboard.press(key)
+    page.wait_for_function("name => document.getElementById('image-name').textContent !== name", arg=before)
+
+
+def label_by_keys(page: Any, n: int) -> None:
+    for _ in range(n):
+        kind, known = kind_of(page), page.inner_text("#classes")
+        if kind not in known:
+            before = page.inner_text("#image-name")
+            page.focus("#new-name")
+            page.keyboard.type(kind)
+            page.keyboard.press("Enter")
+            page.wait_for_function("name => document.getElementById('image-name').textContent !== name", arg=before)
+        else:
+            press(page, kind[0])
+
+
+def test_labels_by_keys_survive_a_kill_and_undo_works_across_it(browser: Any, tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "images", {f"{i:02d}.png": class_image(i % 3, i, 48) for i in range(N)})
+    out = tmp_path / "out"
+    with serving(folder, out) as (process, address):
+        page, problems = open_page(browser, address)
+        label_by_keys(page, 20)
+        for _ in range(2):
+            page.keyboard.press("u")
+        page.wait_for_function("() => document.getElementById('n-labels').textContent === '18'")
+        page.fill("#add-name", "dog <b>")
+        page.press("#add-name", "Enter")
+        page.wait_for_function("() => document.querySelectorAll('#classes li').length === 4")
+        assert problems == []
+        process.kill()  # no farewell of any kind
+        process.wait()
+        page.close()
+    kept = read_reviewed(out / LOG_NAME)
+    labels = kept.labels()
+    assert len(labels) == 18
+    assert all(KINDS[int(name[:2]) % 3] == label for name, label in labels.items())
+    assert "dog <b>" in kept.names.values()
+    with serving(folder, out) as (process, address):
+        page, problems = open_page(browser, address)
+        assert page.inner_text("#n-labels") == "18"
+        assert "dog <b>" in page.inner_text("#classes"), "a name is text, never markup"
+        page.keyboard.press("u")  # the class, which was the last thing
+        page.wait_for_function("() => document.querySelectorAll('#classes li').length === 3")
+        assert problems == []
+        page.close()
+
+
+def test_one_key_corrects_the_least_sure_and_many_are_labelled_at_once_in_the_grid(
+    browser: Any, tmp_path: Path
+) -> None:
+    folder = write_files(tmp_path / "images", {f"{i:02d}.png": class_image(i % 3, i, 48) for i in range(N)})
+    with serving(folder, tmp_path / "out") as (_, address):
+        page, problems = open_page(browser, address)
+        label_by_keys(page, 5)
+        page.keyboard.press("Shift+Digit2")
+        n = 0
+        while n < 3 and page.inner_text("#image-name"):
+            press(page, kind_of(page)[0])
+            n += 1
+        assert page.inner_text("#n-labels") == "8", "one key for one image"
+        page.keyboard.press("Shift+Digit3")
+        page.wait_for_selector(".tile")
+        page.keyboard.press("Home")
+        for _ in range(4):
+            page.keyboard.press("Shift+ArrowRight")
+        assert page.locator(".tile[aria-selected=true]").count() == 5
+        page.keyboard.press("n")
+        page.wait_for_function("() => document.querySelectorAll('.tile.none').length === 5")
+        page.keyboard.press("u")
+        page.wait_for_function("() => document.querySelectorAll('.tile.none').length === 0")
+        for width in (390, 1280, 2560):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} px are enough"
+        assert problems == []
+        page.close()
+
+
+def test_ctrl_c_ends_the_command_cleanly_with_a_page_open(browser: Any, tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "images", {f"{i:02d}.png": class_image(i % 3, i, 48) for i in range(6)})
+    with serving(folder, tmp_path / "out") as (process, address):
+        page, _ = open_page(browser, address)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(15) == 0
+        assert process.stdout is not None
+        assert LOG_NAME in process.stdout.read()
+        page.close()

@@ -41,6 +41,7 @@ CALLS: dict[str, dict[str, str | None]] = {
     "suggest": {"FOLDER": "images", "--network": "small"},
     "doctor": {"FOLDER": "images"},
     "networks": {"--no-measure": None},
+    "review": {"FOLDER": "images", "--network": "small", "--out": "out", "--port": "0", "--no-open": None},
     "demo": {"--out": "out"},
     "serve": {"--out": "out", "--port": "0", "--network": "small"},
     "data list": {"--home": "home"},

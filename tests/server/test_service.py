@@ -309,32 +309,22 @@ def test_the_page_of_addresses_names_all_of_them_and_holds_no_script(service: Ru
 
 @pytest.mark.slow
 def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from onelook.cli import main; main()",
-        "serve",
-        "--out",
-        tmp_path / "kept",
-        "--port",
-        "0",
-    ]
+    program, kept = "from onelook.cli import main; main()", tmp_path / "kept"
+    command = [sys.executable, "-c", program, "serve", "--out", kept, "--port", "0"]
     rows = {"features": X.tolist(), "labels": LABELS}
-    for turn in range(3):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, ThreadPoolExecutor(4) as clients:
         assert process.stderr is not None
         url = process.stderr.readline().split()[1]
-        acknowledged = 0
-        with ThreadPoolExecutor(4) as clients:
-            futures = [clients.submit(_post, f"{url}{V1}/c{i}", rows) for i in range(turn * 100, turn * 100 + 100)]
-            time.sleep(0.7)
-            process.send_signal(signal.SIGKILL)
-            acknowledged += sum(future.exception() is None for future in futures)
-        process.wait()
-        done = [i for i, future in enumerate(futures) if future.exception() is None]
-        for i in done:
-            FewShotClassifier.load(tmp_path / "kept" / f"c{turn * 100 + i}.safetensors")
-        assert acknowledged
+        futures = [clients.submit(_post, f"{url}{V1}/c{i}", rows) for i in range(300)]
+        deadline = time.monotonic() + 60
+        while sum(future.done() for future in futures) < 10:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    acknowledged = [i for i, future in enumerate(futures) if future.exception() is None]
+    assert 10 <= len(acknowledged) < 300
+    for i in acknowledged:
+        FewShotClassifier.load(kept / f"c{i}.safetensors")
 
 
 def _post(url: str, body: Any) -> None:

@@ -226,7 +226,9 @@ def short_work() -> Iterator[None]:
         patch.setattr(demo, "demo", _no_demo)
         forest = ensemble.RandomForestClassifier  # of 100 trees it takes most of the time
         patch.setattr(ensemble, "RandomForestClassifier", lambda **more: forest(**more | {"n_estimators": 3}))
-        patch.setattr(listen, "make_server", lambda *_, **__: SimpleNamespace(run=_close))
+        patch.setattr(
+            listen, "make_server", lambda *_, **__: SimpleNamespace(run=_close, started=False, should_exit=True)
+        )
         yield
 
 

@@ -108,6 +108,7 @@ def run_users(folder: Path, n_users: int) -> dict[str, Any]:
         print(user, pairs[-1], flush=True)
     proposed, random = np.array(pairs).T
     return {
+        "experiment": "Review without any label, answers in the proposed order",
         "set": folder.name,
         "network": features.choice_.name,
         "users": n_users,
@@ -139,10 +140,14 @@ def run_latency(n_images: int, n_classes: int = 20, n_answers: int = 40) -> dict
             ask(address, "/api/arrays")
             answers.append(time.perf_counter() - start)
     quantiles = {
-        name: dict(zip(("median", "q90"), np.quantile(times, (0.5, 0.9)).round(4).tolist(), strict=True))
+        f"{name}_{word}": round(float(np.quantile(times, q)), 4)
         for name, times in {"key_seconds": keys, "answer_seconds": answers}.items()
+        for word, q in {"median": 0.5, "90_percent": 0.9}.items()
     }
-    return {"images": n_images, "classes": n_classes, "answers": n_answers, "load": os.getloadavg()[0]} | quantiles
+    about = {"experiment": "From a key to new answers on the review page"}
+    return (
+        about | {"images": n_images, "classes": n_classes, "answers": n_answers, "load": os.getloadavg()[0]} | quantiles
+    )
 
 
 def main() -> None:

@@ -172,7 +172,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         >>> classifier = FewShotClassifier().fit([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [0.0, 1.1]], [*"aabb"])
         >>> classifier.left_out_proba().argmax(1).tolist()
-        [0, 0, 0, 0]
+        [0, 0, 1, 0]
         """
         check_is_fitted(self)
         p = (self._model.log_priors - math.exp(self._model.log_scale) * self._model.left_out).softmax(1)

@@ -177,6 +177,12 @@ def unsafe_lines(tree: ast.AST) -> list[str]:
     return found
 
 
+def unlimited_opens(tree: ast.AST) -> list[int]:
+    """Lines that let Pillow try every format, of which it gives some to other programs (EPS)."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open"]
+    return [call.lineno for call in calls if "formats" not in {word.arg for word in call.keywords}]
+
+
 def test_a_module_imports_lower_layers_and_its_own_package_only() -> None:
     found = {module: above for module, imports in IMPORTS.items() if (above := too_high(module, imports))}
     assert found == {}, "These modules import what is no lower in LAYERS; move what they need down."
@@ -196,6 +202,10 @@ def test_imports_are_absolute() -> None:
 
 def test_nothing_is_unpickled_or_evaluated() -> None:
     assert offenders(unsafe_lines) == {}, "Models are safetensors and JSON, and settings are data."
+
+
+def test_images_are_opened_in_known_formats_only() -> None:
+    assert not offenders(unlimited_opens)
 
 
 def test_what_a_module_imports_is_declared() -> None:
@@ -271,6 +281,7 @@ def test_the_layer_law_sees_every_form_of_import(module: str, line: str, forbidd
 def test_the_other_laws_see_the_defects_they_are_about() -> None:
     assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
     assert not cycle({"a": {"b", "c"}, "b": {"c"}})
+    assert unlimited_opens(ast.parse("Image.open(a, formats=F)\nImage.open(b)")) == [2]
     assert hidden_imports(ast.parse("import onelook.ops\ndef f():\n    import numpy, onelook.ops")) == [3]
     assert hidden_imports(ast.parse("class A:\n    async def f(self):\n        from onelook import ops")) == [3]
     assert relative_imports(ast.parse("from onelook import ops\nfrom . import ops")) == [2]

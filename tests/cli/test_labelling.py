@@ -192,7 +192,7 @@ def test_names_that_would_break_a_line_are_told_in_one(images: Path) -> None:
     write_files(images, {"[red]\n/1.png": class_image(8, 1)})
     outcome = onelook("label", images, "--sort", "copy", "--coco", "--label-studio")
     assert outcome.code == 0
-    assert "  bad\\n.png: it is not an image" in outcome.err.splitlines()
+    assert "  bad\\n.png: it is empty" in outcome.err.splitlines()
     found = labels(Path("onelook-labels"))
     assert {found[name] for name in odd} == {"class 01"}
     lines = done("suggest", images, "-n", 100).splitlines()

@@ -90,7 +90,7 @@ def test_a_full_disk_is_a_sentence_and_what_was_there_stays(
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    (home / "mini-imagenet.zip").write_bytes(b"what was there")
+    (home / "mini-imagenet.zip").write_bytes(b"Onelook: what was there")
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -99,4 +99,4 @@ def test_a_full_disk_is_a_sentence_and_what_was_there_stays(
     with pytest.raises(StorageError, match="No space left on device"):
         finish(fetch("mini-imagenet", home, imagenet))
     assert [path.name for path in home.iterdir()] == ["mini-imagenet.zip"]
-    assert (home / "mini-imagenet.zip").read_bytes() == b"what was there"
+    assert (home / "mini-imagenet.zip").read_bytes() == b"Onelook: what was there"

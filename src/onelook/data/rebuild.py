@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from onelook.data.datasets import Benchmark, Split
-from onelook.data.formats import SUFFIXES
+from onelook.data.formats import FORMATS, SUFFIXES
 from onelook.data.verify import check
 from onelook.errors import DataError
 from onelook.events import Progress
@@ -108,7 +108,7 @@ def selected_indices(bitmap: str) -> list[int]:
 def _folder_members(benchmark: Benchmark, root: Path) -> Members:
     def shrink(path: Path) -> bytes:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 return _png(image.convert("RGB").resize((benchmark.image_size,) * 2, Image.Resampling.LANCZOS))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} cannot be read as an image ({error}); replace it by the original.") from error

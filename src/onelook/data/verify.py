@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from onelook.data.datasets import Benchmark, Split, find_benchmark, list_split, require
+from onelook.data.formats import FORMATS
 from onelook.data.images import Rejected, image_batches
 from onelook.data.listing import Listing
 from onelook.errors import DataError
@@ -80,7 +81,7 @@ def _wrong_counts(benchmark: Benchmark, facts: Split, listing: Listing) -> list[
 
 def _wrong_content(stage: str, channels: int, facts: Split, listing: Listing) -> Generator[Progress, None, list[str]]:
     def look(content: bytes) -> bytes:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return image.convert("RGB" if channels == 3 else "L").tobytes()
 
     results: list[bytes | Rejected] = []

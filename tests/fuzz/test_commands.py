@@ -207,7 +207,7 @@ def _cases_of_a_file(command: str, option: str, file: str) -> Iterator[Case]:
 CASES = list(every_case())
 STUDIES = [command for command in CALLS if command.startswith("benchmark ")]
 """Commands whose calls take seconds."""
-SAMPLE = Random(0).sample([case for case in CASES if case.command not in (*STUDIES, "pretrain", "train")], 60)
+SAMPLE = Random(0).sample([case for case in CASES if case.command not in (*STUDIES, "pretrain", "train")], 30)
 
 
 @pytest.fixture(scope="module")

@@ -120,6 +120,7 @@ def test_labels_by_keys_survive_a_kill_and_undo_works_across_it(browser: Any, tm
         page.close()
 
 
+@pytest.mark.slow
 def test_one_key_corrects_the_least_sure_and_many_are_labelled_at_once_in_the_grid(
     browser: Any, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def test_one_key_corrects_the_least_sure_and_many_are_labelled_at_once_in_the_gr
         page.close()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_cleanly_with_a_page_open(browser: Any, tmp_path: Path) -> None:
     folder = write_files(tmp_path / "images", {f"{i:02d}.png": class_image(i % 3, i, 48) for i in range(6)})
     with serving(folder, tmp_path / "out") as (process, address):

@@ -11,21 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers.terminal import refused
+from helpers.terminal import refused, start
 
 
 def test_it_says_where_it_listens_serves_and_ends_well_by_ctrl_c(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from onelook.cli import main; main()",
-        "serve",
-        "--out",
-        tmp_path / "kept",
-        "--port",
-        "0",
-    ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    program = "from onelook.cli import main; main()"
+    with start(sys.executable, "-c", program, "serve", "--out", tmp_path / "kept", "--port", "0") as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("serve: http://127.0.0.1:")
@@ -33,7 +24,7 @@ def test_it_says_where_it_listens_serves_and_ends_well_by_ctrl_c(tmp_path: Path)
             assert json.load(answer)["default_network"] == "lite"
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
-    assert (process.returncode, rest) == (0, "")
+        assert (process.wait(timeout=30), rest) == (0, "")
     assert (tmp_path / "kept").is_dir()
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from helpers.folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
 from helpers.images import class_image, write_files
-from helpers.terminal import done, onelook
+from helpers.terminal import done, onelook, start
 from onelook.cli import watching
 from onelook.events import Notice
 from onelook.labelling.folder import SORTED_FOLDER
@@ -119,7 +118,7 @@ def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images:
     code = "from onelook.cli import main, watching; watching.POLL = 0.1; main()"
     command = [sys.executable, "-c", code, "label", str(images), "--watch", "--out", "labels", "--no-report"]
     command += ["--network", "small"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with start(*command) as process:
         assert process.stderr is not None
 
         def until(said: str) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import shlex
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,18 @@ def onelook(*words: str | Path) -> Outcome:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = terminal.call(cli.app, list(map(str, words)))
     return Outcome(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def start(*command: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """A process whose messages are read, and which ends with the test however that ends."""
+    with subprocess.Popen(
+        list(map(str, command)), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def done(*words: str | Path) -> str:

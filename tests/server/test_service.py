@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import urllib.request
@@ -19,6 +18,7 @@ import pytest
 
 from helpers.images import class_image
 from helpers.server import Answer, Running, running
+from helpers.terminal import start
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.events import finish
@@ -312,7 +312,7 @@ def test_a_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     program, kept = "from onelook.cli import main; main()", tmp_path / "kept"
     command = [sys.executable, "-c", program, "serve", "--out", kept, "--port", "0"]
     rows = {"features": X.tolist(), "labels": LABELS}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process, ThreadPoolExecutor(4) as clients:
+    with start(*command) as process, ThreadPoolExecutor(4) as clients:
         assert process.stderr is not None
         url = process.stderr.readline().split()[1]
         futures = [clients.submit(_post, f"{url}{V1}/c{i}", rows) for i in range(300)]

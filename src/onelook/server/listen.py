@@ -19,12 +19,17 @@ from onelook.server.settings import Limits, Listening
 HEADER_SECONDS = 10.0
 """Seconds in which the line and the headers of a request must have arrived."""
 HEADER_BYTES = 32 * 2**10
+BACKLOG = 128
+"""Connections that wait to be accepted."""
 MORE_CONNECTIONS = 64
 """Connections beyond the requests under way, which wait for their next request."""
 
 
 def open_socket(listening: Listening) -> socket.socket:
-    """Bind the socket of a server. Raises SettingsError where its address is taken or is none of this machine."""
+    """Open the socket of a server, which takes connections from then on.
+
+    Raises SettingsError where its address is taken or is none of this machine.
+    """
     bound = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -33,6 +38,7 @@ def open_socket(listening: Listening) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(BACKLOG)
     except OSError as error:
         if bound is not None:
             bound.close()

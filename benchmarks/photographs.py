@@ -22,23 +22,10 @@ from onelook.artifacts import save_results
 from onelook.data.embed import EmbedConfig, embed_files
 from onelook.data.listing import list_images
 from onelook.events import finish
+from onelook.labelling.networks import PHOTOGRAPH, draw_photograph
 from onelook.machine import best_precision, commit, keep_freed_memory, machine
 
-SIZE = (1200, 900)
-
-
-def photograph(seed: int) -> bytes:
-    """Smooth shapes with grain: about 400 kB, as a camera makes."""
-    rng = np.random.default_rng(seed)
-    rough = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(SIZE, Image.Resampling.BICUBIC)
-    grain = rng.normal(0, 6, (SIZE[1], SIZE[0], 1))
-    stream = io.BytesIO()
-    pixels = (np.asarray(rough) + grain).clip(0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(stream, "JPEG", quality=90)
-    return stream.getvalue()
-
-
-PICTURES = [photograph(seed) for seed in range(20)]
+PICTURES = [draw_photograph(seed) for seed in range(20)]
 
 
 def folder_of(folder: Path, n_images: int) -> Path:
@@ -76,7 +63,7 @@ def record(folder: Path, rounds: int = 3) -> dict[str, Any]:
                 times[name].append(time.perf_counter() - start)
     cold, kept, slow = (statistics.median(times[name]) for name in ("cold", "kept", "plain"))
     return {
-        "experiment": f"features of {len(listing.names)} photographs of {SIZE[0]} × {SIZE[1]}, Conv-4-64",
+        "experiment": f"features of {len(listing.names)} photographs of {PHOTOGRAPH[0]} × {PHOTOGRAPH[1]}, Conv-4-64",
         "onelook_seconds": round(cold, 2),
         "onelook_seconds_features_kept": round(kept, 3),
         "plain_seconds": round(slow, 2),

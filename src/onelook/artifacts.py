@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -222,6 +222,20 @@ def require_feature_size(method: Method, feature_size: int, what: str) -> None:
 def comes_along(name: str) -> bool:
     """Whether a network of that name is part of Onelook or of its packages: loading it reads no other file."""
     return name in BUILT_IN
+
+
+IDENTITY = ("name", "digest", "average")
+"""Keys of the identity of features; the last says which versions of an image were averaged."""
+
+
+def identify_network(network: Backbone, name: str, average: str) -> dict[str, str]:
+    """Identity of the features of a network, as `FewShotClassifier.save` writes it. name: for `load_network`."""
+    return dict(zip(IDENTITY, (name, network.digest().hex(), average), strict=True))
+
+
+def is_identity(found: Any) -> TypeGuard[dict[str, str]]:
+    """Whether this, which may be from a file of somebody else, is as `identify_network` makes it."""
+    return isinstance(found, dict) and all(isinstance(found.get(key), str) for key in IDENTITY)
 
 
 def load_network(

@@ -52,7 +52,6 @@ def review(
     server = listen.make_server(review.make_app(under_way), listening)
     address = listen.address_of(bound) + ("/" if listening.token is None else f"/?token={listening.token}")
     say(f"review: {len(under_way.names):,} images of {quote_name(str(config.folder))}; Ctrl-C ends it")
-    bound.listen()  # so that whoever is told the address may connect at once
     write(f"Review page: {address}")
     sys.stdout.flush()  # a program that waits for the address may read a pipe
     threading.Thread(target=_end_with, args=(server, under_way), daemon=True).start()

@@ -149,7 +149,7 @@ def read_rows(table: Path) -> Table:
 def _name_columns(table: Path, found: Iterable[str]) -> list[str]:
     """The columns with the names by which they are used. Raises DataError where two have one name."""
     columns = [column.strip() for column in found]
-    plain = [re.sub(r"[\s_-]+", "_", column.casefold()) for column in columns]
+    plain = [_simplify(column) for column in columns]
     for name, spellings in COLUMNS.items():
         best = next((spelling for spelling in spellings if spelling in plain), None)
         columns = [name if best is not None and p == best else column for p, column in zip(plain, columns, strict=True)]
@@ -157,6 +157,10 @@ def _name_columns(table: Path, found: Iterable[str]) -> list[str]:
     if twice := next((column for column, n in counts.items() if n > 1), None):
         raise DataError(f"{table} has {counts[twice]} columns named {list_names([twice])}; rename or remove others.")
     return columns
+
+
+def _simplify(column: str) -> str:
+    return re.sub(r"[\s_-]+", "_", column.casefold())
 
 
 def _read_text(table: Path) -> Table:
@@ -195,7 +199,7 @@ def _find_divider(text: str) -> str:
             cells = next((row for row in rows if any(cell.strip() for cell in row)), [])
         except csv.Error:
             return (0, 0)
-        plain = {re.sub(r"[\s_-]+", "_", cell.strip().casefold()) for cell in cells}
+        plain = {_simplify(cell.strip()) for cell in cells}
         return sum(not plain.isdisjoint(spellings) for spellings in COLUMNS.values()), len(cells)
 
     return max(DIVIDERS, key=judge)  # the first of equals

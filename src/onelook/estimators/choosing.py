@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from onelook.artifacts import AUTO, DRAWINGS, PHOTOGRAPHS
+from onelook.artifacts import AUTO, DRAWINGS, PHOTOGRAPHS, load_network
+from onelook.backbones import Backbone
 from onelook.data.images import Rejected, decode, each_image
 from onelook.data.listing import Listing
+from onelook.events import Notice
 
 LOOKED_AT = 64
 """Images that are looked at, evenly spread over all."""
@@ -52,6 +54,15 @@ def choose_network(name: str, listing: Listing) -> Generator[Any, None, Choice]:
     sample = listing.take(sample_rows(len(listing.names)))
     found = yield from each_image(sample, lambda content: is_drawing(decode(content, SIZE, 3)), "looking at images")
     return choose_by_kind([one for one in found if not isinstance(one, Rejected)])
+
+
+def load_chosen(name: str, listing: Listing, offline: bool = False) -> Generator[Any, None, tuple[Backbone, Choice]]:
+    """Load the network of `choose_network`, after a Notice of why it was chosen. Raises what `load_network` raises."""
+    choice = yield from choose_network(name, listing)
+    if choice.why:
+        yield Notice(choice.sentence())
+    network, _ = yield from load_network(choice.name, offline)
+    return network, choice
 
 
 def sample_rows(n_images: int) -> list[int]:

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from onelook.artifacts import AUTO, load_network
+from onelook.artifacts import AUTO, identify_network, load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import AVERAGE, BLOCK_BYTES, EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet, Rejected, decode, describe_error, image_array
@@ -74,7 +74,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self._read_settings()
         self.choice_ = _choose(X) if self.network == AUTO else Choice(str(self.network), "")
         network = self._load()
-        self.network_ = {"name": self.choice_.name, "digest": network.digest().hex(), "average": str(self.average)}
+        self.network_ = identify_network(network, self.choice_.name, str(self.average))
         self._n_features_out = network.feature_size
         return self
 

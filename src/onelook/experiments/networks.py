@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from onelook.artifacts import AUTO, PHOTOGRAPHS, SHIPPED_METHODS, SMALL, load_network
+from onelook.artifacts import AUTO, PHOTOGRAPHS, SHIPPED_METHODS, SMALL
 from onelook.data.listing import Listing
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import open_data
 from onelook.errors import Checked, DataError, NonNegativeInt, PositiveInt, TwoOrMore
-from onelook.estimators.choosing import choose_network
-from onelook.events import Notice, Progress
+from onelook.estimators.choosing import load_chosen
+from onelook.events import Progress
 from onelook.experiments.practice import DIGITS, split_name
 from onelook.experiments.practice_report import draw_user, make_classifier
 from onelook.files import ResultStore, Stored, digest
@@ -112,10 +112,7 @@ def _features(
     listing: Listing, name: str, average: str, place: Place
 ) -> Generator[Any, None, tuple[Embeddings, dict[str, str]]]:
     """Features of a set, and which network they are from."""
-    choice = yield from choose_network(name, listing)
-    if choice.why:
-        yield Notice(choice.sentence())
-    network, _ = yield from load_network(choice.name)
+    network, choice = yield from load_chosen(name, listing)
     data, _ = yield from embed_listing(listing, network, average, place)
     label = Path(choice.name).name  # a record is no place for the folders of a machine
     return data, {"backbone": f"{label}@{network.digest().hex()[:12]}", "precision": place.precision}

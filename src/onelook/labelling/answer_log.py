@@ -128,7 +128,7 @@ class AnswerLog:
     @property
     def sequence(self) -> int:
         """Number of the last entry that was seen."""
-        return max(self._entries, default=0)
+        return next(reversed(self._entries), 0)
 
     def close(self) -> None:
         with self._lock:

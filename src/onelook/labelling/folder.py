@@ -4,7 +4,6 @@ Labels come from sub-folders, from a table, or from a pattern of file names; not
 """
 
 import errno
-import functools
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -13,9 +12,8 @@ from typing import NamedTuple
 
 from onelook.data.formats import OTHER, Kind, PassedOver, find_kind, group_by_kind
 from onelook.data.images import Rejected, describe_error
-from onelook.data.listing import LARGEST, Listing, files_below, hidden, measure
+from onelook.data.listing import Listing, files_below, hidden, measure, read_below
 from onelook.errors import DataError, plural, quote_name
-from onelook.files import read_regular
 from onelook.labelling.labels import UNLABELLED_FOLDERS, Sources, find_labels
 
 UNLABELLED = -1
@@ -125,13 +123,8 @@ def list_folder(
     class_names = tuple(sorted(set(found.labels.values())))
     number = {name: k for k, name in enumerate(class_names)}
     numbers = tuple(number[found.labels[name]] if name in found.labels else UNLABELLED for name in names)
-    read = functools.partial(read_file, folder)
-    listing = Listing(tuple(names), numbers, class_names, str(folder), read, measure(folder))
+    listing = Listing(tuple(names), numbers, class_names, str(folder), read_below(folder), measure(folder))
     return FolderListing(listing, (*skipped, *found.skipped), passed, found.notes)
-
-
-def read_file(folder: Path, name: str) -> bytes:
-    return read_regular(folder / name, LARGEST)
 
 
 def require_folder(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -11,13 +11,13 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 
-from onelook.artifacts import AUTO, load_network
+from onelook.artifacts import AUTO, identify_network
 from onelook.backbones import Backbone
 from onelook.data.embed import AVERAGE
 from onelook.data.images import Rejected
 from onelook.data.vectors import read_vectors
 from onelook.errors import Bound, Checked, DataError, Fraction, SettingsError, quote_name
-from onelook.estimators.choosing import Choice, choose_network
+from onelook.estimators.choosing import Choice, load_chosen
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.advice import advise
@@ -26,7 +26,7 @@ from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing, match_vectors
 from onelook.labelling.folder import FolderListing, list_folder, name_kinds
 from onelook.labelling.predict import make_predictions
-from onelook.labelling.quality import Assessment
+from onelook.labelling.quality import Assessment, assess
 from onelook.labelling.suggest import Suggestion, suggest
 from onelook.machine import Place
 from onelook.methods.priors import ClassPriors
@@ -97,17 +97,10 @@ class Labelled:
     @cached_property
     def assessment(self) -> Assessment:
         """Expected accuracy now and with more labels, computed when it is first asked for."""
-        names = [str(name) for name in self.classifier.classes_]
         counts = Counter(self.embeddings.class_names[k] for k in self.embeddings.labels[self.labelled].tolist())
         answers = zip(self.predictions, self.classifier.inductive_, strict=True)
-        return Assessment(
-            tuple(names),
-            tuple(counts[name] for name in names),
-            self.classifier.estimate_accuracy(),
-            self.classifier.learning_curve(),
-            len(self.unlabelled),
-            sum(one.best_guess != inductive and not one.unknown for one, inductive in answers),
-        )
+        n_changed = sum(one.best_guess != inductive and not one.unknown for one, inductive in answers)
+        return assess(self.classifier, (counts[str(name)] for name in self.classifier.classes_), n_changed)
 
     @property
     def advice(self) -> str:
@@ -132,8 +125,7 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     [('new.png', 'red')]
     """
     given = None if config.features is None else read_vectors(config.features)
-    suffixes = {PurePosixPath(name).suffix.lower() for name in (given.items if given else ())}
-    found = list_images(config, suffixes)
+    found = list_images(config, given)
     if found.lacks:
         raise DataError(" ".join([found.lacks[0], *name_kinds(found.passed)]))
     priors = ClassPriors.parse(config.class_priors).name(found.listing.class_names)
@@ -156,15 +148,19 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     return Labelled(config, found, network, choice, embeddings, rejected, classifier, labelled, unlabelled, predictions)
 
 
-def list_images(config: LabelConfig, also_suffixes: Collection[str] = ()) -> FolderListing:
-    """The images of the folder, with the labels that they have. Raises DataError, SettingsError."""
+def list_images(config: LabelConfig, given: Embeddings | None = None, need_labels: bool = True) -> FolderListing:
+    """The images of the folder, with the labels that they have. Raises DataError, SettingsError.
+
+    given: features of a file, whose items may be of any kind. need_labels: refuse a folder without any label.
+    """
     return list_folder(
         config.folder,
         config.labels,
         config.pattern,
         also_classes=config.also_classes,
         not_classes=config.not_classes,
-        also_suffixes=also_suffixes,
+        also_suffixes={PurePosixPath(name).suffix.lower() for name in (given.items if given else ())},
+        need_labels=need_labels,
     )
 
 
@@ -214,8 +210,7 @@ def save_classifier(done: Labelled, path: Path) -> None:
     """Save the classifier with the identity of the network of its features. Raises StorageError."""
     words = None
     if done.network is not None and done.choice is not None:
-        digest = done.network.digest().hex()
-        words = {"name": done.choice.name, "digest": digest, "average": done.config.average}
+        words = identify_network(done.network, done.choice.name, done.config.average)
     done.classifier.save(path, network=words)
 
 
@@ -224,10 +219,7 @@ def _features(
 ) -> Generator[Any, None, tuple[Backbone | None, Choice | None, Embeddings, tuple[Rejected, ...]]]:
     if given is not None and config.features is not None:
         return None, None, *(yield from match_vectors(found.listing, config.folder, given, config.features))
-    choice = yield from choose_network(config.network, found.listing)
-    if choice.why:
-        yield Notice(choice.sentence())
-    network, _ = yield from load_network(choice.name, config.offline)
+    network, choice = yield from load_chosen(config.network, found.listing, config.offline)
     return network, choice, *(yield from embed_listing(found.listing, network, config.average, place))
 
 

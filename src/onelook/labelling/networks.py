@@ -111,14 +111,14 @@ def _measure(name: str, place: Place) -> Generator[Any, None, float]:
 
 def _draw_listing(n_images: int) -> Listing:
     names = tuple(map(str, range(n_images)))
-    content = _draw_photograph()
+    content = draw_photograph(0)
     return Listing(names, (UNLABELLED,) * n_images, (), "drawn", lambda name: content + name.encode())
 
 
 @functools.cache
-def _draw_photograph() -> bytes:
-    """Smooth shapes with grain: about 400 kB, as a camera makes."""
-    draw = np.random.default_rng(0)
+def draw_photograph(seed: int) -> bytes:
+    """A JPEG of smooth shapes with grain: about 400 kB, as a camera makes."""
+    draw = np.random.default_rng(seed)
     rough = Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(PHOTOGRAPH)
     grain = draw.normal(0, 6, (PHOTOGRAPH[1], PHOTOGRAPH[0], 1))
     stream = io.BytesIO()

@@ -1,6 +1,5 @@
 """Labels for new images by a saved classifier: the work of `onelook predict`."""
 
-import functools
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,17 +7,17 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from onelook.artifacts import comes_along, load_network
+from onelook.artifacts import comes_along, is_identity, load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import parse_averaging
 from onelook.data.images import Rejected
-from onelook.data.listing import Listing, measure
+from onelook.data.listing import Listing, measure, read_below
 from onelook.errors import ArtifactError, Bound, Checked, DataError, Fraction, list_names, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing
-from onelook.labelling.folder import UNLABELLED, list_images, name_kinds, read_file
+from onelook.labelling.folder import UNLABELLED, list_images, name_kinds
 from onelook.machine import Place
 
 DIGITS = 6
@@ -118,7 +117,7 @@ def _read_network(classifier: FewShotClassifier, file: Path) -> dict[str, str]:
             f"images; save it by `onelook label --save` without --features, or name the network in "
             f"FewShotClassifier.save."
         )
-    if not isinstance(saved, dict) or not all(isinstance(saved.get(k), str) for k in ("name", "digest", "average")):
+    if not is_identity(saved):
         raise ArtifactError(
             f"{file} needs the name, digest and average of its feature network, but says {list_names([saved])}; "
             f"save it with the network_ of ImageFeatures."
@@ -170,8 +169,7 @@ def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...], t
         refused += [Rejected(str(path / one.name), one.reason) for one in skipped]
         passed += [f"{path}: {sentence}" for sentence in name_kinds(kinds)]
     unique = tuple(dict.fromkeys(names))
-    read = functools.partial(read_file, root)
-    listing = Listing(unique, (UNLABELLED,) * len(unique), (), source, read, measure(root))
+    listing = Listing(unique, (UNLABELLED,) * len(unique), (), source, read_below(root), measure(root))
     return listing, tuple(refused), tuple(passed)
 
 

@@ -1,5 +1,6 @@
 """Assessment of the labels: expected accuracy now and with more labels, class by class, and what is confused."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from onelook.errors import plural, quote_name
 from onelook.estimators.calibration import AccuracyEstimate, clopper_pearson
+from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.learning_curve import CurvePoint
 from onelook.labelling.suggest import after_more
 from onelook.scoring import Estimate
@@ -103,6 +105,18 @@ class Assessment:
             "learning_curve": [asdict(point) for point in self.curve],
             "with_more_labels": [{"n_labels": n, "accuracy": asdict(then)} for n, then in self.with_more_labels()],
         }
+
+
+def assess(classifier: FewShotClassifier, n_examples: Iterable[int], n_changed: int) -> Assessment:
+    """Assess a classifier. n_examples: labelled examples of each of its classes; n_changed: see `Assessment`."""
+    return Assessment(
+        tuple(str(name) for name in classifier.classes_),
+        tuple(n_examples),
+        classifier.estimate_accuracy(),
+        classifier.learning_curve(),
+        len(classifier.transduction_proba_),
+        n_changed,
+    )
 
 
 def confused_pairs(matrix: np.ndarray, names: tuple[str, ...]) -> list[tuple[int, str, str]]:

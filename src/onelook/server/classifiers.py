@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import HTTPException
 
+from onelook.artifacts import IDENTITY, is_identity
 from onelook.errors import ArtifactError
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.persistence import make_artifact
@@ -41,13 +42,18 @@ class Kept:
         """Labelled rows, their labels, and unlabelled rows (those with a marker first), as they are saved."""
         return make_artifact(self.classifier, None).tensors
 
+    def count_examples(self) -> list[int]:
+        """Labelled rows of each class."""
+        counts = Counter(self.tensors["labels"].tolist())
+        return [counts[k] for k in range(len(self.classifier.classes_))]
+
     def describe(self) -> dict[str, Any]:
         names = [str(name) for name in self.classifier.classes_]
-        counts = Counter(self.tensors["labels"].tolist())
+        counts = self.count_examples()
         return {
             "name": self.name,
             "classes": [{"name": name, "n_examples": counts[k]} for k, name in enumerate(names)],
-            "n_examples": sum(counts.values()),
+            "n_examples": sum(counts),
             "n_unlabelled": len(self.classifier.transduction_proba_),
             "feature_size": int(self.classifier.n_features_in_),
             "network": self.network,
@@ -175,7 +181,6 @@ def _read_network(classifier: FewShotClassifier) -> dict[str, str] | None:
     found = classifier.network_
     if found is None:
         return None
-    keys = ("name", "digest", "average")
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in keys):
+    if not is_identity(found):
         raise ArtifactError("The file of the classifier says nothing understandable about its feature network.")
-    return {key: found[key] for key in keys}
+    return {key: found[key] for key in IDENTITY}

@@ -26,6 +26,7 @@ from onelook.server.label_studio_store import Annotation, AnnotationStore
 from onelook.server.networks import Picture
 from onelook.server.service import Service
 from onelook.server.settings import LabelStudioConfig
+from onelook.server.uploads import read_json
 from onelook.server.work import Work
 
 AT_ONCE = 50
@@ -143,9 +144,7 @@ class Backend:
     def predict(self, body: PredictBody) -> Work[dict[str, Any]]:
         """Predict the class of each task, having learnt from all annotations so far."""
         project, interface = _read_project(body.project), parse_interface(body.label_config)
-        known = {task.id: task.data.get(interface.key) for task in body.tasks}
-        found = [note for task in body.tasks for note in _read_annotations(task.annotations, task.id, interface)]
-        self.store.save_annotations(project, found, _name_images(known))
+        known = self._keep(project, interface, body.tasks)
         return (yield from self._answer(project, interface, [task.id for task in body.tasks], known))
 
     def learn(self, body: WebhookBody) -> Work[dict[str, Any]]:
@@ -161,14 +160,16 @@ class Backend:
             notes, tasks = _validate(AnnotationBody, body.annotation), _validate(TaskBody, body.task)
             if len(notes) != len(tasks):
                 raise HTTPException(422, "Each annotation needs its task.")
-            found = [
-                one
-                for note, task in zip(notes, tasks, strict=True)
-                for one in _read_annotations([note], task.id, interface)
-            ]
-            images = _name_images({task.id: task.data.get(interface.key) for task in tasks})
-            self.store.save_annotations(project, found, images)
+            pairs = zip(notes, tasks, strict=True)
+            self._keep(project, interface, [task.model_copy(update={"annotations": [note]}) for note, task in pairs])
         return {"status": "ok", "model_version": self.store.version(project)}
+
+    def _keep(self, project: int, interface: Interface, tasks: Sequence[TaskBody]) -> dict[int, Any]:
+        """Keep the annotations of tasks, and return the image of each."""
+        known = {task.id: task.data.get(interface.key) for task in tasks}
+        found = [note for task in tasks for note in _read_annotations(task.annotations, task.id, interface)]
+        self.store.save_annotations(project, found, _name_images(known))
+        return known
 
     def _forget(self, project: int, body: WebhookBody) -> None:
         key = DELETED[body.action]
@@ -180,9 +181,7 @@ class Backend:
         yield Progress("fetching annotations", 0, 1)
         if self.config.label_studio is not None and self.config.label_studio_token is not None:
             tasks = _validate(TaskBody, self.host.export(project))
-            known = {task.id: task.data.get(interface.key) for task in tasks}
-            found = [note for task in tasks for note in _read_annotations(task.annotations, task.id, interface)]
-            self.store.save_annotations(project, found, _name_images(known))
+            self._keep(project, interface, tasks)
 
     def _answer(
         self, project: int, interface: Interface, tasks: Sequence[int], known: dict[int, Any]
@@ -257,7 +256,7 @@ class Backend:
             content = await request.body()
 
             def whole() -> Work[Any]:
-                return (yield from work(_validate_json(kind, content)))
+                return (yield from work(read_json(kind, content)))
 
             return await self.service.answer(request, lane, whole(), 201 if kind is WebhookBody else 200)
 
@@ -288,17 +287,6 @@ def _name_images(images: dict[int, Any]) -> dict[int, str]:
         task: f"sha256:{hashlib.sha256(one.encode()).hexdigest()}" if one.startswith("data:") else one
         for task, one in named.items()
     }
-
-
-def _validate_json(kind: type[BaseModel], content: bytes) -> Any:
-    try:
-        return kind.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        status = 400 if first["type"] == "json_invalid" else 422
-        raise HTTPException(
-            status, f"{'.'.join(map(str, first['loc'][:4])) or 'The request'}: {first['msg']}."
-        ) from error
 
 
 def _validate(kind: type[Any], found: Any) -> list[Any]:

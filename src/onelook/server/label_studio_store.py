@@ -66,11 +66,6 @@ class AnnotationStore:
             rows = dict(db.execute("SELECT task, image FROM tasks WHERE project = ?", (project,)).fetchall())
         return {task: rows[task] for task in tasks if task in rows}
 
-    def note_images(self, project: int, images: dict[int, str]) -> None:
-        """Keep the images of tasks; a feature of another image of the task is dropped."""
-        with self._open() as db:
-            self._note_images(db, project, images)
-
     def save_features(self, project: int, network: str, features: dict[int, np.ndarray]) -> None:
         rows = [(network, row.astype("<f4").tobytes(), project, task) for task, row in features.items()]
         with self._open() as db:
@@ -100,6 +95,7 @@ class AnnotationStore:
         return f"onelook-{len(labels)}-{digest(content).hex()[:8]}"
 
     def _note_images(self, db: sqlite3.Connection, project: int, images: dict[int, str]) -> None:
+        """Keep the images of tasks; a feature of another image of the task is dropped."""
         db.executemany(
             "INSERT INTO tasks (project, task, image) VALUES (?, ?, ?) ON CONFLICT (project, task) DO UPDATE "
             "SET image = excluded.image, feature = NULL WHERE image != excluded.image",

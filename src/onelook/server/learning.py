@@ -1,6 +1,5 @@
 """Work on classifiers, as generators of events: fit, add examples, predict, suggest, assess."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from onelook.errors import DataError, SettingsError, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Progress
 from onelook.labelling.predict import make_predictions
-from onelook.labelling.quality import Assessment
+from onelook.labelling.quality import Assessment, assess
 from onelook.labelling.suggest import suggest
 from onelook.methods.priors import ClassPriors
 from onelook.server.classifiers import Classifiers, Kept
@@ -127,20 +126,20 @@ class Learning:
         names = [quote_name(str(one)) for one in made.classes_]
         pool, labelled = (made._scale(x).float() for x in (rows.features, kept.tensors["rows"].numpy()))
         found = suggest(pool, torch.from_numpy(p).float(), min(number, len(p)), labelled, names)
-        now = assess(kept).estimate.accuracy
+        assessment = _assess(kept)
         return {
             "suggestions": [
                 {"index": rows.places[one.index], "name": rows.names[one.index], "why": one.why} for one in found
             ],
-            "expected_accuracy": asdict(now),
-            "expected_accuracy_then": asdict(assess(kept).after(len(found))),
+            "expected_accuracy": asdict(assessment.estimate.accuracy),
+            "expected_accuracy_then": asdict(assessment.after(len(found))),
             "rejected": _reasons(rows.rejected),
         }
 
     def assess(self, name: str) -> Work[dict[str, Any]]:
         """How accurate a classifier should be, class by class, and with more labels."""
         yield Progress("assessing", 0, 1)
-        return assess(self.classifiers.open(name)).record()
+        return _assess(self.classifiers.open(name)).record()
 
     def _require_room(self, kept: Kept, labels: Sequence[Any]) -> None:
         n_rows, n_classes = len(kept.tensors["rows"]) + len(labels), len({*kept.classifier.classes_.tolist(), *labels})
@@ -173,19 +172,9 @@ class Learning:
         return Rows(found.features, found.rows, tuple(items[i].name for i in found.rows), found.rejected)
 
 
-def assess(kept: Kept) -> Assessment:
-    """Everything that the examples of a classifier say about its answers."""
+def _assess(kept: Kept) -> Assessment:
     made = kept.classifier
-    counts = Counter(kept.tensors["labels"].tolist())
-    n_changed = int((made.transduction_ != made.inductive_).sum())
-    return Assessment(
-        tuple(str(one) for one in made.classes_),
-        tuple(counts[k] for k in range(len(made.classes_))),
-        made.estimate_accuracy(),
-        made.learning_curve(),
-        len(made.transduction_proba_),
-        n_changed,
-    )
+    return assess(made, kept.count_examples(), int((made.transduction_ != made.inductive_).sum()))
 
 
 def _require_width(kept: Kept, rows: Rows) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from onelook.artifacts import BUILT_IN, load_network
+from onelook.artifacts import BUILT_IN, identify_network, load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import EmbedConfig, embed_files, parse_averaging
 from onelook.data.images import Rejected
@@ -75,7 +75,7 @@ class Networks:
         """Identity of a network, as `FewShotClassifier.save` writes it."""
         parse_averaging(average)
         network = yield from self.load(name)
-        return {"name": name, "digest": network.digest().hex(), "average": average}
+        return identify_network(network, name, average)
 
     def embed(self, pictures: Sequence[Picture], identity: dict[str, str]) -> Work[Embedded]:
         """Features of pictures, equal to those of `onelook label` for the same files.

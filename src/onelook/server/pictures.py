@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from onelook.data.budget import PIXELS
 from onelook.data.colours import flatten
@@ -74,10 +74,6 @@ def make_picture(path: Path, side: int) -> bytes:
 def _encode(image: Image.Image, side: int) -> bytes:
     picture = image.copy()
     picture.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    upright = ImageOps.exif_transpose(picture)
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     stream = io.BytesIO()
-    upright.convert("RGB").save(stream, "WEBP", quality=80, method=2)
+    picture.save(stream, "WEBP", quality=80, method=2)
     return stream.getvalue()

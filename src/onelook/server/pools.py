@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from onelook.artifacts import load_network
+from onelook.artifacts import identify_network
 from onelook.data.listing import Listing
-from onelook.data.vectors import read_vectors
-from onelook.estimators.choosing import choose_network
-from onelook.events import Notice, Progress, relay
+from onelook.estimators.choosing import load_chosen
+from onelook.events import Progress, relay
 from onelook.labelling.features import embed_listing, match_vectors
 from onelook.labelling.label import LabelConfig
 from onelook.machine import Place
 from onelook.server.relearning import Pool
+from onelook.tasks import Embeddings
 
 FIRST_PART = 256
 """Images whose features are computed first; each further part doubles what is there."""
@@ -22,24 +22,24 @@ FIRST_PART = 256
 
 @dataclass(frozen=True)
 class Origin:
-    """Event: the feature network that the features are from, as a saved classifier names it."""
+    """Event: the feature network that the features are from."""
 
-    name: str
-    digest: str
-    average: str
+    identity: dict[str, str]
+    """See `identify_network`."""
 
 
-def compute_pools(config: LabelConfig, place: Place, listing: Listing) -> Generator[Any, None, Pool]:
-    """Yield events and, after each part of the images, a `Pool` with all features so far; return the last one."""
-    if config.features is not None:
-        vectors = read_vectors(config.features)
-        embeddings, _ = yield from match_vectors(listing, config.folder, vectors, config.features)
+def compute_pools(
+    config: LabelConfig, place: Place, listing: Listing, given: Embeddings | None
+) -> Generator[Any, None, Pool]:
+    """Yield events and, after each part of the images, a `Pool` with all features so far; return the last one.
+
+    given: features of the file `config.features`, in place of those of a network.
+    """
+    if given is not None and config.features is not None:
+        embeddings, _ = yield from match_vectors(listing, config.folder, given, config.features)
         return _fill(listing, None, embeddings.items, embeddings.features.numpy())
-    choice = yield from choose_network(config.network, listing)
-    if choice.why:
-        yield Notice(choice.sentence())
-    network, _ = yield from load_network(choice.name, config.offline)
-    yield Origin(choice.name, network.digest().hex(), config.average)
+    network, choice = yield from load_chosen(config.network, listing, config.offline)
+    yield Origin(identify_network(network, choice.name, config.average))
     n, start = len(listing.names), 0
     order = np.random.default_rng(0).permutation(n)  # without a pattern: each part is like the whole
     pool: Pool | None = None

@@ -81,7 +81,7 @@ def _parquet(session: Session) -> list[str]:
 
 def _classifier(session: Session) -> list[str]:
     path, origin = session.out / "model.safetensors", session.origin
-    session.fit_to_keep().save(path, network=None if origin is None else dict(vars(origin)))
+    session.fit_to_keep().save(path, network=None if origin is None else origin.identity)
     return _named(path)
 
 

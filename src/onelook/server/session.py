@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice, Progress, finish
 from onelook.files import read_regular
 from onelook.labelling.answer_log import CLEARED, KINDS, LOG_NAME, NONE_OF_THESE, AnswerLog, Image
-from onelook.labelling.folder import FolderListing, list_folder
-from onelook.labelling.label import LabelConfig
+from onelook.labelling.folder import FolderListing
+from onelook.labelling.label import LabelConfig, list_images
 from onelook.machine import Place
 from onelook.server.pictures import Pictures, stamp
 from onelook.server.pools import Origin, compute_pools
@@ -60,13 +60,8 @@ class Session:
 
     def __post_init__(self) -> None:
         config = self.config
-        vectors = None if config.features is None else read_vectors(config.features)
-        suffixes = {PurePosixPath(name).suffix.lower() for name in (vectors.items if vectors else ())}
-        self.found: FolderListing = list_folder(
-            config.folder, config.labels, config.pattern, also_classes=config.also_classes,
-            not_classes=config.not_classes, also_suffixes=suffixes,
-            need_labels=False,
-        )  # fmt: skip
+        self._given = None if config.features is None else read_vectors(config.features)
+        self.found: FolderListing = list_images(config, self._given, need_labels=False)
         self.names = self.found.listing.names
         self.row_of = {name: i for i, name in enumerate(self.names)}
         self.stamps = [stamp(config.folder, name) for name in self.names]
@@ -99,7 +94,7 @@ class Session:
         if label < NONE_OF_THESE:
             raise SettingsError("A label is a class, or -1 for none yet, or -2 for none of the classes.")
         predicted = self.learned.predicted
-        images = [self._image(row, int(predicted[row]), label if new_class is None else CLEARED - 5) for row in rows]
+        images = [self._image(row, int(predicted[row]), label if new_class is None else None) for row in rows]
         label = self.log.answer(images, label, self.who, new_class)
         self._after_labels()
         return label
@@ -109,11 +104,12 @@ class Session:
         getattr(self.log, action)(**words, who=self.who)
         self._after_labels()
 
-    def _image(self, row: int, predicted: int, label: int) -> Image:
+    def _image(self, row: int, predicted: int, label: int | None) -> Image:
+        """An image as an answer names it. label: None for a class that is new."""
         name = self.names[row]
         kind = "confirmed" if predicted == label else "corrected"
         kind = "answered" if predicted == CLEARED else kind
-        kind = {CLEARED: "unlabelled", NONE_OF_THESE: "rejected"}.get(label, kind)
+        kind = "unlabelled" if label == CLEARED else "rejected" if label == NONE_OF_THESE else kind
         digest = ""
         with contextlib.suppress(OSError):
             digest = hashlib.sha256(read_regular(self.config.folder / name)).hexdigest()
@@ -210,7 +206,8 @@ class Session:
 
     def _compute(self) -> None:
         try:
-            self._take_pool(finish(compute_pools(self.config, self.place, self.found.listing), self._note))
+            work = compute_pools(self.config, self.place, self.found.listing, self._given)
+            self._take_pool(finish(work, self._note))
         except UserError as error:
             self._tell(problem=str(error))
         except _Stop:

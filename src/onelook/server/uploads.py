@@ -90,7 +90,8 @@ async def read_upload(request: Request, sizes: Sizes, labelled: bool) -> "Upload
 def parse(content: "Upload | bytes", sizes: Sizes, labelled: bool) -> Upload:
     """Everything that a request holds, checked. Raises DataError, and HTTPException: 413 and 422."""
     if isinstance(content, bytes):
-        arrays = _read_npz(content, sizes, labelled) if content[:2] == b"PK" else _read_json(content, labelled)
+        form = ExamplesBody if labelled else RowsBody
+        arrays = _read_npz(content, sizes, labelled) if content[:2] == b"PK" else dict(read_json(form, content))
         rows = _rows(arrays["features"], "features", sizes)
         pool = _rows(arrays["unlabelled"], "unlabelled", sizes) if len(arrays.get("unlabelled", ())) else rows[:0]
         labels = [one.item() if isinstance(one, np.generic) else one for one in arrays.get("labels", ())]
@@ -138,16 +139,16 @@ async def _picture(part: "UploadFile | str") -> Picture:
     return Picture(quote_name((part.filename or "an image")[:200]), await part.read())
 
 
-def _read_json(content: bytes, labelled: bool) -> dict[str, Any]:
+def read_json(kind: type[BaseModel], content: bytes) -> Any:
+    """Read a body of JSON. Raises HTTPException: 400 for what is no JSON, 422 for what is of another form."""
     try:
-        found = (ExamplesBody if labelled else RowsBody).model_validate_json(content)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         if first["type"] == "json_invalid":
             raise HTTPException(400, f"The request is no JSON ({first['msg']}).") from error
         place = ".".join(map(str, first["loc"][:4]))
         raise HTTPException(422, f"{quote_name(place) or 'The request'}: {first['msg']}.") from error
-    return dict(found)
 
 
 def _read_npz(content: bytes, sizes: Sizes, labelled: bool) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from onelook.artifacts import load_network
 from onelook.backbones import efficientnet_lite
-from onelook.backbones.efficientnet_lite import VARIANTS, load_efficientnet_lite
+from onelook.backbones.efficientnet_lite import IMAGE_SIZE, VARIANTS, load_efficientnet_lite
 from onelook.errors import ArtifactError, SettingsError
 from onelook.events import finish
 
@@ -27,7 +27,7 @@ def test_the_head_is_that_of_the_implementation_that_the_weights_were_published_
     reference = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name(f"efficientnet-{name}")
     path = efficientnet_lite._find_weights(VARIANTS[name])
     reference.load_state_dict(torch.load(path, weights_only=True))
-    network, images = load_efficientnet_lite(name), photographs(VARIANTS[name].image_size)
+    network, images = load_efficientnet_lite(name), photographs(IMAGE_SIZE)
     with torch.inference_mode():
         expected = reference.eval().extract_features((images - 127.0) / 128)
         _, head = network.maps(network.preprocess(images))

@@ -110,9 +110,11 @@ def test_an_answer_says_what_kind_it_is_and_is_on_the_disk_before_the_response(f
 
 def test_two_windows_see_each_other_and_a_second_run_goes_on(folder: Path, tmp_path: Path) -> None:
     with reviewing(folder, tmp_path) as server:
-        version = wait_for(server)["version"]
+        before = wait_for(server)
         label(server, 0, "cat")
-        assert server.ask("GET", f"/api/state?after={version}").json["kinds"]["answered"] == 1
+        state = server.ask("GET", f"/api/state?after={before['version']}").json
+        assert state["kinds"]["answered"] == 1
+        assert state["arrays"] > before["arrays"], "other windows know that they must ask for the arrays again"
         assert server.ask("POST", "/api/classes", {"rename": 1, "name": "tiger"}).status == 200
         assert server.ask("POST", "/api/undo", {}).status == 200
         state = server.ask("GET", "/api/state").json

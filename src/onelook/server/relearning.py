@@ -21,6 +21,8 @@ QUICK_ENTRIES, FEWEST, MOST = 6_000, 200, 1_000
 """Unlabelled images that the first answer uses: so many divided by the number of classes, within these bounds."""
 THOROUGH = 2_000
 """Unlabelled images that the second answer uses."""
+PART = 2_048
+"""Images that are judged at once: so few that their features stay in the cache of the processor."""
 CANDIDATES = 1_500
 """Images among which the next ones to label are chosen."""
 N_NEXT = 30
@@ -106,8 +108,9 @@ def learn(pool: Pool, given: Int[np.ndarray, "N"], thorough: bool = False) -> Le
     p = np.zeros((len(given), len(classes)), np.float32)
     p[used] = classifier.transduction_proba_
     p[labelled] = given[labelled, None] == classes
-    if len(rest):
-        p[rest] = classifier.predict_proba(pool.features[rest])
+    for start in range(0, len(rest), PART):
+        some = rest[start : start + PART]
+        p[some] = classifier.predict_proba(pool.features[some])
     answered = np.concatenate([used, rest, labelled])
     estimate = classifier.estimate_accuracy()
     return Learned(

@@ -77,7 +77,7 @@ class Session:
         self.notices = list(self.found.messages() if class_names else ())
         self.problem = ""
         self.version, self.revision, self.moved = 1, 1, 0
-        self.learned_revision, self.chosen_revision = 0, 0
+        self.learned_revision, self.chosen_revision, self.arrays = 0, 0, 1
         self.changed = threading.Condition()
         self._last_answer = 0.0
         self._stopped = False
@@ -134,6 +134,7 @@ class Session:
                 labels[row] = state.class_of(answer.label)
                 kinds[row] = KINDS.index(answer.image.kind) if labels[row] != CLEARED else 0
         self.labels, self.kinds = labels, kinds
+        self.arrays += 1
 
     # --------------------------------------------------------------------------------------------- what is told
 
@@ -263,18 +264,19 @@ class Session:
         learned = learn(facts.pool, facts.given, thorough)
         moved = int(((learned.predicted != self.learned.predicted) & (facts.given == CLEARED)).sum())
         learned = replace(learned, upcoming=self.learned.upcoming)
-        if not self._publish(facts, learned, moved, thorough):
-            return
+        if not self._publish(facts, learned, moved, thorough) or facts.revision != self.revision:
+            return  # somebody has answered meanwhile: what to label next is chosen after that answer
         upcoming = choose_next(facts.pool, facts.given, learned, facts.names)
-        if self._publish(facts, replace(learned, upcoming=upcoming), moved, thorough):
-            self._tell(chosen_revision=facts.revision)
+        self._publish(facts, replace(learned, upcoming=upcoming), moved, thorough, facts.revision)
 
-    def _publish(self, facts: Facts, learned: Learned, moved: int, thorough: bool) -> bool:
+    def _publish(self, facts: Facts, learned: Learned, moved: int, thorough: bool, chosen: int = 0) -> bool:
         """Whether these answers are news: later ones are never replaced by earlier ones."""
         with self.changed:
             if facts.revision < self.learned_revision or (thorough and facts.revision != self.revision):
                 return False
+            self.arrays += learned.predicted is not self.learned.predicted
             self.learned, self.learned_revision, self.moved, self.problem = learned, facts.revision, moved, ""
+            self.chosen_revision = max(self.chosen_revision, chosen)
             self._ring()
             return True
 

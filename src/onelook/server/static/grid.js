@@ -5,7 +5,7 @@ import { CLEARED, NONE, classNumber, describe, isOpen, model, nameOf, percent, p
 const HEAD = 44, GAP = 10, CAPTION = 26, AHEAD = 400;
 const box = document.getElementById("grid"), canvas = document.getElementById("canvas");
 const tiles = new Map(), heads = new Map();
-let layout = { columns: 1, side: 120, lines: [], place: new Map(), height: 0 };
+let layout = { columns: 1, side: 120, lines: [], place: new Map(), height: 0, width: 0, groups: null };
 let groups = [];
 
 export const grid = { rows: [], focus: -1, selected: new Set(), onOpen: () => {}, onSelect: () => {} };
@@ -38,6 +38,7 @@ export function arrange(rows, order) {
 export function measure() {
   const width = box.clientWidth - 2 * GAP - 8;
   if (width < 50) return;
+  if (width === layout.width && groups === layout.groups) { draw(); return; }
   const wanted = width < 500 ? 104 : width > 1800 ? 168 : 136;
   const columns = Math.max(2, Math.floor((width + GAP) / (wanted + GAP)));
   const side = Math.floor((width - GAP * (columns - 1)) / columns);
@@ -52,7 +53,7 @@ export function measure() {
       top += side + CAPTION + GAP;
     }
   });
-  layout = { columns, side, lines, place, height: top + 60 };
+  layout = { columns, side, lines, place, height: top + 60, width, groups };
   canvas.style.height = `${layout.height}px`;
   draw();
 }

@@ -31,10 +31,12 @@ export function describe(row) {
   return model.predicted[row] >= 0 ? `${nameOf(model.predicted[row])}, ${percent(model.p[row] / 1e4)} sure` : "no label yet";
 }
 
+// As numbers that hold lead and row: to sort 50,000 of them takes a few milliseconds, with a function of two rows 20 times as long.
 export const leastSure = () => {
-  const rows = [];
-  for (let i = 0; i < model.names.length; i++) if (isOpen(i) && model.predicted[i] >= 0) rows.push(i);
-  return rows.sort((a, b) => model.p[a] - model.q[a] - (model.p[b] - model.q[b]) || a - b);
+  const keys = new Float64Array(model.names.length);
+  let n = 0;
+  for (let i = 0; i < keys.length; i++) if (isOpen(i) && model.predicted[i] >= 0) keys[n++] = (model.p[i] - model.q[i]) * 2 ** 24 + i;
+  return Array.from(keys.subarray(0, n).sort(), (key) => key % 2 ** 24);
 };
 
 function read(buffer) {
@@ -60,9 +62,12 @@ function chooseKeys(classes) {
   });
 }
 
-function take(summary, buffer) {
+// The arrays come only when they have changed: of 50,000 images they are half a megabyte.
+async function take(summary) {
+  const buffer = model.summary?.arrays === summary.arrays ? null : await api.arrays();
+  if (model.summary && summary.version < model.summary.version) return;  // newer ones came meanwhile
+  if (buffer) read(buffer);
   model.summary = summary;
-  read(buffer);
   model.classes = new Map(summary.classes.map((one) => [one.id, one]));
   summary.classes.forEach((one) => model.hues.set(one.id, (25 + 137.508 * (one.id - 1)) % 360));
   chooseKeys(summary.classes);
@@ -71,8 +76,7 @@ function take(summary, buffer) {
 
 async function update(after) {
   const summary = await api.state(after);
-  if (!model.summary || summary.version > model.summary.version) take(summary, await api.arrays());
-  return summary;
+  if (!model.summary || summary.version > model.summary.version) await take(summary);
 }
 
 // Ask for news for as long as the page is open.
@@ -89,7 +93,7 @@ export async function follow(onProblem) {
       failed = true;
       onProblem(error.message);
       await new Promise((resolve) => setTimeout(resolve, 1000));
-      if (model.summary) model.summary.version = 0;  // another server may answer, and count from the beginning
+      if (model.summary) model.summary.version = model.summary.arrays = 0;  // another server may answer, and count anew
     }
   }
 }
@@ -97,6 +101,6 @@ export async function follow(onProblem) {
 // Send something, then show at once what the server has saved.
 export async function change(request) {
   const told = await request;
-  take(await api.state(0), await api.arrays());
+  await take(await api.state(0));
   return told;
 }

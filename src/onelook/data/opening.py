@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from onelook.data.extras import ORIENTATION, Dicom, Heic, Picture, Raw
 from onelook.data.formats import DICOM, FORMATS, HEIC, IMAGE, OTHER, RAW, Kind, identify
@@ -15,6 +16,7 @@ TURNED = (5, 6, 7, 8)
 """Orientations of Exif in which width and height change places."""
 SUBFILE_TYPE, SUB_IMAGES, PHOTOMETRIC, DNG_VERSION = 254, 330, 262, 50706
 """Tags of TIFF."""
+TIFF_HEADS = (b"II*\0", b"MM\0*")
 OF_SENSORS = (32803, 34892)
 """Photometric interpretations of camera RAW."""
 NARROW = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}
@@ -69,17 +71,14 @@ READERS: dict[Kind, Callable[[bytes], Picture]] = {HEIC: Heic, RAW: Raw, DICOM: 
 @contextlib.contextmanager
 def open_image(content: bytes) -> Iterator[Picture]:
     """Read the header of an image. Raises DataError, and whatever a library raises on damaged bytes."""
-    kind = identify(content)
+    kind = RAW if _is_raw(content) else identify(content)
     if kind in READERS:
         yield _open_with_extra(kind, content)
         return
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             require_size(image.size)
-            if _is_raw(image):
-                yield _open_with_extra(RAW, content)
-            else:
-                yield _Plain(image, content)
+            yield _Plain(image, content)
     except UnidentifiedImageError as error:
         raise DataError(_describe(kind, content)) from error
 
@@ -98,11 +97,17 @@ def _open_with_extra(kind: Kind, content: bytes) -> Picture:
     return picture
 
 
-def _is_raw(image: Image.Image) -> bool:
-    """Whether a TIFF is of a camera: its first image would be a thumbnail."""
-    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
-    thumbnail = tags.get(SUBFILE_TYPE, 0) & 1 and SUB_IMAGES in tags
-    return bool(DNG_VERSION in tags or tags.get(PHOTOMETRIC) in OF_SENSORS or thumbnail)
+def _is_raw(content: bytes) -> bool:
+    """Whether a TIFF is of a camera: Pillow would not know it, or take a thumbnail for the image."""
+    if content[:4] not in TIFF_HEADS:
+        return False
+    with contextlib.suppress(Exception):  # what Pillow raises on damaged bytes has no common base
+        stream, tags = io.BytesIO(content), ImageFileDirectory_v2(content[:8])
+        stream.seek(tags.next)
+        tags.load(stream)
+        thumbnail = tags.get(SUBFILE_TYPE, 0) & 1 and SUB_IMAGES in tags
+        return bool(DNG_VERSION in tags or tags.get(PHOTOMETRIC) in OF_SENSORS or thumbnail)
+    return False
 
 
 def _describe(kind: Kind, content: bytes) -> str:

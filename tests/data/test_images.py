@@ -6,6 +6,7 @@ import resource
 import struct
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin
 
-from helpers.images import blank_png, class_image, classes, encoded, picture, write_files, write_table, write_zip
+from helpers.formats import tiff
+from helpers.images import (
+    blank_png,
+    class_image,
+    classes,
+    encoded,
+    picture,
+    png_file,
+    write_files,
+    write_table,
+    write_zip,
+)
 from onelook.data.formats import SUFFIXES
 from onelook.data.images import ImageSet, Rejected, decode, load
 from onelook.data.listing import Listing, list_images
@@ -500,6 +512,96 @@ def test_a_deep_ramp_stays_a_ramp(case: str, channels: int) -> None:
 def test_half_a_range_of_16_bits_is_half_a_range_of_8() -> None:
     half = Image.fromarray(np.full((16, 16), 32768, np.uint16))
     assert set(decode(encoded(half), 16, 1).flat) <= {127, 128}
+
+
+MICROSCOPE = (RAMP * 4095).astype(np.uint16)
+DIM = (RAMP * 1000).astype(np.uint16)
+OME = '<OME><Image><Pixels BigEndian="false" SignificantBits="{}" Type="uint16"/></Image></OME>'
+
+
+def shown(values: np.ndarray, kind: str = "TIFF", **about: Any) -> float:
+    """How light the lightest pixel is, of 255."""
+    return float(decode(encoded(Image.fromarray(values), kind, **about), 16, 1).max())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_12_bits_in_a_file_of_16_are_as_light_as_if_they_were_16(kind: str, channels: int) -> None:
+    for plane in decode(encoded(Image.fromarray(MICROSCOPE), kind), 16, channels):
+        close(plane, RAMP * 255, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_dim_image_of_12_bits_stays_dim_beside_its_like(kind: str) -> None:
+    assert shown(DIM, kind) == pytest.approx(255 * 1000 / 4095, abs=1)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_dark_photograph_of_16_bits_stays_as_dark_as_it_is(kind: str) -> None:
+    assert shown((RAMP * 5000).astype(np.uint16), kind) == pytest.approx(255 * 5000 / 65535, abs=1)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert shown(MICROSCOPE, kind, icc_profile=profile) == pytest.approx(255 * 4095 / 65535, abs=1)
+
+
+def test_a_format_that_states_its_depth_is_believed() -> None:
+    assert shown(DIM, "JPEG2000") == pytest.approx(255 * 1000 / 65535, abs=1)
+    for most, white in ((4095, 255), (65535, 16)):
+        content = b"P5 16 16 %d\n" % most + MICROSCOPE.astype(">u2").tobytes()
+        assert decode(content, 16, 1).max() == pytest.approx(white, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("tags", "largest", "white"),
+    [
+        ({281: 16383}, 9000, 16383),
+        ({281: 65535}, 4000, 65535),
+        ({281: 1023}, 1000, 1023),
+        ({281: 3021}, 3021, 4095),  # the largest pixel, and no range
+        ({281: 4095}, 9000, 65535),  # not true
+        ({270: OME.format(14)}, 9000, 16383),
+        ({270: OME.format(16)}, 4000, 65535),
+        ({270: OME.format(12), 281: 3000}, 3000, 4095),
+        ({270: 'SignificantBits="' + "9" * 5000 + '"'}, 4000, 4095),
+    ],
+)
+def test_a_tiff_may_say_which_number_is_white(tags: dict[int, Any], largest: int, white: int) -> None:
+    assert shown((RAMP * largest).astype(np.uint16), tiffinfo=tags) == pytest.approx(255 * largest / white, abs=1)
+
+
+def test_a_tiff_of_12_bits_packed_is_one_of_12_bits_whatever_its_profile() -> None:
+    first, second = MICROSCOPE.reshape(-1, 2).astype(int).T
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], 1).astype(np.uint8).tobytes()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    tags: list[Any] = [(256, "I", (16,)), (257, "I", (16,)), (258, "H", (12,)), (259, "H", (1,)), (262, "H", (1,))]
+    content = tiff([[*tags, (277, "H", (1,)), (278, "I", (16,)), (34675, "B", profile)]], [packed])
+    close(decode(content, 16, 1)[0], RAMP * 255, 1.0)
+
+
+def deep_colours(kind: str, most: int) -> bytes:
+    """A file of 16 bits for each of three colours, which Pillow cannot write, up to `most`."""
+    values = np.stack([RAMP, RAMP.T, RAMP[:, ::-1]], 2) * most
+    if kind == "TIFF":
+        strip = values.astype("<u2").tobytes()
+        tags: list[Any] = [(256, "I", (16,)), (257, "I", (16,)), (258, "H", (16, 16, 16)), (259, "H", (1,))]
+        return tiff([[*tags, (262, "H", (2,)), (277, "H", (3,)), (278, "I", (16,))]], [strip])
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png_file(struct.pack(">IIBBBBB", 16, 16, 16, 2, 0, 0, 0), zlib.compress(rows))
+
+
+def test_a_text_of_a_png_is_no_fact_about_its_pixels() -> None:
+    about = PngImagePlugin.PngInfo()
+    for key in ("bits", "tag_v2", "white"):
+        about.add_text(key, "(16,)")
+    image = picture(3, 16, 16)
+    assert np.array_equal(decode(encoded(image, pnginfo=about), 16, 3), decode(encoded(image), 16, 3))
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+@pytest.mark.parametrize(("most", "white"), [(4095, 4095), (65535, 65535), (9000, 65535)])
+def test_colours_of_12_bits_are_as_light_as_they_were_seen(kind: str, most: int, white: int) -> None:
+    pixels = decode(deep_colours(kind, most), 16, 3)
+    for plane, expected in zip(pixels, (RAMP, RAMP.T, RAMP[:, ::-1]), strict=True):
+        close(plane, expected * 255 * most / white, 9 if white == 4095 else 1)  # Pillow keeps 4 of the 12 bits
 
 
 def test_floating_pixels_that_are_no_numbers_are_black() -> None:

@@ -62,20 +62,20 @@ def dng(width: int = 64, height: int = 48, orientation: int = 1, preview: Image.
         *((33421, "H", (2, 2)), (33422, "B", (0, 1, 1, 2)), (50714, "H", (0,)), (50717, "I", (16383,))),
     ]
     if preview is None:
-        return _tiff([[*raw, *about]], [sensor.tobytes()])
+        return tiff([[*raw, *about]], [sensor.tobytes()])
     jpeg = encoded(preview, "JPEG", quality=95)
     small: list[tuple[int, str, Sequence[int] | bytes]] = [
         *((254, "I", (1,)), (256, "I", (preview.width,)), (257, "I", (preview.height,)), (258, "H", (8, 8, 8))),
         *((259, "H", (7,)), (262, "H", (6,)), (277, "H", (3,)), (278, "I", (preview.height,))),
     ]
-    return _tiff([[*small, *about], raw], [jpeg, sensor.tobytes()])
+    return tiff([[*small, *about], raw], [jpeg, sensor.tobytes()])
 
 
 KINDS = {"B": (1, "B"), "s": (2, ""), "H": (3, "H"), "I": (4, "I"), "R": (5, "I"), "r": (10, "i")}
 """Types of the values of TIFF, and how they are packed."""
 
 
-def _tiff(directories: list[list[tuple[int, str, Sequence[int] | bytes]]], strips: list[bytes]) -> bytes:
+def tiff(directories: list[list[tuple[int, str, Sequence[int] | bytes]]], strips: list[bytes]) -> bytes:
     """A TIFF of one strip for each directory; those after the first are its sub-images."""
     starts = [8 + sum(len(strip) + len(strip) % 2 for strip in strips[:i]) for i in range(len(strips) + 1)]
     body, places = b"".join(strip + bytes(len(strip) % 2) for strip in strips), list[int]()

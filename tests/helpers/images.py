@@ -71,16 +71,20 @@ def divided(n_classes: int = 6, n_images: int = 20) -> dict[str, bytes]:
     return parts[0] | parts[1] | parts[2]
 
 
-def blank_png(width: int, height: int) -> bytes:
-    """A black grey-scale PNG of any size, which costs hardly more than its header to write."""
+def png_file(header: bytes, pixels: bytes) -> bytes:
+    """A PNG of a header and of pixels that are compressed already."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + content))
         return struct.pack(">I", len(content)) + kind + content + checksum
 
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def blank_png(width: int, height: int) -> bytes:
+    """A black grey-scale PNG of any size, which costs hardly more than its header to write."""
     packer = zlib.compressobj(9, wbits=-15)
     row = packer.compress(bytes(width + 1)) + packer.flush(zlib.Z_FULL_FLUSH)  # after it a row may be said again
     checksum_of_zeros = ((width + 1) * height % 65521 << 16) | 1
     packed = b"\x78\x01" + row * height + packer.flush() + checksum_of_zeros.to_bytes(4, "big")
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    return png_file(struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0), packed)

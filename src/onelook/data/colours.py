@@ -1,5 +1,6 @@
 """Colours of any image brought to those of a network, in strips, so that a large one is never whole in wide numbers."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,13 +9,30 @@ from PIL import Image, ImageCms
 
 STRIP = 1 << 20
 """Pixels that are converted at once."""
+BITS_PER_SAMPLE, DESCRIPTION, MAX_SAMPLE_VALUE = 258, 270, 281
+"""Tags of TIFF."""
+OME_BITS = re.compile(r'\bSignificantBits="(\d{1,2})"')
+DEPTHS = {2**n - 1 for n in range(8, 17)}
+"""Numbers that may be white because a file says so; MaxSampleValue is otherwise the largest pixel of a dark image."""
+CAMERA = 4095.0
+"""White of 12 bits."""
+WHITE = 65535.0
+SCALED = ("JPEG2000", "PPM")
+"""Formats that state their depth, and whose numbers Pillow brings to 16 bits."""
+BITS = "bits"
+"""Key of the information on an image whose format has no tags: bits of each channel, a tuple."""
+PROFILES = ("icc_profile", "gamma", "srgb")
+"""Information on an image that was made to be looked at."""
 
 
-def flatten(image: Image.Image, mode: str) -> Image.Image:
-    """An image in RGB or L, without transparency, on white."""
-    if image.mode == mode and not image.has_transparency_data:
+def flatten(image: Image.Image, mode: str, white: float | None = None) -> Image.Image:
+    """An image in RGB or L, without transparency, on white.
+
+    white: `find_white` of the file, where the image is a copy that does not know it.
+    """
+    top = find_white(image) if white is None else white
+    if image.mode == mode and top == 255 and not image.has_transparency_data:
         return image
-    top = _find_top(image)
     if image.width * image.height <= STRIP:
         return _flatten(image, mode, top)
     whole = Image.new(mode, image.size)
@@ -31,6 +49,8 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
 def _flatten(image: Image.Image, mode: str, top: float) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = Image.fromarray((_numbers(image).clip(0, top) * (255 / top)).round().astype(np.uint8))
+    if image.mode == "RGB" and top < 255:
+        image = image.point([min(255, round(value * 255 / top)) for value in range(256)] * 3)
     if image.mode == "LAB":
         image = _convert_lab(image)
     if image.has_transparency_data:
@@ -39,12 +59,49 @@ def _flatten(image: Image.Image, mode: str, top: float) -> Image.Image:
     return image.convert(mode)
 
 
-def _find_top(image: Image.Image) -> float:
-    """The number that becomes white: 65535 or 1.0, or the largest pixel where that is more. Pillow would cut at 255."""
-    if not image.mode.startswith(("I", "F")):
+def find_white(image: Image.Image) -> float:
+    """The number that becomes white: of 16 bits the whole range, or 12 bits of it.
+
+    Cameras of microscopes write 12 bits into files of 16, which are nearly black when taken for 16 bits. Some files say
+    so. Of the others, those whose pixels are all below 4096 count as 12 bits, one white for all, so that dark ones
+    among them stay dark. An image that has a colour profile, or a gamma, was made to be looked at and is as dark as it
+    says.
+    """
+    if image.mode.startswith("F"):
+        return max(1.0, _find_largest(image))
+    if image.mode.startswith("I"):
+        largest = _find_largest(image)
+        return next((white for white in _list_whites(image) if white >= largest), largest)
+    if image.mode != "RGB" or 16 not in _list_bits(image):
         return 255.0
-    tops = (float(_numbers(image.crop(box)).max(initial=0)) for box in _strips(image))
-    return max(65535.0 if image.mode.startswith("I") else 1.0, *tops)
+    largest = 256.0 * float(np.max(image.getextrema())) + 255  # Pillow gives the upper byte of colours
+    white = next(white for white in _list_whites(image) if white >= largest)
+    return max(1.0, (white + 1) / 256 - 1)
+
+
+def _list_whites(image: Image.Image) -> Iterator[float]:
+    said = OME_BITS.search(str(getattr(image, "tag_v2", {}).get(DESCRIPTION, "")))
+    stated = [2 ** min(int(said[1]), 16) - 1] if said else []
+    stated += [*_read_numbers(image, MAX_SAMPLE_VALUE), *(2**n - 1 for n in set(_list_bits(image)) if n < 16)]
+    yield from (float(number) for number in stated if number in DEPTHS)
+    if image.format not in SCALED and not any(key in image.info for key in PROFILES):
+        yield CAMERA
+    yield WHITE
+
+
+def _list_bits(image: Image.Image) -> tuple[int, ...]:
+    """Bits of each channel in the file, where they are known."""
+    told = image.info.get(BITS)  # or a text of this name in a PNG
+    return told if isinstance(told, tuple) else _read_numbers(image, BITS_PER_SAMPLE)
+
+
+def _read_numbers(image: Image.Image, tag: int) -> tuple[int, ...]:
+    found = getattr(image, "tag_v2", {}).get(tag, ())
+    return tuple(n for n in (found if isinstance(found, tuple) else (found,)) if isinstance(n, int) and n > 0)
+
+
+def _find_largest(image: Image.Image) -> float:
+    return max(float(_numbers(image.crop(box)).max(initial=0)) for box in _strips(image))
 
 
 def _numbers(image: Image.Image) -> Float64[np.ndarray, "H W"]:

@@ -27,7 +27,7 @@ from onelook.events import Progress
 
 Result = TypeVar("Result")
 
-PREPROCESSING = "upright, on white, middle square, bicubic, version 1"
+PREPROCESSING = "upright, on white, middle square, bicubic, version 2"
 """Description of `decode` for the keys of caches: change it whenever a pixel would change."""
 
 
@@ -155,9 +155,14 @@ def decode(content: bytes, size: int, channels: int, framing: Framing | None = N
             return image_array(picture.load(), size, channels, framing)
 
 
-def image_array(image: Image.Image, size: int, channels: int, framing: Framing | None = None) -> np.ndarray:
-    """`decode` of an image that is open already, and upright."""
-    plain = flatten(image, "RGB" if channels == 3 else "L")
+def image_array(
+    image: Image.Image, size: int, channels: int, framing: Framing | None = None, white: float | None = None
+) -> np.ndarray:
+    """`decode` of an image that is open already, and upright.
+
+    white: `find_white` of the file, where the image is a copy that does not know it.
+    """
+    plain = flatten(image, "RGB" if channels == 3 else "L", white)
     if framing is not None:
         box = framing.box(*plain.size, size)
         plain = plain.resize((size, size), Image.Resampling[framing.resample.upper()], box)

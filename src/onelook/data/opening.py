@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from onelook.data.colours import BITS
 from onelook.data.extras import ORIENTATION, Dicom, Heic, Picture, Raw
 from onelook.data.formats import DICOM, FORMATS, HEIC, IMAGE, OTHER, RAW, Kind, identify
 from onelook.errors import DataError
@@ -16,6 +17,8 @@ TURNED = (5, 6, 7, 8)
 """Orientations of Exif in which width and height change places."""
 SUBFILE_TYPE, SUB_IMAGES, PHOTOMETRIC, DNG_VERSION = 254, 330, 262, 50706
 """Tags of TIFF."""
+PNG_BITS = 24
+"""Place of the number of bits in a PNG."""
 TIFF_HEADS = (b"II*\0", b"MM\0*")
 OF_SENSORS = (32803, 34892)
 """Photometric interpretations of camera RAW."""
@@ -30,6 +33,8 @@ class _Plain(Picture):
 
     def __init__(self, image: Image.Image, content: bytes) -> None:
         self.image, self._content = image, content
+        if image.format == "PNG" and content[PNG_BITS] == 16:
+            image.info[BITS] = (16,)
         width, height = self._decoded = image.size
         self.size = (height, width) if _is_turned(image) else (width, height)
 

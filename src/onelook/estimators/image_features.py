@@ -14,6 +14,8 @@ from torch import Tensor
 
 from onelook.artifacts import AUTO, identify_network, load_network
 from onelook.backbones import Backbone
+from onelook.backbones.framing import Framing
+from onelook.data.colours import find_white
 from onelook.data.embed import AVERAGE, BLOCK_BYTES, EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet, Rejected, decode, describe_error, image_array
 from onelook.data.listing import LARGEST, Listing
@@ -169,7 +171,7 @@ def _embed_pixels(images: dict[int, Any], network: Backbone, config: EmbedConfig
     return finish(embed(found, network, config)).features
 
 
-def _frame(one: Any, name: str, *frame: Any) -> np.ndarray:
+def _frame(one: Any, name: str, size: int, channels: int, framing: Framing | None = None) -> np.ndarray:
     if isinstance(one, np.ndarray):
         flat = one[..., 0] if one.ndim == 3 and one.shape[-1] == 1 else one
         is_image = flat.ndim == 2 or (flat.ndim == 3 and flat.shape[-1] in (3, 4))
@@ -183,7 +185,7 @@ def _frame(one: Any, name: str, *frame: Any) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return image_array(ImageOps.exif_transpose(one), *frame)
+            return image_array(ImageOps.exif_transpose(one), size, channels, framing, find_white(one))
     except Exception as error:  # what Pillow raises on damaged bytes has no common base
         raise _unreadable(name, describe_error(error)) from error
 

@@ -27,15 +27,15 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 def test_it_is_padded_to_the_right_and_the_bottom_and_cut_at_0_and_6(
     size: int, stride: int, kernel: int, groups: int, relu6: bool
 ) -> None:
-    conv = Conv(4, 8, kernel, stride, groups, relu6)
-    x = 20 * torch.randn(2, 4, size, size + 1)
+    conv = Conv(4, 8, kernel, stride, groups, relu6, odd=size % 2 == 1)
+    x = 20 * torch.randn(2, 4, size, size + 2)
     padding: list[int] = []
-    for n in (size + 1, size):
+    for n in (size + 2, size):
         rest = max((-(-n // stride) - 1) * stride + kernel - n, 0)
         padding += [rest // 2, rest - rest // 2]
     expected = functional.conv2d(functional.pad(x, padding), conv.weight, conv.bias, stride, groups=groups)
     expected = functional.relu6(expected) if relu6 else expected
-    assert expected.shape[2:] == (-(-size // stride), -(-(size + 1) // stride))
+    assert expected.shape[2:] == (-(-size // stride), -(-(size + 2) // stride))
     with torch.inference_mode():
         torch.testing.assert_close(conv(x), expected, atol=1e-4, rtol=1e-5)
 

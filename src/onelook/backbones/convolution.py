@@ -4,7 +4,6 @@ The layers of small networks are bound by memory: a fifth of the time of an eage
 copying maps to pad them and into activations that read and write all of them again.
 """
 
-import math
 from functools import cache
 
 import torch
@@ -14,24 +13,34 @@ from torch.nn import functional
 
 
 class Conv(nn.Conv2d):
-    """A convolution padded as TensorFlow does, to ceil(size / stride), with a ReLU6 after it if it has one.
+    """A convolution padded as TensorFlow padded it in training, with a ReLU6 after it if it has one.
 
-    An odd rest of the padding goes to the right and the bottom. There the kernel gets a row or a column of zeros in
-    front and is padded symmetrically, which gives equal sums without a copy of the maps.
+    With a stride of 2 the padding depends on the side of the maps: at an even one an odd rest goes to the right and
+    the bottom. There the kernel gets a row and a column of zeros in front and is padded symmetrically, which gives
+    equal sums without a copy of the maps. A network looks where it was trained to look, so that the side is that of
+    the maps in training, and not of those that it is given.
+
+    odd: whether that side was odd.
     """
 
     def __init__(
-        self, channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu6: bool = True
+        self,
+        channels: int,
+        out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        relu6: bool = True,
+        odd: bool = False,
     ) -> None:
         super().__init__(channels, out, kernel, stride, groups=groups)
         self.relu6 = relu6
+        self.shifted = stride == 2 and not odd
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N E h w"]:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        down, across = (max((math.ceil(n / stride) - 1) * stride + kernel - n, 0) for n in x.shape[2:])
-        odd = (across % 2, 0, down % 2, 0)
-        weight = functional.pad(self.weight, odd) if any(odd) else self.weight
-        padding = ((down + 1) // 2, (across + 1) // 2)
+        stride, side = self.stride[0], self.kernel_size[0] // 2
+        weight = functional.pad(self.weight, (1, 0, 1, 0)) if self.shifted else self.weight
+        padding = (side, side)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if torch.is_inference_mode_enabled() and x.device.type == "cpu" and can_fuse(dtype):
             bias = None if self.bias is None else self.bias.to(dtype)

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,14 @@ class Output:
     """Names of files in the folder, each with the parameter that asks for it, or "" where it is always written.
 
     None: the option names a file."""
+    beside: tuple[str, ...] = ()
+    """Suffixes of files that are written beside that file, under its name."""
+
+    def list_files(self, place: Path, given: Mapping[str, Any]) -> list[Path]:
+        """Files that are written where an option names `place`. given: values of the parameters of the command."""
+        if self.files is None:
+            return [place, *(place.parent / f"{place.stem}{suffix}" for suffix in self.beside)]
+        return [place / file for file, when in self.files if not when or given[when]]
 
 
 def place_run(*files: str) -> Output:

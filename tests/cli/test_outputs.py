@@ -72,21 +72,18 @@ def test_every_path_of_every_command_is_either_read_or_marked_as_written() -> No
     assert len(OUTPUTS) >= 15
 
 
-def files_of(mark: Output, parameters: dict[str, Any]) -> list[str]:
-    """Files that are written by default, or the file that is named."""
-    return (
-        ["file"]
-        if mark.files is None
-        else [f"out/{n}" for n, when in mark.files if not when or parameters[when].default]
-    )
+def files_of(mark: Output, parameters: dict[str, Any]) -> list[tuple[str, str]]:
+    """Files that are written by default, or where a file is named, each with the place that is given."""
+    place = Path("out" if mark.files is not None else "file")
+    given = {name: one.default for name, one in parameters.items()}
+    return [(str(place), str(file)) for file in mark.list_files(place, given)]
 
 
 @each_output
 def test_what_a_command_reads_or_onelook_did_not_write_is_never_replaced(case: str, tmp_path: Path) -> None:
     command, option, mark = OUTPUTS[case]
     parameters = COMMANDS[command]
-    for file in files_of(mark, parameters):
-        place = file.split("/")[0]
+    for place, file in files_of(mark, parameters):
         write_files(tmp_path, {file: b"nelook, or so it seems"})
         before = contents(tmp_path)
         for name in (name for name in parameters if name in READ | NAMING and name != option):
@@ -102,8 +99,7 @@ def test_what_a_command_reads_or_onelook_did_not_write_is_never_replaced(case: s
 @each_output
 def test_what_is_no_regular_file_is_never_replaced(case: str, tmp_path: Path) -> None:
     command, option, mark = OUTPUTS[case]
-    for file in files_of(mark, COMMANDS[command]):
-        place = file.split("/")[0]
+    for place, file in files_of(mark, COMMANDS[command]):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         os.mkfifo(tmp_path / file)
         assert f"{file} is no regular file" in refused(*call(command, {option: place}))

@@ -38,6 +38,7 @@ pytest.importorskip("pyarrow")
 CALLS: dict[str, dict[str, str | None]] = {
     "label": {"FOLDER": "images", "--network": "small", "--out": "out", "--no-report": None},
     "predict": {"CLASSIFIER": "classifier.safetensors", "IMAGES": "images", "--out": "out.csv"},
+    "export": {"CLASSIFIER": "classifier.safetensors", "--out": "out.onnx"},
     "suggest": {"FOLDER": "images", "--network": "small"},
     "doctor": {"FOLDER": "images"},
     "networks": {"--no-measure": None},
@@ -158,6 +159,8 @@ class Case:
         """Paths that the command is told to write to."""
         given = CALLS[self.command] | {self.option: self.value}
         named = [value for name, value in given.items() if name in (*WRITES, "--cache") and value is not None]
+        if self.command == "export":
+            named += [str(Path(one).parent / f"{Path(one).stem}.md") for one in named]
         return named + [value.split("/")[0] for value in named if ".." in value]  # made on the way there
 
     def inputs(self) -> list[str]:
@@ -206,8 +209,9 @@ def _cases_of_a_file(command: str, option: str, file: str) -> Iterator[Case]:
 
 CASES = list(every_case())
 STUDIES = [command for command in CALLS if command.startswith("benchmark ")]
+SLOW = (*STUDIES, "export")
 """Commands whose calls take seconds."""
-SAMPLE = Random(0).sample([case for case in CASES if case.command not in (*STUDIES, "pretrain", "train")], 30)
+SAMPLE = Random(0).sample([case for case in CASES if case.command not in (*SLOW, "pretrain", "train")], 30)
 
 
 @pytest.fixture(scope="module")
@@ -335,9 +339,7 @@ def test_there_are_more_than_a_thousand_hostile_inputs() -> None:
     assert len(set(map(str, CASES))) > 1000
 
 
-@pytest.mark.parametrize(
-    "command", [pytest.param(one, marks=pytest.mark.slow if one in STUDIES else ()) for one in CALLS]
-)
+@pytest.mark.parametrize("command", [pytest.param(one, marks=pytest.mark.slow if one in SLOW else ()) for one in CALLS])
 def test_the_calls_that_are_changed_work(command: str, made: Path, tmp_path: Path) -> None:
     if command in ("data fetch", "data verify"):
         pytest.skip("the whole data set would be needed")

@@ -15,7 +15,7 @@ from onelook.errors import DataError, UserError
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.events import finish
-from onelook.labelling import predict
+from onelook.labelling import saved
 from onelook.labelling.label import LabelConfig, label_folder, save_classifier
 from onelook.labelling.predict import PredictConfig, Predicted, predict_images
 from onelook.machine import Place
@@ -123,9 +123,9 @@ def test_a_network_that_lies_elsewhere_now_is_taken_from_there(kept: Path, tmp_p
 def test_another_network_is_refused_with_both_digests(kept: Path, tmp_path: Path) -> None:
     other = backbones.create("conv4-64", 3, 32)
     artifacts.save(artifacts.backbone_artifact(other, "conv4-64", {}), tmp_path / "other.safetensors")
-    saved = FewShotClassifier.load(kept / "model.safetensors").network_
+    named = FewShotClassifier.load(kept / "model.safetensors").network_
     said = refused(kept / "model.safetensors", kept, network=str(tmp_path / "other.safetensors"))
-    assert f"network small of digest {saved['digest'][:16]}, but " in said
+    assert f"network small of digest {named['digest'][:16]}, but " in said
     assert f"has the digest {other.digest().hex()[:16]}; give that network with --network" in said
 
 
@@ -153,7 +153,7 @@ def test_a_classifier_that_cannot_judge_images_says_why(tmp_path: Path) -> None:
 def test_a_network_that_only_the_file_names_is_not_loaded(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "load_network", None)
+    monkeypatch.setattr(saved, "load_network", None)
     images = write_files(tmp_path / "new", {"a.png": class_image(0, 0)})
     file = classifier(tmp_path / "a", {"name": name, "digest": "0" * 64, "average": "mirror"})
     assert f"network {name}, which does not come with Onelook; if you trust" in refused(file, images)

@@ -15,6 +15,7 @@ COMMANDS = {
     ),
     "label": ("labelling:label", "Label the images of a folder, from a few labelled examples in its sub-folders."),
     "predict": ("labelling:predict", "Label new images by a saved classifier, each image by itself."),
+    "export": ("exporting:export", "Write a saved classifier, with its network, as an ONNX file that takes pixels."),
     "suggest": ("labelling:suggest", "Suggest which images to label next, with the accuracy to expect from them."),
     "doctor": ("labelling:doctor", "Find unreadable files, duplicates, conflicting labels and odd folders."),
     "serve": ("serving:serve", "Serve classifiers over HTTP, and be an ML backend of Label Studio."),

@@ -27,11 +27,9 @@ def check_outputs(outputs: Mapping[str, Output], values: Mapping[str, Any], opti
         if place is None:
             continue
         option = options[name]
-        files = [place]
         if mark.files is not None:
             require_writable(place)
-            files = [place / file for file, when in mark.files if not when or values[when]]
-        for file in files:
+        for file in mark.list_files(place, values):
             require_replaceable(file)
             if mark.files is None:
                 require_writable(file.parent, file)

@@ -7,17 +7,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from onelook.artifacts import comes_along, is_identity, load_network
-from onelook.backbones import Backbone
-from onelook.data.embed import parse_averaging
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing, measure, read_below
-from onelook.errors import ArtifactError, Bound, Checked, DataError, Fraction, list_names, quote_name
+from onelook.errors import Bound, Checked, DataError, Fraction, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing
 from onelook.labelling.folder import UNLABELLED, list_images, name_kinds
+from onelook.labelling.saved import read_saved
 from onelook.machine import Place
 
 DIGITS = 6
@@ -72,19 +70,14 @@ def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, 
     >>> [one.label for one in finish(predict_images(config, Place(Path("cache")))).predictions]
     ['red']
     """
-    classifier = FewShotClassifier.load(config.classifier)
-    saved = _read_network(classifier, config.classifier)
+    saved = read_saved(config.classifier)
     listing, skipped, passed = _listing(config.images)
     for one in skipped:
         yield Notice(f"{quote_name(one.name)} was passed over: {one.reason}.")
     yield from map(Notice, passed)
-    network = yield from _network(config, saved)
-    if network.feature_size != classifier.n_features_in_:
-        raise ArtifactError(
-            f"{config.classifier} holds features of size {classifier.n_features_in_}, but those of its "
-            f"network have {network.feature_size}; make the file again."
-        )
-    embeddings, rejected = yield from embed_listing(listing, network, saved["average"], place)
+    network = yield from saved.load_network(config.network, config.offline)
+    embeddings, rejected = yield from embed_listing(listing, network, saved.average, place)
+    classifier = saved.classifier
     features = embeddings.features.numpy()
     p = classifier.predict_proba(features)
     unknown = classifier.reject(features, rate=config.unknown_rate) if config.unknown_rate else None
@@ -107,44 +100,6 @@ def make_predictions(
         label = names[0] if is_unknown or p[i, first] >= min_confidence else ""
         rows.append(Prediction(item, label, float(p[i, first]), names[1], margin, is_unknown, names[0]))
     return tuple(rows)
-
-
-def _read_network(classifier: FewShotClassifier, file: Path) -> dict[str, str]:
-    saved = classifier.network_
-    if saved is None:
-        raise ArtifactError(
-            f"{file} does not say which feature network its rows are from, so that it cannot judge "
-            f"images; save it by `onelook label --save` without --features, or name the network in "
-            f"FewShotClassifier.save."
-        )
-    if not is_identity(saved):
-        raise ArtifactError(
-            f"{file} needs the name, digest and average of its feature network, but says {list_names([saved])}; "
-            f"save it with the network_ of ImageFeatures."
-        )
-    parse_averaging(saved["average"])  # now, and not after a network was loaded
-    return saved
-
-
-def _network(config: PredictConfig, saved: dict[str, str]) -> Generator[Any, None, Backbone]:
-    """Load the network that made the features of the classifier: one that comes along, or one that the person names.
-
-    A file from somebody else could name a download, or any file on this machine.
-    """
-    name = config.network or saved["name"]
-    if config.network is None and not comes_along(name):
-        raise ArtifactError(
-            f"{config.classifier} was made with the feature network {list_names([name])}, which does not come with "
-            f"Onelook; if you trust that network, name it with --network."
-        )
-    network, _ = yield from load_network(name, config.offline)
-    if (digest := network.digest().hex()) != saved["digest"]:
-        raise ArtifactError(
-            f"{config.classifier} was made with the feature network {list_names([saved['name']])} of digest "
-            f"{list_names([saved['digest'][:16]])}, but {name} has the digest {digest[:16]}; give that network with "
-            f"--network, or make the classifier again with this one."
-        )
-    return network
 
 
 def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...], tuple[str, ...]]:

@@ -13,7 +13,8 @@ from onelook.cli.options import Fields, Json, options
 from onelook.cli.terminal import open_page, say, write, write_data
 from onelook.cli.watching import watch_folder
 from onelook.errors import PositiveInt, SettingsError, quote_name, unknown_name
-from onelook.files import Output
+from onelook.files import Output, is_regular
+from onelook.labelling.answer_log import LOG_NAME, LOG_SUFFIX
 from onelook.labelling.doctor import examine
 from onelook.labelling.export import Prediction, csv_text, require_no_answers, write_coco, write_csv, write_label_studio
 from onelook.labelling.folder import SORTED_FOLDER, require_folder
@@ -38,7 +39,10 @@ WRITTEN = Output(
         ("label-studio.xml", "label_studio"),
     )
 )
-Folder = Annotated[LabelConfig, Fields(arguments=("folder",))]
+Folder = Annotated[LabelConfig, Fields(without=("answers",), arguments=("folder",))]
+Reviewed = Annotated[bool, "Use the answers of `onelook review`, of the folder of --out or of onelook-labels."]
+RUN = Path("onelook-labels")
+"""Folder of what is written, unless another is named."""
 Storage = Annotated[Place, Fields(without=("home",))]
 
 
@@ -47,7 +51,7 @@ def label(
     config: Folder,
     place: Storage,
     *,
-    out: Annotated[Path, "Folder of what is written.", WRITTEN] = Path("onelook-labels"),
+    out: Annotated[Path, "Folder of what is written.", WRITTEN] = RUN,
     sort: Annotated[str | None, SORT] = None,
     coco: Annotated[bool, "Also write labels.coco.json."] = False,
     label_studio: Annotated[bool, "Also write label-studio.json and .xml."] = False,
@@ -55,6 +59,7 @@ def label(
     save: Annotated[Path | None, "File to save the classifier to, for `onelook predict`.", Output()] = None,
     watch: Annotated[bool, "Go on labelling files as they arrive, until Ctrl-C."] = False,
     show: Annotated[bool, Parameter(name="--open", help="Open report.html in the browser.", negative=())] = False,
+    reviewed: Reviewed = True,
     as_json: Json = False,
 ) -> None:
     """Label the images of a folder, from a few labelled examples in its sub-folders.
@@ -71,6 +76,7 @@ def label(
     if sort is not None:
         require_outside(out / SORTED_FOLDER, [config.folder])
     require_no_answers(out / "labels.csv")
+    config = _with_answers(config, reviewed, out)
     for done in watch_folder(config, place) if watch else [run(label_folder(config, place), "label")]:
         page = out / "report.html" if report else None
         written = [*_write_page(done, page), *_write_tables(done, out, coco, label_studio)]
@@ -84,6 +90,17 @@ def label(
         if show and page in written:
             open_page(page)
             show = False  # once, also with --watch
+
+
+def _with_answers(config: LabelConfig, reviewed: bool, *folders: Path) -> LabelConfig:
+    """The configuration with the answers of a review, unless its labels name one already."""
+    is_named = any(table.suffix == LOG_SUFFIX for table in config.labels)
+    return replace(config, answers=None if is_named else _find_answers(reviewed, *folders))
+
+
+def _find_answers(reviewed: bool, *folders: Path) -> Path | None:
+    files = [folder / LOG_NAME for folder in (*folders, RUN)] if reviewed else []
+    return next(filter(is_regular, files), None)
 
 
 def _write_page(done: Labelled, page: Path | None) -> list[Path]:
@@ -143,10 +160,11 @@ def _print_counts(predictions: Iterable[Prediction]) -> None:
 
 @options
 def predict(
-    config: Annotated[PredictConfig, Fields(arguments=("classifier", "images"))],
+    config: Annotated[PredictConfig, Fields(without=("answers",), arguments=("classifier", "images"))],
     place: Storage,
     *,
     out: Annotated[Path | None, "CSV file to write, such as labels.csv. Default: standard output.", Output()] = None,
+    reviewed: Reviewed = True,
     as_json: Json = False,
 ) -> None:
     """Label new images by a saved classifier, each image by itself.
@@ -155,7 +173,8 @@ def predict(
     """
     if out is not None:
         require_no_answers(out)
-    done = run(predict_images(config, place), "predict")
+    answers = _find_answers(reviewed, *([out.parent] if out is not None else []))
+    done = run(predict_images(replace(config, answers=answers), place), "predict")
     if out is not None:
         write_csv(out, done.predictions)
     if as_json:
@@ -173,13 +192,14 @@ def suggest(
     place: Storage,
     *,
     number: Annotated[PositiveInt, Parameter(name=("--number", "-n"), help="Number of images.")] = 10,
+    reviewed: Reviewed = True,
     as_json: Json = False,
 ) -> None:
     """Suggest which images to label next, with the accuracy to expect from them.
 
     Example: onelook suggest photographs -n 20
     """
-    done = run(label_folder(config, place), "suggest")
+    done = run(label_folder(_with_answers(config, reviewed), place), "suggest")
     found = suggest_images(done, number)
     advice = [(done.predictions[one.index].path, one.why) for one in found.suggestions]
     now, then = done.assessment.estimate.accuracy, done.assessment.after(len(advice))

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from onelook.cli.labelling import Storage
+from onelook.cli.labelling import RUN, Storage
 from onelook.cli.options import Fields, options
 from onelook.cli.serving import load_server
 from onelook.cli.terminal import say, write
@@ -23,7 +23,7 @@ from onelook.server.settings import Listening
 PORT = 8020
 """Port that is tried first, so that a page that is still open finds its server again."""
 Folder = Annotated[
-    LabelConfig, Fields(without=("class_priors", "unknown_rate", "min_confidence"), arguments=("folder",))
+    LabelConfig, Fields(without=("answers", "class_priors", "unknown_rate", "min_confidence"), arguments=("folder",))
 ]
 Port = Annotated[int | None, f"Port to listen on; 0 takes a free one. Default: {PORT}, or a free one.", Bound(">=", 0)]
 
@@ -34,7 +34,7 @@ def review(
     place: Storage,
     listening: Annotated[Listening, Fields(without=("port",))],
     *,
-    out: Annotated[Path, "Folder of the answers, and of what is exported.", place_run()] = Path("onelook-labels"),
+    out: Annotated[Path, "Folder of the answers, and of what is exported.", place_run()] = RUN,
     port: Port = None,
     open_page: Annotated[bool, "Open the page in the browser."] = True,
 ) -> None:

@@ -91,6 +91,7 @@ def list_folder(
     not_classes: Collection[str] = (),
     also_suffixes: Collection[str] = (),
     need_labels: bool = True,
+    answers: Path | None = None,
 ) -> FolderListing:
     """The images of `folder`; hidden ones, those in a SORTED_FOLDER and other files are passed over.
 
@@ -106,10 +107,12 @@ def list_folder(
     not_classes: further names of folders that are none.
     also_suffixes: of what counts as an image although none is read from it, in small letters.
     need_labels: refuse a folder without any label.
+    answers: file of `onelook review`, whose answers count where anything else says otherwise.
     Raises DataError, SettingsError.
     """
     tables = (labels,) if isinstance(labels, Path) else labels
-    sources = Sources(tables, pattern, tuple(unlabelled_folders), tuple(also_classes), tuple(not_classes), need_labels)
+    places = (tuple(unlabelled_folders), tuple(also_classes), tuple(not_classes))
+    sources = Sources(tables, pattern, *places, answers, need_labels)
     names, skipped, passed = list_images(folder, also_suffixes)
     own = {name: _find_sorted_folder(name) for name in names}
     names = [name for name in names if not own[name]]

@@ -46,6 +46,8 @@ class LabelConfig(Checked):
     labels: tuple[Path, ...] = ()
     """Table (CSV, TSV or Parquet) with the columns path and label, which counts where a sub-folder says otherwise; may
     be given again."""
+    answers: Path | None = None
+    """File of `onelook review` whose answers count before all other labels."""
     pattern: str | None = None
     """Pattern of file names that hold their label, such as '{label}_*', instead of sub-folders."""
     also_classes: tuple[str, ...] = ()
@@ -161,6 +163,7 @@ def list_images(config: LabelConfig, given: Embeddings | None = None, need_label
         not_classes=config.not_classes,
         also_suffixes={PurePosixPath(name).suffix.lower() for name in (given.items if given else ())},
         need_labels=need_labels,
+        answers=config.answers,
     )
 
 

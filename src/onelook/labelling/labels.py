@@ -46,6 +46,8 @@ class Sources:
     unlabelled_folders: tuple[str, ...] = UNLABELLED_FOLDERS
     also_classes: tuple[str, ...] = ()
     not_classes: tuple[str, ...] = ()
+    answers: Path | None = None
+    """File of `onelook review` whose answers count before all else."""
     are_needed: bool = True
     """Refuse a folder without any label."""
 
@@ -82,6 +84,8 @@ def find_labels(folder: Path, names: list[str], sources: Sources) -> FoundLabels
             labels, notes = _merge(by_folder, by_table.labels, sources)
             found = FoundLabels(labels, by_table.skipped, (*by_table.notes, *notes))
         found = replace(found, notes=(*found.notes, *_describe_nested(by_folder, found.labels)))
+    if sources.answers is not None:
+        found = _add_answers(folder, names, found, sources.answers)
     if sources.are_needed and not found.labels:
         raise DataError(_explain_no_labels(folder, names, sources))
     return found
@@ -92,7 +96,7 @@ def _read_tables(folder: Path, names: list[str], tables: Iterable[Path]) -> Foun
     labels: dict[str, str] = {}
     skipped, notes = list[Rejected](), list[str]()
     for table in tables:
-        read = _read_reviewed if table.suffix == LOG_SUFFIX else _read_table
+        read = read_answers if table.suffix == LOG_SUFFIX else _read_table
         found, unmatched, told = read(folder, names, table)
         for name, label in found.items():
             before = labels.get(name)
@@ -115,8 +119,8 @@ def _read_table(folder: Path, names: list[str], file: Path) -> Matched:
     return (*_match_table(folder, names, file, table.rows), table.notes)
 
 
-def _read_reviewed(folder: Path, names: list[str], file: Path) -> Matched:
-    """The answers of `onelook review`, as far as their images are what they were."""
+def read_answers(folder: Path, names: list[str], file: Path) -> Matched:
+    """Answers of `onelook review`, as far as their images are as they were. Raises ArtifactError, StorageError."""
     state, known = read_reviewed(file), set(names)
     labels, found, skipped = state.labels(), dict[str, str](), []
     for name, answer in state.answers.items():
@@ -127,6 +131,21 @@ def _read_reviewed(folder: Path, names: list[str], file: Path) -> Matched:
         else:
             found[name] = labels.get(name, "")
     return found, skipped, ()
+
+
+def _add_answers(folder: Path, names: list[str], given: FoundLabels, file: Path) -> FoundLabels:
+    """The labels that were given, and the answers of a person, who has the last word as on the page."""
+    found, skipped, _ = read_answers(folder, names, file)
+    if not found:
+        other = (f"{file} has answers about images that are not in {folder}, or were changed; it is not used.",)
+        return replace(given, notes=(*given.notes, *(other if skipped else ())))
+    rest = {name: label for name, label in given.labels.items() if name not in found}
+    named = {name: label for name, label in found.items() if label}
+    note = f"{plural(len(named), 'label')} of `onelook review` count, from {file}"
+    if differ := [name for name in found if given.labels.get(name, found[name]) != found[name]]:
+        note += f", also where other labels differ ({plural(len(differ), 'image')}, {quote_name(differ[0])} first)"
+    note += "; --no-reviewed leaves them out."
+    return FoundLabels(rest | named, (*given.skipped, *skipped), (*given.notes, note))
 
 
 def _merge(

@@ -9,12 +9,13 @@ import numpy as np
 
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing, measure, read_below
-from onelook.errors import Bound, Checked, DataError, Fraction, quote_name
+from onelook.errors import Bound, Checked, DataError, Fraction, plural, quote_name
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing
 from onelook.labelling.folder import UNLABELLED, list_images, name_kinds
+from onelook.labelling.labels import read_answers
 from onelook.labelling.saved import read_saved
 from onelook.machine import Place
 
@@ -34,6 +35,8 @@ class PredictConfig(Checked):
     """File of `onelook label --save` or `FewShotClassifier.save`, which names the feature network of its rows."""
     images: tuple[Path, ...]
     """A folder, whose images are all labelled, whatever its sub-folders are called; or several images and folders."""
+    answers: Path | None = None
+    """File of `onelook review`; an image of a single folder that a person labelled there keeps that label."""
     unknown_rate: Annotated[float, Bound(">=", 0), Bound("<=", 0.5)] = 0.0
     """Fraction of images of the known classes that may be set aside as unknown; 0 sets none aside."""
     min_confidence: Fraction = 0.0
@@ -82,7 +85,19 @@ def predict_images(config: PredictConfig, place: Place) -> Generator[Any, None, 
     p = classifier.predict_proba(features)
     unknown = classifier.reject(features, rate=config.unknown_rate) if config.unknown_rate else None
     predictions = make_predictions(embeddings.items, classifier.classes_, p, unknown, config.min_confidence)
+    if config.answers is not None and len(config.images) == 1 and config.images[0].is_dir():
+        predictions = yield from _keep_answers(predictions, config.images[0], config.answers)
     return Predicted(classifier, predictions, (*skipped, *rejected))
+
+
+def _keep_answers(
+    predictions: tuple[Prediction, ...], folder: Path, file: Path
+) -> Generator[Notice, None, tuple[Prediction, ...]]:
+    """The predictions, with the label of a person where there is one."""
+    found, _, _ = read_answers(folder, [one.path for one in predictions], file)
+    if n := sum(bool(found.get(one.path)) for one in predictions):
+        yield Notice(f"{plural(n, 'label')} of `onelook review` count, from {file}; --no-reviewed leaves them out.")
+    return tuple(Prediction(one.path, label, 1.0) if (label := found.get(one.path)) else one for one in predictions)
 
 
 def make_predictions(

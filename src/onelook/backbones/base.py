@@ -29,6 +29,8 @@ class Backbone(nn.Module):
     """How an image file becomes the square that it takes; None: its middle square, resized (data/images.py)."""
     images_per_pass: int = 512
     """Largest number of images in a pass: about 100 MB of activations for Conv-4 at 32 pixels."""
+    in_parallel: bool = False
+    """Whether passes are computed at once, with a core each (data/passes.py); a pass must then change nothing."""
     film_sizes: tuple[int, ...] = ()
     """The channels of each block that can be modulated; empty: none can."""
 

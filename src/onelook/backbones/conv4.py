@@ -25,6 +25,7 @@ class Conv4(Backbone):
     ) -> None:
         side = image_size // 16
         super().__init__(channels, image_size, widths[3] * side * side)
+        self.in_parallel = True
         self.film_sizes = tuple(widths)
         self.last_relu = last_relu
         inputs = (channels, *widths[:3])

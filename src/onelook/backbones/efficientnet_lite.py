@@ -100,6 +100,7 @@ class EfficientNetLite(Backbone):
         self.register_buffer("power", torch.tensor(POWER))  # in the state, because the features depend on it
         # Nothing but the sides of a long picture is cut off: with the published border of 32 pixels, less was right.
         self.framing = Framing(IMAGE_SIZE)
+        self.in_parallel = True
         self.images_per_pass = 16  # no slower than 32, with half of the activations: about 80 MB at 224 pixels
         blocks: list[nn.Module] = []
         channels, side = STEM, variant.image_size // 2

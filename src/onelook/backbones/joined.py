@@ -34,6 +34,7 @@ class Joined(Backbone):
         self.register_buffer("weights", torch.tensor(weights))
         self.pixel_mean.zero_()  # each network centres and scales by statistics of its own
         self.pixel_std.fill_(1)
+        self.in_parallel = all(one.in_parallel for one in networks)
         self.images_per_pass = min(one.images_per_pass for one in networks)
 
     def features(self, pixels: Float[Tensor, "N C H W"], film: Film | None = None) -> Float[Tensor, "N D"]:

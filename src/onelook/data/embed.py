@@ -2,15 +2,14 @@
 
 The key of a cached feature is everything that determines it: the bytes of its image, the weights, the preprocessing,
 the precision, the view and the averaging. When one of them changes, there is nothing under the new key, so that a stale
-feature cannot be found. Features lie in memory-mapped safetensors; images that come later make a file of their own.
+feature cannot be found (data/feature_store.py keeps them).
 """
 
 import contextlib
 import functools
 import hashlib
-import json
 import re
-import zlib
+from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,25 +17,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError
 from torch import Tensor
 
 from onelook.backbones import Backbone
 from onelook.backbones.framing import Framing
 from onelook.data.augment import N_DRAWS, Augmentation, augment
+from onelook.data.feature_store import FeatureStore
 from onelook.data.images import PREPROCESSING, ImageSet, Reading, Rejected, decode, image_batches, require_some
 from onelook.data.listing import Listing
+from onelook.data.passes import Passes
 from onelook.errors import Checked, DataError, NonNegativeInt, SettingsError
 from onelook.events import Progress
-from onelook.files import digest, read_tensors, write_tensors
 from onelook.tasks import Embeddings
 
 BLOCK_BYTES = 1 << 28
-"""Pixels that are decoded before their features are computed and saved: 1,783 colour images of 224 pixels."""
+"""Pixels that are decoded before their features are computed and saved, at most READ_AT_ONCE images."""
 READ_AT_ONCE = 500
-"""Image files of a batch, which is read by several threads."""
-CHECKSUM = "crc32"
-"""Key of the header of a file of features."""
+"""Image files of a batch, which is read by several threads. Features are saved for as many."""
 CHUNK = 512
 """Images of one pass through a network, which may ask for fewer."""
 
@@ -111,11 +108,12 @@ def embed(
         found = f"those of {images.source} are {tuple(images.pixels.shape[2:])}"
         raise DataError(f"The feature network takes images of {expected}, but {found}; load them at that size.")
     n_views = config.n_views if config.augmentation else len(images.pixels)
-    store = _Store(cache, backbone, config, n_views, images.framing)
+    store = _open_store(cache, backbone, config, n_views, images.framing)
     known = store.known()
     missing = [i for i, d in enumerate(images.digests) if d not in known]
-    fresh = yield from _compute(images.pixels, images.digests, missing, backbone, config)
-    store.add([images.digests[i] for i in missing], fresh)
+    keys = [images.digests[i] for i in missing]
+    with Passes(backbone) as passes:
+        store.add(keys, (yield from _Block(images.pixels, keys, missing, passes, config).finish(0, 0)))
     views = store.find(images.digests)
     source = _source(images.source, config)
     return Embeddings(views, images.labels, images.class_names, images.names, source, images.environments)
@@ -127,9 +125,9 @@ def embed_files(
     """Features of image files: those of `embed` after `load`.
 
     Each file is read once, and decoded where its content is not in the cache. At most BLOCK_BYTES of pixels wait for
-    the network, and the features of a block are saved before the next one is read.
+    the network, while those before them are computed, and their features are saved when they are as many.
     """
-    store = _Store(cache, backbone, config, config.n_views if config.augmentation else 1, backbone.framing)
+    store = _open_store(cache, backbone, config, config.n_views if config.augmentation else 1, backbone.framing)
     known, waiting = store.known(), dict[bytes, np.ndarray]()
 
     def look(content: bytes) -> bytes:
@@ -139,20 +137,19 @@ def embed_files(
         return key
 
     found: list[bytes | Rejected] = []
-    block = max(1, BLOCK_BYTES // (backbone.channels * backbone.image_size**2))
-    n_computed, step = 0, min(block, READ_AT_ONCE)
-    for batch in image_batches(listing, look, step):
-        found += batch
-        n_unread = len(listing.names) - len(found)
-        yield Progress("reading images", len(found), len(listing.names))
-        yield from (one for one in batch if isinstance(one, Rejected))
-        if waiting and (n_unread == 0 or len(waiting) + step > block):
-            keys = [one for one in dict.fromkeys(found) if isinstance(one, bytes) and one in waiting]
-            pixels = torch.from_numpy(np.stack([waiting.pop(key) for key in keys]))[None]
-            rows = range(len(keys))
-            store.add(keys, (yield from _compute(pixels, keys, rows, backbone, config, n_computed, n_unread)))
+    with Passes(backbone) as passes:
+        blocks = _Blocks(store, passes, config)
+        step = min(_count_at_once(backbone), passes.n_wanted or READ_AT_ONCE)
+        for batch in image_batches(listing, look, step):
+            found += batch
+            n_unread = len(listing.names) - len(found)
+            if not blocks.n_begun:  # then, the progress of the computation is that of the whole
+                yield Progress("reading images", len(found), len(listing.names))
+            yield from (one for one in batch if isinstance(one, Rejected))
+            keys = [one for one in dict.fromkeys(batch) if isinstance(one, bytes) and one in waiting]
+            yield from blocks.add(keys, [waiting.pop(key) for key in keys], n_unread)
             known.update(keys)
-            n_computed += len(keys)
+        yield from blocks.finish()
     good = [i for i, one in enumerate(found) if isinstance(one, bytes)]
     require_some(len(good), listing, [one for one in found if isinstance(one, Rejected)])
     views, kept = store.find([one for one in found if isinstance(one, bytes)]), listing.take(good)
@@ -164,36 +161,86 @@ def _source(images: str, config: EmbedConfig) -> str:
     return images if config.average.n_versions == 1 else f"{images}, each the mean over {config.average}"
 
 
-def _compute(
-    pixels: UInt8[Tensor, "V N C H W"],
-    digests: Sequence[bytes],
-    rows: Sequence[int],
-    backbone: Backbone,
-    config: EmbedConfig,
-    n_before: int = 0,
-    n_after: int = 0,
-) -> Generator[Progress, None, Float[Tensor, "V R D"]]:
-    """Features of some rows of the images, by the digests of these; the others are counted in the progress only."""
-    n_views = config.n_views if config.augmentation else len(pixels)
-    out = torch.empty(n_views, len(rows), backbone.feature_size)
-    total = n_views * (n_before + len(rows) + n_after)
-    step = min(CHUNK, backbone.images_per_pass)
-    training = backbone.training
-    backbone.eval()
-    try:
-        for view in range(n_views):
-            for start in range(0, len(rows), step):
-                chunk = list(rows[start : start + step])
-                images = pixels[0 if config.augmentation else view, chunk]
-                with torch.inference_mode(), precision(config.precision):
-                    versions = _versions(images, [digests[i] for i in chunk], view, config)
-                    first, *others = (backbone(x).float() for x in versions)
-                    out[view, start : start + step] = sum(others, first) / config.average.n_versions
-                done = n_views * n_before + view * len(rows) + start + len(chunk)
-                yield Progress("computing features", done, total)
-    finally:  # also where the work is stopped
-        backbone.train(training)
-    return out
+def _count_at_once(network: Backbone) -> int:
+    return max(1, min(READ_AT_ONCE, BLOCK_BYTES // (network.channels * network.image_size**2)))
+
+
+class _Block:
+    """Features of some rows of images, under way. digests: those of the rows."""
+
+    def __init__(
+        self,
+        pixels: UInt8[Tensor, "V N C H W"],
+        digests: Sequence[bytes],
+        rows: Sequence[int],
+        passes: Passes,
+        config: EmbedConfig,
+    ) -> None:
+        self.digests, self.network = list(digests), passes.network
+        self.n_views = config.n_views if config.augmentation else len(pixels)
+        self.parts = passes.cut(len(rows), min(CHUNK, self.network.images_per_pass))
+
+        def compute(view: int, part: range) -> Float[Tensor, "R D"]:
+            images = pixels[0 if config.augmentation else view, [rows[i] for i in part]]
+            with torch.inference_mode(), precision(config.precision):
+                versions = _versions(images, [digests[i] for i in part], view, config)
+                first, *others = (self.network(x).float() for x in versions)
+                mean: Tensor = sum(others, first) / config.average.n_versions
+                return mean
+
+        views = range(self.n_views)
+        self.results = passes.start([functools.partial(compute, view, part) for view in views for part in self.parts])
+
+    def finish(self, n_before: int, n_after: int) -> Generator[Progress, None, Float[Tensor, "V R D"]]:
+        """Wait for the features. The images before and after are counted in the progress only."""
+        n_rows = len(self.digests)
+        out = torch.empty(self.n_views, n_rows, self.network.feature_size)
+        for view in range(self.n_views):
+            for part in self.parts:
+                out[view, part.start : part.stop] = next(self.results)
+                done = self.n_views * n_before + view * n_rows + part.stop
+                yield Progress("computing features", done, self.n_views * (n_before + n_rows + n_after))
+        return out
+
+
+class _Blocks:
+    """Blocks of images in turn, of which some are computed while more images are read."""
+
+    def __init__(self, store: FeatureStore, passes: Passes, config: EmbedConfig) -> None:
+        self.store, self.passes, self.config = store, passes, config
+        self.n_begun = self.n_done = self.n_unread = 0
+        self._under_way = deque[_Block]()
+        self._unsaved: list[tuple[list[bytes], Float[Tensor, "V R D"]]] = []
+
+    def add(self, keys: list[bytes], pixels: list[np.ndarray], n_unread: int) -> Generator[Progress, None, None]:
+        """Begin with the pixels of new images, and finish those before them. n_unread: images that come later."""
+        self.n_begun, self.n_unread = self.n_begun + len(keys), n_unread
+        if keys:
+            stack = torch.from_numpy(np.stack(pixels))[None]
+            self._under_way.append(_Block(stack, keys, range(len(keys)), self.passes, self.config))
+        while len(self._under_way) > self.passes.n_ahead:
+            yield from self._finish_one()
+
+    def finish(self) -> Generator[Progress, None, None]:
+        """Finish all, and save it."""
+        while self._under_way:
+            yield from self._finish_one()
+        self._save()
+
+    def _finish_one(self) -> Generator[Progress, None, None]:
+        block = self._under_way.popleft()
+        n_after = self.n_begun - self.n_done - len(block.digests) + self.n_unread
+        features = yield from block.finish(self.n_done, n_after)
+        self.n_done += len(block.digests)
+        self._unsaved.append((block.digests, features))
+        if sum(len(keys) for keys, _ in self._unsaved) >= _count_at_once(self.passes.network):
+            self._save()
+
+    def _save(self) -> None:
+        if self._unsaved:
+            keys, features = zip(*self._unsaved, strict=True)
+            self.store.add([one for some in keys for one in some], torch.cat(features, 1))
+        self._unsaved.clear()
 
 
 def _versions(
@@ -222,82 +269,21 @@ def precision(name: str) -> contextlib.AbstractContextManager[object]:
     return torch.autocast("cpu", torch.bfloat16) if name == "bfloat16" else contextlib.nullcontext()
 
 
-class _Store:
-    """Cached features of one key: files of `features` (V, n, D) and the `digests` (n, 32) of their images.
-
-    Without a cache folder they are held in memory.
-    """
-
-    def __init__(
-        self, cache: Path | None, backbone: Backbone, config: EmbedConfig, n_views: int, framing: Framing | None
-    ) -> None:
-        key = {
-            "network": backbone.digest().hex(),
-            "preprocessing": PREPROCESSING,
-            "shape": [backbone.channels, backbone.image_size],
-            "framing": framing and asdict(framing),
-            "precision": config.precision,
-            "n_views": n_views,
-            "augmentation": config.augmentation and asdict(config.augmentation),
-            "mirror": config.average.mirror,
-            "crops": config.average.crops,
-            # What decides nothing here must not part the features from those that are equal to them.
-            "crop_padding": config.average.crop_padding if config.average.crops else None,
-            "seed": config.seed if config.augmentation or config.average.crops else None,
-        }
-        self.folder = (
-            None
-            if cache is None
-            else cache / "embeddings" / digest(json.dumps(key, sort_keys=True).encode()).hex()[:32]
-        )
-        self.shape = (n_views, backbone.feature_size)
-        self.held = [] if self.folder is None else _shards(self.folder, self.shape)
-
-    def known(self) -> set[bytes]:
-        return {bytes(row) for digests, _ in self.held for row in digests.numpy()}
-
-    def find(self, digests: Sequence[bytes]) -> Float[Tensor, "V N D"]:
-        """Features of known images, mapped from the file where one file holds exactly these."""
-        wanted = _stack(digests)
-        for held, features in self.held:
-            if held.shape == wanted.shape and torch.equal(held, wanted):
-                return features
-        rows = [bytes(row) for held, _ in self.held for row in held.numpy()]
-        place = {row: i for i, row in enumerate(rows)}
-        return torch.cat([features for _, features in self.held], 1)[:, [place[d] for d in digests]]
-
-    def add(self, digests: list[bytes], features: Float[Tensor, "V R D"]) -> None:
-        if not digests:
-            return
-        if self.folder is None:
-            self.held.append((_stack(digests), features))
-            return
-        path = self.folder / f"{digest(*digests).hex()[:16]}.safetensors"
-        keys = _stack(digests)
-        write_tensors(path, {"features": features, "digests": keys}, {CHECKSUM: _sum_bytes(keys, features)})
-        self.held = _shards(self.folder, self.shape)
-        if not any(torch.equal(held, keys) for held, _ in self.held):  # a disk that does not keep what it is given
-            self.held.append((keys, features))
-
-
-def _shards(folder: Path, shape: tuple[int, int]) -> list[tuple[UInt8[Tensor, "n 32"], Float[Tensor, "V n D"]]]:
-    """Files that hold features of `shape` (V, D); a damaged one is passed over, and so computed again."""
-    shards = []
-    for file in sorted(folder.glob("*.safetensors")):
-        with contextlib.suppress(SafetensorError, OSError, KeyError):
-            tensors, header = read_tensors(file)
-            digests, features = tensors["digests"], tensors["features"]
-            is_whole = digests.dtype == torch.uint8 and digests.shape[1:] == (32,) and features.dtype == torch.float32
-            is_whole &= features.shape == (shape[0], len(digests), shape[1])
-            if is_whole and header[CHECKSUM] == _sum_bytes(digests, features):
-                shards.append((digests, features))
-    return shards
-
-
-def _sum_bytes(*tensors: Tensor) -> str:
-    """CRC-32 of the bytes of tensors, by which a bit that fell over is noticed."""
-    return str(functools.reduce(lambda sum_, x: zlib.crc32(x.numpy().data, sum_), (x.contiguous() for x in tensors), 0))
-
-
-def _stack(digests: Sequence[bytes]) -> UInt8[Tensor, "n 32"]:
-    return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(-1, 32)
+def _open_store(
+    cache: Path | None, backbone: Backbone, config: EmbedConfig, n_views: int, framing: Framing | None
+) -> FeatureStore:
+    key = {
+        "network": backbone.digest().hex(),
+        "preprocessing": PREPROCESSING,
+        "shape": [backbone.channels, backbone.image_size],
+        "framing": framing and asdict(framing),
+        "precision": config.precision,
+        "n_views": n_views,
+        "augmentation": config.augmentation and asdict(config.augmentation),
+        "mirror": config.average.mirror,
+        "crops": config.average.crops,
+        # What decides nothing here must not part the features from those that are equal to them.
+        "crop_padding": config.average.crop_padding if config.average.crops else None,
+        "seed": config.seed if config.augmentation or config.average.crops else None,
+    }
+    return FeatureStore(cache, key, (n_views, backbone.feature_size))

@@ -26,6 +26,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev  ## the speed figures of docs/benchmarks.md
 	$(BIN)/python benchmarks/speed.py --json benchmarks/speed.json
+	$(BIN)/python benchmarks/large_images.py --json benchmarks/large_images.json
 
 docs: $(VENV)/.dev  ## the generated pages
 	$(BIN)/python docs/generate.py

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, UInt8
 from PIL import Image, ImageCms
 
 STRIP = 1 << 20
@@ -48,7 +48,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
 
 def _flatten(image: Image.Image, mode: str, top: float) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        image = Image.fromarray((_numbers(image).clip(0, top) * (255 / top)).round().astype(np.uint8))
+        image = Image.fromarray(_to_bytes(image, top))
     if image.mode == "RGB" and top < 255:
         image = image.point([min(255, round(value * 255 / top)) for value in range(256)] * 3)
     if image.mode == "LAB":
@@ -101,11 +101,20 @@ def _read_numbers(image: Image.Image, tag: int) -> tuple[int, ...]:
 
 
 def _find_largest(image: Image.Image) -> float:
-    return max(float(_numbers(image.crop(box)).max(initial=0)) for box in _strips(image))
+    strips = (np.asarray(image.crop(box)) for box in _strips(image))
+    return max(float((strip if strip.dtype.kind in "iu" else _numbers(strip)).max(initial=0)) for strip in strips)
 
 
-def _numbers(image: Image.Image) -> Float64[np.ndarray, "H W"]:
-    return np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0)
+def _to_bytes(image: Image.Image, top: float) -> UInt8[np.ndarray, "H W"]:
+    found = np.asarray(image)
+    short = found.dtype.kind == "u" and found.dtype.itemsize == 2
+    values = _numbers(np.arange(65536) if short else found)
+    grey: np.ndarray = (values.clip(0, top) * (255 / top)).round().astype(np.uint8)
+    return grey[found] if short else grey
+
+
+def _numbers(values: np.ndarray) -> Float64[np.ndarray, "*shape"]:
+    return np.nan_to_num(values.astype(np.float64), posinf=0)
 
 
 def _convert_lab(image: Image.Image) -> Image.Image:

@@ -18,8 +18,8 @@ from onelook.labelling.page import LabelReport, plane, thumbnail, write
 N_NEIGHBOURS = 3
 """Labelled examples shown beside an image."""
 N_SUGGESTIONS = 12
-MOST_KEPT = 50
-"""Files that are kept from choosing the suggestions, so that each is read once for the page."""
+MOST_KEPT = 64 << 20
+"""Bytes of files that are kept from choosing the suggestions, so that each is read once for the page."""
 
 
 def write_report(done: Labelled, path: Path) -> Generator[Any, None, bool]:
@@ -44,11 +44,14 @@ def make_report(done: Labelled) -> LabelReport:
     similarity = features[unlabelled] @ features[labelled].T
 
     kept: dict[str, bytes] = {}
+    room = MOST_KEPT
 
     def read_and_keep(name: str) -> bytes:
+        nonlocal room
         content = done.found.listing.read(name)
-        if len(kept) < MOST_KEPT:
+        if len(content) <= room:
             kept[name] = content
+            room -= len(content)
         return content
 
     def read_thumbnail(name: str) -> bytes | None:

@@ -1,5 +1,6 @@
 """How thoroughly Hypothesis searches (`make test`: `fast`, `make test-all`: `thorough`), and shared fixtures."""
 
+import gc
 import importlib
 from collections.abc import Iterator
 
@@ -9,9 +10,16 @@ from hypothesis import settings
 from onelook.artifacts import PHOTOGRAPHS, SMALL
 from onelook.estimators import choosing
 
-settings.register_profile("fast", max_examples=8, deadline=None, derandomize=True)
+settings.register_profile("fast", max_examples=5, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=50, deadline=None)
 settings.load_profile("fast")
+
+gc.disable()  # until all is collected: modules and tests stay, and to look through them again and again takes seconds
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

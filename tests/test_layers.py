@@ -1,6 +1,7 @@
 """The layer table of docs/architecture.md, and other promises about imports, enforced on the source itself."""
 
 import ast
+import functools
 import graphlib
 import os
 import re
@@ -96,7 +97,10 @@ def imported_modules(tree: ast.AST, known: set[str]) -> Iterator[str]:
                 yield inner if inner in known else node.module
 
 
-IMPORTS = {module: set(imported_modules(tree, set(MODULES))) for module, tree in MODULES.items()}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """Modules of onelook that each of them imports."""
+    return {module: set(imported_modules(tree, set(MODULES))) for module, tree in MODULES.items()}
 
 
 def offenders(find: Callable[[ast.AST], Collection[object]]) -> dict[str, Collection[object]]:
@@ -184,12 +188,12 @@ def unlimited_opens(tree: ast.AST) -> list[int]:
 
 
 def test_a_module_imports_lower_layers_and_its_own_package_only() -> None:
-    found = {module: above for module, imports in IMPORTS.items() if (above := too_high(module, imports))}
+    found = {module: above for module, its in imports().items() if (above := too_high(module, its))}
     assert found == {}, "These modules import what is no lower in LAYERS; move what they need down."
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert cycle(IMPORTS) == []
+    assert cycle(imports()) == []
 
 
 def test_onelook_is_never_imported_inside_a_function() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import subprocess
@@ -44,8 +45,12 @@ def best_precision() -> str:
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
 
 
+@functools.cache
 def commit() -> str:
-    """The commit of this checkout, with "+" where the code differs from it; "unknown" outside one."""
+    """The commit of this checkout, with "+" where the code differs from it; "unknown" outside one.
+
+    It is looked up once: what runs is what was there then.
+    """
     here = Path(__file__).parent
     try:
         run = [

@@ -141,7 +141,7 @@ def test_unevenness_makes_some_classes_wide_and_some_tight() -> None:
 
 def test_the_common_mean_is_as_large_as_asked() -> None:
     for offset in (0.0, 1.0, 3.0):
-        drawn = [synthetic_features(replace(PLAIN, n_features=100, offset=offset, seed=seed)) for seed in range(10)]
+        drawn = [synthetic_features(replace(PLAIN, n_features=100, offset=offset, seed=seed)) for seed in range(5)]
         means = torch.cat([data.features.mean(0) for data in drawn])
         assert means.std().item() == pytest.approx(offset, rel=0.06, abs=0.15)
 

@@ -116,7 +116,7 @@ def test_labels_that_are_no_text_are_refused(column: list[Any], tmp_path: Path) 
         (b"path,label\na.png," + b"x" * 200_000, "line 2 cannot be read as a table (field larger than field limit"),
         (b"path,label\na.png\0,x\n", r"line 2: path holds 'a.png\x00', which is no text"),
         (b"PATH,path,label\na,b,c\n", "has 2 columns named path; rename or remove others."),
-        (",".join(f"c{i}" for i in range(300_000)).encode(), "has c0, c1, c2, c3, c4 and 299,995 more; rename them."),
+        (",".join(f"c{i}" for i in range(10_000)).encode(), "has c0, c1, c2, c3, c4 and 9,995 more; rename them."),
         (b"n\x1bame," + b"y" * 500 + b"\n", r"has 'n\x1bame', " + "y" * 60 + "…; rename them."),
     ],
 )
@@ -124,11 +124,11 @@ def test_a_table_that_will_not_do_is_one_sentence(content: bytes, said: str, tmp
     assert said in refused(tmp_path, content)
 
 
-def test_a_million_columns_are_read(tmp_path: Path) -> None:
-    names = ",".join(map(str, range(1_000_000)))
+def test_fifty_thousand_columns_are_read(tmp_path: Path) -> None:
+    names = ",".join(map(str, range(50_000)))
     (tmp_path / "t.csv").write_text(f"path,{names}\na.png,{names}\n")
     columns, rows, _ = read_rows(tmp_path / "t.csv")
-    assert (len(columns), len(rows)) == (1_000_001, 1)
+    assert (len(columns), len(rows)) == (50_001, 1)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device"])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -54,7 +54,6 @@ def assert_same(one: FewShotClassifier, other: FewShotClassifier) -> None:
     assert repr(one.estimate_accuracy()) == repr(other.estimate_accuracy())
 
 
-@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 99), n=st.integers(2, 9))
 def test_the_answers_turn_with_the_order_of_the_unlabelled_rows(seed: int, n: int) -> None:
     x, y = rows(2)

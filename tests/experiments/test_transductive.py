@@ -166,10 +166,9 @@ def test_what_is_done_is_not_done_again(made: tuple[Path, Run]) -> None:
     assert again.notices == ["All 24 figures are there already."]
 
 
-@pytest.mark.parametrize("done", [0, 5])
-def test_an_interrupted_run_goes_on_where_it_was(done: int, made: tuple[Path, Run], tmp_path: Path) -> None:
-    stopped = run(tmp_path, stop_after=done)
-    assert len(stopped.measured) == done
+def test_an_interrupted_run_goes_on_where_it_was(made: tuple[Path, Run], tmp_path: Path) -> None:
+    stopped = run(tmp_path, stop_after=5)
+    assert len(stopped.measured) == 5
     rest = run(tmp_path)
     assert stopped.measured + rest.measured == made[1].measured
     assert without_costs(rest.records) == without_costs(made[1].records)

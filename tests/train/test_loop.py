@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.features import contents, one_sentence, random_embeddings, random_images
@@ -99,6 +99,10 @@ CASES = {
 QUICK = ("sib", "feature-averaging", "averaged weights")
 each_case = pytest.mark.parametrize("case", CASES)
 each_quick_case = pytest.mark.parametrize("case", QUICK)
+quick_cases_first = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in (*QUICK, "pretraining") else pytest.mark.slow) for case in CASES]
+)
+"""All of them are stopped again and again; most pretrainings are killed at every event in the slow tests only."""
 
 
 @cache
@@ -154,7 +158,7 @@ def test_a_run_stopped_again_and_again_ends_as_the_straight_run(case: str, tmp_p
     assert (tmp_path / "model.safetensors").read_bytes() == model
 
 
-@each_case
+@quick_cases_first
 def test_a_run_killed_at_any_event_goes_on_from_its_last_saved_state(case: str, tmp_path: Path) -> None:
     model, _ = straight(case)
     n_steps = CASES[case].n_steps
@@ -619,7 +623,6 @@ class Sampling(Diverging):
 
 
 @given(stops=st.lists(st.integers(1, 30), max_size=3), disturbance=st.integers(0, 3))
-@settings(deadline=None, max_examples=10)
 def test_a_loss_that_draws_random_numbers_draws_the_same_however_often_the_run_was_stopped(
     stops: list[int], disturbance: int
 ) -> None:

@@ -41,6 +41,17 @@ def test_it_is_padded_to_the_right_and_the_bottom_and_cut_at_0_and_6(
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_what_it_is_added_to_makes_the_sum(name: str) -> None:
+    conv, x, onto = Conv(4, 8, relu6=False), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
+    expected = functional.conv2d(x, conv.weight, conv.bias) + onto
+    close = {"float32": (1e-5, 1e-5), "bfloat16": (0.02, 0.05)}[name]
+    with torch.inference_mode(), precision(name):
+        found = conv(x, onto.clone())
+    torch.testing.assert_close(found.float(), expected, rtol=close[0], atol=close[1])
+
+
+@pytest.mark.usefixtures("way")
 def test_it_computes_in_the_precision_of_the_context() -> None:
     conv, x = Conv(4, 8, 3), torch.randn(2, 4, 6, 6)
     with torch.inference_mode():

@@ -1,4 +1,5 @@
-"""Write the pages of results (benchmarks, paper, transductive, practice, networks) from the files under benchmarks/.
+"""Write the pages of results (benchmarks, paper, transductive, practice, networks) from the files under benchmarks/,
+and the table of kinds of files in docs/labelling.md from the code.
 
 Sentences are those of docs/pages/*.md.j2, which a person wrote; no figure is written by hand.
 """
@@ -6,6 +7,7 @@ Sentences are those of docs/pages/*.md.j2, which a person wrote; no figure is wr
 import json
 from pathlib import Path
 
+from pages import formats as formats
 from pages import networks as networks
 from pages import paper as paper
 from pages import practice as practice
@@ -88,6 +90,8 @@ def _measurements(records: list[dict[str, object]]) -> str:
 
 if __name__ == "__main__":
     write_atomically(ROOT / "docs" / "benchmarks.md", page().encode())
+    labelling = ROOT / "docs" / "labelling.md"
+    write_atomically(labelling, formats.insert(labelling.read_text(encoding="utf-8")).encode())
     results = paper_results()
     write_atomically(ROOT / "docs" / "paper.md", paper.page(results).encode())
     pictures = plots(results)

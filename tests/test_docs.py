@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import formats as formats
 from pages import networks as networks
 from pages import paper as paper
 from pages import practice as practice
@@ -133,6 +134,12 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert newest
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert newest[1] == onelook.__version__ == project["version"]
+
+
+def test_the_table_of_kinds_of_files_is_what_the_code_knows() -> None:
+    page = PAGES["docs/labelling.md"]
+    assert formats.table() in page, "run `make docs`"
+    assert formats.insert(page) == page
 
 
 def test_the_page_of_benchmarks_is_what_the_result_files_give() -> None:

@@ -2,7 +2,7 @@
 
 `render` is pure, and the same report gives the same bytes. The page asks for nothing from outside (its
 Content-Security-Policy forbids it), works without a script but for sorting, filtering and the panel of one image, and
-holds a picture of every image up to a limit; images beyond it are listed by name.
+holds a picture of every image up to a limit; images beyond it are listed by name, and so are files without pictures.
 """
 
 import io
@@ -112,11 +112,14 @@ def write(report: LabelReport, path: Path) -> None:
 def render(report: LabelReport) -> str:
     tiles = _make_tiles(report)
     aside = {name: [tile for tile in tiles if tile["aside"] == name] for name in ("undecided", "unknown")}
+    sections = _make_sections(report, tiles)
+    examples = [one for section in sections for one in section["examples"]]
     return render_template(
         "labelling/templates/labelled.html",
         report=report,
         side=TILE,
-        sections=_make_sections(report, tiles),
+        sections=sections,
+        pictured=any(one["picture"] for one in (*tiles, *examples)) or not tiles,
         n_aside={name: len(own) for name, own in aside.items()},
         aside={name: _split_by_picture(own, len(tiles)) for name, own in aside.items()},
         changes=_group_changes(tiles),

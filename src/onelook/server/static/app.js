@@ -15,9 +15,11 @@ const page = { view: "next", single: false, filter: "", ofClass: "", order: "uns
 
 const upcoming = () => model.summary.upcoming.map((one) => one.row).filter(isOpen);
 const isQueue = () => page.view === "next" || page.view === "unsure";
-const doubts = () => model.summary.contradictions.map((one) => one.row);
+const doubts = () => [...new Set(model.summary.contradictions.map((one) => one.row))];
+const isFed = () => page.single && (isQueue() || page.view === "doubts");  // by new answers, which bring further images
 
 function queueRows() {
+  if (page.view === "doubts") return doubts();
   const rows = page.view === "next" ? upcoming() : leastSure();
   if (rows.length || page.view !== "next") return rows;
   return model.summary.n_ready ? leastSure() : [];
@@ -112,7 +114,7 @@ onChange(() => {
     show(view);
     return;
   }
-  if (page.single && isQueue()) {
+  if (isFed()) {
     const wasEmpty = current() < 0;
     refill(queueRows());
     if (wasEmpty) {
@@ -154,7 +156,7 @@ function after(rows) {
     grid.focus = grid.rows[Math.min(i + 1, grid.rows.length - 1)];
     reveal(grid.focus);
   }
-  if (page.single && isQueue()) refill(queueRows());
+  if (isFed()) refill(queueRows());
   render();
   if (page.single) say(speak());
 }

@@ -75,10 +75,16 @@ export function draw() {
     if (line.rows) line.rows.forEach((row, column) => { keep.add(row); drawTile(row, line.top, column); });
     else { keepHeads.add(line.group); drawHead(line); }
   }
-  for (const [row, tile] of tiles) if (!keep.has(row)) { tile.remove(); tiles.delete(row); }
+  for (const [row, tile] of tiles) if (!keep.has(row)) { drop(tile); tiles.delete(row); }
   for (const [g, head] of heads) if (!keepHeads.has(g)) { head.remove(); heads.delete(g); }
   const active = tiles.get(grid.focus);
   if (active) box.setAttribute("aria-activedescendant", active.id); else box.removeAttribute("aria-activedescendant");
+}
+
+// A picture that is out of sight is not waited for: else thousands that were scrolled past come before those in sight.
+function drop(tile) {
+  tile.firstChild.removeAttribute("src");
+  tile.remove();
 }
 
 function drawHead(line) {

@@ -61,6 +61,7 @@ class Bench:
         self.page = browser.new_page(viewport={"width": 1280, "height": 800})
         await_state(self.address, 2, "chosen")
         self.page.goto(self.address)
+        self.page.wait_for_selector("#viewer:not([hidden]), #empty:not([hidden])", timeout=60_000)
         self.n_keys = 0
 
     def press(self, key: str) -> None:
@@ -137,7 +138,7 @@ def run_scrolling(paths: list[Path], n_images: int, seconds: int = 20) -> dict[s
     with ExitStack() as stack:
         bench = Bench(stack, files, vectors)
         page = bench.page
-        page.keyboard.press("Shift+Digit3")
+        page.click("[data-view=all]")  # without a class the keys go into the field of its name
         page.wait_for_selector(".tile")
         found, waits = page.evaluate(SCROLL, seconds), []
         for part in (0.0, 0.35, 0.8):  # places that were flown over, and whose pictures may be there or not

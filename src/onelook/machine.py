@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,18 +32,70 @@ class Place:
     home: Path | None = None
     """Folder of the standard data sets. Default: $ONELOOK_DATA, or the user's cache folder."""
     precision: str = "auto"
-    """Number format of networks: float32, bfloat16, or auto, which is bfloat16 where the processor has it."""
+    """Number format of networks: float32, bfloat16, or auto, which is bfloat16 where the device computes in it."""
+    device: str = "auto"
+    """Device that computes: cpu, cuda, mps, or auto, which is cuda where there is one, and else cpu."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "device", find_device(self.device))
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingsError(f"A precision is auto, float32 or bfloat16, but got {self.precision!r}.")
         if self.precision == "auto":
-            object.__setattr__(self, "precision", best_precision())
+            object.__setattr__(self, "precision", best_precision(self.device))
 
 
-def best_precision() -> str:
-    """bfloat16 where the processor computes in it, else float32."""
+def find_device(name: str) -> str:
+    """The device of that name, as torch calls it; "auto" leaves out mps, which lacks the float64 of some methods.
+
+    Raises SettingsError where there is none.
+
+    >>> find_device("cpu")
+    'cpu'
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise SettingsError(f"A device is auto, cpu, cuda, cuda:1 or another number, or mps, but got {name!r}.")
+    n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        return "cuda" if n_cuda else "cpu"
+    n_devices = {"cpu": 1, "cuda": n_cuda, "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(number or 0) >= n_devices:
+        found = f"torch {torch.__version__} finds {n_devices} of its kind"
+        raise SettingsError(f"There is no device {name} here ({found}); take auto or cpu.")
+    return f"{kind}:{int(number)}" if number else kind
+
+
+def best_precision(device: str = "cpu") -> str:
+    """bfloat16 where the device computes in it, else float32."""
+    if device != "cpu":
+        return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given: an accelerator computes on when a call is over."""
+    if device.type in ("cuda", "mps"):
+        torch.get_device_module(device).synchronize()
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global generators of the processor and of a device, and restore them at the end."""
+    # Not torch.manual_seed, which seeds the generators of all accelerators and would not restore those.
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    elif device.type == "mps":
+        generators.append(torch.mps._get_default_mps_generator())
+    before = [one.get_state() for one in generators]
+    for one in generators:
+        one.manual_seed(seed)
+    try:
+        yield
+    finally:
+        for one, state in zip(generators, before, strict=True):
+            one.set_state(state)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from onelook.events import Progress
 from onelook.methods import Method
 from onelook.tasks import Tasks
 
+CPU = torch.device("cpu")
 CHUNK = 32
 """Tasks of features in one call: few enough for them to stay in the processor's cache."""
 IMAGE_CHUNK = 4
@@ -93,15 +94,19 @@ def harm(values: Float[Tensor, "T"], reference: Float[Tensor, "T"]) -> Estimate:
 
 
 def score_tasks(
-    score: Callable[[Tasks], Float[Tensor, "*kinds T"]], sampler: TaskSampler, n_tasks: int, first: int = 0
+    score: Callable[[Tasks], Float[Tensor, "*kinds T"]],
+    sampler: TaskSampler,
+    n_tasks: int,
+    first: int = 0,
+    device: torch.device = CPU,
 ) -> Generator[Progress, None, Float[Tensor, "*kinds T"]]:
-    """Scores of the tasks first … first + n_tasks - 1, which `score` gets in batches, in inference mode."""
+    """Scores of the tasks first … first + n_tasks - 1, which `score` gets in batches on `device`, in inference mode."""
     parts = []
     chunk = CHUNK if sampler.data.views.dim() == 3 else IMAGE_CHUNK
     for start in range(first, first + n_tasks, chunk):
-        tasks = sampler.sample(range(start, min(start + chunk, first + n_tasks)))
+        tasks = sampler.sample(range(start, min(start + chunk, first + n_tasks))).to(device)
         with torch.inference_mode():
-            parts.append(score(tasks))
+            parts.append(score(tasks).cpu())
         yield Progress("tasks", start + len(tasks) - first, n_tasks)
     return torch.cat(parts, -1)
 
@@ -115,11 +120,11 @@ def task_accuracies(
     """
 
     def score(tasks: Tasks) -> Float[Tensor, "T"]:
-        with precision(compute):
+        with precision(compute, method.device):
             answers = method(tasks.without_query_labels()).argmax(-1)
         return fraction_right(answers, tasks)
 
-    return (yield from score_tasks(score, sampler, n_tasks, first))
+    return (yield from score_tasks(score, sampler, n_tasks, first, method.device))
 
 
 def fraction_right(answers: Int[Tensor, "T Q"], tasks: Tasks) -> Float[Tensor, "T"]:

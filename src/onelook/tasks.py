@@ -67,6 +67,16 @@ class Tasks:
         classes = None if self.classes is None else self.classes[tasks]
         return Tasks(self.support[tasks], self.support_labels[tasks], self.query[tasks], self.n_way, labels, classes)
 
+    def to(self, device: torch.device | str) -> "Tasks":
+        """The tasks on another device.
+
+        >>> Tasks.random().to("cpu").query.device.type
+        'cpu'
+        """
+        known, classes = (x if x is None else x.to(device) for x in (self.query_labels, self.classes))
+        support, own, query = (x.to(device) for x in (self.support, self.support_labels, self.query))
+        return Tasks(support, own, query, self.n_way, known, classes)
+
     def without_query_labels(self) -> "Tasks":
         """Tasks as they are met in use, less all that only training and scoring may know."""
         return replace(self, query_labels=None, classes=None)

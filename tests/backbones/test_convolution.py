@@ -56,7 +56,7 @@ def test_it_computes_in_the_precision_of_the_context() -> None:
     conv, x = Conv(4, 8, 3), torch.randn(2, 4, 6, 6)
     with torch.inference_mode():
         exact = conv(x)
-        with precision("bfloat16"):
+        with precision("bfloat16", torch.device("cpu")):
             rounded = conv(x)
     assert rounded.dtype == torch.bfloat16
     torch.testing.assert_close(rounded.float(), exact, atol=0.05, rtol=0.02)
@@ -79,5 +79,5 @@ def test_a_torch_without_the_operator_computes_as_before(error: Exception, monke
 
 
 def test_the_trial_does_not_depend_on_the_precision_of_the_context() -> None:
-    with precision("bfloat16"):
+    with precision("bfloat16", torch.device("cpu")):
         assert can_fuse.__wrapped__(torch.float32) == can_fuse(torch.float32)

@@ -83,7 +83,7 @@ def test_turned_copies_are_not_mixed() -> None:
 
 
 def drawn(mixup: Mixup, n: int = 400) -> list[Mixture | None]:
-    return [mixup.draw(np.random.default_rng([0, i]), 4, SIZE) for i in range(n)]
+    return [mixup.draw(np.random.default_rng([0, i]), 4, SIZE, torch.device("cpu")) for i in range(n)]
 
 
 def test_parts_shares_and_partners_are_drawn_for_each_step() -> None:

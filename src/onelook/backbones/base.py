@@ -44,6 +44,11 @@ class Backbone(nn.Module):
         self.register_buffer("pixel_mean", torch.full((channels, 1, 1), 127.5))
         self.register_buffer("pixel_std", torch.full((channels, 1, 1), 73.9))  # of a uniform pixel
 
+    @property
+    def device(self) -> torch.device:
+        """Device that `to` has moved the network to; its images have to be there."""
+        return self.pixel_mean.device
+
     def forward(
         self, images: Shaped[Tensor, "N C H W"], film: Film | None = None, change: tuple[int, Part] | None = None
     ) -> Float[Tensor, "N D"]:
@@ -94,7 +99,7 @@ class Backbone(nn.Module):
         parts: list[bytes] = []
         for name, x in sorted(self.state_dict().items()):
             # As bytes first, because numpy lacks bfloat16.
-            parts += [name.encode(), bytes(x.contiguous().reshape(-1).view(torch.uint8).numpy())]
+            parts += [name.encode(), bytes(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())]
         return digest(*parts)
 
 

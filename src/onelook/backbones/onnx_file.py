@@ -50,7 +50,7 @@ class _OnnxModule(nn.Module):
         n, count = len(pixels), self._count or max(len(pixels), 1)
         # A file that fixes the number of its images gets so many, the last of them blank.
         padded = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -n % count))
-        return torch.cat([self._run(chunk) for chunk in torch.split(padded, count)])[:n]
+        return torch.cat([self._run(chunk) for chunk in torch.split(padded, count)])[:n].to(pixels.device)
 
     def _run(self, pixels: Tensor) -> Tensor:
         array = np.ascontiguousarray(pixels.detach().cpu().float().numpy())

@@ -82,7 +82,9 @@ def make_entry(request: MethodRequest, spec: TaskSpec, source: Source, place: Pl
             method = build(request, spec, size)
         if method is None or recipes.learns(method):
             known, chosen = yield from source.training()
-    made = yield from ready(request, spec, size, known, chosen, place.cache / "runs", method=method)
+    made = yield from ready(
+        request, spec, size, known, chosen, place.cache / "runs", method=method, device=place.device
+    )
     if made.method.n_way not in (None, spec.n_way):
         raise SettingsError(
             f"{request.label} was trained for {made.method.n_way} classes, but the tasks have {spec.n_way}; "

@@ -16,7 +16,7 @@ from torch import Tensor
 from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
-from onelook.machine import provenance
+from onelook.machine import provenance, wait_for
 from onelook.methods import IterativeMethod, Method
 from onelook.scoring import Estimate, fraction_right, harm, paired, score_tasks, task_accuracies
 from onelook.tasks import Embeddings, Tasks
@@ -106,7 +106,12 @@ def _watched(method: Method) -> Iterator[list[float]]:
     begun: list[float] = []
     seconds: list[float] = []
     before = method.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
-    after = method.register_forward_hook(lambda *_: seconds.append(time.perf_counter() - begun[-1]))
+
+    def stop(*_: Any) -> None:
+        wait_for(method.device)
+        seconds.append(time.perf_counter() - begun[-1])
+
+    after = method.register_forward_hook(stop)
     try:
         yield seconds
     finally:
@@ -134,7 +139,7 @@ def step_accuracies(
         answers = method.trajectory(tasks.without_query_labels()).argmax(-1)
         return torch.stack([fraction_right(step, tasks) for step in answers])
 
-    accuracies = yield from score_tasks(score, TaskSampler(data, spec), n_tasks)
+    accuracies = yield from score_tasks(score, TaskSampler(data, spec), n_tasks, device=method.device)
     return [Estimate.from_values(step) for step in accuracies]
 
 

@@ -58,6 +58,7 @@ def open_items(
     method: ImageMethod, data: str, split: str, place: Place, average: str = "none"
 ) -> Generator[Any, None, tuple[Method, Views]]:
     """A method with the items of its tasks. Where features are all that it needs, each image is embedded once."""
+    method.to(place.device)
     if isinstance(method, EndToEnd):
         return method.head, (
             yield from open_data(data, place.home).embed(split, method.backbone, place, average=average)

@@ -15,7 +15,7 @@ COLUMNS = ("--network", "good for", "licence", "MB", "features", "images/s here"
 
 @options
 def networks(
-    place: Annotated[Place, Fields(only=("precision",))],
+    place: Annotated[Place, Fields(only=("precision", "device"))],
     *,
     measure: Annotated[bool, "Measure how fast each is here, a second or two for each."] = True,
     as_json: Json = False,

@@ -1,6 +1,7 @@
 """`onelook demo` and `onelook show`: results that are made at once, and those in files."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from onelook.machine import Place
 
 @options
 def demo(
-    place: Annotated[Place, Fields(only=("precision",))],
+    place: Annotated[Place, Fields(only=("precision", "device"))],
     *,
     out: Annotated[Path, place_run("results.json", "report.html")] = Path("runs/demo"),
     seed: NonNegativeInt = 0,
@@ -29,7 +30,7 @@ def demo(
     Example: onelook demo --out runs/demo
     """
     module = _load_demo()
-    place = Place(out / "cache", None, place.precision)
+    place = replace(place, cache=out / "cache", home=None)
     report = console.run(module.demo(module.DemoConfig(seed=seed), out, place), "demo")
     console.print_records(report.records, as_json)
     if not as_json:

@@ -18,7 +18,7 @@ def serve(
     config: ServeConfig,
     listening: Listening,
     studio: LabelStudioConfig,
-    place: Annotated[Place, Fields(only=("precision",))],
+    place: Annotated[Place, Fields(only=("precision", "device"))],
 ) -> None:
     """Serve classifiers over HTTP, and be an ML backend of Label Studio.
 

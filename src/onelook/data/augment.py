@@ -46,9 +46,9 @@ def _crop_and_flip(
     columns = np.arange(width)[None] + shifts[:, 1:]
     if augmentation.flip:
         columns = np.where(draws[:, 2:] < 0.5, columns[:, ::-1], columns)
-    row_NH = torch.from_numpy(_mirror(np.arange(height)[None] + shifts[:, :1], height))
-    column_NW = torch.from_numpy(_mirror(columns, width))
-    source = torch.arange(n)[:, None, None]
+    row_NH = torch.from_numpy(_mirror(np.arange(height)[None] + shifts[:, :1], height)).to(pixels.device)
+    column_NW = torch.from_numpy(_mirror(columns, width)).to(pixels.device)
+    source = torch.arange(n, device=pixels.device)[:, None, None]
     return pixels.permute(0, 2, 3, 1)[source, row_NH[:, :, None], column_NW[:, None, :]].permute(0, 3, 1, 2)
 
 
@@ -61,11 +61,11 @@ def _jitter(
     pixels: Float[Tensor, "N C H W"], strength: float, draws: Float[np.ndarray, "N 3"]
 ) -> Float[Tensor, "N C H W"]:
     """Saturation, contrast and brightness, in this order."""
-    factors = torch.from_numpy((1 + strength * (2 * draws - 1)).astype(np.float32))
+    factors = torch.from_numpy((1 + strength * (2 * draws - 1)).astype(np.float32)).to(pixels.device)
     brightness, contrast, saturation = factors.T[..., None, None, None]
     grey = pixels
     if pixels.shape[1] == 3:
-        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        luma = torch.tensor([0.299, 0.587, 0.114], device=pixels.device).view(1, 3, 1, 1)
         grey = (pixels * luma).sum(1, keepdim=True)
         pixels = saturation * pixels + (1 - saturation) * grey
     mean = grey.mean((2, 3), keepdim=True)

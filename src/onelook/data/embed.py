@@ -181,12 +181,12 @@ class _Block:
         self.parts = passes.cut(len(rows), min(CHUNK, self.network.images_per_pass))
 
         def compute(view: int, part: range) -> Float[Tensor, "R D"]:
-            images = pixels[0 if config.augmentation else view, [rows[i] for i in part]]
-            with torch.inference_mode(), precision(config.precision):
+            images = pixels[0 if config.augmentation else view, [rows[i] for i in part]].to(self.network.device)
+            with torch.inference_mode(), precision(config.precision, self.network.device):
                 versions = _versions(images, [digests[i] for i in part], view, config)
                 first, *others = (self.network(x).float() for x in versions)
                 mean: Tensor = sum(others, first) / config.average.n_versions
-                return mean
+                return mean.cpu()
 
         views = range(self.n_views)
         self.results = passes.start([functools.partial(compute, view, part) for view in views for part in self.parts])
@@ -264,9 +264,9 @@ def _draws(digests: Sequence[bytes], view: int, config: EmbedConfig, *more: int)
     return np.stack([np.random.default_rng(s).random(N_DRAWS) for s in seeds])
 
 
-def precision(name: str) -> contextlib.AbstractContextManager[object]:
-    """The context in which a network computes in `name`: float32 or bfloat16."""
-    return torch.autocast("cpu", torch.bfloat16) if name == "bfloat16" else contextlib.nullcontext()
+def precision(name: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The context in which a network computes in `name`, float32 or bfloat16, on its device."""
+    return torch.autocast(device.type, torch.bfloat16) if name == "bfloat16" else contextlib.nullcontext()
 
 
 def _open_store(

@@ -22,13 +22,14 @@ class Passes:
     """Computation of passes in evaluation mode: one after another with all cores, or at once with a core each.
 
     Where layers are many and small, cores that share each of them wait for each other at its end, and all for one that
-    is needed elsewhere. So a network that is `in_parallel` has a core for each pass, and computes in the background.
+    is needed elsewhere. So on the processor a network that is `in_parallel` has a core for each pass, and computes in the background.
     """
 
     def __init__(self, network: Backbone) -> None:
         self.network = network
-        self.n_at_once = torch.get_num_threads() if network.in_parallel else 1
-        self._pool = ThreadPoolExecutor(self.n_at_once, initializer=_take_one_core) if network.in_parallel else None
+        in_parallel = network.in_parallel and network.device.type == "cpu"
+        self.n_at_once = torch.get_num_threads() if in_parallel else 1
+        self._pool = ThreadPoolExecutor(self.n_at_once, initializer=_take_one_core) if in_parallel else None
         self._was_training = network.training
 
     def __enter__(self) -> "Passes":

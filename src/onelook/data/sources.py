@@ -59,6 +59,7 @@ class Dataset:
         n_views: augmented views of each image, where the data has no environments of its own.
         average: versions of an image that are averaged into its feature (`parse_averaging`).
         """
+        backbone.to(place.device)
         config = EmbedConfig(precision=place.precision, average=parse_averaging(average, self.augmentation))
         if n_views > 1 and self.files is not None:
             config = replace(config, augmentation=self.augmentation, n_views=n_views)

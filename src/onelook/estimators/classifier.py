@@ -18,6 +18,7 @@ from onelook.estimators.calibration import AccuracyEstimate as AccuracyEstimate
 from onelook.estimators.learning_curve import REPEATS, CurvePoint, learning_curve
 from onelook.estimators.model import Examples, SupportModel, Transduction, transduce
 from onelook.estimators.rows import is_empty, read_rows
+from onelook.machine import find_device
 from onelook.methods.priors import ClassPriors
 
 
@@ -38,6 +39,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         class. (): there are none.
     features: "network": only the direction of a row carries meaning; "table": its position does, but neither the origin
         nor the unit; "auto": a table below 32 columns.
+    device: "cpu", "cuda", "mps" or "auto" (cuda where there is one): where Glance looks at the unlabelled rows. A file
+        does not keep it.
 
     Attributes
     ----------
@@ -66,12 +69,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     """
 
     def __init__(
-        self, *, class_priors: Any = "unknown", guard: Any = True, unlabeled_marker: Any = None, features: Any = "auto"
+        self,
+        *,
+        class_priors: Any = "unknown",
+        guard: Any = True,
+        unlabeled_marker: Any = None,
+        features: Any = "auto",
+        device: Any = "cpu",
     ) -> None:  # scikit-learn wants any value accepted here and refused in fit
         self.class_priors = class_priors
         self.guard = guard
         self.unlabeled_marker = unlabeled_marker
         self.features = features
+        self.device = device
 
     def fit(self, X: Any, y: Any, unlabeled: Any = None) -> "FewShotClassifier":
         """Learn from rows X (n, d), their labels y (n) and unlabelled rows (m, d).
@@ -236,7 +246,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         priors = ClassPriors.parse(self.class_priors)
         support = SupportModel.fit(examples.rows, examples.labels, priors, self.features)
         query = support.scaling(np.concatenate([examples.marked, examples.pool]))
-        found = found or transduce(support, query, bool(self.guard))
+        found = found or transduce(support, query, bool(self.guard), find_device(str(self.device)))
         self._examples, self._support, self._transduction = examples, support, found
         self._model = support.adapt(query, found.posterior, found.trust, found.confidence)
         self.classes_, self.guard_, self.verdict_ = support.classes, found.message, found.verdict

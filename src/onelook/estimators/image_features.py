@@ -40,7 +40,8 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     average: versions of an image whose features are averaged: "mirror", "crops:N", "mirror+crops:N" or "none".
     cache: folder of cached features of paths; None: $ONELOOK_CACHE, or the user's cache folder.
     offline: download nothing.
-    precision: "float32", "bfloat16", or "auto": bfloat16 where the processor has it.
+    precision: "float32", "bfloat16", or "auto": bfloat16 where the device has it.
+    device: "cpu", "cuda", "mps", or "auto": cuda where there is one.
 
     Attributes
     ----------
@@ -60,12 +61,14 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         cache: Any = None,
         offline: Any = False,
         precision: Any = "auto",
+        device: Any = "auto",
     ) -> None:  # scikit-learn wants any value accepted here and refused in fit
         self.network = network
         self.average = average
         self.cache = cache
         self.offline = offline
         self.precision = precision
+        self.device = device
 
     def fit(self, X: Any, y: Any = None) -> "ImageFeatures":
         """Choose and load the network, by the images of X where it is "auto", and check the settings; y is ignored.
@@ -84,6 +87,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """Compute a row for each image, in order. Raises DataError, which names an image that cannot be read."""
         images = _require_sequence(X)
         network, (config, place) = self._load(), self._read_settings()
+        network.to(place.device)
         out = torch.empty(len(images), network.feature_size)
         is_file = np.array([isinstance(one, str | Path) for one in images])
         files, others = np.flatnonzero(is_file).tolist(), np.flatnonzero(~is_file).tolist()
@@ -117,7 +121,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def _read_settings(self) -> tuple[EmbedConfig, Place]:
         folder = {} if self.cache is None else {"cache": Path(self.cache)}
-        place = Place(**folder, precision=self.precision)
+        place = Place(**folder, precision=self.precision, device=self.device)
         return EmbedConfig(precision=place.precision, average=parse_averaging(str(self.average))), place
 
 

@@ -215,13 +215,13 @@ class Transduction:
     verdict: Verdict | None
 
 
-def transduce(support: SupportModel, query: Float[Tensor, "Q D"], guard: bool) -> Transduction:
-    """Ask Glance about all unlabelled rows together; nothing is asked without any."""
+def transduce(support: SupportModel, query: Float[Tensor, "Q D"], guard: bool, device: str = "cpu") -> Transduction:
+    """Ask Glance, on a device, about all unlabelled rows together; nothing is asked without any."""
     inductive, confidence = support.logits(query).softmax(1), support.mean_confidence(query)
     if not len(query):
         message = "There are no unlabelled images: the labelled examples alone decide."
         return Transduction(inductive, 0.0, confidence, message, None)
-    logits, verdict = _ask_glance(support, query, guard)
+    logits, verdict = _ask_glance(support, query, guard, device)
     trust, message = 1.0, "The guard is off: the unlabelled images were used."
     if verdict is not None:
         trust, message = verdict.trust.item(), verdict.messages()[0]
@@ -236,24 +236,25 @@ def transduce(support: SupportModel, query: Float[Tensor, "Q D"], guard: bool) -
 
 
 def _ask_glance(
-    support: SupportModel, query: Float[Tensor, "Q D"], guard: bool
+    support: SupportModel, query: Float[Tensor, "Q D"], guard: bool, device: str
 ) -> tuple[Float[Tensor, "Q K"], Verdict | None]:
     """Transductive logits, and the verdict of the guard."""
     tasks = Tasks(support.rows.float()[None], support.labels[None], query.float()[None], len(support.classes))
     path = SHIPPED_METHODS["glance"]
-    glance, priors = _load_glance(path, path.stat().st_mtime_ns), support.class_priors.float()[None]
+    glance = _load_glance(path, path.stat().st_mtime_ns, device)
+    tasks, priors = tasks.to(device), support.class_priors.float()[None].to(device)
     verdict = None
     with torch.inference_mode():
         if guard:
             logits, verdict = glance.answer(tasks, priors)
         if verdict is None or 0 < verdict.trust < 1:  # the guarded logits are those of a mixture
             logits = glance.trajectory(tasks, priors)[-1]
-    return logits[0].double(), verdict
+    return logits[0].cpu().double(), verdict and verdict.to("cpu")
 
 
 @functools.lru_cache(maxsize=1)
-def _load_glance(path: Path, _modified: int) -> Glance:
+def _load_glance(path: Path, _modified: int, device: str) -> Glance:
     """Glance as `path` holds it, read once for each version of the file; nobody else gets this module to change it."""
     method: Method = load_method(path)[0]
     assert isinstance(method, Glance)
-    return method
+    return method.to(device)

@@ -21,7 +21,9 @@ def make_artifact(classifier: Any, network: dict[str, str] | None) -> Artifact:
     if found.verdict is not None:
         tensors["verdict"] = torch.stack(list(vars(found.verdict).values()))
     about = {
-        "settings": {name: label_values.as_json(value) for name, value in classifier.get_params().items()},
+        "settings": {
+            name: label_values.as_json(value) for name, value in classifier.get_params().items() if name != "device"
+        },
         "classes": label_values.as_json(classifier.classes_),
         "dtype": examples.labels.dtype.str,
         "answer": {"trust": found.trust, "confidence": found.confidence, "message": found.message},

@@ -35,6 +35,7 @@ def demo(config: DemoConfig, out: Path, place: Place) -> Generator[Any, None, Re
         images[split] = yield from load_glyphs(split, config.glyphs)
     checkpoint = yield from pretrain(config, images["train"], images["val"], out / "backbone", place)
     backbone, about = load_backbone(checkpoint)
+    backbone.to(place.device)
     sets: dict[str, Embeddings] = {}
     for split in images:
         sets[split] = yield from embed(images[split], backbone, EmbedConfig(precision=place.precision), place.cache)

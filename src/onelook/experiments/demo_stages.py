@@ -64,6 +64,7 @@ def pretrain(
     )
     objective = Pretraining(config.backbone, backbone, training, validation, settings)
     about = {"data": training.source, "config": repr(settings)}
+    objective.module.to(place.device)
     return (yield from train(objective, settings.optimisation, about, folder))
 
 
@@ -106,6 +107,7 @@ def forecast(config: DemoConfig, place: Place) -> float:
 
         backbone, _ = load_backbone(finish(pretraining(2)))  # first, because a first call costs more than others
         validation, epoch = _line(pretraining, 1, 3)
+        backbone.to(place.device)
         started_embedding = time.perf_counter()
         features = finish(embed(images, backbone, EmbedConfig(precision=place.precision)))
         embedding = time.perf_counter() - started_embedding

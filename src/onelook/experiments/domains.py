@@ -204,7 +204,7 @@ def _pretrain(
         rows = torch.from_numpy(rng.permutation(len(source))[:size])
         moved = augment(source.pixels[0, rows], config.augmentation, rng.random((size, N_DRAWS)))
         turns = torch.from_numpy(np.where(rng.random(size) < config.upright, 0, rng.integers(1, N_TURNS, size)))
-        with precision(config.precision):
+        with precision(config.precision, backbone.device):
             features = backbone(turn(moved, turns)).float().unsqueeze(0)
         scores = head.score(head.turned_weights(head.start.unsqueeze(0)), features)[0]
         loss = functional.cross_entropy(scores, turns * head.start.shape[0] + source.labels[rows])
@@ -229,7 +229,7 @@ def _features(backbone: Backbone, images: ImageSet, config: DomainsConfig) -> _F
     Adaptation. 2016, arXiv:1603.04779.
     """
     own, pixels, n_images = copy.deepcopy(backbone), images.pixels[0], len(images)
-    with precision(config.precision):
+    with precision(config.precision, own.device):
         if config.own_statistics:
             for module in own.modules():
                 if isinstance(module, nn.BatchNorm2d):

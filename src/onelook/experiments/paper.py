@@ -162,7 +162,7 @@ def _train(
     if row.on == "features":
         # In the folder of the training, which may serve several shots.
         clock = _Clock(recipes.resolve(request, spec, training, validation).folder(folder) / "seconds.json")
-        work = ready(request, spec, source.test.feature_size, training, validation, folder)
+        work = ready(request, spec, source.test.feature_size, training, validation, folder, device=place.device)
         method = (yield from clock.measure(work)).method
         n_parameters = _n_parameters(method) + _n_parameters(load_backbone(checkpoint)[0])
         return method, source.test, _facts(n_parameters, clock.seconds if has_weights(method) else 0.0)

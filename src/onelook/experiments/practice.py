@@ -149,6 +149,7 @@ def split_name(text: str) -> tuple[str, str]:
 def _features(name: str, split: str, backbone: Backbone, place: Place) -> Generator[Any, None, Embeddings]:
     if (name, split) == (DIGITS, "all"):
         images = digits(backbone.image_size, backbone.channels)
+        backbone.to(place.device)
         return (yield from embed(images, backbone, EmbedConfig(precision=place.precision), place.cache))
     return (yield from open_data(name, place.home).embed(split, backbone, place))
 

@@ -23,6 +23,7 @@ def embed_listing(
     listing: Listing, network: Backbone, average: str, place: Place
 ) -> Generator[Any, None, tuple[Embeddings, tuple[Rejected, ...]]]:
     """Features, of length 1, of the images that can be read, and the images that cannot."""
+    network.to(place.device)
     config = EmbedConfig(precision=place.precision, average=parse_averaging(average))
     rejected: list[Rejected] = []
 

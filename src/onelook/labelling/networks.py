@@ -98,6 +98,7 @@ def _describe(name: str, place: Place, measure: bool) -> Generator[Any, None, Ne
 def _measure(name: str, place: Place) -> Generator[Any, None, float]:
     """Images a second, as `onelook label` reads and computes them."""
     network, _ = yield from load_network(name, offline=True)
+    network.to(place.device)
     config = EmbedConfig(precision=place.precision, average=parse_averaging(LabelConfig.average))
     finish(embed_files(_draw_listing(2), network, config))  # the first pass is slow
     n_images, seconds = 0, 0.0

@@ -56,6 +56,7 @@ class Method(nn.Module):
     def __new__(cls, *args: Any, **settings: Any) -> "Method":  # noqa: ARG004
         method = super().__new__(cls)
         nn.Module.__init__(method)  # before the first setting, which may be a network, is set
+        method.register_buffer("_where", torch.empty(0), persistent=False)  # many methods have no other tensor
         return method
 
     def __post_init__(self) -> None:
@@ -65,6 +66,13 @@ class Method(nn.Module):
         if name in self.__dict__ and name in getattr(self, "__dataclass_fields__", ()):
             raise AttributeError(f"{name} is a setting, which its weights were made for; make another method.")
         super().__setattr__(name, value)
+
+    @property
+    def device(self) -> torch.device:
+        """Device that `to` has moved the method to; its tasks have to be there."""
+        where = self._where
+        assert isinstance(where, Tensor)
+        return where.device
 
     def settings(self) -> dict[str, Any]:
         """Arguments with which the constructor makes the method again, without its weights and the networks it owns."""

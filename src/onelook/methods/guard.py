@@ -43,6 +43,10 @@ class Verdict:
     """Fraction of labelled examples that the moved classes recognise by leave-one-out, less that of the inductive ones;
     NaN where no class has two."""
 
+    def to(self, device: torch.device | str) -> "Verdict":
+        """The verdict on another device."""
+        return Verdict(*(one.to(device) for one in vars(self).values()))
+
     def messages(self) -> list[str]:
         """A sentence for each task: whether its unlabelled queries were used, and why."""
         return [_message(*numbers) for numbers in zip(*(one.tolist() for one in vars(self).values()), strict=True)]

@@ -62,7 +62,9 @@ class Learning:
             network = yield from self.networks.identify(settings.network or self.networks.default, settings.average)
         rows, labels, pool = yield from self._examples(upload, network)
         priors = ClassPriors.parse(settings.class_priors).name(sorted(set(labels)))
-        made = FewShotClassifier(class_priors=priors, features="network" if network else settings.features)
+        made = FewShotClassifier(
+            class_priors=priors, features="network" if network else settings.features, device=self.networks.place.device
+        )
         with self.classifiers.changing(name):
             self.classifiers.require_room(name, settings.replace)
             made.fit(rows.features, np.array(labels), unlabeled=pool.features)

@@ -68,7 +68,8 @@ class Networks:
                 f"another with --network."
             )
         if name not in self._loaded:
-            self._loaded[name], _ = yield from load_network(name, self.offline)
+            network, _ = yield from load_network(name, self.offline)
+            self._loaded[name] = network.to(self.place.device)
         return self._loaded[name]
 
     def identify(self, name: str, average: str) -> Work[dict[str, str]]:

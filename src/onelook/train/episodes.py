@@ -67,7 +67,7 @@ class MetaTraining:
         self.validate_every = config.validate_every
 
     def loss(self, step: int) -> Tensor:
-        return self.method.loss(self.episodes.draw(step))
+        return self.method.loss(self.episodes.draw(step).to(self.method.device))
 
     def validate(self) -> Estimate:
         return _accuracy(self.method, self.validation, self.config)
@@ -95,10 +95,12 @@ class ImageMetaTraining(MetaTraining):
 
     def loss(self, step: int) -> Tensor:
         rng = np.random.default_rng([self.config.tasks.seed, 1, step])
-        tasks = self.episodes.draw(step).map_items(
-            lambda pixels: augment(pixels, self.augmentation, rng.random((len(pixels), N_DRAWS)))
+        tasks = (
+            self.episodes.draw(step)
+            .to(self.method.device)
+            .map_items(lambda pixels: augment(pixels, self.augmentation, rng.random((len(pixels), N_DRAWS))))
         )
-        with precision(self.precision):
+        with precision(self.precision, self.method.device):
             return self.method.loss(tasks).float()
 
     def validate(self) -> Estimate:
@@ -138,8 +140,8 @@ class EpisodicPretraining(MetaTraining):
         set_pixel_statistics(backbone, training.pixels.flatten(0, 1))
 
     def loss(self, step: int) -> Tensor:
-        tasks = self.episodes.draw(step)
-        with precision(self.precision):
+        tasks = self.episodes.draw(step).to(self.backbone.device)
+        with precision(self.precision, self.backbone.device):
             features = tasks.map_items(self.backbone)
         return self.method.loss(features.map_items(Tensor.float))
 

@@ -53,6 +53,7 @@ def pretrain(
     objective = Pretraining(name, backbone, training, validation, config, teacher)
     taught = {} if teacher is None else {"teacher": teacher.digest()}
     about = _about(name, backbone, training, config, objective="classes", **taught)
+    objective.module.to(place.device)
     return (yield from train(objective, config.optimisation, about, run))
 
 
@@ -78,6 +79,7 @@ def pretrain_by_episodes(
     objective = EpisodicPretraining(name, backbone, method, training, validation, config, place.precision)
     TaskSampler(validation, objective.validation_spec)
     about = _about(name, backbone, training, config, objective=request.label, precision=place.precision)
+    objective.module.to(place.device)
     return (yield from train(objective, config.optimisation, about, run))
 
 
@@ -134,7 +136,8 @@ def meta_train(
     source = open_data(data, place.home)
     training = yield from source.embed("train", backbone, place, N_VIEWS, average)
     validation = yield from source.embed("val", backbone, place, average=average)
-    return (yield from recipes.resolve(request, spec, training, validation, n_steps).train(run))
+    method = build(request, spec, training.feature_size, len(training.class_names)).to(place.device)
+    return (yield from recipes.resolve(request, spec, training, validation, n_steps, method).train(run))
 
 
 def meta_train_mixed(
@@ -172,7 +175,7 @@ def meta_train_mixed(
         validation.append((yield from opened.embed("val", backbone, place, average=average)))
     if not validation:
         raise SettingsError("Without a real source there is nothing to choose the best weights by; add DATA@FILE.")
-    objective = MixedTraining(method, training, validation, config)
+    objective = MixedTraining(method.to(place.device), training, validation, config)
     about = {
         "method": request.name,
         "settings": method.settings(),
@@ -217,7 +220,7 @@ def meta_train_images(
     untrained = build(request, config.tasks, backbone.feature_size, len(training.class_names), backbone)
     method = untrained if isinstance(untrained, ImageMethod) else EndToEnd(backbone, untrained)
     augmentation = source.augmentation
-    objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
+    objective = ImageMetaTraining(method.to(place.device), training, validation, config, augmentation, place.precision)
     if not (run / "model.safetensors").exists():
         minutes = seconds_of_a_step(objective) * config.n_steps / 60
         yield Notice(
@@ -227,8 +230,10 @@ def meta_train_images(
     if method is not untrained:
         known = yield from source.embed("train", backbone, place, N_VIEWS)
         chosen = yield from source.embed("val", backbone, place)
-        made = yield from ready(request, config.tasks, backbone.feature_size, known, chosen, run / "head")
-        method = EndToEnd(backbone, made.method)
+        made = yield from ready(
+            request, config.tasks, backbone.feature_size, known, chosen, run / "head", device=place.device
+        )
+        method = EndToEnd(backbone, made.method).to(place.device)
         objective = ImageMetaTraining(method, training, validation, config, augmentation, place.precision)
     about = {
         "method": request.label,

@@ -26,6 +26,7 @@ from onelook import artifacts
 from onelook.artifacts import Artifact
 from onelook.errors import ArtifactError, DivergedError, check_value, describe_cause, list_names
 from onelook.files import digest
+from onelook.machine import seeded
 from onelook.scoring import Estimate
 from onelook.train.optimisation import Optimisation
 
@@ -197,11 +198,11 @@ class _Run:
             raise self._diverged(f"The loss rose from {usual:.3g} to {value:.3g}")
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [p for p in objective.module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not norm.isfinite():
             raise self._diverged(f"The gradient became {norm.item()}")
         if self.optimisation.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.optimisation.clip_norm, norm, foreach=True)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.optimisation.clip_norm, norm)
         self.optimiser.step()
         progress.step += 1
         progress.loss_sum += value
@@ -216,16 +217,14 @@ class _Run:
 
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:
-        """Draws from torch's global generator that depend on the configuration and the step, and do not move it."""
-        # Not torch.manual_seed, which seeds the generators of all accelerators too and would not restore those.
-        generator = torch.default_generator
-        before = generator.get_state()
+        """Draws from torch's global generators that depend on the configuration and the step, and do not move it."""
         of_step = digest(self._seed, self.progress.step.to_bytes(8, "little"))
-        generator.manual_seed(int.from_bytes(of_step[:8], "little"))
-        try:
+        with seeded(int.from_bytes(of_step[:8], "little"), self._device):
             yield
-        finally:
-            generator.set_state(before)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.objective.module.parameters()).device
 
     def _diverged(self, what: str, steps: int = 1) -> DivergedError:
         """steps: from the last whole one to the one at fault."""
@@ -309,6 +308,7 @@ class _Run:
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": slots, "param_groups": groups})
         best, averaged = (_with_prefix(saved.tensors, f"{part}.") for part in ("best", "averaged"))
+        averaged = {name: value.to(self._device) for name, value in averaged.items()}
         progress = _Progress(**saved.about["progress"], best_weights=best, averaged=averaged)
         for one in (each for each in fields(progress) if each.default is not MISSING):
             check_value(f"the {one.name} of its progress", one.type, getattr(progress, one.name))

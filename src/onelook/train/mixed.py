@@ -78,6 +78,7 @@ class MixedTraining:
         source, spec = self.sources[int(rng.integers(len(self.sources)))], self._spec(rng)
         is_given = rng.random() < (config.given_balanced if spec.spread.is_balanced else config.given_unbalanced)
         tasks = _sample(source, spec, range(step * config.tasks_per_step, (step + 1) * config.tasks_per_step))
+        tasks = tasks.to(self.method.device)
         return self.method.loss(tasks, true_priors(tasks) if is_given else None)
 
     def _spec(self, rng: np.random.Generator) -> TaskSpec:

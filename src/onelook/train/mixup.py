@@ -26,11 +26,11 @@ class Mixup(Checked):
     probability: Fraction = 1.0
     """Probability that mixup is applied in a step."""
 
-    def draw(self, rng: np.random.Generator, n_parts: int, n_images: int) -> "Mixture | None":
-        """The mixing of a step; None: none."""
+    def draw(self, rng: np.random.Generator, n_parts: int, n_images: int, device: torch.device) -> "Mixture | None":
+        """The mixing of a step, of images on a device; None: none."""
         if self.alpha == 0 or rng.random() >= self.probability:
             return None
-        partners = torch.from_numpy(rng.permutation(n_images))
+        partners = torch.from_numpy(rng.permutation(n_images)).to(device)
         return Mixture(int(rng.integers(n_parts)), float(rng.beta(self.alpha, self.alpha)), partners)
 
 
@@ -51,5 +51,5 @@ class Mixture:
 
     def loss(self, loss_of: Callable[[Int[Tensor, "N"]], Tensor]) -> Tensor:
         """loss_of: the loss where the answers are those of the images of these numbers."""
-        own = torch.arange(len(self.partners))
+        own = torch.arange(len(self.partners), device=self.partners.device)
         return self.weight * loss_of(own) + (1 - self.weight) * loss_of(self.partners)

@@ -112,21 +112,23 @@ class Pretraining:
         size = self.config.batch_size
         rows = torch.from_numpy(self._order[1][batch * size : (batch + 1) * size])
         draws = np.random.default_rng([self.config.seed, 1, step]).random((size, N_DRAWS))
-        pixels = augment(self.pixels[rows], self.config.augmentation, draws)
+        device = self.backbone.device
+        labels = self.labels[rows].to(device)
+        pixels = augment(self.pixels[rows].to(device), self.config.augmentation, draws)
         if self.config.rotation_weight:
             turns = np.random.default_rng([self.config.seed, 2, step]).integers(1, 4, size)
             # The other copies go on from the turn that was drawn, so that no two of an image are alike.
-            copies = [torch.from_numpy((turns - 1 + i) % 3 + 1) for i in range(self.config.rotations)]
+            copies = [torch.from_numpy((turns - 1 + i) % 3 + 1).to(device) for i in range(self.config.rotations)]
             pixels = torch.cat([pixels, *(_turned(pixels, turn) for turn in copies)])
         rng = np.random.default_rng([self.config.seed, 3, step])
-        mixture = self.mixup.draw(rng, len(self.backbone.parts()), size)
-        with precision(self.config.precision):
+        mixture = self.mixup.draw(rng, len(self.backbone.parts()), size, device)
+        with precision(self.config.precision, device):
             change = None if mixture is None else (mixture.part, mixture.maps)
             features = self.backbone(pixels, change=change).float()
         taught = None if self.teacher is None else self.teacher.logits(pixels[:size], self.config.precision)
-        loss = self._of_classes(self.classifier(features[:size]), self.labels[rows], taught, mixture)
+        loss = self._of_classes(self.classifier(features[:size]), labels, taught, mixture)
         if self.config.rotation_weight:
-            answers = torch.cat([torch.zeros(size, dtype=torch.long), *copies])
+            answers = torch.cat([torch.zeros(size, dtype=torch.long, device=device), *copies])
             loss = loss + self.config.rotation_weight * functional.cross_entropy(
                 self.module["turns"](features), answers
             )
@@ -138,7 +140,9 @@ class Pretraining:
                 return functional.cross_entropy(logits, labels[rows])
             return self.distillation.loss(logits, labels[rows], taught[rows])
 
-        return of_answers(torch.arange(len(labels))) if mixture is None else mixture.loss(of_answers)
+        return (
+            of_answers(torch.arange(len(labels), device=labels.device)) if mixture is None else mixture.loss(of_answers)
+        )
 
     def validate(self) -> Estimate:
         embeddings = finish(embed(self.validation, self.backbone, EmbedConfig(precision=self.config.precision)))

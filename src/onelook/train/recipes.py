@@ -184,7 +184,7 @@ def resolve(
     require_features(request)
     if method is None:
         method = build(request, spec, training.feature_size, len(training.class_names))
-    method.prepare(training.features, training.labels)
+    method.prepare(training.features.to(method.device), training.labels.to(method.device))
     # The seed of the tasks is that of the first weights too (`build`), so it has to be in the identity.
     config = with_tasks(RECIPES[request.recipe].config, spec)
     config = config if n_steps is None else replace(config, n_steps=n_steps)
@@ -207,17 +207,19 @@ def ready(
     runs: Path,
     n_steps: int | None = None,
     method: Method | None = None,
+    device: str = "cpu",
 ) -> Generator[Event, None, Ready]:
     """The method for tasks of `spec`, meta-trained where it has something to learn.
 
     A training that was done before, of the same settings on the same features, is found again under `runs`.
-    method: what `build` makes of the request, where that was done already.
+    method: what `build` makes of the request, where that was done already. device: where it is trained and will be.
     """
     if is_trained(request):
-        return _load(request, feature_size)
+        return _load(request, feature_size, device)
     require_features(request)
     if method is None:
         method = build(request, spec, feature_size, 1 if training is None else len(training.class_names))
+    method.to(device)
     if not learns(method):
         return Ready(method.eval())
     if training is None or validation is None:
@@ -226,7 +228,7 @@ def ready(
             f"(--methods FILE, made by `onelook train`), or features to train on (--train-embeddings FILE)."
         )
     if not has_weights(method):
-        method.prepare(training.features, training.labels)
+        method.prepare(training.features.to(device), training.labels.to(device))
         return Ready(method.eval())
     planned = resolve(request, spec, training, validation, n_steps, method)
     trained = load((yield from planned.train(planned.folder(runs))), "method")
@@ -239,7 +241,7 @@ def is_trained(request: MethodRequest) -> bool:
     return request.file is not None or request.name in SHIPPED_METHODS
 
 
-def _load(request: MethodRequest, feature_size: int) -> Ready:
+def _load(request: MethodRequest, feature_size: int, device: str) -> Ready:
     """The method of a file, or the one that is shipped."""
     file = request.file or SHIPPED_METHODS[request.name]
     method, about = load_method(file)
@@ -248,7 +250,7 @@ def _load(request: MethodRequest, feature_size: int) -> Ready:
         method = with_settings(method, request.label, request.settings)
     config = about.get("config", {})
     facts = {"trained_on": config.get("trained_on", config.get("data", ""))} if request.file else {"weights": "shipped"}
-    return Ready(method, facts)
+    return Ready(method.to(device), facts)
 
 
 def with_tasks(config: MetaTrainConfig, spec: TaskSpec) -> MetaTrainConfig:

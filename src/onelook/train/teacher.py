@@ -69,7 +69,9 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, pixels: Shaped[Tensor, "N C H W"], compute: str) -> Float[Tensor, "N K"]:
-        with precision(compute):
+        self.backbone.to(pixels.device)
+        self.classifier.to(pixels.device)
+        with precision(compute, pixels.device):
             features = self.backbone(pixels)
         return self.classifier(features.float())  # type: ignore[no-any-return]
 
@@ -81,7 +83,7 @@ class Teacher:
             raise SettingsError(f"{known}, but these are {n_classes} of {pupil}; take one pretrained on the same data.")
 
     def digest(self) -> str:
-        weights = self.classifier.weight.detach().contiguous().numpy().tobytes()
+        weights = self.classifier.weight.detach().cpu().contiguous().numpy().tobytes()
         return digest(self.backbone.digest(), weights, repr(self.classifier.scale.item()).encode()).hex()[:16]
 
 

@@ -36,6 +36,9 @@ from onelook.train.pretraining import PretrainConfig
 from onelook.train.recipes import parse_request
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+JOINED = "small+lite0"
+QUICK = ("glance", "maml", "sib", "tim", "conv4-64", JOINED)
+"""Methods and networks that stand for the others in the quick tests."""
 IDS = [" ".join([name, *(f"{key}={value}" for key, value in settings.items())]) for name, settings in CASES]
 
 
@@ -63,7 +66,18 @@ def made(name: str, settings: dict[str, Any]) -> tuple[Method, Any]:
     return method_for(tasks, name, **settings), tasks
 
 
-@pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
+def sparing(names: list[str]) -> list[Any]:
+    """Marks of cases, of which most are slow together."""
+    return [() if name in QUICK and name not in names[:i] else pytest.mark.slow for i, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        pytest.param(*case, marks=marks, id=name)
+        for case, marks, name in zip(CASES, sparing([name for name, _ in CASES]), IDS, strict=True)
+    ],
+)
 def test_every_method_answers_and_learns_on_another_device_as_on_the_cpu(name: str, settings: dict[str, Any]) -> None:
     method, tasks = made(name, settings)
     logits, gradients = compute(method, "cpu", tasks=tasks)
@@ -73,6 +87,7 @@ def test_every_method_answers_and_learns_on_another_device_as_on_the_cpu(name: s
     torch.testing.assert_close(found, gradients)
 
 
+@pytest.mark.slow
 @cuda
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
 def test_every_method_answers_on_cuda_as_on_the_cpu(name: str, settings: dict[str, Any]) -> None:
@@ -87,7 +102,13 @@ def features(network: backbones.Backbone, device: torch.device | str, precision:
     return finish(embed(images, copy.deepcopy(network).to(device), EmbedConfig(precision=precision))).features
 
 
-@pytest.mark.parametrize("name", [*backbones.BACKBONES, "small+lite0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(one, marks=() if one in QUICK else pytest.mark.slow)
+        for one in (*backbones.BACKBONES, "small+lite0")
+    ],
+)
 def test_every_network_computes_on_another_device_what_it_does_on_the_cpu(name: str) -> None:
     network = (
         backbones.create(name, image_size=16).eval() if name in backbones.BACKBONES else finish(load_network(name))[0]
@@ -98,6 +119,7 @@ def test_every_network_computes_on_another_device_what_it_does_on_the_cpu(name: 
         torch.testing.assert_close(features(network, device), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @cuda
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_networks_that_come_along_compute_on_cuda_what_they_do_on_the_cpu(name: str) -> None:
@@ -144,6 +166,7 @@ def _noting(to: Any, used: list[str]) -> Any:
     return move
 
 
+@pytest.mark.slow
 @cuda
 def test_a_folder_is_labelled_on_cuda_as_on_the_cpu(tmp_path: Path) -> None:
     assert_labels_alike(tmp_path, Place(tmp_path / "cache", None, "float32", "cuda"), 0.02)
@@ -167,6 +190,7 @@ def train_all(folder: Path, place: Place) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_training_on_another_device_gives_the_weights_of_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

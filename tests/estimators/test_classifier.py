@@ -113,6 +113,7 @@ def test_a_file_keeps_the_settings(tmp_path: Path, told: Any) -> None:
         "class_priors": 0,
         "guard": False,
         "features": "table",
+        "device": "cpu",
         "unlabeled_marker": pytest.approx(math.nan, nan_ok=True),
     }
 

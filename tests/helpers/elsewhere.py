@@ -5,7 +5,7 @@ neighbours meets them in an operation, which fails as it fails on CUDA.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def second_device() -> Iterator[torch.device]:
     with pytest.MonkeyPatch.context() as patch, _Device():
         patch.setattr(torch, "autocast", _Autocast)
         patch.setattr(torch, "tensor", _tensor(torch.tensor))
-        patch.setattr(torch, "inference_mode", torch.no_grad)  # which has no place for tensors of classes of their own
+        patch.setattr(torch, "inference_mode", _without_gradients)
         yield ELSEWHERE
 
 
@@ -93,6 +93,11 @@ def _tensor(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return make(*values, **settings).to(device)
 
     return make_there
+
+
+def _without_gradients(mode: bool = True) -> AbstractContextManager[object]:
+    """Stand-in for `torch.inference_mode`, which has no place for tensors of classes of their own."""
+    return torch.no_grad() if mode else nullcontext()
 
 
 class _Autocast(torch.autocast):

@@ -22,7 +22,8 @@ class Passes:
     """Computation of passes in evaluation mode: one after another with all cores, or at once with a core each.
 
     Where layers are many and small, cores that share each of them wait for each other at its end, and all for one that
-    is needed elsewhere. So on the processor a network that is `in_parallel` has a core for each pass, and computes in the background.
+    is needed elsewhere. So on the processor a network that is `in_parallel` has a core for each pass, and computes in
+    the background.
     """
 
     def __init__(self, network: Backbone) -> None:

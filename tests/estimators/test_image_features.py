@@ -111,7 +111,7 @@ def test_paths_are_computed_once_and_the_same_one_may_come_twice(
     def forbidden(*_: Any) -> None:
         raise AssertionError("it was computed again")
 
-    monkeypatch.setattr(embedding, "_compute", forbidden)
+    monkeypatch.setattr(embedding, "_Block", forbidden)
     np.testing.assert_array_equal(clone(features).transform(paths[::-1]), first[::-1])
     np.testing.assert_array_equal(features.transform([paths[1], paths[0], paths[1]]), first[[1, 0, 1]])
 

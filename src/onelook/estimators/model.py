@@ -22,6 +22,7 @@ from onelook.methods import Method
 from onelook.methods.glance import Glance
 from onelook.methods.guard import Verdict
 from onelook.methods.priors import ClassPriors
+from onelook.methods.second_opinion import second_opinion
 from onelook.scoring import Estimate
 from onelook.tasks import Tasks
 
@@ -231,6 +232,7 @@ def transduce(support: SupportModel, query: Float[Tensor, "Q D"], guard: bool, d
     log_priors = support.estimate_log_priors(logits.softmax(1), trust)
     # As confident as the answers are right, by what is usual and by the labelled rows left out.
     expected = support.estimate_accuracy(log_priors, usual, usual - confidence, len(query)).accuracy.value
+    logits = _hear_second_opinion(support, query, logits)
     posterior = trust * calibration.calibrate(logits, expected) + (1 - trust) * inductive
     return Transduction(posterior, trust, trust * usual + (1 - trust) * confidence, message, verdict)
 
@@ -250,6 +252,20 @@ def _ask_glance(
         if verdict is None or 0 < verdict.trust < 1:  # the guarded logits are those of a mixture
             logits = glance.trajectory(tasks, priors)[-1]
     return logits[0].cpu().double(), verdict and verdict.to("cpu")
+
+
+def _hear_second_opinion(
+    support: SupportModel, query: Float[Tensor, "Q D"], logits: Float[Tensor, "Q K"]
+) -> Float[Tensor, "Q K"]:
+    """Logits half-way between these and those of a linear classifier, once it is as confident."""
+    posterior = logits.softmax(1)
+    opinion = second_opinion(support.rows.float(), support.labels, query.float(), posterior.float()).double()
+    opinion = calibration.calibrate(opinion, posterior.amax(1).mean().item())
+    both = (logits.log_softmax(1) + opinion.clamp_min(1e-12).log()) / 2
+    if support.class_priors.isnan().any():
+        return both
+    mass = len(query) * support.class_priors[None]
+    return ops.relaxed_sinkhorn(both[None], mass, 20, stiffness=len(query) / (len(query) + both.shape[1]))[0]
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ Sentences are those of docs/pages/*.md.j2, which a person wrote; no figure is wr
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pages import formats as formats
 from pages import networks as networks
@@ -17,6 +18,7 @@ from pages.templates import render
 
 from onelook.artifacts import load_results
 from onelook.benchmark.measure import tabulate
+from onelook.benchmark.tables import Table
 from onelook.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +67,10 @@ def page() -> str:
         if path.stem in PAPER or path.stem.startswith(SEVERAL) or path == ABLATION:
             continue
         records = json.loads(path.read_text())
-        body = _results(path) if all("accuracy" in record for record in records) else _measurements(records)
+        if path.stem == "scale":
+            body = _scale(records)
+        else:
+            body = _results(path) if all("accuracy" in record for record in records) else _measurements(records)
         sections.append((path.stem, body))
     return render("benchmarks.md.j2", sections=sections)
 
@@ -76,6 +81,27 @@ def _results(path: Path) -> str:
     queries = " and ".join(sorted({str(r["n_query"]) for r in records}))
     made = "; ".join(sorted({f"commit {r['commit']}, seed {r['seed']}, {r['machine']}" for r in records}))
     return f"{tabulate(records).markdown()}\n\n{tasks} tasks, {queries} queries a class; {made}."
+
+
+def _scale(records: list[dict[str, Any]]) -> str:
+    """Time and memory by the size of the pool."""
+    columns = ("rows", "size", "classes", "seconds", "µs a row", "peak, GiB", "accuracy", "by the labelled alone")
+    rows = []
+    for one in records:
+        micro = 1e6 * one["seconds"] / one["rows"]
+        figures = f"{one['rows']:,}", f"{one['size']}", f"{one['classes']:,}", f"{one['seconds']:.1f}", f"{micro:.0f}"
+        rows.append((*figures, f"{one['peak_gib']:.2f}", f"{one['accuracy']:.1f}", f"{one['inductive']:.1f}"))
+    added = ", ".join(
+        f"{one['seconds_to_add_a_class']:.2f} s at {one['rows']:,} × {one['size']}"
+        for one in records
+        if "seconds_to_add_a_class" in one
+    )
+    made = "; ".join(sorted({f"commit {one['commit']}, {one['machine']}" for one in records}))
+    about = (
+        "FewShotClassifier fitted to five labelled examples a class and a pool, a file mapped into memory: Gaussian "
+        "classes. The memory is that of the whole process, with what it has read of the file."
+    )
+    return f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\nA class added to the pool: {added}. {made}."
 
 
 def _measurements(records: list[dict[str, object]]) -> str:

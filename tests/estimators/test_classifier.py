@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import onelook
 from onelook import artifacts
 from onelook.errors import ArtifactError, SettingsError
-from onelook.estimators import calibration, model
+from onelook.estimators import asking, calibration
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.learning_curve import learning_curve
 
@@ -227,7 +227,7 @@ def test_the_weights_of_glance_are_read_once_for_each_version_of_their_file(
         reads.append(path)
         return artifacts.load_method(path)
 
-    monkeypatch.setattr(model, "load_method", count)
+    monkeypatch.setattr(asking, "load_method", count)
     x, y = rows(2)
     for _ in range(3):
         FewShotClassifier().fit(x, y, rows(3, seed=1)[0])

@@ -213,7 +213,7 @@ def test_a_new_network_that_believes_leaves_the_proportions_of_the_mixture_as_ex
 @given(tasks_of_any_shape(n_query=st.integers(4, 30)), seeds)
 def test_the_last_answer_is_nearer_to_the_given_priors_than_the_one_before(tasks: Tasks, seed: int) -> None:
     method = glance_for(tasks, seed, class_priors="balanced")
-    scene = method._scene(tasks, None)
+    scene = method.scene(tasks, None)
     logits = method.inductive(tasks)
     before, after = (x.softmax(-1).mean(1) for x in (logits, method._transport_to_priors(logits, scene)))
     off_before, off_after = ((x.log() + math.log(tasks.n_way)).abs().amax(1) for x in (before, after))
@@ -367,7 +367,7 @@ def test_equal_numbers_of_labelled_examples_are_told_as_they_are_and_nothing_is_
     shot: int, way: int, seed: int
 ) -> None:
     tasks = random_tasks(1, (shot,) * way, seed=seed)
-    scene = glance_for(tasks, seed)._scene(tasks, None)
+    scene = glance_for(tasks, seed).scene(tasks, None)
     torch.testing.assert_close(scene.typical, torch.full((1, 1), float(shot), dtype=torch.float64), rtol=1e-14, atol=0)
     assert scene.excess.abs().amax() < 1e-12
 

@@ -83,6 +83,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.features = features
         self.device = device
 
+    @property
+    def transduction_proba_(self) -> np.ndarray:
+        """Probabilities (Q, K) of the unlabelled rows.
+
+        >>> FewShotClassifier().fit([[0.0, 1.0], [1.0, 0.0]], [0, 1], unlabeled=[[0.1, 1.0]]).transduction_proba_.shape
+        (1, 2)
+        """
+        check_is_fitted(self)
+        return self._transduction.posterior.block(slice(None)).numpy()
+
     def fit(self, X: Any, y: Any, unlabeled: Any = None) -> "FewShotClassifier":
         """Learn from rows X (n, d), their labels y (n) and unlabelled rows (m, d).
 
@@ -164,7 +174,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         known = self._model.left_out[self._support.testable].amin(1)
         threshold = calibration.conformal_threshold(known, rate)
         if math.isinf(threshold):
-            threshold = calibration.conformal_threshold(self._model.query_distances.amin(1), rate)
+            threshold = calibration.conformal_threshold(self._model.query_distances, rate)
         return scores > threshold
 
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
@@ -174,7 +184,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         check_is_fitted(self)
         _require_fraction("level", level)
-        model, n_rows = self._model, len(self.transduction_proba_)
+        model, n_rows = self._model, len(self.transduction_)
         return self._support.estimate_accuracy(model.log_priors, model.confidence, model.gain, n_rows, level)
 
     def left_out_proba(self) -> np.ndarray:
@@ -233,26 +243,26 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             ) from error
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "transduction_proba_")
+        return hasattr(self, "transduction_")
 
     def _read(self, X: Any, y: Any, reset: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Labelled rows, their labels, and the rows that are marked as unlabelled."""
         rows = read_rows(self, X, reset)
         labels, is_marked = label_values.read_labels(y, len(rows), self.unlabeled_marker)
-        return rows[~is_marked], labels, rows[is_marked]
+        return rows[~is_marked].astype(np.float64), labels, rows[is_marked]
 
     def _learn(self, examples: Examples, found: Transduction | None = None) -> "FewShotClassifier":
         """Fit to the labelled rows and adapt to the unlabelled ones. found: saved answers, instead of new ones."""
         priors = ClassPriors.parse(self.class_priors)
         support = SupportModel.fit(examples.rows, examples.labels, priors, self.features)
-        query = support.scaling(np.concatenate([examples.marked, examples.pool]))
-        found = found or transduce(support, query, bool(self.guard), find_device(str(self.device)))
+        pool = examples.unlabelled(support.scaling)
+        alone = support.judge(pool)
+        found = found or transduce(support, pool, alone, bool(self.guard), find_device(str(self.device)))
         self._examples, self._support, self._transduction = examples, support, found
-        self._model = support.adapt(query, found.posterior, found.trust, found.confidence)
+        self._model = support.adapt(pool, found, alone)
         self.classes_, self.guard_, self.verdict_ = support.classes, found.message, found.verdict
-        self.inductive_ = self.classes_[support.distances(query).argmin(1).numpy()]
-        self.transduction_proba_ = found.posterior.numpy()
-        self.transduction_ = self.classes_[self.transduction_proba_.argmax(1)]
+        self.inductive_ = self.classes_[alone.nearest]
+        self.transduction_ = self.classes_[found.posterior.best()]
         return self
 
     def _scale(self, X: Any) -> Float[Tensor, "N D"]:

@@ -4,10 +4,8 @@ Glance's answers are calibrated by the labelled rows and mixed in as far as the 
 adapted to them.
 """
 
-import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,16 +13,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from onelook import ops
-from onelook.artifacts import SHIPPED_METHODS, load_method
 from onelook.errors import SettingsError
 from onelook.estimators import calibration
-from onelook.methods import Method
-from onelook.methods.glance import Glance
+from onelook.estimators.asking import ask_glance
+from onelook.estimators.opinions import hear_second_opinion
+from onelook.estimators.pool import SAMPLE, Answers, Pool, evenly, softmax, sum_of
+from onelook.methods.glance_pool import CANDIDATES
 from onelook.methods.guard import Verdict
 from onelook.methods.priors import ClassPriors
-from onelook.methods.second_opinion import second_opinion
 from onelook.scoring import Estimate
-from onelook.tasks import Tasks
 
 FEW_DIMENSIONS = 32
 """Number of columns below which "auto" takes rows for a table, where lengths and the origin carry meaning."""
@@ -65,22 +62,35 @@ class NearestMeans:
     """Leave-one-out distances of the labelled rows."""
 
     def distances(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        return calibration.scaled_distances(x, self.means)
+        return calibration.scaled_distances(x, self.means.to(x))
 
     def logits(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        return self.log_priors - math.exp(self.log_scale) * self.distances(x)
+        return self.scores(self.distances(x))
+
+    def scores(self, distances: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+        return self.log_priors.to(distances) - math.exp(self.log_scale) * distances
 
 
 @dataclass(frozen=True, eq=False)
 class AdaptedModel(NearestMeans):
     """Means moved by the unlabelled rows as far as these are trusted."""
 
-    query_distances: Float[Tensor, "Q K"]
-    """Distances of the unlabelled rows, corrected for their part in the means."""
+    query_distances: Float[Tensor, "Q"]
+    """Distances of the unlabelled rows to the nearest mean, corrected for their part in it."""
     confidence: float
     """Mean confidence in the answers to the unlabelled rows, as an estimate of their accuracy."""
     gain: float
     """Mean confidence less that of the labelled rows alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """Answers of the labelled rows alone to the unlabelled ones."""
+
+    nearest: Int[np.ndarray, "Q"]
+    """Class of the nearest mean."""
+    confidence: float
+    """Mean largest posterior; without unlabelled rows, half-way between chance and certainty."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,36 +130,59 @@ class SupportModel(NearestMeans):
         log_priors = priors.nan_to_num(1 / len(classes)).clamp_min(1e-4).log()
         return cls(means, log_priors, log_scale, left_out, classes, scaling, x, y, priors, shots, testable)
 
-    def adapt(
-        self, query: Float[Tensor, "Q D"], posterior: Float[Tensor, "Q K"], trust: float, confidence: float
-    ) -> AdaptedModel:
+    def judge(self, pool: Pool) -> Alone:
+        """Judge the unlabelled rows one by one."""
+        nearest, largest = [], []
+        for _, x in pool.blocks():
+            distances = self.distances(x)
+            nearest.append(distances.argmin(1))
+            largest.append(self.scores(distances).softmax(1).amax(1))
+        confidence = (
+            torch.cat(largest).mean(dtype=torch.float64).item() if len(pool) else (1 + 1 / len(self.classes)) / 2
+        )
+        return Alone(torch.cat(nearest).numpy(), confidence)
+
+    def answer(self, pool: Pool, candidates: Int[Tensor, "Q C"] | None = None) -> Answers:
+        """Probabilities of the unlabelled rows one by one, for candidates or for all classes that count."""
+        values, chosen, n_way = [], [], len(self.classes)
+        for part, x in pool.blocks():
+            logits = self.logits(x)
+            if candidates is None and pool.is_large and n_way > CANDIDATES:
+                chosen.append(logits.topk(CANDIDATES, 1).indices.int())
+            elif candidates is not None:
+                chosen.append(candidates[part])
+            values.append((logits.gather(1, chosen[-1].long()) if chosen else logits).softmax(1))
+        return Answers(torch.cat(values), torch.cat(chosen) if chosen else None, n_way)
+
+    def adapt(self, pool: Pool, found: "Transduction", alone: Alone) -> AdaptedModel:
         """Move means, class priors and scale by the posteriors of the unlabelled rows, as far as these are trusted."""
-        gain = confidence - self.mean_confidence(query)
-        if not trust:
-            distances = self.distances(query)
+        confidence, gain = found.confidence, found.confidence - alone.confidence
+        if not found.trust:
+            distances = torch.cat([self.distances(x).amin(1) for _, x in pool.blocks()])
             return AdaptedModel(self.means, self.log_priors, self.log_scale, self.left_out, distances, confidence, gain)
-        weight = trust * posterior
-        mass = self.shots + weight.sum(0)
-        means = ops.soft_class_means(self.rows[None], self.labels[None], query[None], weight[None])[0]
-        hot = _one_hot(self.labels, len(self.classes))
+        trust, posterior, hot = found.trust, found.posterior, _one_hot(self.labels, len(self.classes))
+        mass = self.shots + sum_of((trust * p).sum(0) for _, p in posterior.blocks())
+        moved = sum_of((trust * posterior.block(part)).mT @ x for part, x in pool.blocks())
+        means = (hot.mT @ self.rows + moved) / mass.unsqueeze(1)
         left_out = calibration.leave_one_out(calibration.scaled_distances(self.rows, means), hot, mass)
-        distances = calibration.leave_one_out(calibration.scaled_distances(query, means), weight, mass)
-        log_priors = self.estimate_log_priors(posterior, trust)
-        log_scale = calibration.match_log_scale(log_priors, -distances, posterior.amax(1).mean().item())
-        return AdaptedModel(means, log_priors, log_scale, left_out, distances, confidence, gain)
 
-    def mean_confidence(self, query: Float[Tensor, "Q D"]) -> float:
-        """Mean largest posterior of unlabelled rows; without any, half-way between chance and certainty."""
-        if not len(query):
-            return (1 + 1 / len(self.classes)) / 2
-        return self.logits(query).softmax(1).amax(1).mean().item()
+        def measure(x: Float[Tensor, "N D"], p: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+            distances = calibration.scaled_distances(x, means.to(x))
+            return calibration.leave_one_out(distances, trust * p, mass.to(x))
 
-    def estimate_log_priors(self, posterior: Float[Tensor, "Q K"], trust: float) -> Float[Tensor, "K"]:
-        """Log class priors: the given ones, or those estimated from the posteriors, shrunk by trust."""
+        nearest = torch.cat([measure(x, posterior.block(part)).amin(1) for part, x in pool.blocks()])
+        some = evenly(len(pool), SAMPLE) if pool.is_large else np.arange(len(pool))
+        distances = measure(pool.take(some), posterior.block(some)).double()
+        log_priors = self.estimate_log_priors(posterior.mass(), len(pool), trust)
+        log_scale = calibration.match_log_scale(log_priors, -distances, posterior.top())
+        return AdaptedModel(means, log_priors, log_scale, left_out, nearest, confidence, gain)
+
+    def estimate_log_priors(self, mass: Float[Tensor, "K"], n_rows: int, trust: float) -> Float[Tensor, "K"]:
+        """Log class priors: the given ones, or those estimated from the mass of each class, shrunk by trust."""
         if not self.class_priors.isnan().any():
             return self.log_priors
         n_way = len(self.classes)
-        estimated = (posterior.sum(0) + 1) / (len(posterior) + n_way)
+        estimated = (mass.double() + 1) / (n_rows + n_way)
         return (trust * estimated + (1 - trust) / n_way).log()
 
     def estimate_accuracy(
@@ -201,12 +234,16 @@ class Examples:
     pool: np.ndarray
     """Rows of `unlabeled`."""
 
+    def unlabelled(self, scale: Scaling) -> Pool:
+        """All rows without a label."""
+        return Pool(tuple(part for part in (self.marked, self.pool) if len(part)) or (self.pool,), scale)
+
 
 @dataclass(frozen=True, eq=False)
 class Transduction:
     """Posteriors of the unlabelled rows and how they came about."""
 
-    posterior: Float[Tensor, "Q K"]
+    posterior: Answers
     trust: float
     """Fraction of the transductive posterior, 0 to 1."""
     confidence: float
@@ -216,61 +253,25 @@ class Transduction:
     verdict: Verdict | None
 
 
-def transduce(support: SupportModel, query: Float[Tensor, "Q D"], guard: bool, device: str = "cpu") -> Transduction:
+def transduce(support: SupportModel, pool: Pool, alone: Alone, guard: bool, device: str = "cpu") -> Transduction:
     """Ask Glance, on a device, about all unlabelled rows together; nothing is asked without any."""
-    inductive, confidence = support.logits(query).softmax(1), support.mean_confidence(query)
-    if not len(query):
+    confidence = alone.confidence
+    if not len(pool):
         message = "There are no unlabelled images: the labelled examples alone decide."
-        return Transduction(inductive, 0.0, confidence, message, None)
-    logits, verdict = _ask_glance(support, query, guard, device)
+        return Transduction(support.answer(pool), 0.0, confidence, message, None)
+    logits, verdict = ask_glance(support.rows, support.labels, pool, support.class_priors, guard, device)
     trust, message = 1.0, "The guard is off: the unlabelled images were used."
     if verdict is not None:
         trust, message = verdict.trust.item(), verdict.messages()[0]
-    if not trust:
-        return Transduction(inductive, trust, confidence, message, verdict)
-    usual = calibration.prior_accuracy(logits)
-    log_priors = support.estimate_log_priors(logits.softmax(1), trust)
+    if logits is None:
+        return Transduction(support.answer(pool), trust, confidence, message, verdict)
+    usual = calibration.prior_accuracy(logits.sample())
+    log_priors = support.estimate_log_priors(logits.mass(softmax), len(pool), trust)
     # As confident as the answers are right, by what is usual and by the labelled rows left out.
-    expected = support.estimate_accuracy(log_priors, usual, usual - confidence, len(query)).accuracy.value
-    logits = _hear_second_opinion(support, query, logits)
-    posterior = trust * calibration.calibrate(logits, expected) + (1 - trust) * inductive
+    expected = support.estimate_accuracy(log_priors, usual, usual - confidence, len(pool)).accuracy.value
+    logits = hear_second_opinion(support.rows, support.labels, pool, logits, support.class_priors)
+    factor = math.exp(calibration.match_log_scale(0.0, logits.sample(), expected))
+    posterior = logits.change(lambda z: softmax(z * factor))
+    if trust < 1:
+        posterior = posterior.mix(trust, support.answer(pool, logits.candidates))
     return Transduction(posterior, trust, trust * usual + (1 - trust) * confidence, message, verdict)
-
-
-def _ask_glance(
-    support: SupportModel, query: Float[Tensor, "Q D"], guard: bool, device: str
-) -> tuple[Float[Tensor, "Q K"], Verdict | None]:
-    """Transductive logits, and the verdict of the guard."""
-    tasks = Tasks(support.rows.float()[None], support.labels[None], query.float()[None], len(support.classes))
-    path = SHIPPED_METHODS["glance"]
-    glance = _load_glance(path, path.stat().st_mtime_ns, device)
-    tasks, priors = tasks.to(device), support.class_priors.float()[None].to(device)
-    verdict = None
-    with torch.inference_mode():
-        if guard:
-            logits, verdict = glance.answer(tasks, priors)
-        if verdict is None or 0 < verdict.trust < 1:  # the guarded logits are those of a mixture
-            logits = glance.trajectory(tasks, priors)[-1]
-    return logits[0].cpu().double(), verdict and verdict.to("cpu")
-
-
-def _hear_second_opinion(
-    support: SupportModel, query: Float[Tensor, "Q D"], logits: Float[Tensor, "Q K"]
-) -> Float[Tensor, "Q K"]:
-    """Logits half-way between these and those of a linear classifier, once it is as confident."""
-    posterior = logits.softmax(1)
-    opinion = second_opinion(support.rows.float(), support.labels, query.float(), posterior.float()).double()
-    opinion = calibration.calibrate(opinion, posterior.amax(1).mean().item())
-    both = (logits.log_softmax(1) + opinion.clamp_min(1e-12).log()) / 2
-    if support.class_priors.isnan().any():
-        return both
-    mass = len(query) * support.class_priors[None]
-    return ops.relaxed_sinkhorn(both[None], mass, 20, stiffness=len(query) / (len(query) + both.shape[1]))[0]
-
-
-@functools.lru_cache(maxsize=1)
-def _load_glance(path: Path, _modified: int, device: str) -> Glance:
-    """Glance as `path` holds it, read once for each version of the file; nobody else gets this module to change it."""
-    method: Method = load_method(path)[0]
-    assert isinstance(method, Glance)
-    return method.to(device)

@@ -10,14 +10,18 @@ from torch import Tensor
 from onelook.artifacts import Artifact
 from onelook.estimators import label_values
 from onelook.estimators.model import Examples, Transduction
+from onelook.estimators.pool import Answers
+from onelook.methods.glance_pool import CANDIDATES
 from onelook.methods.guard import Verdict
 
 
 def make_artifact(classifier: Any, network: dict[str, str] | None) -> Artifact:
     """Describe a fitted classifier. Its labels and settings can be of any kind, so saving may raise TypeError."""
     examples, found = classifier._examples, classifier._transduction
-    tensors = {name: torch.from_numpy(getattr(examples, name)) for name in ("rows", "marked", "pool")}
-    tensors |= {"labels": classifier._support.labels, "posterior": found.posterior}
+    tensors = {name: torch.tensor(getattr(examples, name)) for name in ("rows", "marked", "pool")}
+    tensors |= {"labels": classifier._support.labels, "posterior": found.posterior.values}
+    if found.posterior.candidates is not None:
+        tensors["candidates"] = found.posterior.candidates
     if found.verdict is not None:
         tensors["verdict"] = torch.stack(list(vars(found.verdict).values()))
     about = {
@@ -53,7 +57,8 @@ def restore(kind: Any, file: Artifact) -> Any:
     if not all(0 <= answer[name] <= 1 for name in ("trust", "confidence")) or not isinstance(answer["message"], str):
         raise ValueError("its trust and confidence are not fractions with a message")
     verdict = Verdict(*tensors["verdict"]) if "verdict" in tensors else None
-    found = Transduction(posterior=tensors["posterior"], verdict=verdict, **answer)
+    posterior = Answers(tensors["posterior"], tensors.get("candidates"), len(classes))
+    found = Transduction(posterior=posterior, verdict=verdict, **answer)
     return made._learn(Examples(rows, classes[tensors["labels"].numpy()], marked, pool), found)
 
 
@@ -87,9 +92,14 @@ def _require_tensors(tensors: dict[str, Tensor], n_way: int) -> None:
         "pool": (len(tensors["pool"]), rows.shape[-1]),
     }
     shapes |= {"rows": (len(labels), rows.shape[-1]), "posterior": (n_unlabelled, n_way), "labels": (len(labels),)}
+    if (candidates := tensors.get("candidates")) is not None:
+        shapes["posterior"] = shapes["candidates"] = (n_unlabelled, min(CANDIDATES, n_way))
+        if candidates.lt(0).any() or candidates.ge(n_way).any():
+            raise ValueError("its candidates are not among its classes")
+    dtypes = {"labels": (torch.int64,), "candidates": (torch.int32,), "rows": (torch.float64,)}
     for name, shape in shapes.items():
-        dtype = torch.int64 if name == "labels" else torch.float64
-        if tensors[name].shape != shape or tensors[name].dtype != dtype or not tensors[name].isfinite().all():
+        kinds = dtypes.get(name, (torch.float64, torch.float32))
+        if tensors[name].shape != shape or tensors[name].dtype not in kinds or not tensors[name].isfinite().all():
             raise ValueError(f"its {name} are not finite numbers of shape {shape}")
     if set(labels.tolist()) != set(range(n_way)) or posterior.lt(0).any() or posterior.gt(1.001).any():
         raise ValueError("its labels are not those of its classes, or its probabilities are none")

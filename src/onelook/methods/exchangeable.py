@@ -23,12 +23,21 @@ class ExchangeableLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "T Q K H"], posterior: Float[Tensor, "T Q K"], column_weight: Float[Tensor, "T Q K"]
     ) -> Float[Tensor, "T Q K H"]:
-        row_TQ1H = posterior.unsqueeze(2) @ x
+        return self.shifted(x, posterior, self.shift(x, column_weight).unsqueeze(1))
+
+    def shift(self, x: Float[Tensor, "T Q K H"], column_weight: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K H"]:
+        """What the columns and the table add to each entry."""
         column_TKH = torch.einsum("tqk,tqkh->tkh", column_weight, x)
-        task_T1H = column_TKH.mean(1, keepdim=True)
-        column = (self.of_class(column_TKH) + self.of_task(task_T1H)).unsqueeze(1)
+        shift: Tensor = self.of_class(column_TKH) + self.of_task(column_TKH.mean(1, keepdim=True))
+        return shift
+
+    def shifted(
+        self, x: Float[Tensor, "T Q K H"], posterior: Float[Tensor, "T Q K"], shift: Float[Tensor, "T q K H"]
+    ) -> Float[Tensor, "T Q K H"]:
+        """The layer where that is known."""
+        row_TQ1H = posterior.unsqueeze(2) @ x
         # In place: with thousands of queries and a hundred classes, another copy costs more than the sum.
-        return self.entry(x).add_(self.of_query(row_TQ1H)).add_(column)  # type: ignore[no-any-return]
+        return self.entry(x).add_(self.of_query(row_TQ1H)).add_(shift)  # type: ignore[no-any-return]
 
 
 class ExchangeableNetwork(nn.Module):
@@ -56,9 +65,40 @@ class ExchangeableNetwork(nn.Module):
         posterior: Float[Tensor, "T Q K"],
     ) -> Float[Tensor, "T Q K O"]:
         """posterior: how far each query belongs to each class; rows add up to 1."""
+        return self.trace(entries, queries, classes, task, posterior)[0]
+
+    def trace(
+        self,
+        entries: Float[Tensor, "T Q K E"],
+        queries: Float[Tensor, "T Q R"],
+        classes: Float[Tensor, "T K C"],
+        task: Float[Tensor, "T G"],
+        posterior: Float[Tensor, "T Q K"],
+    ) -> tuple[Float[Tensor, "T Q K O"], list[Float[Tensor, "T K H"]]]:
+        """The answer, and what the classes and the task add to each entry in each layer."""
         column_weight = posterior / (posterior.sum(1, keepdim=True) + 1e-3)
-        column = self.of_class(classes) + self.of_task(task).unsqueeze(1)
-        x = functional.gelu(self.entry(entries).add_(self.of_query(queries).unsqueeze(2)).add_(column.unsqueeze(1)))
-        for layer in self.layers:
-            x = functional.gelu(layer(x, posterior, column_weight)).add_(x)
+        shifts = [self.of_class(classes) + self.of_task(task).unsqueeze(1)]
+        x = self._begin(entries, queries, shifts[0].unsqueeze(1))
+        for layer in self._exchanging():
+            shifts.append(layer.shift(x, column_weight))
+            x = functional.gelu(layer.shifted(x, posterior, shifts[-1].unsqueeze(1))).add_(x)
+        return self.out(x), shifts
+
+    def follow(
+        self,
+        entries: Float[Tensor, "T Q K E"],
+        queries: Float[Tensor, "T Q R"],
+        posterior: Float[Tensor, "T Q K"],
+        shifts: list[Float[Tensor, "T q K H"]],
+    ) -> Float[Tensor, "T Q K O"]:
+        """The answer for queries that take no part in the columns, whose shifts `trace` has found."""
+        x = self._begin(entries, queries, shifts[0])
+        for layer, shift in zip(self._exchanging(), shifts[1:], strict=True):
+            x = functional.gelu(layer.shifted(x, posterior, shift)).add_(x)
         return self.out(x)  # type: ignore[no-any-return]
+
+    def _exchanging(self) -> "list[ExchangeableLayer]":
+        return [layer for layer in self.layers if isinstance(layer, ExchangeableLayer)]
+
+    def _begin(self, entries: Tensor, queries: Tensor, shift: Float[Tensor, "T q K H"]) -> Float[Tensor, "T Q K H"]:
+        return functional.gelu(self.entry(entries).add_(self.of_query(queries).unsqueeze(2)).add_(shift))

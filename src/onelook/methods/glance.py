@@ -32,6 +32,7 @@ step, the last with the largest weight, and that of their class priors.
 """
 
 import math
+from collections.abc import Generator
 
 import torch
 from jaxtyping import Float
@@ -43,7 +44,7 @@ from onelook.errors import PositiveInt, TwoOrMore
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
-from onelook.methods.glance_statistics import Scene, class_spread, relative, unit_of_means
+from onelook.methods.glance_statistics import Moment, Scene, View, Votes, class_spread, relative, unit_of_means
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.methods.priors import ClassPriors
 from onelook.tasks import Tasks
@@ -103,24 +104,33 @@ class Glance(Method):
 
     def trajectory(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
         """Logits after 0, 1, … n_steps steps. priors: class priors, NaN where unknown; None: those of the settings."""
-        scene = self._scene(tasks, priors)
+        return torch.stack([moment.answer for moment in self.walk(self.scene(tasks, priors))])
+
+    def walk(self, scene: Scene) -> Generator[Moment, Votes | None, None]:
+        """Answers after 0, 1, … n_steps steps; what is sent after one are votes of further queries for the next."""
         weights, log_priors = scene.means, relative(scene.initial_priors)
-        logits = self._scores(0, weights, log_priors, scene)
-        answers = [logits]
+        distance = self.distances(0, scene.query, weights, scene)
+        logits = self.scores(0, distance, log_priors, scene)
         for step in range(self.n_steps):
-            view, confidence = self._view(step, logits, weights, log_priors, scene)
-            delta, gate = self.gradient_network(*view).unbind(-1)
+            view = self._view(step, logits, distance, log_priors, scene)
+            out, shifts = self.gradient_network.trace(*view.statistics)
+            delta, gate = out.unbind(-1)
+            moved = view.log_plan - logits
+            votes = yield Moment(logits, weights, log_priors, moved, view.statistics[-1], view.near, shifts)
             # The factors bring the network's first outputs to the size of scores.
             g_TQK = (logits + 4 * delta).softmax(-1) * 2 * torch.sigmoid(2 * gate)
-            count_TK = scene.anchor + g_TQK.sum(1)
-            target = (scene.anchor.unsqueeze(-1) * scene.means + g_TQK.mT @ scene.query) / count_TK.unsqueeze(-1)
+            mass_TK, sum_TKD = g_TQK.sum(1), g_TQK.mT @ scene.query
+            if votes is not None:
+                mass_TK, sum_TKD = mass_TK + votes[0], sum_TKD + votes[1]
+            count_TK = scene.anchor + mass_TK
+            target = (scene.anchor.unsqueeze(-1) * scene.means + sum_TKD) / count_TK.unsqueeze(-1)
             weights = weights + torch.sigmoid(self.rate[step]) * (target - weights)
-            estimated = self._estimate_priors(g_TQK)
+            estimated, confidence = self._estimate_priors(mass_TK), view.confidence
             log_priors = confidence * relative(scene.initial_priors) + (1 - confidence) * relative(estimated)
-            logits = self._scores(step + 1, weights, log_priors, scene) + 4 * delta
-            answers.append(logits)
-        answers[-1] = self._transport_to_priors(logits, scene)
-        return torch.stack(answers)
+            distance = self.distances(step + 1, scene.query, weights, scene)
+            logits = self.scores(step + 1, distance, log_priors, scene) + 4 * delta
+        plan = self._transport_to_priors(logits, scene)
+        yield Moment(plan, weights, log_priors, plan - logits)
 
     def loss(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, ""]:
         if tasks.query_labels is None:
@@ -142,7 +152,7 @@ class Glance(Method):
         # In units of the loss of uniform posteriors, so that tasks of many classes do not weigh more.
         return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
 
-    def _scene(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None) -> Scene:
+    def scene(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None) -> Scene:
         support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
         hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
         means = ops.class_means(support, tasks.support_labels, tasks.n_way)
@@ -153,11 +163,7 @@ class Glance(Method):
         excess = pooled * (1 / shots - 1 / typical)
         n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
         similarity, neighbours = ops.nearest_rows(query, torch.cat([support, query], 1), n)
-        # The farthest neighbour weighs nothing, so that no answer jumps where two rows change places.
-        nearness = ((similarity - similarity[..., -1:]) / unit).unsqueeze(2)
-        reach = torch.expm1((self.log_reach.exp().unsqueeze(-1) * nearness).clamp_max(10.0))
-        reach = reach / (reach.sum(-1, keepdim=True) + 1e-3)
-        density = statistics.log(2 * (1 - similarity.mean(-1)) / unit.squeeze(-1))
+        reach, density = statistics.measure_reach(similarity, unit, self.log_reach)
         distance = ops.squared_distance(query, means) / unit - excess.unsqueeze(1)
         least = distance.amin(-1)
         about = {
@@ -170,6 +176,7 @@ class Glance(Method):
         scale = statistics.stack(statistics.SCALE, about | {"unit": unit.flatten().log() / 4})
         initial_priors, is_given = self._initial_priors(tasks, priors, shots / typical)
         return Scene(
+            support=support,
             query=query,
             means=means,
             anchor=torch.minimum(shots, typical),
@@ -198,53 +205,51 @@ class Glance(Method):
         likely = relative_shots**SHOTS_TELL
         return torch.where(is_given, priors, likely / likely.sum(1, keepdim=True)).clamp_min(1e-4), is_given
 
-    def _scores(
-        self, step: int, weights: Float[Tensor, "T K D"], log_priors: Float[Tensor, "T K"], scene: Scene
+    def scores(
+        self, step: int, distance: Float[Tensor, "T Q K"], log_priors: Float[Tensor, "T K"], scene: Scene
     ) -> Float[Tensor, "T Q K"]:
-        distance = self._distance(step, weights, scene)
+        """Scores by distances and class priors alone."""
         scale = (self.log_scale[step] + scene.log_scale).exp()
         return log_priors.unsqueeze(1) - scale * (distance - distance.amin(-1, keepdim=True))
 
-    def _distance(self, step: int, weights: Float[Tensor, "T K D"], scene: Scene) -> Float[Tensor, "T Q K"]:
-        distance = ops.squared_distance(scene.query, weights) / scene.unit
+    def distances(
+        self, step: int, query: Float[Tensor, "T Q D"], weights: Float[Tensor, "T K D"], scene: Scene
+    ) -> Float[Tensor, "T Q K"]:
+        """Squared distances to the class means, in their unit."""
+        distance = ops.squared_distance(query, weights) / scene.unit
         # Later means are mostly of queries, whose own part in them outweighs what is left of the excess (docs/log.md).
         return distance if step else distance - scene.excess.unsqueeze(1)
 
     def _transport_to_priors(self, logits: Float[Tensor, "T Q K"], scene: Scene) -> Float[Tensor, "T Q K"]:
         """The answer moved towards the given class priors, the nearer the more queries there are."""
+        if not scene.is_given.any():
+            return logits
         n_query, n_way = logits.shape[1:]
         plan = ops.relaxed_sinkhorn(logits, n_query * scene.initial_priors, 20, stiffness=n_query / (n_query + n_way))
         return torch.where(scene.is_given.unsqueeze(-1), plan, logits)
 
-    def _estimate_priors(self, posterior: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
-        """Class priors estimated with a learned pseudo-count of queries for each class."""
-        count = posterior.sum(1) + self.log_prior_count.exp()
+    def _estimate_priors(self, mass: Float[Tensor, "T K"]) -> Float[Tensor, "T K"]:
+        """Class priors estimated from the queries of each class, with a learned pseudo-count of more."""
+        count = mass + self.log_prior_count.exp()
         return count / count.sum(1, keepdim=True)
 
     def _view(
         self,
         step: int,
         logits: Float[Tensor, "T Q K"],
-        weights: Float[Tensor, "T K D"],
+        distance: Float[Tensor, "T Q K"],
         log_priors: Float[Tensor, "T K"],
         scene: Scene,
-    ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor, Tensor], Float[Tensor, "T 1"]]:
-        """The input of the gradient network (statistics, then posteriors), and the confidence in the initial priors."""
+    ) -> View:
+        """The input of the gradient network, and what it was made of."""
         n_query, n_way = logits.shape[1:]
         log_p = logits.log_softmax(-1)
         p = log_p.exp()
         entropy = -(p * log_p).sum(-1)
-        distance = self._distance(step, weights, scene)
-        estimated = self._estimate_priors(p)
+        estimated = self._estimate_priors(p.sum(1))
         confidence = self._confidence(step, logits, p, entropy, scene)
         mass = (n_query * (confidence * scene.initial_priors + (1 - confidence) * estimated)).clamp_min(1e-3)
         best = logits.topk(2, -1).values
-        of_query = {
-            "entropy": entropy / math.log(n_way),
-            "lead": (best[..., 0] - best[..., 1]).clamp_max(20),
-            "density": scene.density,
-            "distance": statistics.log(distance.amin(-1)),
-        }
         of_class = {
             "log prior": log_priors,
             "estimated": estimated * n_way,
@@ -258,16 +263,17 @@ class Glance(Method):
             "confidence": confidence.squeeze(1),
             "progress": torch.full_like(confidence[:, 0], step / self.n_steps),
         }
-        entries = statistics.stack(
-            statistics.ENTRY, statistics.describe_entries(logits, log_p, distance, best, mass, scene)
-        )
-        return (
-            entries,
+        log_plan, heard = ops.sinkhorn(logits, mass, 3), statistics.ask_neighbours(p, scene)
+        of_entry = statistics.describe_entries(logits, log_p, distance, best, log_plan, heard)
+        of_query = statistics.describe_queries(log_p, distance, best, scene.density, n_way)
+        read = (
+            statistics.stack(statistics.ENTRY, of_entry),
             statistics.stack(statistics.QUERY, of_query),
             statistics.stack(statistics.CLASS, of_class),
             statistics.stack(statistics.STEP, scene.about | of_step),
             p,
-        ), confidence
+        )
+        return View(read, log_plan, heard[0], confidence)
 
     def _confidence(
         self,

@@ -10,8 +10,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from onelook import ops
-
 TASK = ("queries", "ways", "shots", "nearest", "margin")
 SCALE = (*TASK, "unit")
 CONFIDENCE = ("off", "largest", "smallest", "moved", "entropy", "progress", "ease", "queries", "ways", "shots")
@@ -23,6 +21,10 @@ CLASS = ("log prior", "estimated", "mass", "compactness", "spread", "nearest", "
 STEP = (*TASK, "confidence", "progress")
 
 
+Votes = tuple[Float[Tensor, "T K"], Float[Tensor, "T K D"]]
+"""Number of queries in each class, and their sums."""
+
+
 def stack(names: tuple[str, ...], statistics: dict[str, Tensor]) -> Tensor:
     """The statistics of these names along a new last axis."""
     return torch.stack([statistics[name] for name in names], -1)
@@ -32,6 +34,7 @@ def stack(names: tuple[str, ...], statistics: dict[str, Tensor]) -> Tensor:
 class Scene:
     """Everything that does not change during the steps: n nearest rows of support and queries, B = 2 reaches."""
 
+    support: Float[Tensor, "T S D"]
     query: Float[Tensor, "T Q D"]
     means: Float[Tensor, "T K D"]
     anchor: Float[Tensor, "T K"]
@@ -54,19 +57,46 @@ class Scene:
     is_given: Bool[Tensor, "T 1"]
 
 
+@dataclass(frozen=True)
+class View:
+    """Input of the gradient network, and what it was made of."""
+
+    statistics: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    """Statistics of entries, queries, classes and task; posteriors (T, Q, K)."""
+    log_plan: Float[Tensor, "T Q K"]
+    near: Float[Tensor, "T Q K"]
+    """Posteriors of the nearest rows."""
+    confidence: Float[Tensor, "T 1"]
+    """Confidence in the initial priors."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Answers after some steps, and what queries that come later need for the next one."""
+
+    answer: Float[Tensor, "T Q K"]
+    weights: Float[Tensor, "T K D"]
+    log_priors: Float[Tensor, "T K"]
+    moved: Float[Tensor, "T Q K"]
+    """Scores added by transport, which within a query differ from the potentials of the classes by a constant."""
+    posterior: Float[Tensor, "T Q K"] | None = None
+    near: Float[Tensor, "T Q K"] | None = None
+    shifts: list[Float[Tensor, "T K H"]] | None = None
+    """What classes and task add to the entries in each layer of the gradient network."""
+
+
 def describe_entries(
     logits: Float[Tensor, "T Q K"],
     log_p: Float[Tensor, "T Q K"],
     distance: Float[Tensor, "T Q K"],
     best: Float[Tensor, "T Q 2"],
-    mass: Float[Tensor, "T K"],
-    scene: Scene,
+    log_plan: Float[Tensor, "T Q K"],
+    heard: tuple[Tensor, Tensor, Tensor],
 ) -> dict[str, Tensor]:
-    """Statistics ENTRY. best: the two largest scores of each query; mass: queries that each class is to have."""
+    """Statistics ENTRY. best: the two largest scores of each query; heard: see `ask_neighbours`."""
     p = log_p.exp()
-    log_plan = ops.sinkhorn(logits, mass, 3)
     rival = torch.where(logits >= best[..., :1], best[..., 1:], best[..., :1])
-    near, wide, near_of_near = ask_neighbours(p, scene)
+    near, wide, near_of_near = heard
     return {
         "nearness": 4 * (distance.amin(-1).unsqueeze(-1) - distance).clamp_min(-4),
         "log posterior": log_p.clamp_min(-12) / 4,
@@ -84,6 +114,22 @@ def describe_entries(
     }
 
 
+def describe_queries(
+    log_p: Float[Tensor, "T Q K"],
+    distance: Float[Tensor, "T Q K"],
+    best: Float[Tensor, "T Q 2"],
+    density: Float[Tensor, "T Q"],
+    n_way: int,
+) -> dict[str, Tensor]:
+    """Statistics QUERY."""
+    return {
+        "entropy": -(log_p.exp() * log_p).sum(-1) / math.log(n_way),
+        "lead": (best[..., 0] - best[..., 1]).clamp_max(20),
+        "density": density,
+        "distance": log(distance.amin(-1)),
+    }
+
+
 def ask_neighbours(p: Float[Tensor, "T Q K"], scene: Scene) -> tuple[Tensor, Tensor, Tensor]:
     """Posteriors of the nearest rows, with a short and a long reach, and of those nearest to them."""
     n_rows = scene.support_hot.shape[1] + p.shape[1]
@@ -97,6 +143,17 @@ def ask_neighbours(p: Float[Tensor, "T Q K"], scene: Scene) -> tuple[Tensor, Ten
 
     wide, near = heard(p).unbind(2)
     return near, wide, heard(near)[:, :, 1]
+
+
+def measure_reach(
+    similarity: Float[Tensor, "T Q n"], unit: Float[Tensor, "T 1 1"], log_reach: Float[Tensor, "B"]
+) -> tuple[Float[Tensor, "T Q B n"], Float[Tensor, "T Q"]]:
+    """Weights of the nearest rows, largest similarity first, and the density at each query."""
+    # The farthest neighbour weighs nothing, so that no answer jumps where two rows change places.
+    nearness = ((similarity - similarity[..., -1:]) / unit).unsqueeze(2)
+    reach = torch.expm1((log_reach.exp().unsqueeze(-1) * nearness).clamp_max(10.0))
+    density = log(2 * (1 - similarity.mean(-1)) / unit.squeeze(-1))
+    return reach / (reach.sum(-1, keepdim=True) + 1e-3), density
 
 
 def unit_of_means(means: Float[Tensor, "T K D"]) -> Float[Tensor, "T 1 1"]:

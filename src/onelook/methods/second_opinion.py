@@ -11,7 +11,9 @@ classifier of all rows becomes (y_i - h_i t_i) / (1 - h_i) for that of all but r
 Ross A. Lippert. Notes on Regularized Least Squares. MIT-CSAIL-TR-2007-025, section 3).
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -48,6 +50,50 @@ def second_opinion(
     rows = rows / rows.square().sum(1).mean().sqrt().clamp_min(1e-6)
     rows = torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
     return leave_one_out(rows, targets, weight, RIDGE)[len(support) :]
+
+
+Read = Callable[[], Iterator[tuple[slice, Float[Tensor, "N D"], Float[Tensor, "N K"]]]]
+"""Reads all queries with their posteriors, a block at a time."""
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Opinions about more queries than are held in memory, which are read three times."""
+
+    mean: Float[Tensor, "D"]
+    scale: float
+    factor: Float[Tensor, "E E"]
+    """Cholesky factor of the weighted squares of the rows with their intercept."""
+    solution: Float[Tensor, "E K"]
+
+    @classmethod
+    def fit(cls, support: Float[Tensor, "S D"], labels: Int[Tensor, "S"], n_way: int, read: Read) -> "Ridge":
+        hot = ops.one_hot(labels[None], n_way, support.dtype)[0]
+        n, total, squares = len(support), support.double().sum(0), float(support.double().square().sum())
+        for _, x, _ in read():
+            n, total, squares = n + len(x), total + x.sum(0), squares + float(x.square().sum())
+        mean = total / n
+        scale = max(math.sqrt(max(squares / n - float(mean.square().sum()), 0.0)), 1e-6)
+        empty = support.new_empty(0, 0)
+        start = cls(mean.to(support), scale, empty, empty)
+        z = start.rows(support)
+        gram, right = (z.T @ z).double(), (z.T @ hot).double()
+        for _, x, p in read():
+            z = start.rows(x)
+            gram += QUERY_WEIGHT * (z.T @ z)
+            right += QUERY_WEIGHT * (z.T @ p)
+        factor = torch.linalg.cholesky(gram + RIDGE * torch.eye(len(gram), dtype=gram.dtype))
+        return cls(start.mean, scale, factor.float(), torch.cholesky_solve(right, factor).float())
+
+    def rows(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N E"]:
+        return torch.cat([(x - self.mean) / self.scale, x.new_ones(len(x), 1)], 1)
+
+    def judge(self, read: Read) -> Iterator[tuple[slice, Float[Tensor, "N K"]]]:
+        """Predictions for each query by all other rows, as of `second_opinion`."""
+        for part, x, p in read():
+            z = self.rows(x)
+            h = QUERY_WEIGHT * torch.linalg.solve_triangular(self.factor, z.T, upper=False).square().sum(0)
+            yield part, (z @ self.solution - h.unsqueeze(1) * p) / (1 - h).unsqueeze(1)
 
 
 def leave_one_out(

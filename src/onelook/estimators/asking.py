@@ -1,0 +1,114 @@
+"""Glance is asked about unlabelled rows: all together, or through anchors where they are many."""
+
+import functools
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from onelook.artifacts import SHIPPED_METHODS, load_method
+from onelook.estimators.pool import Answers, Pool, evenly
+from onelook.methods import Method
+from onelook.methods.glance import Glance
+from onelook.methods.glance_pool import PoolAnswer, answer_pool
+from onelook.methods.guard import Verdict, apply_guard
+from onelook.tasks import Tasks
+
+ANCHORS = 4_096
+"""Rows of a large pool with which all others are compared."""
+LARGEST_TABLE = 2**21
+"""Numbers in a table of anchors and classes: with more than 512 classes there are fewer anchors."""
+GUARDED = (2_048, 32)
+"""Rows by which the guard judges a large pool, and those for each class, at least."""
+
+
+def ask_glance(
+    rows: Float[Tensor, "S D"],
+    labels: Int[Tensor, "S"],
+    pool: Pool,
+    class_priors: Float[Tensor, "K"],
+    guard: bool,
+    device: str = "cpu",
+) -> tuple[Answers | None, Verdict | None]:
+    """Transductive logits (None where there is no trust in them), and the verdict of the guard."""
+    path = SHIPPED_METHODS["glance"]
+    ask = _ask_many if pool.is_large else _ask_all
+    with torch.no_grad():
+        glance, priors = _load_glance(path, path.stat().st_mtime_ns, device), class_priors.float()[None].to(device)
+        logits, verdict = ask(glance, rows.float()[None].to(device), labels[None].to(device), pool, priors, guard)
+    return logits, verdict and verdict.to("cpu")
+
+
+def _ask_all(
+    glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: Tensor, guard: bool
+) -> tuple[Answers | None, Verdict | None]:
+    _, query = next(pool.blocks())
+    tasks, verdict = Tasks(rows, labels, query.float()[None].to(rows.device), priors.shape[1]), None
+    if guard:
+        logits, verdict = glance.answer(tasks, priors)
+        if not verdict.trust:
+            return None, verdict
+    if verdict is None or verdict.trust < 1:  # the guarded logits are those of a mixture
+        logits = glance.trajectory(tasks, priors)[-1]
+    return Answers(logits[0].cpu().double(), None, tasks.n_way), verdict
+
+
+def _ask_many(
+    glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: Tensor, guard: bool
+) -> tuple[Answers | None, Verdict | None]:
+    n_way, device = priors.shape[1], rows.device
+    n_anchors = max(min(ANCHORS, LARGEST_TABLE // n_way), 2)
+
+    def ask(tasks: Tasks) -> Float[Tensor, "1 Q K"]:
+        """Answers to queries that need not all be anchors."""
+        n = tasks.query.shape[1]
+        chosen = torch.zeros(n, dtype=torch.bool)
+        chosen[torch.from_numpy(evenly(n, n_anchors))] = True
+        chosen = chosen.to(device)
+        first, others = tasks.query[:, chosen], tasks.query[0, ~chosen]
+        anchors = Tasks(tasks.support, tasks.support_labels, first, n_way)
+        of_anchors, rest = answer_pool(
+            glance, anchors, torch.arange(len(others), device=device), lambda some: others[some], priors
+        )
+        out = of_anchors.new_full((n, n_way), -1e4)
+        out[chosen] = of_anchors
+        found = out[~chosen]
+        out[~chosen] = rest.logits if rest.candidates is None else found.scatter(1, rest.candidates.long(), rest.logits)
+        return out[None]
+
+    verdict = None
+    if guard:
+        judged, _ = pool.spread_out(max(GUARDED[0], GUARDED[1] * n_way))
+        tasks = Tasks(rows, labels, pool.take(judged)[None].to(device), n_way)
+        verdict = apply_guard(ask, glance.inductive, tasks)[1]
+        if not verdict.trust:
+            return None, verdict
+    chosen, rest = pool.spread_out(n_anchors)
+    anchors = Tasks(rows, labels, pool.take(chosen)[None].to(device), n_way)
+    found = answer_pool(
+        glance, anchors, torch.from_numpy(rest), lambda some: pool.take(some.numpy()).to(device), priors
+    )
+    return _join(len(pool), torch.from_numpy(chosen), torch.from_numpy(rest), *found), verdict
+
+
+def _join(n: int, chosen: Tensor, rest: Tensor, of_anchors: Float[Tensor, "V K"], others: PoolAnswer) -> Answers:
+    """Answers to anchors and others in the order of the pool."""
+    n_way, of_anchors = of_anchors.shape[1], of_anchors.cpu()
+    values = torch.empty(n, others.logits.shape[1])
+    values[rest] = others.logits.cpu()
+    if others.candidates is None:
+        values[chosen] = of_anchors
+        return Answers(values, None, n_way)
+    candidates = torch.empty(values.shape, dtype=torch.int32)
+    best = of_anchors.topk(values.shape[1], 1)
+    values[chosen], candidates[chosen], candidates[rest] = best.values, best.indices.int(), others.candidates.cpu()
+    return Answers(values, candidates, n_way)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_glance(path: Path, _modified: int, device: str) -> Glance:
+    """Glance as `path` holds it, read once for each version of the file; nobody else gets this module to change it."""
+    method: Method = load_method(path)[0]
+    assert isinstance(method, Glance)
+    return method.to(device)

@@ -1,0 +1,154 @@
+"""Unlabelled rows and the answers to them, read a block at a time: memory grows by little with their number."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+LARGEST_WHOLE = 5_000
+"""Rows of the largest pool that is answered as a whole, in double precision."""
+BLOCK = 8_192
+"""Rows of a block."""
+SAMPLE = 8_192
+"""Rows of a larger pool by which the confidence in its answers is calibrated."""
+
+
+Map = Callable[[Float[Tensor, "N C"]], Float[Tensor, "N C"]]
+
+
+def identity(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    return x
+
+
+def softmax(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    return x.softmax(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Rows in one or more arrays, which may be files that are mapped into memory."""
+
+    parts: tuple[np.ndarray, ...]
+    scale: Callable[[np.ndarray], Float[Tensor, "N D"]]
+    """Brings rows to the scale of the classifier."""
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        return np.cumsum([0, *(len(part) for part in self.parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def is_large(self) -> bool:
+        return len(self) > LARGEST_WHOLE
+
+    def raw(self, numbers: np.ndarray) -> np.ndarray:
+        """Rows by their ascending numbers, as they were given."""
+        ends = np.searchsorted(numbers, self.starts[1:])
+        spans = zip(self.parts, self.starts, [0, *ends], ends, strict=False)
+        return np.concatenate([part[numbers[low:high] - start] for part, start, low, high in spans])
+
+    def take(self, numbers: np.ndarray) -> Float[Tensor, "N D"]:
+        """Scaled rows; those of a large pool in single precision."""
+        rows = self.scale(self.raw(numbers).astype(np.float64))
+        return rows.float() if self.is_large else rows
+
+    def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "N D"]]]:
+        """All rows; always at least one block."""
+        for start in range(0, max(len(self), 1), BLOCK):
+            part = slice(start, min(start + BLOCK, len(self)))
+            yield part, self.take(np.arange(part.start, part.stop))
+
+    def spread_out(self, n: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "M"]]:
+        """Numbers of n rows and of the others, ascending: evenly spaced along a random direction.
+
+        The choice depends on the rows alone and not on their order, nor on the labelled ones.
+        """
+        if not len(self):
+            return np.arange(0), np.arange(0)
+        direction = np.random.default_rng(0).standard_normal(self.parts[0].shape[1])
+        starts = range(0, len(self), BLOCK)
+        numbers = (np.arange(start, min(start + BLOCK, len(self))) for start in starts)
+        along = np.concatenate([self.raw(some).astype(np.float64) @ direction for some in numbers])
+        chosen = np.zeros(len(self), dtype=bool)
+        chosen[along.argsort(kind="stable")[evenly(len(self), n)]] = True
+        return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """Probabilities or logits of Q rows for C of the K classes each; the others are out of the question."""
+
+    values: Float[Tensor, "Q C"]
+    candidates: Int[Tensor, "Q C"] | None
+    """Classes of the values; None: all in their order."""
+    n_way: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def best(self) -> Int[np.ndarray, "Q"]:
+        found = self.values.argmax(1)
+        if self.candidates is not None:
+            found = self.candidates.gather(1, found.unsqueeze(1)).squeeze(1).long()
+        return found.numpy()
+
+    def block(self, part: "slice | np.ndarray", of: Map = identity) -> Float[Tensor, "N K"]:
+        """What `of` makes of some rows, with a column for each class: 0 for all but the candidates."""
+        values = of(self.values[part])
+        if self.candidates is None:
+            return values
+        return values.new_zeros(len(values), self.n_way).scatter_(1, self.candidates[part].long(), values)
+
+    def blocks(self, of: Map = identity) -> Iterator[tuple[slice, Float[Tensor, "N K"]]]:
+        for start in range(0, max(len(self), 1), BLOCK):
+            part = slice(start, min(start + BLOCK, len(self)))
+            yield part, self.block(part, of)
+
+    def mass(self, of: Map = identity) -> Float[Tensor, "K"]:
+        """Sum of each class over all rows, of what `of` makes of the values."""
+        return sum_of(one.sum(0) for _, one in self.blocks(of))
+
+    def top(self) -> float:
+        """Mean of the largest value of a row."""
+        return self.values.amax(1).mean(dtype=torch.float64).item()
+
+    def sample(self) -> Float[Tensor, "n C"]:
+        """Values of all rows, or of SAMPLE evenly spaced ones."""
+        return self.values[evenly(len(self), SAMPLE)].double() if len(self) > SAMPLE else self.values
+
+    def mix(self, trust: float, other: "Answers") -> "Answers":
+        """Mixture with answers for the same candidates, of weight 1 - trust."""
+        return Answers(trust * self.values + (1 - trust) * other.values, self.candidates, self.n_way)
+
+    def change(self, how: Map) -> "Answers":
+        """Answers whose values are changed, a block at a time and in place where there are many."""
+        if len(self) <= BLOCK:
+            return Answers(how(self.values), self.candidates, self.n_way)
+        for start in range(0, len(self), BLOCK):
+            part = slice(start, start + BLOCK)
+            self.values[part] = how(self.values[part])
+        return self
+
+
+def evenly(n: int, n_wanted: int) -> Int[np.ndarray, "n"]:
+    """Numbers below n, evenly spaced.
+
+    >>> evenly(10, 4).tolist()
+    [1, 3, 6, 8]
+    """
+    n_wanted = min(n, n_wanted)
+    return ((2 * np.arange(n_wanted) + 1) * n) // (2 * n_wanted)
+
+
+def sum_of(parts: Iterator[Tensor]) -> Tensor:
+    """Sum of tensors of one shape, in double precision where there are several."""
+    total = next(parts)
+    for one in parts:
+        total = total.double() + one
+    return total

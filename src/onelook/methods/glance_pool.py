@@ -1,0 +1,167 @@
+"""Glance for pools of any size, in time and memory that grow with the number of queries and not with its square.
+
+Some queries, the anchors, are a task as any other. What compares all queries with each other is asked of them alone:
+the neighbours of a query are the anchors and labelled examples nearest to it, and the means over columns in the
+gradient network and the potentials of transport are those of the anchors. All queries take part in the class means and
+class priors of each step. So where all queries are anchors, the answer is that of `Glance`; else it differs by what
+docs/concepts.md states. With many classes, only the CANDIDATES of each query that score best are compared.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from onelook import ops
+from onelook.methods import glance_statistics as statistics
+from onelook.methods.glance import Glance
+from onelook.methods.glance_statistics import Moment, Scene, Votes
+from onelook.tasks import Tasks
+
+CANDIDATES = 32
+"""Classes that are compared for each query that is no anchor."""
+BLOCK = 256
+"""Queries of a block, whose tables stay in the processor's cache."""
+
+Take = Callable[[Int[Tensor, "N"]], Float[Tensor, "N D"]]
+"""Reads the features of queries by their numbers."""
+
+
+@dataclass(frozen=True)
+class PoolAnswer:
+    """Logits of Q queries for C of the K classes; no other class is possible for a query."""
+
+    logits: Float[Tensor, "Q C"]
+    candidates: Int[Tensor, "Q C"] | None
+    """Classes of the logits; None: all in their order."""
+
+
+def answer_pool(
+    method: Glance, anchors: Tasks, rest: Int[Tensor, "F"], take: Take, priors: Float[Tensor, "1 K"] | None = None
+) -> tuple[Float[Tensor, "V K"], PoolAnswer]:
+    """Answers to the queries of one task, the anchors, and to the rest, which `take` reads by their numbers."""
+    scene = method.scene(anchors, priors)
+    followers = Followers(method, scene, rest, take)
+    walk = method.walk(scene)
+    moment, step = next(walk), 0
+    while moment.shifts is not None:
+        moment, step = walk.send(followers.vote(step, moment)), step + 1
+    followers.vote(step, moment)
+    return moment.answer[0], PoolAnswer(followers.added, followers.candidates)
+
+
+class Followers:
+    """Queries that are no anchors: what is known of each between the steps."""
+
+    def __init__(self, method: Glance, scene: Scene, numbers: Int[Tensor, "F"], take: Take) -> None:
+        self.method, self.scene, self.numbers, self.take = method, scene, numbers, take
+        self.rows = torch.cat([scene.support, scene.query], 1)[0]
+        n_way = scene.means.shape[1]
+        n, n_near, n_likely = len(numbers), scene.neighbours.shape[-1], min(CANDIDATES, n_way)
+        here = scene.query.device
+        self.neighbours = torch.empty(n, n_near, dtype=torch.int32, device=here)
+        self.similarity = torch.empty(n, n_near, device=here)
+        self.candidates = torch.empty(n, n_likely, dtype=torch.int32, device=here) if n_likely < n_way else None
+        self.added = torch.zeros(n, n_likely, device=here)
+        """Scores that the gradient network adds; after the last step the logits."""
+
+    def vote(self, step: int, moment: Moment) -> Votes:
+        """Take a step, and return how many queries are of each class (1, K) and their sums (1, K, D)."""
+        mass, sums = (torch.zeros(one.shape, dtype=torch.float64) for one in (moment.log_priors, moment.weights))
+        for start in range(0, len(self.numbers), BLOCK):
+            part = slice(start, start + BLOCK)
+            x = ops.normalise(self.take(self.numbers[part]))
+            if step == 0:
+                nearest = (x @ self.rows.T).topk(self.similarity.shape[1], dim=-1)
+                self.similarity[part], self.neighbours[part] = nearest.values, nearest.indices.int()
+            distance = self.method.distances(step, x[None], moment.weights, self.scene)
+            scores = self.method.scores(step, distance, moment.log_priors, self.scene)
+            pick, added = self._choose(part, scores, step)
+            logits = pick.columns(scores) + added
+            if moment.shifts is None:
+                self.added[part] = (logits + pick.classes(moment.moved[:, 0]))[0]
+                continue
+            g = self._ask_network(part, moment, logits, pick.columns(distance), pick)
+            g = pick.spread(g)
+            mass += g.sum(1).cpu()
+            sums += (g.mT @ x).cpu()
+        return mass.to(moment.weights), sums.to(moment.weights)
+
+    def _choose(self, part: slice, scores: Float[Tensor, "1 Q K"], step: int) -> tuple["Pick", Float[Tensor, "1 Q C"]]:
+        """Candidates of a block, and the scores that the gradient network has added to them."""
+        n_way, added = scores.shape[-1], self.added[part][None]
+        if self.candidates is None:
+            return Pick(None, n_way), added
+        if step:  # what it has added to others is not known, and no more than to the least likely of its candidates
+            everywhere = added.amin(-1, keepdim=True).expand_as(scores)
+            added = everywhere.scatter(2, self.candidates[part][None].long(), added)
+        else:
+            added = torch.zeros_like(scores)
+        found = (scores + added).topk(self.candidates.shape[1], -1).indices
+        self.candidates[part] = found[0].int()
+        return Pick(found[0], n_way), added.gather(2, found)
+
+    def _ask_network(
+        self,
+        part: slice,
+        moment: Moment,
+        logits: Float[Tensor, "1 Q C"],
+        distance: Float[Tensor, "1 Q C"],
+        pick: "Pick",
+    ) -> Float[Tensor, "1 Q C"]:
+        """Synthetic gradients of a block; what the gradient network adds to the scores is kept."""
+        log_p, best = logits.log_softmax(-1), logits.topk(2, -1).values
+        log_plan = (logits + pick.classes(moment.moved[:, 0])).log_softmax(-1)
+        similarity = self.similarity[part][None]
+        reach, density = statistics.measure_reach(similarity, self.scene.unit, self.method.log_reach)
+        heard = self._hear(part, moment, log_p.exp(), reach, pick)
+        entries = statistics.describe_entries(logits, log_p, distance, best, log_plan, heard)
+        queries = statistics.describe_queries(log_p, distance, best, density, pick.n_way)
+        delta, gate = self.method.gradient_network.follow(
+            statistics.stack(statistics.ENTRY, entries),
+            statistics.stack(statistics.QUERY, queries),
+            log_p.exp(),
+            [pick.classes(shift) for shift in moment.shifts or ()],
+        ).unbind(-1)
+        self.added[part] = 4 * delta[0]
+        return (logits + 4 * delta).softmax(-1) * 2 * torch.sigmoid(2 * gate)
+
+    def _hear(
+        self, part: slice, moment: Moment, p: Float[Tensor, "1 Q C"], reach: Tensor, pick: "Pick"
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Answers of the neighbours, as of `statistics.ask_neighbours`."""
+        own, neighbours = (1 - reach.sum(-1)).unsqueeze(-1), self.neighbours[part].long()
+
+        def hear(of_anchors: Tensor | None, of_queries: Tensor) -> Float[Tensor, "1 Q 2 C"]:
+            assert of_anchors is not None
+            table = torch.cat([self.scene.support_hot, of_anchors], 1)[0]
+            return reach @ pick.entries(table, neighbours) + own * of_queries.unsqueeze(2)
+
+        wide, near = hear(moment.posterior, p).unbind(2)
+        return near, wide, hear(moment.near, near)[:, :, 1]
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Candidates among the classes; None: all of them."""
+
+    candidates: Int[Tensor, "Q C"] | None
+    n_way: int
+
+    def columns(self, x: Float[Tensor, "1 Q K"]) -> Float[Tensor, "1 Q C"]:
+        return x if self.candidates is None else x.gather(2, self.candidates[None])
+
+    def classes(self, x: Float[Tensor, "1 K *H"]) -> Float[Tensor, "1 q C *H"]:
+        return x.unsqueeze(1) if self.candidates is None else x[:, self.candidates]
+
+    def entries(self, x: Float[Tensor, "R K"], rows: Int[Tensor, "Q n"]) -> Float[Tensor, "1 Q n C"]:
+        if self.candidates is None:
+            return x[rows.flatten()].view(1, *rows.shape, -1)
+        return x[rows.unsqueeze(2), self.candidates.unsqueeze(1)][None]
+
+    def spread(self, x: Float[Tensor, "1 Q C"]) -> Float[Tensor, "1 Q K"]:
+        if self.candidates is None:
+            return x
+        return x.new_zeros(*x.shape[:2], self.n_way).scatter(2, self.candidates[None], x)

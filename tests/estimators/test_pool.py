@@ -1,0 +1,117 @@
+"""Pools of any size: what a classifier says of a large one, and that it reads it a block at a time."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from onelook.estimators import asking, pool
+from onelook.estimators.classifier import FewShotClassifier
+from onelook.estimators.pool import Pool
+from onelook.methods.guard import Verdict
+from onelook.methods.second_opinion import Ridge, second_opinion
+
+
+@pytest.fixture
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of 200 rows is large."""
+    monkeypatch.setattr(pool, "LARGEST_WHOLE", 100)
+    monkeypatch.setattr(pool, "BLOCK", 64)
+    monkeypatch.setattr(asking, "ANCHORS", 120)
+
+
+def draw_rows(n: int, n_way: int, seed: int = 0, noise: float = 1.2) -> tuple[np.ndarray, np.ndarray]:
+    draw, centres = np.random.default_rng(seed), np.random.default_rng(99).normal(size=(n_way, 40))
+    labels = np.concatenate([np.arange(n_way), draw.integers(n_way, size=n - n_way)])
+    return (centres[labels] + noise * draw.normal(size=(n, 40))).astype(np.float32), labels
+
+
+def assert_alike(one: FewShotClassifier, other: FewShotClassifier, atol: float = 1e-5) -> None:
+    np.testing.assert_array_equal(one.transduction_, other.transduction_)
+    np.testing.assert_array_equal(one.inductive_, other.inductive_)
+    np.testing.assert_allclose(one.transduction_proba_, other.transduction_proba_, atol=atol)
+    new, _ = draw_rows(50, 4, seed=5)
+    np.testing.assert_allclose(one.predict_proba(new), other.predict_proba(new), atol=atol)
+    assert str(one.estimate_accuracy()) == str(other.estimate_accuracy())
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_file_mapped_into_memory_and_parts_are_as_good_as_an_array(tmp_path: Path) -> None:
+    x, y = draw_rows(12, 4)
+    rows, _ = draw_rows(300, 4, seed=1)
+    np.save(tmp_path / "rows.npy", rows)
+    whole = FewShotClassifier().fit(x, y, rows)
+    assert_alike(whole, FewShotClassifier().fit(x, y, np.load(tmp_path / "rows.npy", mmap_mode="r")))
+    marked = FewShotClassifier(unlabeled_marker=-1)
+    marked.fit(np.concatenate([x, rows[:70]]), np.concatenate([y, np.full(70, -1)]), rows[70:])
+    assert_alike(whole, marked)
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("n_way", [4, 40])
+def test_classes_added_to_a_large_pool_give_what_a_fit_of_all_gives(n_way: int, tmp_path: Path) -> None:
+    x, y = draw_rows(4 * n_way, n_way)
+    rows, _ = draw_rows(300, n_way, seed=1)
+    first = y < n_way - 1
+    grown = FewShotClassifier().fit(x[first], y[first], rows).add_examples(x[~first], y[~first])
+    order = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])
+    whole = FewShotClassifier().fit(x[order], y[order], rows)
+    np.testing.assert_array_equal(grown.transduction_proba_, whole.transduction_proba_)
+    whole.save(tmp_path / "large.safetensors")
+    assert_alike(whole, FewShotClassifier.load(tmp_path / "large.safetensors"))
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("n_way", [4, 40])
+def test_the_answers_of_a_large_pool_turn_with_the_order_of_its_rows(n_way: int) -> None:
+    x, y = draw_rows(3 * n_way, n_way)
+    rows, _ = draw_rows(300, n_way, seed=1)
+    order = np.random.default_rng(0).permutation(300)
+    straight, turned = FewShotClassifier().fit(x, y, rows), FewShotClassifier().fit(x, y, rows[order])
+    np.testing.assert_allclose(straight.transduction_proba_[order], turned.transduction_proba_, atol=1e-3)
+    np.testing.assert_allclose(straight.transduction_proba_.sum(1), 1, atol=1e-5)
+
+
+def test_a_large_pool_is_answered_nearly_as_if_it_were_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = draw_rows(24, 6, noise=1.5)
+    rows, labels = draw_rows(1_500, 6, seed=1, noise=1.5)
+    whole = FewShotClassifier().fit(x, y, rows)
+    monkeypatch.setattr(pool, "LARGEST_WHOLE", 1_000)
+    monkeypatch.setattr(asking, "ANCHORS", 500)
+    large = FewShotClassifier().fit(x, y, rows)
+    assert abs((whole.transduction_ == labels).mean() - (large.transduction_ == labels).mean()) < 0.01
+    assert (whole.transduction_ == large.transduction_).mean() > 0.98
+    assert abs(whole.estimate_accuracy().accuracy.value - large.estimate_accuracy().accuracy.value) < 0.02
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize("trust", [0.0, 0.4])
+def test_a_large_pool_is_used_as_far_as_it_is_trusted(trust: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = draw_rows(80, 40)
+    rows, _ = draw_rows(200, 40, seed=1)
+    verdict = Verdict(*(torch.tensor([number]) for number in (trust, 0.5, 0.5, 0.0)))
+    monkeypatch.setattr(asking, "apply_guard", lambda _, inductive, tasks: (inductive(tasks), verdict))
+    found = FewShotClassifier().fit(x, y, rows)
+    np.testing.assert_allclose(found.transduction_proba_.sum(1), 1, atol=1e-5)
+    if not trust:
+        np.testing.assert_array_equal(found.transduction_, found.inductive_)
+        np.testing.assert_array_equal(found.transduction_, found.predict(rows))
+
+
+def test_rows_are_chosen_by_what_they_are_and_not_by_their_order() -> None:
+    rows, _ = draw_rows(300, 4)
+    order = np.random.default_rng(0).permutation(300)
+    straight, turned = (Pool((some,), lambda x: x).spread_out(50) for some in (rows, rows[order]))  # type: ignore[arg-type, return-value]
+    assert set(order[turned[0]]) == set(straight[0])
+    assert sorted([*straight[0], *straight[1]]) == list(range(300))
+
+
+def test_a_second_opinion_in_blocks_is_that_of_all_rows_at_once() -> None:
+    x, y = (torch.from_numpy(one) for one in draw_rows(12, 4))
+    query = torch.from_numpy(draw_rows(300, 4, seed=1)[0])
+    posterior = torch.rand(300, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
+    parts = [slice(start, start + 70) for start in range(0, 300, 70)]
+    read = lambda: ((part, query[part], posterior[part]) for part in parts)  # noqa: E731
+    found = torch.cat([one for _, one in Ridge.fit(x, y, 4, read).judge(read)])
+    torch.testing.assert_close(found, second_opinion(x, y, query, posterior), rtol=1e-3, atol=1e-4)

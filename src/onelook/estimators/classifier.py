@@ -267,7 +267,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _scale(self, X: Any) -> Float[Tensor, "N D"]:
         check_is_fitted(self)
-        return self._support.scaling(read_rows(self, X, reset=False))
+        return self._support.scaling(read_rows(self, X, reset=False).astype(np.float64))
 
     def _logits(self, X: Any) -> Float[Tensor, "N K"]:
         x = self._scale(X)  # refuses an unfitted classifier, which has no model

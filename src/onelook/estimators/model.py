@@ -47,7 +47,8 @@ class Scaling:
     def __call__(self, rows: np.ndarray) -> Float[Tensor, "N D"]:
         """Rows of unit length. A constant column of 2 keeps those of a table on a nearly flat part of the sphere."""
         if self.is_table:
-            rows = np.hstack([(rows - self.centre) / self.spread, np.full((len(rows), 1), 2.0)])
+            flat = (rows - self.centre.astype(rows.dtype)) / rows.dtype.type(self.spread)
+            rows = np.hstack([flat, np.full((len(rows), 1), 2.0, rows.dtype)])
         return ops.normalise(torch.tensor(rows))
 
 

@@ -13,6 +13,8 @@ LARGEST_WHOLE = 5_000
 """Rows of the largest pool that is answered as a whole, in double precision."""
 BLOCK = 8_192
 """Rows of a block."""
+SQUARABLE = 1e15
+"""Number whose square, summed over columns, is finite in single precision."""
 SAMPLE = 8_192
 """Rows of a larger pool by which the confidence in its answers is calibrated."""
 
@@ -55,8 +57,11 @@ class Pool:
 
     def take(self, numbers: np.ndarray) -> Float[Tensor, "N D"]:
         """Scaled rows; those of a large pool in single precision."""
-        rows = self.scale(self.raw(numbers).astype(np.float64))
-        return rows.float() if self.is_large else rows
+        rows = self.raw(numbers)
+        if self.is_large and rows.dtype == np.float32 and np.abs(rows).max(initial=0) < SQUARABLE:
+            return self.scale(rows)
+        scaled = self.scale(rows.astype(np.float64))
+        return scaled.float() if self.is_large else scaled
 
     def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "N D"]]]:
         """All rows; always at least one block."""

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from onelook import ops
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.glance import Glance
 from onelook.methods.glance_statistics import Moment, Scene, Votes
@@ -26,7 +25,7 @@ BLOCK = 256
 """Queries of a block, whose tables stay in the processor's cache."""
 
 Take = Callable[[Int[Tensor, "N"]], Float[Tensor, "N D"]]
-"""Reads the features of queries by their numbers."""
+"""Reads the features of queries, at length 1, by their numbers."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Followers:
         mass, sums = (torch.zeros(one.shape, dtype=torch.float64) for one in (moment.log_priors, moment.weights))
         for start in range(0, len(self.numbers), BLOCK):
             part = slice(start, start + BLOCK)
-            x = ops.normalise(self.take(self.numbers[part]))
+            x = self.take(self.numbers[part])
             if step == 0:
                 nearest = (x @ self.rows.T).topk(self.similarity.shape[1], dim=-1)
                 self.similarity[part], self.neighbours[part] = nearest.values, nearest.indices.int()

@@ -104,7 +104,7 @@ class Answers:
         return found.numpy()
 
     def block(self, part: "slice | np.ndarray", of: Map = identity) -> Float[Tensor, "N K"]:
-        """What `of` makes of some rows, with a column for each class: 0 for all but the candidates."""
+        """Some rows, changed by `of`, with a column for each class: 0 for all but the candidates."""
         values = of(self.values[part])
         if self.candidates is None:
             return values

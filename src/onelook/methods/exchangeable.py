@@ -26,7 +26,7 @@ class ExchangeableLayer(nn.Module):
         return self.shifted(x, posterior, self.shift(x, column_weight).unsqueeze(1))
 
     def shift(self, x: Float[Tensor, "T Q K H"], column_weight: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K H"]:
-        """What the columns and the table add to each entry."""
+        """Sum that the columns and the table add to each entry."""
         column_TKH = torch.einsum("tqk,tqkh->tkh", column_weight, x)
         shift: Tensor = self.of_class(column_TKH) + self.of_task(column_TKH.mean(1, keepdim=True))
         return shift

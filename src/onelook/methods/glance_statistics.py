@@ -82,7 +82,7 @@ class Moment:
     posterior: Float[Tensor, "T Q K"] | None = None
     near: Float[Tensor, "T Q K"] | None = None
     shifts: list[Float[Tensor, "T K H"]] | None = None
-    """What classes and task add to the entries in each layer of the gradient network."""
+    """Sums that classes and task add to the entries in each layer of the gradient network."""
 
 
 def describe_entries(

@@ -46,7 +46,7 @@ def test_what_it_is_added_to_makes_the_sum(name: str) -> None:
     conv, x, onto = Conv(4, 8, relu6=False), torch.randn(2, 4, 5, 6), torch.randn(2, 8, 5, 6)
     expected = functional.conv2d(x, conv.weight, conv.bias) + onto
     close = {"float32": (1e-5, 1e-5), "bfloat16": (0.02, 0.05)}[name]
-    with torch.inference_mode(), precision(name):
+    with torch.inference_mode(), precision(name, torch.device("cpu")):
         found = conv(x, onto.clone())
     torch.testing.assert_close(found.float(), expected, rtol=close[0], atol=close[1])
 

@@ -18,6 +18,7 @@ from onelook.labelling.folder import list_folder
 from onelook.labelling.label import LabelConfig
 from onelook.labelling.predict import PredictConfig, predict_images
 from onelook.machine import Place
+from onelook.server import session
 from onelook.server.review import FILES, make_app
 from onelook.server.session import Session
 
@@ -84,6 +85,27 @@ def test_without_any_label_typical_images_come_first_and_two_classes_suffice_for
     assert 0 < state["estimate"]["low"] <= state["estimate"]["value"] <= 1
     assert state["moved"] > 0
     assert {tuple(p >= q for p, q in zip(arrays["p"], arrays["q"], strict=True))} == {(True,) * N}
+
+
+def test_a_fault_in_learning_is_told_and_the_next_answer_is_learned_from(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, faults = session.learn, iter([RuntimeError("out of luck")])
+
+    def learn(*arguments: Any) -> Any:
+        if (arguments[1] >= 0).any() and (fault := next(faults, None)):
+            raise fault
+        return real(*arguments)
+
+    monkeypatch.setattr(session, "learn", learn)
+    with reviewing(folder, tmp_path) as server:
+        wait_for(server)
+        label(server, 0, "kind 0")
+        state = server.ask("GET", "/api/state").json
+        while not state["problem"]:
+            state = server.ask("GET", f"/api/state?after={state['version']}").json
+        assert state["problem"] == "These labels could not be learned from: out of luck."
+        assert wait_for(server, label(server, 1, "kind 1"))["problem"] == ""
 
 
 def test_an_answer_says_what_kind_it_is_and_is_on_the_disk_before_the_response(folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ nobody has answered for a while, from more of them. Only the newest state of the
 import contextlib
 import getpass
 import hashlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ import torch
 
 from onelook.data.images import Rejected
 from onelook.data.vectors import read_vectors
-from onelook.errors import DataError, SettingsError, UserError
+from onelook.errors import DataError, SettingsError, UserError, describe_cause
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice, Progress, finish
 from onelook.files import read_regular
@@ -257,6 +258,9 @@ class Session:
                 self._learn(facts, thorough)
             except UserError as error:
                 self._tell(problem=str(error), learned_revision=done)
+            except Exception as error:  # a fault of ours must not end the thread: the next answer is learned from
+                logging.getLogger("uvicorn.error").exception("The labels could not be learned from.")
+                self._tell(problem=f"These labels could not be learned from: {describe_cause(error)}.")
 
     def _learn(self, facts: Facts, thorough: bool) -> None:
         if thorough and self.learned.is_thorough:

@@ -91,7 +91,10 @@ def fit_log_scale(
 
 
 def match_log_scale(offset: Float[Tensor, "K"] | float, slope: Float[Tensor, "Q K"], confidence: float) -> float:
-    """Log scale b at which the largest posteriors of offset + exp(b) slope average `confidence`, by bisection."""
+    """Log scale b at which the largest posteriors of offset + exp(b) slope average `confidence`, by bisection.
+
+    Without an offset it is temperature scaling (Guo et al., ICML 2017).
+    """
     low, high = -10.0, 10.0
     for _ in range(40):
         middle = (low + high) / 2
@@ -105,11 +108,6 @@ def prior_accuracy(logits: Float[Tensor, "Q K"]) -> float:
     constant, slope = ACCURACY
     confidence = logits.softmax(1).amax(1).mean().clamp(1e-3, 1 - 1e-3)
     return torch.sigmoid(constant + slope * confidence.logit()).item()
-
-
-def calibrate(logits: Float[Tensor, "Q K"], accuracy: float) -> Float[Tensor, "Q K"]:
-    """Posteriors by temperature scaling (Guo et al., ICML 2017): the mean of the largest becomes `accuracy`."""
-    return (logits * math.exp(match_log_scale(0.0, logits, accuracy))).softmax(1)
 
 
 def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[Tensor, "N K"]:

@@ -51,7 +51,7 @@ def measure_cell(rows: int, size: int, n_way: int) -> dict[str, object]:
         file = Path(folder) / "pool.npy"
         labels, x, y = draw(rows, size, n_way, file)
         pool, first = np.load(file, mmap_mode="r"), y < n_way - 1
-        FewShotClassifier().fit(x[first], y[first], x)  # what is read once
+        FewShotClassifier().fit(x[first], y[first], x[:50])  # what is read once
         start, worked = time.perf_counter(), time.process_time()
         classifier = FewShotClassifier().fit(x, y, unlabeled=pool)
         seconds, worked = time.perf_counter() - start, time.process_time() - worked

@@ -49,7 +49,7 @@ def reviewing(folder: Path, features: Path) -> Iterator[str]:
 def ask(address: str, path: str, body: Any = None) -> Any:
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address + path, content, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as response:
+    with urllib.request.urlopen(request, timeout=600) as response:
         answer = response.read()
     return json.loads(answer) if answer[:1] in b"{[" else answer
 

@@ -173,6 +173,18 @@ def test_a_label_that_all_others_contradict_is_shown(folder: Path, tmp_path: Pat
         assert found == [9]
 
 
+def test_near_copies_with_different_labels_are_shown_with_each_other(tmp_path: Path) -> None:
+    files = {f"{'cat' if i % 2 else 'dog'}/{i}.png": class_image(i % 2, i) for i in range(4)}
+    folder = write_files(tmp_path / "images", files | {"cat/copy.png": files["dog/2.png"]})
+    with reviewing(folder, tmp_path / "out") as server:
+        names = server.ask("GET", "/api/images").json["names"]
+        pair = {names.index("cat/copy.png"), names.index("dog/2.png")}
+        found = wait_for(server, n_ready=5)["contradictions"]
+        assert [{one["row"], one["other"]} for one in found if one["other"] is not None] == [pair, pair]
+        server.ask("POST", "/api/answer", {"rows": [names.index("cat/copy.png")], "label": 2})
+        assert not wait_for(server, 3, n_ready=5)["contradictions"]
+
+
 def test_exports_are_read_by_the_programs_that_they_are_for(folder: Path, tmp_path: Path) -> None:
     with reviewing(folder, tmp_path) as server:
         wait_for(server)

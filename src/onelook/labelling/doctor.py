@@ -186,7 +186,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """Properties of an image that the checks compare."""
 
     digest: bytes
@@ -208,7 +208,7 @@ class _Look:
 def describe_junk(content: bytes) -> str:
     """Reason why an image file shows nothing; empty for any other, and for one that cannot be read."""
     try:
-        return _look(content).junk
+        return look_at(content).junk
     except Exception:  # what Pillow raises on damaged bytes has no common base
         return ""
 
@@ -218,7 +218,7 @@ def examine(listing: Listing, passed: tuple[PassedOver, ...] = ()) -> Generator[
 
     passed: files beside the images, as they were found.
     """
-    results = yield from each_image(listing, _look, "examining images")
+    results = yield from each_image(listing, look_at, "examining images")
     unreadable = tuple(r for r in results if isinstance(r, Rejected))
     yield from unreadable
     found = [(i, r) for i, r in enumerate(results) if not isinstance(r, Rejected)]
@@ -247,7 +247,7 @@ def examine(listing: Listing, passed: tuple[PassedOver, ...] = ()) -> Generator[
     )
 
 
-def _look(content: bytes) -> _Look:
+def look_at(content: bytes) -> Look:
     with open_image(content) as picture:
         width, height = picture.size
     # Decoded as everywhere, so that images of no use are reported here. The square has the middle only, so the
@@ -258,10 +258,10 @@ def _look(content: bytes) -> _Look:
     bits = np.concatenate([(np.diff(across, axis=1) > FLAT).ravel(), (np.diff(down, axis=0) > FLAT).ravel()])
     small = square.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     thumbnail = np.asarray(small).transpose(2, 0, 1).copy()
-    return _Look(hashlib.sha256(content).digest(), width, height, (2 * bits - 1).astype(np.int8), thumbnail)
+    return Look(hashlib.sha256(content).digest(), width, height, (2 * bits - 1).astype(np.int8), thumbnail)
 
 
-def _copies(listing: Listing, rows: Sequence[int], looks: Sequence[_Look]) -> tuple[list[Copies], list[Copies]]:
+def _copies(listing: Listing, rows: Sequence[int], looks: Sequence[Look]) -> tuple[list[Copies], list[Copies]]:
     """Groups of the same file, and groups of nearly the same picture (of which a file may have copies too)."""
     same: dict[bytes, list[int]] = defaultdict(list)
     for row, look in zip(rows, looks, strict=True):

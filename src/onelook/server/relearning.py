@@ -6,7 +6,7 @@ the person pauses, a larger one makes the answers better.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -38,13 +38,15 @@ MOST_CONTRADICTIONS = 50
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A label that the other labels speak against."""
+    """A label that the other labels speak against, or that a near copy of the image contradicts."""
 
     row: int
     label: int
     says: int
     """The class that the others say."""
     probability: float
+    other: int | None = None
+    """Row of a near copy with the label `says`; None where it is all the other labels that speak against this one."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,15 @@ def _two_best(
     result.predicted[answered], result.runner_up[answered] = classes[best[answered]].T
     result.probability[answered], result.runner_up_probability[answered] = values[answered].T
     return result.predicted, result.probability, result.runner_up, result.runner_up_probability
+
+
+def add_copies(learned: Learned, given: Int[np.ndarray, "N"], pairs: Sequence[tuple[int, int]]) -> Learned:
+    """Answers with pairs of near copies that differ in their labels before all other contradictions."""
+    both = [each for one, two in pairs for each in ((one, two), (two, one))]
+    copies = [Contradiction(row, int(given[row]), int(given[other]), 1.0, other) for row, other in both]
+    known = {each.row for each in copies}
+    others = [each for each in learned.contradictions if each.row not in known]
+    return replace(learned, contradictions=tuple([*copies, *others][:MOST_CONTRADICTIONS]))
 
 
 def _contradictions(

@@ -29,9 +29,10 @@ from onelook.labelling.answer_log import CLEARED, KINDS, LOG_NAME, NONE_OF_THESE
 from onelook.labelling.folder import FolderListing
 from onelook.labelling.label import LabelConfig, list_images
 from onelook.machine import Place
+from onelook.server.near_copies import NearCopies
 from onelook.server.pictures import Pictures, stamp
 from onelook.server.pools import Origin, compute_pools
-from onelook.server.relearning import Learned, Pool, choose_next, fit_to_keep, learn, least_sure
+from onelook.server.relearning import Learned, Pool, add_copies, choose_next, fit_to_keep, learn, least_sure
 
 PAUSE = 1.5
 """Seconds without an answer after which the thorough learning begins."""
@@ -67,6 +68,7 @@ class Session:
         self.row_of = {name: i for i, name in enumerate(self.names)}
         self.stamps = [stamp(config.folder, name) for name in self.names]
         self.pictures = Pictures(config.folder, self.place.cache)
+        self._copies = NearCopies(config.folder, self.names)
         self.log = AnswerLog(self.out / LOG_NAME)
         n, class_names = len(self.names), self.found.listing.class_names
         ids = [self.log.add_class(name, self.who, is_given=True) for name in class_names]
@@ -265,7 +267,8 @@ class Session:
     def _learn(self, facts: Facts, thorough: bool) -> None:
         if thorough and self.learned.is_thorough:
             return
-        learned = learn(facts.pool, facts.given, thorough)
+        pairs = self._copies.find_contradictory(facts.pool.features, facts.pool.is_ready, facts.given)
+        learned = add_copies(learn(facts.pool, facts.given, thorough), facts.given, pairs)
         moved = int(((learned.predicted != self.learned.predicted) & (facts.given == CLEARED)).sum())
         learned = replace(learned, upcoming=self.learned.upcoming)
         if not self._publish(facts, learned, moved, thorough) or facts.revision != self.revision:

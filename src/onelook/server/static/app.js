@@ -15,7 +15,8 @@ const page = { view: "next", single: false, filter: "", ofClass: "", order: "uns
 
 const upcoming = () => model.summary.upcoming.map((one) => one.row).filter(isOpen);
 const isQueue = () => page.view === "next" || page.view === "unsure";
-const doubts = () => [...new Set(model.summary.contradictions.map((one) => one.row))];
+const isDoubt = (one) => one.other === null || model.labels[one.row] !== model.labels[one.other];  // until the copies agree
+const doubts = () => [...new Set(model.summary.contradictions.filter(isDoubt).map((one) => one.row))];
 const isFed = () => page.single && (isQueue() || page.view === "doubts");  // by new answers, which bring further images
 
 function queueRows() {
@@ -39,7 +40,8 @@ function shownRows() {
 
 function why() {
   const row = current();
-  const doubt = model.summary.contradictions.find((one) => one.row === row);
+  const doubt = model.summary.contradictions.find((one) => one.row === row && isDoubt(one));
+  if (doubt && doubt.other !== null) return `Labelled ${nameOf(doubt.label)}, but nearly the same picture, ${model.names[doubt.other]}, is labelled ${nameOf(doubt.says)}.`;
   if (doubt) return `Labelled ${nameOf(doubt.label)}, but the other labels say ${nameOf(doubt.says)} (${Math.round(100 * doubt.probability)} %).`;
   const found = page.view === "next" && model.summary.upcoming.find((one) => one.row === row);
   return found ? found.why : "";

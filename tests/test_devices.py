@@ -148,6 +148,7 @@ def replace_cache(place: Place, cache: Path) -> Place:
     return place
 
 
+@pytest.mark.slow
 def test_a_folder_is_labelled_on_another_device_as_on_the_cpu(
     tmp_path: Path, elsewhere: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,7 @@ KINDS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("folder", KINDS)
+@pytest.mark.parametrize("folder", ["notes", pytest.param("sounds", marks=pytest.mark.slow)])
 def test_the_example_labels_files_that_are_no_images(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

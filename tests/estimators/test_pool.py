@@ -49,7 +49,7 @@ def test_a_file_mapped_into_memory_and_parts_are_as_good_as_an_array(tmp_path: P
 
 
 @pytest.mark.usefixtures("small_limits")
-@pytest.mark.parametrize("n_way", [4, 40])
+@pytest.mark.parametrize("n_way", [pytest.param(4, marks=pytest.mark.slow), 40])
 def test_classes_added_to_a_large_pool_give_what_a_fit_of_all_gives(n_way: int, tmp_path: Path) -> None:
     x, y = draw_rows(4 * n_way, n_way)
     rows, _ = draw_rows(300, n_way, seed=1)
@@ -63,7 +63,7 @@ def test_classes_added_to_a_large_pool_give_what_a_fit_of_all_gives(n_way: int, 
 
 
 @pytest.mark.usefixtures("small_limits")
-@pytest.mark.parametrize("n_way", [4, 40])
+@pytest.mark.parametrize("n_way", [pytest.param(4, marks=pytest.mark.slow), 40])
 def test_the_answers_of_a_large_pool_turn_with_the_order_of_its_rows(n_way: int) -> None:
     x, y = draw_rows(3 * n_way, n_way)
     rows, _ = draw_rows(300, n_way, seed=1)

@@ -53,7 +53,7 @@ def test_where_all_are_anchors_the_answer_is_that_of_glance(shipped: Glance) -> 
     torch.testing.assert_close(ask(shipped, task, 60), expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("n_way", [4, 40])
+@pytest.mark.parametrize("n_way", [pytest.param(4, marks=pytest.mark.slow), 40])
 def test_blocks_and_order_change_nothing(shipped: Glance, n_way: int, monkeypatch: pytest.MonkeyPatch) -> None:
     task, _ = draw_mixture(300, n_way)
     whole = ask(shipped, task, 100).softmax(1)

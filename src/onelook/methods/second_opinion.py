@@ -107,5 +107,5 @@ def leave_one_out(
     factor = torch.linalg.cholesky(rows.T @ weighted + ridge * identity)
     predicted: Tensor = rows @ torch.cholesky_solve(weighted.T @ targets, factor)
     leverage = weight * torch.linalg.solve_triangular(factor, rows.T, upper=False).square().sum(0)
-    h = leverage.unsqueeze(1)
+    h: Tensor = leverage.unsqueeze(1)
     return (predicted - h * targets) / (1 - h)

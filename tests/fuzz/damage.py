@@ -1,9 +1,11 @@
 """Damage: what becomes of files on their way, what strangers put into them, and names that nobody would choose."""
 
+import contextlib
 import io
 import json
 import os
 import socket
+import sqlite3
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -388,6 +390,53 @@ def parquet_of_words(content: bytes, draw: Random) -> bytes:
     return buffer.getvalue()
 
 
+# ------------------------------------------------------------------------------------------------------------ databases
+
+
+@contextlib.contextmanager
+def _opened(content: bytes, changed: list[bytes]) -> Iterator[sqlite3.Connection]:
+    """A database of these bytes, and what has become of them when the block ends."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        db.deserialize(content[:18] + b"\x01\x01" + content[20:])  # no write-ahead log, which none in memory has
+        yield db
+        db.commit()
+        changed.append(db.serialize())
+
+
+def entry_changed(content: bytes, draw: Random) -> bytes:
+    """A row of the log of answers with a part of what it says in JSON changed."""
+    changed: list[bytes] = []
+    with _opened(content, changed) as db:
+        number, words = draw.choice(db.execute("SELECT sequence, content FROM entries").fetchall())
+        new = json.dumps(change_json(json.loads(words), draw))
+        db.execute("UPDATE entries SET content = ? WHERE sequence = ?", (new, number))
+    return changed[0]
+
+
+DATABASE_CHANGES = (
+    *(f"UPDATE entries SET {column} = x'ff00'" for column in ("time", "who", "action", "content")),
+    *(f"UPDATE entries SET {column} = CAST(x'ff' AS TEXT)" for column in ("who", "content")),
+    "UPDATE entries SET content = replace(printf('%100000d', 0), ' ', '[')",
+    "UPDATE entries SET action = 'undo', content = '{\"of\": []}'",
+    "UPDATE entries SET action = 'merge', content = '{\"id\": 1, \"into\": 1}' WHERE sequence > 3",
+    "UPDATE entries SET sequence = -sequence",
+    "UPDATE entries SET sequence = 9223372036854775807 WHERE sequence = 1",
+    "DROP TABLE entries",
+    "ALTER TABLE entries RENAME COLUMN who TO whom",
+    "PRAGMA user_version = -7",
+    "CREATE TRIGGER stop BEFORE INSERT ON entries BEGIN SELECT RAISE(ABORT, 'no'); END",
+    "ALTER TABLE entries RENAME TO more; CREATE VIEW entries AS SELECT * FROM more, more AS b",
+)
+
+
+def database_changed(content: bytes, draw: Random) -> bytes:
+    """Columns of another type, rows in another order, and tables that are none."""
+    changed: list[bytes] = []
+    with _opened(content, changed) as db:
+        db.executescript(draw.choice(DATABASE_CHANGES))
+    return changed[0]
+
+
 OF_KIND: dict[str, tuple[Damage, ...]] = {
     ".json": (json_changed, json_changed, json_deep, json_of_long_numbers, json_other),
     ".safetensors": (*(description_changed,) * 8, header_changed, header_changed, description_deep, tensors_changed),
@@ -396,6 +445,7 @@ OF_KIND: dict[str, tuple[Damage, ...]] = {
     ".csv": (table_of_words,) * 6,
     ".tsv": (table_of_words,) * 2,
     ".parquet": (parquet_of_words,) * 5,
+    ".sqlite": (*(entry_changed,) * 16, *(database_changed,) * 16),
 }
 """Damage that knows the format, by the suffix of the file."""
 

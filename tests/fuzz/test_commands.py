@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sklearn import ensemble
+from starlette.testclient import TestClient
 
 from fuzz.damage import HOSTILE_WORDS, SPECIAL, damages, replace_by
 from fuzz.law import Outcome, Sandbox, call
@@ -31,6 +32,7 @@ from onelook import methods
 from onelook.artifacts import load_results, method_artifact, save
 from onelook.data.vectors import save_features
 from onelook.experiments import demo, domains, lines
+from onelook.labelling.answer_log import CLEARED, NONE_OF_THESE, AnswerLog, Image
 from onelook.server import listen
 
 pytest.importorskip("pyarrow")
@@ -83,7 +85,7 @@ READS: dict[str, tuple[str, ...]] = {
     "IMAGES": ("images:images/one.png", "images/a.jpg"),
     "CLASSIFIER": ("classifier.safetensors",),
     "FILES": ("results.json", "classifier.safetensors", "method.safetensors", "run/state.safetensors"),
-    "--labels": ("table.csv", "table.tsv", "table.parquet"),
+    "--labels": ("table.csv", "table.tsv", "table.parquet", "reviewed/review.sqlite"),
     "--features": ("vectors.npz", "vectors.safetensors", "vectors.csv", "vectors.parquet"),
     "--network": ("network.safetensors", "network.onnx"),
     "--backbone": ("network.safetensors",),
@@ -100,8 +102,19 @@ READS: dict[str, tuple[str, ...]] = {
 }
 """Files that an option reads, whatever its command; after a colon the file that is damaged, where the option names its
 folder."""
-RESUMED = {"pretrain": ("run:run/state.safetensors", "run:run/model.safetensors")}
-"""Files of an interrupted run that a command takes up, in the folder that its --out names."""
+RESUMED = {
+    "pretrain": ("run:run/state.safetensors", "run:run/model.safetensors"),
+    "label": ("reviewed:reviewed/review.sqlite",),
+    "review": ("reviewed:reviewed/review.sqlite",),
+    "serve": ("kept:kept/one.safetensors",),
+}
+"""Files of an earlier run that a command takes up, in the folder that its --out names."""
+WORDS = {
+    *("--also-class", "--also-name", "--average", "--class-priors", "--device", "--host", "--label-studio", "--method"),
+    *("--label-studio-token", "--not-class", "--pattern", "--precision", "--protocol", "--reference", "--rows"),
+    *("--sort", "--split", "--token", "NAME"),
+}
+"""Options of words that name no file; every other is in READS."""
 WRITES = ("--out", "--save", "--json")
 WHOLE = (
     "label FOLDER",
@@ -109,6 +122,9 @@ WHOLE = (
     "predict CLASSIFIER",
     "label --labels",
     "label --features",
+    "label --out",
+    "review --out",
+    "serve --out",
     "show FILES",
     "embed --backbone",
     "benchmark --embeddings",
@@ -176,7 +192,11 @@ def options_of(command: str) -> dict[str, Any]:
 
 
 def is_path(hint: Any) -> bool:
-    return hint is Path or any(is_path(one) for one in get_args(hint))
+    return holds(Path, hint)
+
+
+def holds(kind: type, hint: Any) -> bool:
+    return hint is kind or any(holds(kind, one) for one in get_args(hint))
 
 
 def every_case() -> Iterator[Case]:
@@ -230,9 +250,7 @@ def short_work() -> Iterator[None]:
         patch.setattr(demo, "demo", _no_demo)
         forest = ensemble.RandomForestClassifier  # of 100 trees it takes most of the time
         patch.setattr(ensemble, "RandomForestClassifier", lambda **more: forest(**more | {"n_estimators": 3}))
-        patch.setattr(
-            listen, "make_server", lambda *_, **__: SimpleNamespace(run=_close, started=False, should_exit=True)
-        )
+        patch.setattr(listen, "make_server", _server_of_a_moment)
         yield
 
 
@@ -240,9 +258,34 @@ def _shortened(work: Any, **changes: Any) -> Any:
     return lambda config, *more: work(replace(config, **changes), *more)
 
 
-def _close(sockets: Iterable[socket.socket]) -> None:
-    for one in sockets:
-        one.close()
+def _server_of_a_moment(app: Any, *_: Any, **__: Any) -> SimpleNamespace:
+    """A server that is asked for what it has found, and ends."""
+
+    def run(sockets: Iterable[socket.socket]) -> None:
+        for one in sockets:
+            one.close()
+        if not any(getattr(one, "path", "").startswith("/classifiers") for one in app.routes):
+            return
+        client = TestClient(app)
+        for one in client.get("/classifiers").json()["classifiers"]:
+            for what in ("", "/accuracy", "/suggest"):
+                answer = client.request("POST" if what == "/suggest" else "GET", f"/classifiers/{one['name']}{what}")
+                assert answer.status_code in (200, 409, 422), answer.text
+
+    return SimpleNamespace(run=run, started=False, should_exit=True)
+
+
+def _fill_review(file: Path) -> None:
+    log = AnswerLog(file)
+    log.add_class("red", "me", is_given=True)
+    log.answer([Image("one.png", "")], CLEARED, "me", new_class="blue")
+    log.answer([Image("two.png", "", "corrected")], CLEARED, "me", new_class="green")
+    log.rename_class(2, "azure", "me")
+    log.merge_classes(3, 1, "me")
+    log.answer([Image("one.png", "", "rejected")], NONE_OF_THESE, "you")
+    log.undo("you")
+    log.redo("you")
+    log.close()
 
 
 def _no_demo(config: Any, out: Path, place: Any) -> Generator[Any, None, Any]:
@@ -279,6 +322,7 @@ def _fill(here: Path) -> None:
     np.savez(here / "vectors.npz", features=x, path=names)
     save_file({"features": torch.from_numpy(x)}, here / "vectors.safetensors", {"path": json.dumps(names)})
     save_features(random_embeddings(6, 20, feature_size=64, n_views=1), here / "features.npz")
+    _fill_review(here / "reviewed" / "review.sqlite")
     network_file(here / "network.safetensors")
     onnx_file(here / "network.onnx")
     save(
@@ -304,6 +348,8 @@ def make_template(root: Path) -> Path:
             outcome = call(*line.split())
             assert (outcome.code, outcome.raised) == (0, None), outcome
     shutil.rmtree(root / "here" / "made")
+    (root / "here" / "kept").mkdir()
+    shutil.copy(root / "here" / "classifier.safetensors", root / "here" / "kept" / "one.safetensors")
     return root
 
 
@@ -331,8 +377,9 @@ def check(case: Case, template: Path, root: Path) -> Outcome:
 def test_every_command_and_every_reader_is_known_here() -> None:
     found = {" ".join(path) for path, _ in commands()}
     assert set(CALLS) == found
-    paths = {option for command in found for option, hint in options_of(command).items() if is_path(hint)}
-    assert paths <= {*READS, *WRITES}
+    options = [one for command in found for one in options_of(command).items()]
+    assert {option for option, hint in options if is_path(hint)} <= {*READS, *WRITES}
+    assert {option for option, hint in options if holds(str, hint)} <= {*READS, *WORDS}
 
 
 def test_there_are_more_than_a_thousand_hostile_inputs() -> None:

@@ -30,6 +30,7 @@ from onelook.errors import UserError, describe_cause
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.files import ResultStore, Stored
+from onelook.labelling.answer_log import CLEARED, AnswerLog, Image, read_reviewed
 
 LABEL = ("label", "images", "--network", "small", "--out", "out", "--no-report")
 
@@ -117,6 +118,14 @@ def write_archive(path: Path) -> None:
     write_zip(path, {f"{name}/{i}.png": class_image(0, i) for name in "ab" for i in range(2)})
 
 
+def write_answers(path: Path) -> None:
+    log = AnswerLog(path)
+    log.answer([Image("one.png", "")], CLEARED, "me", new_class="cat")
+    log.add_class("dog", "me")
+    log.undo("me")
+    log.close()
+
+
 def read_archive(path: Path) -> list[bytes]:
     listing = list_images(path)
     return [listing.read(name) for name in listing.names]
@@ -132,6 +141,7 @@ READERS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], Any]]] = {
     "results.json": (lambda path: save_results([{"accuracy": 50.0, "n": 1}], path), load_results),
     "labels.csv": (lambda path: path.write_text("path,label\na.png,x\n"), read_labels),
     "vectors.csv": (lambda path: path.write_text("path,a,b\na.png,1,2\n"), read_vectors),
+    "review.sqlite": (write_answers, read_reviewed),
     "images.zip": (write_archive, read_archive),
 }
 """A writer and a reader of each kind of file."""

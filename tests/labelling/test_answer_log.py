@@ -1,5 +1,6 @@
 """Laws of the log of answers: durable, append-only, undone in order, and shared by processes."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -121,3 +122,58 @@ def test_a_file_that_is_no_log_is_refused_and_left_as_it_is(tmp_path: Path) -> N
     file.close()
     with pytest.raises(ArtifactError, match="newer Onelook"):
         AnswerLog(other)
+
+
+def change_entries(path: Path, content: str, where: str = "1") -> None:
+    with contextlib.closing(sqlite3.connect(path)) as file, file:
+        file.execute(f"UPDATE entries SET content = ? WHERE {where}", (content,))
+
+
+DAMAGED = (
+    "[" * 100_000,
+    "[]",
+    "7",
+    '{"images": [["a", "", "liked"]], "label": 1}',
+    '{"images": [["a", "", "answered"]], "label": [1]}',
+    '{"images": [["a", "", "answered"]], "label": 32768}',
+    '{"images": [[["a"], "", "answered"]], "label": 1}',
+    '{"images": [], "label": 1, "add": {"id": "one", "name": "cat"}}',
+    '{"images": [], "label": 1, "add": {"id": 1, "name": null}}',
+)
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=lambda text: text[:60])
+def test_an_entry_that_no_review_has_written_is_named(tmp_path: Path, content: str) -> None:
+    log = AnswerLog(tmp_path / "review.sqlite")
+    log.answer(images("a"), CLEARED, "me", new_class="cat")
+    log.close()
+    change_entries(log.path, content)
+    with pytest.raises(ArtifactError, match="or damaged"):
+        AnswerLog(log.path)
+
+
+def test_classes_that_are_merged_in_a_circle_end(tmp_path: Path) -> None:
+    log = AnswerLog(tmp_path / "review.sqlite")
+    cat, dog = (log.answer(images(name), CLEARED, "me", new_class=name) for name in ("cat", "dog"))
+    log.merge_classes(cat, dog, "me")
+    log.answer(images("a"), dog, "me")
+    log.merge_classes(log.add_class("fox", "me"), dog, "me")
+    log.close()
+    change_entries(
+        log.path,
+        f'{{"images": [["a", "", "answered"]], "label": 1, "add": {{"id": {cat}, "name": "x"}}}}',
+        "sequence = 4",
+    )
+    change_entries(log.path, f'{{"id": {dog}, "into": {cat}}}', "sequence = 6")
+    assert set(read_reviewed(log.path).labels().values()) == {"x"}
+    change_entries(log.path, f'{{"id": {dog}, "into": {dog}}}', "sequence = 6")
+    assert read_reviewed(log.path).labels()["dog"] == "dog"
+
+
+def test_reading_leaves_no_file_behind_and_sees_what_is_being_written(tmp_path: Path) -> None:
+    log = AnswerLog(tmp_path / "review.sqlite")
+    log.answer(images("a"), CLEARED, "me", new_class="cat")
+    assert read_reviewed(log.path).labels() == {"a": "cat"}
+    log.close()
+    assert read_reviewed(log.path).labels() == {"a": "cat"}
+    assert list(tmp_path.iterdir()) == [log.path]

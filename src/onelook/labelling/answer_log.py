@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from onelook.errors import ArtifactError, SettingsError, StorageError, quote_name
-from onelook.files import require_replaceable
+from onelook.files import parse_json, require_regular, require_replaceable
 
 LOG_NAME = "review.sqlite"
 """File of the answers, in the folder of what is written."""
@@ -28,7 +28,7 @@ KINDS = ("unlabelled", "given", "confirmed", "corrected", "answered", "rejected"
 """Ways to a label: by folder or table; a person agreed with the prediction, corrected it, or answered without one; a
 person said that it is none of the classes."""
 VERSION = 1
-LONGEST_NAME = 200
+LAST_ID, LONGEST_NAME = 2**15 - 1, 200  # labels have 16 bits
 _NOT_UNDONE = ("undo", "redo", "given_class")
 
 
@@ -80,9 +80,10 @@ class Reviewed:
         what = entry.content
         if "add" in what:
             self.names[what["add"]["id"]] = what["add"]["name"]
+            self.merged.pop(what["add"]["id"], None)
         if entry.action == "rename" and what["id"] in self.names:
             self.names[what["id"]] = what["name"]
-        elif entry.action == "merge" and what["id"] in self.names and what["into"] in self.names:
+        elif entry.action == "merge" and {what["id"], what["into"]} <= self.names.keys() and what["id"] != what["into"]:
             self.merged[what["id"]] = what["into"]
             del self.names[what["id"]]
         elif entry.action == "answer":
@@ -116,10 +117,11 @@ class AnswerLog:
         self._again: dict[str, list[int]] = {}
         self._lock = threading.RLock()
         with self._explained():
+            (require_regular if read_only else require_replaceable)(path)
             if not read_only:
-                require_replaceable(path)
                 path.parent.mkdir(parents=True, exist_ok=True)
-            where = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            mode = "rwc" if not read_only else "ro" if Path(f"{path.resolve()}-wal").exists() else "ro&immutable=1"
+            where = f"{path.absolute().as_uri()}?mode={mode}"
             self._file = sqlite3.connect(where, uri=True, check_same_thread=False, isolation_level=None, timeout=10)
             if not read_only:
                 self._prepare()
@@ -141,8 +143,8 @@ class AnswerLog:
                 "SELECT sequence, time, who, action, content FROM entries WHERE sequence > ? ORDER BY sequence",
                 (self.sequence,),
             ).fetchall()
-            for sequence, when, who, action, content in rows:
-                self._take(Entry(sequence, when, who, action, json.loads(content)))
+            for row in rows:
+                self._take(_read_entry(*row))
             return bool(rows)
 
     def answer(self, images: Sequence[Image], label: int, who: str, new_class: str | None = None) -> int:
@@ -265,7 +267,9 @@ class AnswerLog:
 
     def _next_id(self) -> int:
         used = (entry.content["add"]["id"] for entry in self._entries.values() if "add" in entry.content)
-        return max(used, default=0) + 1
+        if (which := max(used, default=0) + 1) > LAST_ID:
+            raise SettingsError(f"There are {LAST_ID:,} classes, the most that a review can have.")
+        return which
 
     def _require(self, which: int) -> None:
         if which not in self.state.names:
@@ -289,10 +293,23 @@ class AnswerLog:
 
 
 def read_reviewed(path: Path) -> Reviewed:
-    """The answers of a file of `onelook review`. Raises ArtifactError, StorageError."""
+    """Answers of a file of `onelook review`; no other file is left beside it. Raises ArtifactError, StorageError."""
     log = AnswerLog(path, read_only=True)
     log.close()
     return log.state
+
+
+def _read_entry(sequence: int, when: Any, who: Any, action: Any, words: Any) -> Entry:
+    """A row as an entry. Raises ValueError, KeyError or TypeError for one that no `AnswerLog` has written."""
+    what = dict(parse_json(words))
+    images, added = what.get("images", []), [what["add"]] if "add" in what else []
+    ids = [what[key] for key in ("id", "into", "label") if key in what] + [one["id"] for one in added]
+    texts = [when, who, action, *(one["name"] for one in (what, *added) if "name" in one)]
+    texts += [part for image in images for part in image]
+    are_ids = all(type(one) is int and NONE_OF_THESE <= one <= LAST_ID for one in ids)
+    if not (are_ids and all(isinstance(one, str) for one in texts) and all(kind in KINDS for _, _, kind in images)):
+        raise ValueError(f"entry {sequence} is none")
+    return Entry(sequence, when, who, action, what)
 
 
 def _check_name(name: str) -> str:

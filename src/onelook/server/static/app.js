@@ -64,7 +64,9 @@ function askForName() {
 function arrangeGrid() {
   page.moved = 0;
   arrange(shownRows(), page.view === "doubts" ? "name" : page.order);
-  find("n-shown").textContent = `${grid.rows.length.toLocaleString("en")} images`;
+  const isDoubts = page.view === "doubts", n = `${grid.rows.length.toLocaleString("en")} ${grid.rows.length === 1 ? "image" : "images"}`;
+  find("browser").classList.toggle("doubts", isDoubts);
+  find("n-shown").textContent = isDoubts ? `${n}; open one to see what contradicts its label` : n;
 }
 
 function render() {
@@ -237,7 +239,7 @@ async function write() {
 
 const ANYWHERE = {
   "?": showHelp, "+": () => (page.single ? find("new-name") : find("add-name")).focus(),
-  "/": () => { if (page.single) show("all"); find("search").focus(); },
+  "/": () => { if (page.single || page.view === "doubts") show("all"); find("search").focus(); },
   "u": () => turn(api.undo, "Undone"), "U": () => turn(api.redo, "Done again"),
   "n": () => label(NONE), "0": () => label(NONE), "Backspace": () => label(CLEARED), "Delete": () => label(CLEARED),
   "!": () => show("next"), "\"": () => show("unsure"), "@": () => show("unsure"), "§": () => show("all"), "#": () => show("all"), "$": () => show("doubts"),

@@ -152,9 +152,9 @@ def run_scrolling(paths: list[Path], n_images: int, seconds: int = 20) -> dict[s
         "images": n_images,
         "seconds": seconds,
         "frames": len(frames),
-        "frame_ms_median": float(np.median(frames)),
-        "frame_ms_99_percent": float(np.quantile(frames, 0.99)),
-        "frames_over_50_ms": float((frames > 50).mean()),
+        "frame_ms_median": round(float(np.median(frames)), 1),
+        "frame_ms_99_percent": round(float(np.quantile(frames, 0.99)), 1),
+        "frames_over_50_ms": round(float((frames > 50).mean()), 4),
         "nodes": found["nodes"],
         "pictures_shown_after_ms": waits,
     }

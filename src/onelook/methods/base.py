@@ -1,5 +1,6 @@
 """The one interface of all methods."""
 
+import itertools
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, dataclass_transform
 
@@ -70,9 +71,9 @@ class Method(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device that `to` has moved the method to; its tasks have to be there."""
-        where = self._where
-        assert isinstance(where, Tensor)
-        return where.device
+        # One with a constructor of its own may have no tensor at all.
+        where = next(itertools.chain(self.buffers(), self.parameters()), None)
+        return torch.device("cpu") if where is None else where.device
 
     def settings(self) -> dict[str, Any]:
         """Arguments with which the constructor makes the method again, without its weights and the networks it owns."""

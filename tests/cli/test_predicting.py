@@ -16,11 +16,6 @@ NEW = {f"{k:02d}-{i}.png": class_image(k, 80 + i) for k in range(2) for i in ran
 EXPECTED = {name: f"class {name[:2]}" for name in NEW}
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def here(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a labelled folder `old`, what was learned from it, and a folder `new`."""

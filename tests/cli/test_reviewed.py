@@ -13,11 +13,6 @@ from onelook.labelling.answer_log import LOG_NAME, NONE_OF_THESE, AnswerLog, Ima
 REFUSED = "--no-reviewed"
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def answers(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder `images` of two classes and four images to label, of which a person labelled three."""

@@ -19,12 +19,6 @@ from onelook.events import Notice
 from onelook.labelling.folder import SORTED_FOLDER
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all tests: most label the same pictures."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def images(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder_at_hand(tmp_path, cache, monkeypatch)

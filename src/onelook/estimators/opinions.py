@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.estimators import calibration
-from onelook.estimators.pool import SAMPLE, Answers, Pool, evenly, softmax
+from onelook.estimators.pool import SAMPLE, Answers, Pool, blocks_of, evenly, softmax
 from onelook.methods.second_opinion import Ridge, second_opinion
 
 
@@ -24,7 +24,7 @@ def hear_second_opinion(
         opinion = _ask_in_blocks(rows.float(), labels, pool, logits)
     own = Answers(opinion, None, opinion.shape[1]).sample()
     factor = math.exp(calibration.match_log_scale(0.0, own, _mean_confidence(logits)))
-    for part in _parts(len(opinion)):
+    for part in blocks_of(len(opinion)):
         other = (opinion[part] * factor).softmax(1).clamp_min(1e-12).log()
         opinion[part] = (logits.values[part].log_softmax(1) + other) / 2
     both = Answers(opinion, logits.candidates, logits.n_way)
@@ -32,7 +32,7 @@ def hear_second_opinion(
 
 
 def _mean_confidence(logits: Answers) -> float:
-    parts = _parts(len(logits))
+    parts = blocks_of(len(logits))
     return sum(float(softmax(logits.values[part]).amax(1).double().sum()) for part in parts) / len(logits)
 
 
@@ -61,10 +61,6 @@ def _transport(logits: Answers, class_priors: Float[Tensor, "K"]) -> Answers:
     if n <= SAMPLE and logits.candidates is None:
         return Answers(plan, None, n_way)
     moved = (plan - values)[0].to(logits.values)
-    for part in _parts(n):
+    for part in blocks_of(n):
         logits.values[part] += moved if logits.candidates is None else moved[logits.candidates[part].long()]
     return logits
-
-
-def _parts(n: int) -> Iterator[slice]:
-    return (slice(start, start + SAMPLE) for start in range(0, n, SAMPLE))

@@ -65,8 +65,7 @@ class Pool:
 
     def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "N D"]]]:
         """All rows; always at least one block."""
-        for start in range(0, max(len(self), 1), BLOCK):
-            part = slice(start, min(start + BLOCK, len(self)))
+        for part in blocks_of(len(self)):
             yield part, self.take(np.arange(part.start, part.stop))
 
     def spread_out(self, n: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "M"]]:
@@ -77,8 +76,7 @@ class Pool:
         if not len(self):
             return np.arange(0), np.arange(0)
         direction = np.random.default_rng(0).standard_normal(self.parts[0].shape[1])
-        starts = range(0, len(self), BLOCK)
-        numbers = (np.arange(start, min(start + BLOCK, len(self))) for start in starts)
+        numbers = (np.arange(part.start, part.stop) for part in blocks_of(len(self)))
         along = np.concatenate([self.raw(some).astype(np.float64) @ direction for some in numbers])
         chosen = np.zeros(len(self), dtype=bool)
         chosen[along.argsort(kind="stable")[evenly(len(self), n)]] = True
@@ -111,8 +109,7 @@ class Answers:
         return values.new_zeros(len(values), self.n_way).scatter_(1, self.candidates[part].long(), values)
 
     def blocks(self, of: Map = identity) -> Iterator[tuple[slice, Float[Tensor, "N K"]]]:
-        for start in range(0, max(len(self), 1), BLOCK):
-            part = slice(start, min(start + BLOCK, len(self)))
+        for part in blocks_of(len(self)):
             yield part, self.block(part, of)
 
     def mass(self, of: Map = identity) -> Float[Tensor, "K"]:
@@ -135,10 +132,18 @@ class Answers:
         """Answers whose values are changed, a block at a time and in place where there are many."""
         if len(self) <= BLOCK:
             return Answers(how(self.values), self.candidates, self.n_way)
-        for start in range(0, len(self), BLOCK):
-            part = slice(start, start + BLOCK)
+        for part in blocks_of(len(self)):
             self.values[part] = how(self.values[part])
         return self
+
+
+def blocks_of(n: int) -> Iterator[slice]:
+    """The blocks of n rows; always at least one.
+
+    >>> list(blocks_of(10_000))
+    [slice(0, 8192, None), slice(8192, 10000, None)]
+    """
+    return (slice(start, min(start + BLOCK, n)) for start in range(0, max(n, 1), BLOCK))
 
 
 def evenly(n: int, n_wanted: int) -> Int[np.ndarray, "n"]:

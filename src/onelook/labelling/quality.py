@@ -114,7 +114,7 @@ def assess(classifier: FewShotClassifier, n_examples: Iterable[int], n_changed: 
         tuple(n_examples),
         classifier.estimate_accuracy(),
         classifier.learning_curve(),
-        len(classifier.transduction_proba_),
+        len(classifier.transduction_),
         n_changed,
     )
 

@@ -60,11 +60,12 @@ def make_report(done: Labelled) -> LabelReport:
         except (OSError, ValueError, DataError):  # gone since its features were computed, or these were given
             return None
 
+    probabilities = classifier.transduction_proba_
     return LabelReport(
         class_names=tuple(map(str, classifier.classes_)),
         items=tuple(items[unlabelled]),
-        labels=torch.from_numpy(classifier.transduction_proba_.argmax(1)),
-        probabilities=torch.from_numpy(classifier.transduction_proba_).float(),
+        labels=torch.from_numpy(probabilities.argmax(1)),
+        probabilities=torch.from_numpy(probabilities).float(),
         labelled=tuple(items[labelled]),
         labelled_classes=torch.tensor([number[name] for name in names[done.embeddings.labels[labelled].numpy()]]),
         thumbnail=read_thumbnail,

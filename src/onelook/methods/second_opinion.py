@@ -89,9 +89,7 @@ class Ridge:
     def judge(self, read: Read) -> Iterator[tuple[slice, Float[Tensor, "N K"]]]:
         """Predictions for each query by all other rows, as of `second_opinion`."""
         for part, x, p in read():
-            z = self.rows(x)
-            h = QUERY_WEIGHT * torch.linalg.solve_triangular(self.factor, z.T, upper=False).square().sum(0)
-            yield part, (z @ self.solution - h.unsqueeze(1) * p) / (1 - h).unsqueeze(1)
+            yield part, _leave_out(self.rows(x), p, QUERY_WEIGHT, self.factor, self.solution)
 
 
 def leave_one_out(
@@ -105,7 +103,17 @@ def leave_one_out(
     weighted = weight.unsqueeze(1) * rows
     identity = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
     factor = torch.linalg.cholesky(rows.T @ weighted + ridge * identity)
-    predicted: Tensor = rows @ torch.cholesky_solve(weighted.T @ targets, factor)
+    return _leave_out(rows, targets, weight, factor, torch.cholesky_solve(weighted.T @ targets, factor))
+
+
+def _leave_out(
+    rows: Float[Tensor, "N D"],
+    targets: Float[Tensor, "N K"],
+    weight: Float[Tensor, "N"] | float,
+    factor: Float[Tensor, "D D"],
+    solution: Float[Tensor, "D K"],
+) -> Float[Tensor, "N K"]:
+    """Predictions of the solution of all rows, corrected for the part that each row has in its own."""
     leverage = weight * torch.linalg.solve_triangular(factor, rows.T, upper=False).square().sum(0)
     h: Tensor = leverage.unsqueeze(1)
-    return (predicted - h * targets) / (1 - h)
+    return (rows @ solution - h * targets) / (1 - h)

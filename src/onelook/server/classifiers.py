@@ -54,7 +54,7 @@ class Kept:
             "name": self.name,
             "classes": [{"name": name, "n_examples": counts[k]} for k, name in enumerate(names)],
             "n_examples": sum(counts),
-            "n_unlabelled": len(self.classifier.transduction_proba_),
+            "n_unlabelled": len(self.classifier.transduction_),
             "feature_size": int(self.classifier.n_features_in_),
             "network": self.network,
             "guard": self.classifier.guard_,

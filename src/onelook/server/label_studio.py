@@ -201,12 +201,13 @@ class Backend:
             yield Progress("learning", 0, 1)
             learnt = self.learnt[project] = self._fit(project, labels, identity)
         made, row_of = learnt.classifier, learnt.row_of
+        together = made.transduction_proba_
         features = self.store.features(
             project, network, [task for task in tasks if task in seen and task not in row_of]
         )
         version, results = self.store.version(project), list[dict[str, Any]]()
         for task in tasks:
-            p = made.transduction_proba_[row_of[task]] if task in row_of else None
+            p = together[row_of[task]] if task in row_of else None
             if p is None and task in features:
                 p = made.predict_proba(features[task][None])[0]
             result = [] if p is None else interface.make_result(str(made.classes_[p.argmax()]))

@@ -264,6 +264,25 @@ def test_queries_of_some_classes_only_are_balanced_among_them() -> None:
     assert (counts > 0).any(0).all()  # now these, now those
 
 
+def test_queries_of_effective_classes_are_drawn_from_all_their_images_alike() -> None:
+    data, spec = data_of((13,) * 4 + (37,) * 4), TaskSpec(8, 1, 3, "effective:2-4", n_total=12)
+    sampler = TaskSampler(data, spec)
+    counts = query_counts(sampler, 600)
+    effective = np.bincount((counts > 0).sum(1), minlength=5)
+    assert set(np.flatnonzero(effective)) <= {1, 2, 3, 4}  # one of two may have none by chance
+    assert effective[[2, 3, 4]].min() > 120  # as often each
+    large = np.stack([sampler.rows(i).classes >= 4 for i in range(600)])
+    assert counts[large].sum() > 2 * counts[~large].sum()  # 36 images to 12
+    both = [row[row > 0] for row in counts if (row > 0).sum() == 2]
+    assert len({tuple(row) for row in both}) > 5  # nobody has evened them out
+
+
+def test_all_classes_are_effective_where_more_are_asked_for_than_there_are() -> None:
+    data = data_of((300,) * 5)
+    for name in ("effective:all", "effective:5-25", "effective:7-9"):
+        assert (query_counts(TaskSampler(data, TaskSpec(protocol=name)), 50) > 3).all()
+
+
 def test_a_long_tail_has_the_ratio_that_is_asked_for_in_any_order() -> None:
     counts = query_counts(TaskSampler(data_of((200,) * 6), TaskSpec(protocol="long-tail:16", n_query=31)), 100)
     assert all(sorted(row) == [5, 10, 20, 40, 80] for row in counts.tolist())
@@ -389,6 +408,11 @@ def test_an_impossible_specification_is_refused_with_what_was_found(wrong: dict[
         "balanced:1",
         "present:1.5",
         "present:0",
+        "effective",
+        "effective:3",
+        "effective:0-4",
+        "effective:4-2",
+        "effective:1.5-2",
         "long-tail:0.5",
         "single:2",
         "balanced+unknown:1",

@@ -2,11 +2,14 @@
 
 Published few-shot tasks have as many queries of each class as of any other, which no folder of photographs has
 (Veilleux, Boudiaf, Piantanida, Ben Ayed. Realistic Evaluation of Transductive Few-Shot Learning. NeurIPS 2021,
-arXiv:2204.11181). A name is one of
+arXiv:2204.11181), and none at all of some classes (Zanella, Fuchs, De Vleeschouwer, Ben Ayed. Realistic Test-Time
+Adaptation of Vision-Language Models. CVPR 2025, arXiv:2501.03729: "effective classes"). A name is one of
 
     balanced         as many of each class; the remainder goes to classes drawn at random
     dirichlet:A      class priors drawn for each task from a symmetric Dirichlet distribution; the paper has A = 2
     present:J        queries of J of the K classes only, balanced among them
+    effective:A-B    queries of A to B of the K classes only (of all K where B is more), drawn from all their images
+                     alike; the paper has 1-4, 2-10, 5-25 and `all`
     long-tail:R      class priors that fall geometrically, the most frequent class R times the least; in random order
     single           one query, of a class drawn at random
 
@@ -18,6 +21,7 @@ and may be followed by
     +unknown:F       a fraction F of the queries is of classes that the task does not have; their label is UNKNOWN
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -28,7 +32,10 @@ from onelook.errors import SettingsError
 UNKNOWN = -1
 """The label of a query whose class is none of the task's."""
 
-KNOWN = "balanced, dirichlet:A, present:J, long-tail:R, single; then +unequal-shots or +proportional-shots, +unknown:F"
+KNOWN = (
+    "balanced, dirichlet:A, present:J, effective:A-B or effective:all, long-tail:R, single; "
+    "then +unequal-shots or +proportional-shots, +unknown:F"
+)
 _OF_SHOTS = ("unequal-shots", "proportional-shots")
 
 
@@ -41,6 +48,8 @@ class Protocol:
     unknown: float = 0.0
     """F."""
     proportional_shots: bool = False
+    most: float = 0.0
+    """B; infinite, as A is, where all classes are meant."""
 
     @property
     def is_balanced(self) -> bool:
@@ -57,6 +66,10 @@ class Protocol:
                     raise SettingsError(f"Queries of {self.value:g} classes need tasks of as many; this has {n_way}.")
                 fraction = (np.arange(n_way) < self.value) / self.value
                 return rng.permutation(fraction)
+            case "effective":
+                least, most = (int(min(number, n_way)) for number in (self.value, self.most))
+                n = rng.integers(least, most, endpoint=True)
+                return rng.permutation((np.arange(n_way) < n) / n)
             case "long-tail":
                 fraction = self.value ** -(np.arange(n_way) / (n_way - 1))
                 return rng.permutation(fraction / fraction.sum())
@@ -87,12 +100,13 @@ def parse_protocol(name: str) -> Protocol:
     """
     first, *parts = name.split("+")
     kind, colon, value = first.partition(":")
-    number = _number(value) if colon else None
+    number, most = _effective(value) if kind == "effective" else (_number(value) if colon else None, 0.0)
     fits = {
         "balanced": not colon,
         "single": not colon,
         "dirichlet": number is not None and number > 0,
         "present": number is not None and number >= 1 and number.is_integer(),
+        "effective": number is not None,
         "long-tail": number is not None and number >= 1,
     }
     unknown = [_number(part.removeprefix("unknown:")) for part in parts if part.startswith("unknown:")]
@@ -106,7 +120,16 @@ def parse_protocol(name: str) -> Protocol:
     ):
         raise SettingsError(f"There is no protocol {name!r}; known: {KNOWN} (such as dirichlet:2+unknown:0.2).")
     fraction = next((f for f in unknown if f is not None), 0.0)
-    return Protocol(kind, number or 0.0, _OF_SHOTS[0] in others, fraction, _OF_SHOTS[1] in others)
+    return Protocol(kind, number or 0.0, _OF_SHOTS[0] in others, fraction, _OF_SHOTS[1] in others, most)
+
+
+def _effective(text: str) -> tuple[float | None, float]:
+    """A and B of A-B, or of "all"; None where it is neither."""
+    if text == "all":
+        return math.inf, math.inf
+    found = re.fullmatch(r"([1-9]\d{0,5})-([1-9]\d{0,5})", text)
+    least, most = map(float, found.groups()) if found else (math.inf, 0.0)
+    return (least, most) if least <= most else (None, 0.0)
 
 
 def _number(text: str) -> float | None:

@@ -185,7 +185,8 @@ class TaskSampler:
     def _query_counts(self, rng: np.random.Generator, room: np.ndarray) -> np.ndarray:
         """Queries of each class, K numbers that add up to those of known classes; none above `room`.
 
-        Class priors are rounded by largest remainder. A class that runs out of images passes its queries on.
+        Class priors are rounded by largest remainder. A class that runs out of images passes its queries on. Those of
+        effective classes are drawn from all their images, so that a class may have fewer, or none, by chance.
         """
         spec, total = self.spec, self.n_known
         if spec.spread.kind in ("balanced", "single"):
@@ -194,11 +195,13 @@ class TaskSampler:
                 even[rng.choice(spec.n_way, total % spec.n_way, replace=False)] += 1
             return even
         ideal = spec.spread.draw_priors(rng, spec.n_way) * total
-        if spec.spread.kind == "present":
+        if spec.spread.kind in ("present", "effective"):
             room = np.where(ideal > 0, room, 0)  # the absent ones stay so
         if room.sum() < total:
             found = f"its {(room > 0).sum()} classes hold {room.sum()} images beside their shots"
             raise DataError(f"A task needs {total} queries, but {found}; ask for fewer queries.")
+        if spec.spread.kind == "effective":
+            return rng.multivariate_hypergeometric(room, total)
         counts: np.ndarray = np.minimum(np.floor(ideal).astype(int), room)
         while counts.sum() < total:
             counts[np.argmax(np.where(counts < room, ideal - counts, -np.inf))] += 1

@@ -176,6 +176,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("logistic-regression", {}),
     ("logistic-regression", {"C": 10.0, "transform": "cl2n"}),
     ("logistic-regression", {"C": 0.5, "transform": "none"}),
+    ("logistic-regression", {"tune": True}),
     ("maml", {}),
     ("maml", {"n_steps": 2, "step_size": 0.05}),
     ("maml", {"order": 1}),

@@ -43,6 +43,7 @@ WITHOUT_PARAMETERS = {
     "prototypical",
     "protolp",
     "pt-map",
+    "ridge",
     "soft-kmeans",
     "tim",
     "transductive-fine-tuning",

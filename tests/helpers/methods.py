@@ -209,6 +209,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("r2d2", {"initial_ridge": 0.1, "unit_length": False}),
     ("relation", {}),
     ("relation", {"hidden": 3, "loss_kind": "cross-entropy"}),
+    ("ridge", {}),
     ("sib", {}),
     ("sib", {"n_steps": 2, "step_size": 2e-3, "prior_weight": 0.3}),
     ("sib-inductive", {}),

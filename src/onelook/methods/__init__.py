@@ -33,6 +33,7 @@ from onelook.methods.prototypical import PrototypicalNetworks as PrototypicalNet
 from onelook.methods.pt_map import PTMAP as PTMAP
 from onelook.methods.r2d2 import RidgeRegression as RidgeRegression
 from onelook.methods.relation import RelationNetworks as RelationNetworks
+from onelook.methods.ridge import Ridge as Ridge
 from onelook.methods.sib import SIB as SIB
 from onelook.methods.sib_inductive import InductiveSIB as InductiveSIB
 from onelook.methods.snail import SNAIL as SNAIL
@@ -68,6 +69,7 @@ METHODS: dict[str, type[Method]] = {
     "pt-map": PTMAP,
     "r2d2": RidgeRegression,
     "relation": RelationNetworks,
+    "ridge": Ridge,
     "sib": SIB,
     "sib-inductive": InductiveSIB,
     "snail": SNAIL,

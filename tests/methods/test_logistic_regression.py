@@ -12,7 +12,7 @@ from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook.errors import SettingsError
 from onelook.methods import LogisticRegression
 from onelook.methods.leave_one_out import GRID
-from onelook.methods.logistic_regression import fit, leave_one_out
+from onelook.methods.logistic_regression import fit, leave_one_out, solve
 from onelook.tasks import Tasks
 
 lengths = st.sampled_from([0.01, 1.0, 100.0])
@@ -27,7 +27,7 @@ def regression_for(tasks: Tasks, **kept: Any) -> LogisticRegression:
 @given(tasks_of_any_shape(), st.sampled_from([0.1, 1.0, 100.0]), lengths)
 def test_no_derivative_of_the_objective_is_left_at_the_solution(tasks: Tasks, price: float, length: float) -> None:
     tasks = tasks.map_items(lambda x: length * x)
-    weights, bias = (x.requires_grad_() for x in regression_for(tasks, C=price).solve(tasks))
+    weights, bias = (x.requires_grad_() for x in solve(tasks, (price,)))
     scores = tasks.support @ weights.mT + bias
     loss = functional.cross_entropy(scores.flatten(0, 1), tasks.support_labels.flatten(), reduction="sum")
     (weights.square().sum() / 2 + price * loss).backward()

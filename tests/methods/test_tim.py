@@ -40,7 +40,7 @@ def test_the_first_step_of_the_descent_has_the_size_of_the_rate_and_the_sign_of_
     loss = LossWeights(*(float(x) for x in torch.rand(3, generator=draw) + 0.1))
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way).requires_grad_()
     (gradient,) = torch.autograd.grad(loss_of(means, tasks, loss, alpha, 3.0).sum(), means)
-    moved = descend(tasks, loss, alpha, 3.0, 1e-3, 1) - means
+    moved = descend(means, tasks, loss, alpha, 3.0, 1e-3, 1) - means
     torch.testing.assert_close(moved, -1e-3 * gradient / (gradient.abs() + 1e-8), rtol=1e-6, atol=1e-11)
 
 
@@ -49,7 +49,7 @@ def test_the_descent_goes_down(tasks: Tasks) -> None:
     loss = LossWeights(0.1, 1.0, 0.1)
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     before = loss_of(means, tasks, loss, 1.0, 15.0)
-    after = loss_of(descend(tasks, loss, 1.0, 15.0, 1e-4, 50), tasks, loss, 1.0, 15.0)
+    after = loss_of(descend(means, tasks, loss, 1.0, 15.0, 1e-4, 50), tasks, loss, 1.0, 15.0)
     assert (after <= before + 1e-9).all()
 
 
@@ -112,7 +112,7 @@ def test_the_derivative_by_the_features_holds_the_steps_of_the_descent_fixed() -
     method = method_for(tasks, "tim", solver="gd", n_iterations=20, transform="none")
     logits = method(Tasks(tasks.support, tasks.support_labels, query, tasks.n_way))
     means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
-    weights = descend(tasks, LossWeights(0.1, 1.0, 0.1), 1.0, 15.0, 1e-4, 20)
+    weights = descend(means, tasks, LossWeights(0.1, 1.0, 0.1), 1.0, 15.0, 1e-4, 20)
     assert not torch.allclose(weights, means, atol=1e-4)
     (gradient,) = torch.autograd.grad(logits[..., 0].sum(), query)
     torch.testing.assert_close(gradient, 15.0 * (weights[:, :1] - tasks.query))

@@ -3,8 +3,8 @@ from torch import Tensor
 
 from onelook.methods import AlphaTIM
 from onelook.tasks import Tasks
-from reference.common import class_mean, preprocessed
-from reference.tim import by_adam, by_distance, cross_entropy, posterior, shannon
+from reference.common import preprocessed
+from reference.tim import by_adam, by_distance, cross_entropy, first_weights, posterior, shannon
 
 
 def logits(method: AlphaTIM, task: Tasks) -> Tensor:
@@ -23,5 +23,5 @@ def logits(method: AlphaTIM, task: Tasks) -> Tensor:
         information = method.marginal_weight * marginal - method.conditional_weight * conditional
         return method.support_weight * cross_entropy(weights, support, labels, method.temperature) - information
 
-    means = torch.stack([class_mean(support, labels, k) for k in range(task.n_way)])
+    means = first_weights(method, support, labels, queries)
     return by_distance(method, by_adam(means, loss, method.learning_rate, method.n_iterations), queries)

@@ -3,9 +3,10 @@ import math
 import torch
 from torch import Tensor
 
-from onelook.methods import TIM
+from onelook.methods import TIM, AlphaTIM, LogisticRegression
 from onelook.methods.preprocessing import PreprocessedMethod
 from onelook.tasks import Tasks
+from reference import logistic_regression
 from reference.common import class_mean, preprocessed
 
 
@@ -13,7 +14,7 @@ def logits(method: TIM, task: Tasks) -> Tensor:
     """Boudiaf et al., their loss by autograd and Adam of torch, or the updates of their proposition, one by one."""
     support, queries = (part.detach() for part in preprocessed(method, task))
     labels = task.support_labels[0]
-    means = torch.stack([class_mean(support, labels, k) for k in range(task.n_way)])
+    means = first_weights(method, support, labels, queries)
     if method.solver == "gd":
 
         def loss(weights: Tensor) -> Tensor:
@@ -29,6 +30,17 @@ def logits(method: TIM, task: Tasks) -> Tensor:
         for _ in range(method.n_iterations or 150):
             weights = alternated(method, weights, support, labels, queries)
     return by_distance(method, weights, queries)
+
+
+def first_weights(method: TIM | AlphaTIM, support: Tensor, labels: Tensor, queries: Tensor) -> Tensor:
+    n_way = int(labels.max()) + 1
+    if method.start == "means":
+        return torch.stack([class_mean(support, labels, k) for k in range(n_way)])
+    regression = LogisticRegression(method.feature_size, tune=True, transform="none")
+    task = Tasks(support[None], labels[None], queries[None], n_way)
+    share = torch.stack([row.softmax(0) for row in logistic_regression.logits(regression, task)])
+    total = [(labels == k).double() @ support + share[:, k] @ queries for k in range(n_way)]
+    return torch.stack([total[k] / ((labels == k).sum() + share[:, k].sum()) for k in range(n_way)])
 
 
 def by_distance(method: PreprocessedMethod, weights: Tensor, queries: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ support stays Shannon's, as the published code has it. The weights of the classi
 down by Adam.
 
 Departures: the published alpha is 2 for one shot and 7 for five or more; between them it is interpolated, by the mean
-shots of the task. The derivative by the features holds the steps of Adam fixed, as in TIM.
+shots of the task. The derivative by the features holds the steps of Adam fixed, as in TIM, and `start` is that of TIM.
 """
 
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat, SettingsError
 from onelook.methods.preprocessing import PreprocessedMethod, Transform
-from onelook.methods.tim import LossWeights, descend, scores
+from onelook.methods.tim import LossWeights, Start, descend, first_weights, scores
 from onelook.tasks import Tasks
 
 
@@ -42,6 +42,7 @@ class AlphaTIM(PreprocessedMethod):
     temperature: PositiveFloat = 15.0
     learning_rate: PositiveFloat = 1e-4
     transform: Transform = "l2n"
+    start: Start = "means"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,5 +54,6 @@ class AlphaTIM(PreprocessedMethod):
         loss = LossWeights(self.support_weight, self.marginal_weight, self.conditional_weight)
         shots = tasks.support.shape[1] / tasks.n_way
         alpha = self.alpha or 2 + 5 * (min(max(shots, 1), 5) - 1) / 4
-        weights = descend(tasks, loss, alpha, self.temperature, self.learning_rate, self.n_iterations)
+        weights = first_weights(tasks, self.start)
+        weights = descend(weights, tasks, loss, alpha, self.temperature, self.learning_rate, self.n_iterations)
         return scores(tasks.query, weights, self.temperature)

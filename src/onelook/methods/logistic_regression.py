@@ -60,15 +60,8 @@ class LogisticRegression(PreprocessedMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocess(tasks)
-        weights_TKD, bias_T1K = self.solve(tasks)
+        weights_TKD, bias_T1K = solve(tasks, (self.C, *GRID) if self.tune else (self.C,))
         return tasks.query @ weights_TKD.mT + bias_T1K
-
-    def solve(self, tasks: Tasks) -> tuple[Float[Tensor, "T K D"], Float[Tensor, "T 1 K"]]:
-        """W and b, of the features as they stand."""
-        target_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
-        gram_TSS = tasks.support.double() @ tasks.support.double().mT
-        dual, bias = fit(gram_TSS, target_TSK, (self.C, *GRID) if self.tune else (self.C,))
-        return dual.to(tasks.support.dtype).mT @ tasks.support, bias.to(tasks.support.dtype)
 
 
 class _Point(NamedTuple):
@@ -87,6 +80,14 @@ class _Curvature(NamedTuple):
     """Z times the derivative of the scores by b."""
     of_bias: Float[Tensor, "T K K"]
     """Sum of `by_bias` over the rows, with an inverse (`_pin`)."""
+
+
+def solve(tasks: Tasks, prices: tuple[float, ...]) -> tuple[Float[Tensor, "T K D"], Float[Tensor, "T 1 K"]]:
+    """W and b, of the features as they stand, by the best of the prices."""
+    target_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
+    gram_TSS = tasks.support.double() @ tasks.support.double().mT
+    dual, bias = fit(gram_TSS, target_TSK, prices)
+    return dual.to(tasks.support.dtype).mT @ tasks.support, bias.to(tasks.support.dtype)
 
 
 def fit(gram: Float[Tensor, "T S S"], target: Float[Tensor, "T S K"], prices: tuple[float, ...]) -> _Point:

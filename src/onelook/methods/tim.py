@@ -3,7 +3,8 @@
 Malik Boudiaf, Imtiaz Masud Ziko, Jérôme Rony, José Dolz, Pablo Piantanida, Ismail Ben Ayed. Transductive Information
 Maximization for Few-Shot Learning. NeurIPS 2020, arXiv:2008.11297.
 
-A linear classifier of each task begins at the class means w_k. With unit features x and the temperature tau its
+A linear classifier of each task begins at the class means w_k; with `start`, which is no part of the paper, at those of
+support and queries by the posteriors of logistic regression. With unit features x and the temperature tau its
 posterior is p_ik = softmax_k(-tau/2 |x_i - w_k|^2), and w is what minimises
 
     support_weight * cross-entropy of the support
@@ -29,12 +30,17 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.errors import Bound, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from onelook.methods.leave_one_out import GRID
+from onelook.methods.logistic_regression import solve
 from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
 
 _ITERATIONS = {"adm": 150, "gd": 1000}
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
+Start = Annotated[str, Bound("one of", ("means", "logistic"))]
+"""Where the classifier begins: at the means of the labelled examples; or at those of labelled examples and queries, a
+query counting for a class by its posterior under logistic regression, whose C is chosen by leave-one-out."""
 
 
 class LossWeights(NamedTuple):
@@ -61,16 +67,26 @@ class TIM(PreprocessedMethod):
     learning_rate: PositiveFloat = 1e-4
     """Step size of Adam for "gd"."""
     transform: Transform = "l2n"
+    start: Start = "means"
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocess(tasks)
         loss = LossWeights(self.support_weight, self.marginal_weight, self.conditional_weight)
         n_iterations = self.n_iterations or _ITERATIONS[self.solver]
+        weights = first_weights(tasks, self.start)
         if self.solver == "gd":
-            weights = descend(tasks, loss, 1.0, self.temperature, self.learning_rate, n_iterations)
+            weights = descend(weights, tasks, loss, 1.0, self.temperature, self.learning_rate, n_iterations)
         else:
-            weights = _alternate(tasks, loss, self.temperature, n_iterations)
+            weights = _alternate(weights, tasks, loss, self.temperature, n_iterations)
         return scores(tasks.query, weights, self.temperature)
+
+
+def first_weights(tasks: Tasks, start: Start) -> Float[Tensor, "T K D"]:
+    if start == "means":
+        return ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
+    logistic_TKD, bias_T1K = solve(tasks, (1.0, *GRID))
+    posterior_TQK = (tasks.query @ logistic_TKD.mT + bias_T1K).softmax(-1)
+    return ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, posterior_TQK)
 
 
 def scores(rows: Float[Tensor, "T R D"], weights: Float[Tensor, "T K D"], temperature: float) -> Float[Tensor, "T R K"]:
@@ -92,7 +108,9 @@ def _pull_back(
     return upstream @ rows - upstream.sum(2, keepdim=True) * weights
 
 
-def _alternate(tasks: Tasks, loss: LossWeights, temperature: float, n_iterations: int) -> Float[Tensor, "T K D"]:
+def _alternate(
+    weights: Float[Tensor, "T K D"], tasks: Tasks, loss: LossWeights, temperature: float, n_iterations: int
+) -> Float[Tensor, "T K D"]:
     hot_TKS = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype).mT
     n_support, n_query = tasks.support.shape[1], tasks.query.shape[1]
     rows = torch.cat([tasks.support, tasks.query], 1)
@@ -103,7 +121,6 @@ def _alternate(tasks: Tasks, loss: LossWeights, temperature: float, n_iterations
             rows.new_full((n_query,), n_support / n_query),
         ]
     )
-    weights = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     for _ in range(n_iterations):
         log_p_TKR = _log_posterior(weights, rows, temperature)
         sharp_TKQ = (1 + loss.conditional) * log_p_TKR[:, :, n_support:]
@@ -116,20 +133,25 @@ def _alternate(tasks: Tasks, loss: LossWeights, temperature: float, n_iterations
 
 
 def descend(
-    tasks: Tasks, loss: LossWeights, alpha: float, temperature: float, learning_rate: float, n_iterations: int
+    start: Float[Tensor, "T K D"],
+    tasks: Tasks,
+    loss: LossWeights,
+    alpha: float,
+    temperature: float,
+    learning_rate: float,
+    n_iterations: int,
 ) -> Float[Tensor, "T K D"]:
-    """The class means after Adam's steps down the loss above, with Tsallis entropies of order alpha (1: Shannon's).
+    """The weights `start` after Adam's steps down the loss above, with Tsallis entropies of order alpha (1: Shannon's).
 
     The steps themselves are constants to autograd.
     """
-    means = ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
     with torch.no_grad():
-        hot_TKS = ops.one_hot(tasks.support_labels, tasks.n_way, means.dtype).mT
+        hot_TKS = ops.one_hot(tasks.support_labels, tasks.n_way, start.dtype).mT
         n_support = tasks.support.shape[1]
         rows = torch.cat([tasks.support, tasks.query], 1)
-        moved, mean, square = (torch.zeros_like(means) for _ in range(3))
+        moved, mean, square = (torch.zeros_like(start) for _ in range(3))
         for t in range(1, n_iterations + 1):
-            weights = means + moved
+            weights = start + moved
             log_p_TKR = _log_posterior(weights, rows, temperature)
             upstream_TKR = torch.cat(
                 [
@@ -143,7 +165,7 @@ def descend(
             square = torch.lerp(gradient.square(), square, _BETAS[1])
             root = (square / (1 - _BETAS[1] ** t)).sqrt() + _EPSILON
             moved = moved - learning_rate / (1 - _BETAS[0] ** t) * mean / root
-    return means + moved
+    return start + moved
 
 
 def _slope_information(log_p: Float[Tensor, "T K Q"], loss: LossWeights, alpha: float) -> Float[Tensor, "T K Q"]:

@@ -36,6 +36,7 @@ WITHOUT_PARAMETERS = {
     "em-dirichlet",
     "ilpc",
     "label-spreading",
+    "laplacian-logistic",
     "laplacianshot",
     "logistic-regression",
     "map-proportions",
@@ -50,7 +51,7 @@ WITHOUT_PARAMETERS = {
 }
 """Methods that have nothing to learn in one of their settings, so that no gradient can be asked of it."""
 
-REFERENCE_TOLERANCE: dict[str, float] = {"em-dirichlet": 1e-6, "logistic-regression": 1e-6, "metaoptnet": 1e-6}
+REFERENCE_TOLERANCE = dict.fromkeys(("em-dirichlet", "laplacian-logistic", "logistic-regression", "metaoptnet"), 1e-6)
 """Of methods whose slow loop is itself an approximation, such as a general solver's."""
 
 LEARNS_TO_COMPARE: dict[str, int] = {"gnn": 100, "maml": 20, "relation": 100, "snail": 150}

@@ -164,6 +164,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("glance", {"guard": False, "n_steps": 2, "width": 8, "n_layers": 1, "n_neighbours": 3}),
     ("gnn", {"n_layers": 2, "width": 64, "hidden": 16, "edge_hidden": 16}),
     ("gnn", {"n_layers": 1, "width": 32, "edge_hidden": 16}),
+    ("laplacian-logistic", {"n_neighbours": 3}),
     ("laplacianshot", {}),
     ("laplacianshot", {"smoothness": 0.3, "n_neighbours": 2, "n_steps": 4, "rectify": False, "transform": "l2n"}),
     ("ilpc", {}),

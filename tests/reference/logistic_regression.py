@@ -15,11 +15,15 @@ def logits(method: LogisticRegression, task: Tasks) -> Tensor:
     """scikit-learn's classifier, as the authors use it, fitted to a smaller tolerance."""
     support, query = (part.detach().numpy() for part in preprocessed(method, task))
     labels = task.support_labels[0].numpy()
-    price = method.C
-    if method.tune and max(np.bincount(labels)) > 1:
-        price = min([method.C, *GRID], key=lambda price: leave_one_out_loss(support, labels, price))
-    weights, bias = fit(support, labels, price)
+    weights, bias = fit(support, labels, tuned(support, labels, method.C) if method.tune else method.C)
     return torch.from_numpy(query @ weights.T + bias)
+
+
+def tuned(rows: np.ndarray, labels: np.ndarray, price: float) -> float:
+    """`price` where no class has two rows."""
+    if max(np.bincount(labels)) == 1:
+        return price
+    return min([price, *GRID], key=lambda price: leave_one_out_loss(rows, labels, price))
 
 
 def fit(rows: np.ndarray, labels: np.ndarray, price: float) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from onelook.methods.glance import Glance as Glance
 from onelook.methods.gnn import GraphNetwork as GraphNetwork
 from onelook.methods.ilpc import ILPC as ILPC
 from onelook.methods.label_spreading import LabelSpreading as LabelSpreading
+from onelook.methods.laplacian_logistic import LaplacianLogistic as LaplacianLogistic
 from onelook.methods.laplacian_shot import LaplacianShot as LaplacianShot
 from onelook.methods.leo import LEO as LEO
 from onelook.methods.logistic_regression import LogisticRegression as LogisticRegression
@@ -56,6 +57,7 @@ METHODS: dict[str, type[Method]] = {
     "gnn": GraphNetwork,
     "ilpc": ILPC,
     "label-spreading": LabelSpreading,
+    "laplacian-logistic": LaplacianLogistic,
     "laplacianshot": LaplacianShot,
     "leo": LEO,
     "logistic-regression": LogisticRegression,

@@ -43,6 +43,7 @@ from onelook.methods.tadam import TADAM as TADAM
 from onelook.methods.tim import TIM as TIM
 from onelook.methods.tpn import TransductivePropagation as TransductivePropagation
 from onelook.methods.transductive_fine_tuning import TransductiveFineTuning as TransductiveFineTuning
+from onelook.methods.unem import UNEM as UNEM
 
 METHODS: dict[str, type[Method]] = {
     "activations": ActivationsToParameters,
@@ -80,6 +81,7 @@ METHODS: dict[str, type[Method]] = {
     "tim": TIM,
     "tpn": TransductivePropagation,
     "transductive-fine-tuning": TransductiveFineTuning,
+    "unem": UNEM,
 }
 
 

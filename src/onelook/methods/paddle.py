@@ -20,6 +20,10 @@ divides each feature by the range that it has among the queries of the task, and
 on validation tasks with lambda left at Q. `min_max=True`, `temperature=1` and `transform=none` are as published.
 """
 
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,17 +56,25 @@ class PADDLE(PreprocessedMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocess(tasks)
-        support, query = tasks.support, tasks.query
         if self.min_max:
+            support, query = tasks.support, tasks.query
             range_T1D = query.amax(1, keepdim=True) - query.amin(1, keepdim=True)
             range_T1D = range_T1D.masked_fill(range_T1D == 0, 1.0)
-            support, query = support / range_T1D, query / range_T1D
-        centres = ops.class_means(support, tasks.support_labels, tasks.n_way)
-        log_priors = centres.new_zeros(len(tasks), 1, tasks.n_way)
-        log_u = centres.new_zeros(len(tasks), query.shape[1], tasks.n_way)
-        for _ in range(self.n_iterations):
-            fit_TQK = -self.temperature / 2 * ops.squared_distance(query, centres)
-            log_u = (fit_TQK + self.class_weight * log_priors).log_softmax(-1)
-            log_priors = (log_u.exp().mean(1, keepdim=True) + LEAST_PRIOR).log()
-            centres = ops.soft_class_means(support, tasks.support_labels, query, log_u.exp())
-        return log_u
+            tasks = replace(tasks, support=support / range_T1D, query=query / range_T1D)
+        return cluster(tasks, itertools.repeat((self.temperature, self.class_weight), self.n_iterations))
+
+
+def cluster(
+    tasks: Tasks, iterations: Iterable[tuple[float | Float[Tensor, ""], float | Float[Tensor, ""]]]
+) -> Float[Tensor, "T Q K"]:
+    """log u after iterations, each with its own factor of the squared distances and price of classes."""
+    support, query = tasks.support, tasks.query
+    centres = ops.class_means(support, tasks.support_labels, tasks.n_way)
+    log_priors = centres.new_zeros(len(tasks), 1, tasks.n_way)
+    log_u = centres.new_zeros(len(tasks), query.shape[1], tasks.n_way)
+    for temperature, class_weight in iterations:
+        fit_TQK = -temperature / 2 * ops.squared_distance(query, centres)
+        log_u = (fit_TQK + class_weight * log_priors).log_softmax(-1)
+        log_priors = (log_u.exp().mean(1, keepdim=True) + LEAST_PRIOR).log()
+        centres = ops.soft_class_means(support, tasks.support_labels, query, log_u.exp())
+    return log_u

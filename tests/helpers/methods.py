@@ -229,5 +229,5 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("transductive-fine-tuning", {}),
     ("transductive-fine-tuning", {"n_steps": 4, "step_size": 0.05, "scale": 3.0, "transform": "cl2n"}),
     ("transductive-fine-tuning", {"n_steps": 3, "entropy_weight": 0.2, "transform": "none"}),
-    ("unem", {"n_layers": 3}),
+    ("unem", {}),
 ]

@@ -3,7 +3,7 @@ from torch import Tensor
 
 from onelook.methods import UNEM
 from onelook.tasks import Tasks
-from reference.common import class_mean, preprocessed
+from reference.common import class_mean, unit
 
 
 def logits(method: UNEM, task: Tasks) -> Tensor:
@@ -12,12 +12,13 @@ def logits(method: UNEM, task: Tasks) -> Tensor:
     def softplus(x: Tensor) -> Tensor:
         return (1 + x.exp()).log()
 
-    support, queries = (softplus(method.raw_scale) * part for part in preprocessed(method, task))
+    scale = softplus(method.raw_scale)
+    support, queries = (torch.stack([scale * unit(x) for x in part[0]]) for part in (task.support, task.query))
     labels, classes = task.support_labels[0], range(task.n_way)
     centres = [class_mean(support, labels, k) for k in classes]
     priors = [torch.tensor(1.0) for _ in classes]
     u = torch.zeros(len(queries), task.n_way)
-    for layer in range(method.n_layers):
+    for layer in range(len(method.raw_temperature)):
         price = softplus(method.raw_class_weight[layer])
         temperature = 1 + softplus(method.raw_temperature[layer])
         scores = [

@@ -107,7 +107,8 @@ def _best_solution(
     gram: Float[Tensor, "T S S"], target: Float[Tensor, "T S K"], prices: tuple[float, ...]
 ) -> tuple[_Point, Float[Tensor, "T 1 1"]]:
     point = _Point(torch.zeros_like(target), torch.zeros_like(target[:, :1]))
-    price_LT11 = gram.new_tensor(prices)[:, None, None, None].expand(-1, len(gram), 1, 1)
+    price_L = torch.tensor(prices, dtype=gram.dtype, device=gram.device)
+    price_LT11 = price_L[:, None, None, None].expand(-1, len(gram), 1, 1)
     points, losses = [], []
     for price_T11 in price_LT11:
         point = _solution(gram, target, price_T11, point)

@@ -80,7 +80,8 @@ def choose_ridge(
         shrunk_TSR = vectors_TSR * (ridge / (values_TR.clamp_min(0) + ridge)).unsqueeze(1)
         error_TSK = shrunk_TSR @ (vectors_TSR.mT @ target) / (shrunk_TSR * vectors_TSR).sum(-1, keepdim=True)
         losses.append(error_TSK.square().sum(-1))
-    return gram.new_tensor(ridges)[choose(losses, target)][:, None, None]
+    candidate_L = torch.tensor(ridges, dtype=gram.dtype, device=gram.device)
+    return candidate_L[choose(losses, target)][:, None, None]
 
 
 def _centred(gram: Float[Tensor, "T S S"]) -> Float[Tensor, "S R"]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from onelook import ops
 from onelook.errors import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from onelook.methods.label_spreading import normalise_graph
-from onelook.methods.leave_one_out import GRID
+from onelook.methods.leave_one_out import list_candidates
 from onelook.methods.logistic_regression import fit
 from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
@@ -54,7 +54,7 @@ class LaplacianLogistic(PreprocessedMethod):
         n_support = tasks.support.shape[1]
         product_TRR = self.smooth(torch.cat([tasks.support, tasks.query], 1))
         target_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
-        prices = (self.C, *GRID) if self.tune else (self.C,)
+        prices = list_candidates(self.C, self.tune)
         dual, bias = fit(product_TRR[:, :n_support, :n_support], target_TSK, prices)
         logits: Tensor = product_TRR[:, n_support:, :n_support] @ dual + bias
         return logits.to(tasks.query.dtype)

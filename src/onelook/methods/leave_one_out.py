@@ -13,6 +13,11 @@ GRID = tuple(10 ** (step / 2) for step in range(-4, 5))
 """Candidates, 0.01 to 100."""
 
 
+def list_candidates(default: float, tune: bool = True) -> tuple[float, ...]:
+    """The default, and, where there is something to tune, the others of the grid."""
+    return tuple(dict.fromkeys((default, *GRID))) if tune else (default,)
+
+
 def find_company(target: Float[Tensor, "T S K"]) -> Bool[Tensor, "T S"]:
     """Whether a row, of one-hot label `target`, has another row of its class."""
     return (target @ target.sum(1).unsqueeze(-1)).squeeze(-1) > 1.5

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.errors import PositiveFloat
-from onelook.methods.leave_one_out import GRID, choose
+from onelook.methods.leave_one_out import choose, list_candidates
 from onelook.methods.preprocessing import InductiveTransform, PreprocessedMethod
 from onelook.tasks import Tasks
 
@@ -60,7 +60,7 @@ class LogisticRegression(PreprocessedMethod):
 
     def forward(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         tasks = self.preprocess(tasks)
-        weights_TKD, bias_T1K = solve(tasks, (self.C, *GRID) if self.tune else (self.C,))
+        weights_TKD, bias_T1K = solve(tasks, list_candidates(self.C, self.tune))
         return tasks.query @ weights_TKD.mT + bias_T1K
 
 

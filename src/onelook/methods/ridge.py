@@ -24,7 +24,7 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.errors import PositiveFloat
-from onelook.methods.leave_one_out import GRID, choose
+from onelook.methods.leave_one_out import choose, list_candidates
 from onelook.methods.preprocessing import InductiveTransform, PreprocessedMethod
 from onelook.tasks import Tasks
 
@@ -49,7 +49,7 @@ class Ridge(PreprocessedMethod):
         target_TSK = ops.one_hot(tasks.support_labels, tasks.n_way, torch.float64)
         gram_TSS = tasks.support.double() @ tasks.support.double().mT
         with torch.no_grad():
-            ridge_T11 = choose_ridge(gram_TSS, target_TSK, (self.ridge, *GRID) if self.tune else (self.ridge,))
+            ridge_T11 = choose_ridge(gram_TSS, target_TSK, list_candidates(self.ridge, self.tune))
         dual_TSK = fit(gram_TSS, target_TSK, ridge_T11)
         bias_T1K = (target_TSK - gram_TSS @ dual_TSK).mean(1, keepdim=True).to(tasks.query.dtype)
         weights_TKD = dual_TSK.to(tasks.query.dtype).mT @ tasks.support

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.errors import Bound, NonNegativeFloat, NonNegativeInt, PositiveFloat
-from onelook.methods.leave_one_out import GRID
+from onelook.methods.leave_one_out import list_candidates
 from onelook.methods.logistic_regression import solve
 from onelook.methods.preprocessing import PreprocessedMethod, Transform
 from onelook.tasks import Tasks
@@ -84,7 +84,7 @@ class TIM(PreprocessedMethod):
 def first_weights(tasks: Tasks, start: Start) -> Float[Tensor, "T K D"]:
     if start == "means":
         return ops.class_means(tasks.support, tasks.support_labels, tasks.n_way)
-    logistic_TKD, bias_T1K = solve(tasks, (1.0, *GRID))
+    logistic_TKD, bias_T1K = solve(tasks, list_candidates(1.0))
     posterior_TQK = (tasks.query @ logistic_TKD.mT + bias_T1K).softmax(-1)
     return ops.soft_class_means(tasks.support, tasks.support_labels, tasks.query, posterior_TQK)
 

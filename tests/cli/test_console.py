@@ -92,13 +92,18 @@ def test_the_old_handler_is_back_after_work_that_failed() -> None:
         run(failing(), "work")  # the fixture looks at the handler
 
 
-def test_an_interruption_after_the_last_event_does_not_lose_the_result() -> None:
+def test_an_interruption_after_the_last_event_does_not_lose_the_result_but_ends_the_command_before_more_work() -> None:
     def work() -> Generator[Any, None, str]:
         yield Stepped(1, 1, 0.5)
         interrupt()
         return "result"
 
     assert run(work(), "work") == "result"
+    more = Work()
+    with pytest.raises(KeyboardInterrupt):
+        run(iter(more), "more")
+    assert more.done == 0
+    assert run(iter(more), "of the next command") == "result"
 
 
 def test_every_event_can_be_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,35 @@ def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images:
 
         until(" for changes; ")
         assert labels(Path("labels")) == EXPECTED
-        write_files(images, {"new.png": class_image(1, 90)})
+        new = write_files(images.parent, {"new.png": class_image(1, 90)}) / "new.png"
+        new.rename(images / "new.png")  # one change: it is not seen half written
         until(" for changes; ")
         assert labels(Path("labels")) == EXPECTED | {"new.png": "class 01"}
         time.sleep(0.2)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(timeout=30) == 0
         assert process.stderr.read() == "label: watching has ended; what was written is whole.\n"
+
+
+def test_ctrl_c_after_the_last_event_of_labelling_ends_the_watch_with_what_was_written(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = watching.label_folder
+
+    def pressed_at_the_end(*given: Any) -> Generator[Any, None, Any]:
+        result = yield from whole(*given)
+        os.kill(os.getpid(), signal.SIGINT)
+        return result
+
+    def asleep(_: float) -> None:
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(watching, "label_folder", pressed_at_the_end)
+    monkeypatch.setattr(watching.time, "sleep", asleep)
+    outcome = onelook("label", images, "--watch", "--no-report")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.splitlines()[-1] == "label: watching has ended; what was written is whole."
+    assert labels(Path("onelook-labels")) == EXPECTED
 
 
 def test_ctrl_c_while_it_labels_is_an_interruption_and_leaves_what_was_written(

@@ -17,7 +17,17 @@ from onelook import events
 from onelook.artifacts import Artifact
 from onelook.benchmark.measure import tabulate
 from onelook.benchmark.tables import Table
-from onelook.cli.terminal import Interrupted, Terminal, clean, error_console, say, write, write_data
+from onelook.cli.terminal import (
+    Interrupted,
+    Terminal,
+    clean,
+    end_after_this,
+    error_console,
+    say,
+    stop_if_asked,
+    write,
+    write_data,
+)
 from onelook.data.images import Rejected
 from onelook.errors import ArtifactError, describe_cause, plural, quote_name
 from onelook.machine import keep_freed_memory
@@ -38,8 +48,10 @@ NARROWEST = 8
 def run(work: Generator[Any, None, Result], title: str) -> Result:
     """Draw the events of long work as progress bars on standard error, and return its result.
 
-    Ctrl-C ends the work at its next event, where it can save its state; a second one ends it at once.
+    Ctrl-C ends the work at its next event, where it can save its state; a second one ends it at once. After the last
+    event it leaves the result as it is, and ends the command before other work begins.
     """
+    stop_if_asked()
     keep_freed_memory()
     bars = Progress(
         TextColumn("{task.description}", markup=False),
@@ -62,7 +74,9 @@ def run(work: Generator[Any, None, Result], title: str) -> Result:
 
         result = events.finish(work, show)
         display.name_unreadable()
-        return result
+    if interrupted:
+        end_after_this()
+    return result
 
 
 class _Display:

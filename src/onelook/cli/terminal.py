@@ -46,6 +46,22 @@ class Interrupted(Exception):
     """Ctrl-C, after the step under way was finished and its state saved."""
 
 
+_late: list[bool] = []
+"""Whether Ctrl-C came too late to end the work under way; the command ends before it begins more."""
+
+
+def end_after_this() -> None:
+    """Let the result be shown that the work has ended with, and the command end then."""
+    _late.append(True)
+
+
+def stop_if_asked() -> None:
+    """Raise the Ctrl-C that came too late for the work before."""
+    if _late:
+        _late.clear()
+        raise KeyboardInterrupt
+
+
 def prepare_streams() -> None:
     """Let every character be printed, by an escape where the encoding has none, and no warning of another library."""
     for stream in (sys.stdout, sys.stderr):
@@ -109,6 +125,7 @@ def call(app: App, words: Sequence[str] | None = None) -> int:
 
 def exit_code(command: Callable[[], Any]) -> int:
     """Run a command and turn what it raises into an exit code and one sentence; it may return a code of its own."""
+    _late.clear()
     try:
         code = command()
         if sys.stdout is not None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from onelook.cli.console import run
-from onelook.cli.terminal import say
+from onelook.cli.terminal import say, stop_if_asked
 from onelook.errors import DataError
 from onelook.labelling.label import LabelConfig, Labelled, label_folder, list_images
 from onelook.machine import Place
@@ -36,6 +36,7 @@ def watch_folder(config: LabelConfig, place: Place) -> Iterator[Labelled]:
         before = state
         try:
             while state == before:
+                stop_if_asked()
                 time.sleep(POLL)
                 state = _look(config)
         except KeyboardInterrupt:

@@ -15,7 +15,7 @@ import numpy as np
 
 from onelook import ImageFeatures
 from onelook.artifacts import save_results
-from onelook.labelling.answer_log import CLEARED
+from onelook.labelling.answers import CLEARED
 from onelook.machine import provenance
 from onelook.server.relearning import DIMENSIONS, Pool, _project, learn
 

@@ -8,7 +8,8 @@ import pytest
 from helpers.folder import read_predictions
 from helpers.images import class_image, classes, write_files
 from helpers.terminal import done, onelook
-from onelook.labelling.answer_log import LOG_NAME, NONE_OF_THESE, AnswerLog, Image
+from onelook.labelling.answer_log import LOG_NAME, AnswerLog
+from onelook.labelling.answers import NONE_OF_THESE, Image
 
 REFUSED = "--no-reviewed"
 

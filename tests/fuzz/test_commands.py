@@ -32,7 +32,8 @@ from onelook import methods
 from onelook.artifacts import load_results, method_artifact, save
 from onelook.data.vectors import save_features
 from onelook.experiments import demo, domains, lines
-from onelook.labelling.answer_log import CLEARED, NONE_OF_THESE, AnswerLog, Image
+from onelook.labelling.answer_log import AnswerLog
+from onelook.labelling.answers import CLEARED, NONE_OF_THESE, Image
 from onelook.server import listen
 
 pytest.importorskip("pyarrow")

@@ -30,7 +30,8 @@ from onelook.errors import UserError, describe_cause
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.files import ResultStore, Stored
-from onelook.labelling.answer_log import CLEARED, AnswerLog, Image, read_reviewed
+from onelook.labelling.answer_log import AnswerLog, read_reviewed
+from onelook.labelling.answers import CLEARED, Image
 
 LABEL = ("label", "images", "--network", "small", "--out", "out", "--no-report")
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onelook.errors import ArtifactError, SettingsError, StorageError
-from onelook.labelling.answer_log import CLEARED, NONE_OF_THESE, AnswerLog, Image, read_reviewed
+from onelook.labelling.answer_log import AnswerLog, read_reviewed
+from onelook.labelling.answers import CLEARED, NONE_OF_THESE, Image
 
 
 def images(*names: str) -> list[Image]:

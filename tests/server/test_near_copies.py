@@ -56,7 +56,9 @@ def test_a_call_does_a_part_of_the_work_and_the_newest_label_comes_first(
 
 
 def test_both_images_of_a_pair_are_shown_first_and_each_once() -> None:
-    doubts = (Contradiction(1, 5, 6, 0.9), Contradiction(7, 5, 6, 0.9))
+    doubts = (Contradiction(1, 5, 6, 0.9, 0.0), Contradiction(7, 5, 6, 0.9, 0.0))
     learned = replace(Learned.nothing(8), contradictions=doubts)
     found = add_copies(learned, np.array([4, 5, 0, 0, 0, 0, 0, 5]), [(0, 1)]).contradictions
     assert [(one.row, one.label, one.says, one.other) for one in found] == [(0, 4, 5, 1), (1, 5, 4, 0), (7, 5, 6, None)]
+    is_checked = np.isin(np.arange(8), [0, 1])
+    assert add_copies(learned, np.array([4, 5, 0, 0, 0, 0, 0, 5]), [(0, 1)], is_checked).contradictions == doubts

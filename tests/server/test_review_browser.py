@@ -152,6 +152,45 @@ def test_one_key_corrects_the_least_sure_and_many_are_labelled_at_once_in_the_gr
 
 
 @pytest.mark.slow
+def test_a_sheet_of_contradictions_is_settled_by_letters_and_enter_and_undone_by_one_key(
+    browser: Any, tmp_path: Path
+) -> None:
+    wrong = {3: "bee", 7: "ant"}
+    names = {f"{wrong.get(i, KINDS[i % 3])}/{i:02d}.png": class_image(i % 3, i, 48) for i in range(N)}
+    folder, out = write_files(tmp_path / "images", names | {"new.png": class_image(0, 99)}), tmp_path / "out"
+    with serving(folder, out) as (_, address):
+        page, problems = open_page(browser, address)
+        page.wait_for_selector("#n-doubts:not([hidden])")
+        page.keyboard.press("Shift+Digit4")
+        page.wait_for_selector(".tile.marked")
+        tiles = page.locator(".tile.marked")
+        assert 20 <= tiles.count() <= 23, "a screenful"
+        found = {int(tiles.nth(i).get_attribute("title").split("/")[1][:2]): tiles.nth(i) for i in range(3)}
+        assert found.keys() > wrong.keys(), "the least plausible first, and before them a pair of near copies"
+        page.keyboard.press("Escape")
+        assert page.locator(".tile[aria-selected=true]").count() == 0
+        page.keyboard.press(found[3].locator("kbd").inner_text())
+        page.keyboard.press(found[7].locator("kbd").inner_text())
+        page.keyboard.press("3")  # another class than the one proposed
+        assert found[7].locator(".caption b").inner_text() == "→ cow"
+        assert page.inner_text("#settle-text").startswith("Change 2, keep ")
+        before = read_reviewed(out / LOG_NAME).labels()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#toast:not([hidden])")
+        labels = read_reviewed(out / LOG_NAME).labels()
+        assert (labels["bee/03.png"], labels["ant/07.png"], before) == ("ant", "cow", {})
+        assert all(labels[name] == name.split("/")[0] for name in labels.keys() - {"bee/03.png", "ant/07.png"})
+        page.wait_for_selector("[title='ant/39.png']", state="detached")  # what was kept does not come again
+        page.keyboard.press("u")
+        page.wait_for_selector("[title='ant/39.png']")
+        assert read_reviewed(out / LOG_NAME).labels() == {}
+        page.keyboard.press("Space")
+        page.wait_for_selector("#viewer:not([hidden])")
+        assert problems == []
+        page.close()
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_the_command_cleanly_with_a_page_open(browser: Any, tmp_path: Path) -> None:
     folder = write_files(tmp_path / "images", {f"{i:02d}.png": class_image(i % 3, i, 48) for i in range(6)})
     with serving(folder, tmp_path / "out") as (process, address):

@@ -11,95 +11,20 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from onelook.errors import ArtifactError, SettingsError, StorageError, quote_name
-from onelook.files import parse_json, require_regular, require_replaceable
+from onelook.files import require_regular, require_replaceable
+from onelook.labelling.answers import CLEARED, LAST_ID, NONE_OF_THESE, Entry, Image, Reviewed, read_entry
 
 LOG_NAME = "review.sqlite"
 """File of the answers, in the folder of what is written."""
 LOG_SUFFIX = ".sqlite"
-CLEARED, NONE_OF_THESE = -1, -2
-"""Labels that are no class: the image is to be labelled again, or it is of none of the classes."""
-KINDS = ("unlabelled", "given", "confirmed", "corrected", "answered", "rejected")
-"""Ways to a label: by folder or table; a person agreed with the prediction, corrected it, or answered without one; a
-person said that it is none of the classes."""
 VERSION = 1
-LAST_ID, LONGEST_NAME = 2**15 - 1, 200  # labels have 16 bits
+LONGEST_NAME = 200
 _NOT_UNDONE = ("undo", "redo", "given_class")
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image as an answer names it, with the kind of the answer (one of KINDS)."""
-
-    name: str
-    digest: str
-    """SHA-256 of its file in hexadecimal; empty where there is no file."""
-    kind: str = "answered"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The last answer about an image."""
-
-    image: Image
-    label: int
-    """Class id, CLEARED or NONE_OF_THESE."""
-    who: str
-    when: str
-    """Time in UTC, by ISO 8601."""
-
-
-@dataclass
-class Reviewed:
-    """The state after all entries that are not undone."""
-
-    names: dict[int, str] = field(default_factory=dict)
-    """Names of the classes by their id, in the order in which they came."""
-    merged: dict[int, int] = field(default_factory=dict)
-    """Classes that are part of another one now."""
-    answers: dict[str, Answer] = field(default_factory=dict)
-    """Answers by name of the image."""
-
-    def class_of(self, label: int) -> int:
-        """The class that a label means by now; CLEARED where its class is gone."""
-        while label in self.merged:
-            label = self.merged[label]
-        return label if label in self.names or label == NONE_OF_THESE else CLEARED
-
-    def labels(self) -> dict[str, str]:
-        """Names of the classes by name of the image, where a person named one."""
-        found = {name: self.class_of(answer.label) for name, answer in self.answers.items()}
-        return {name: self.names[label] for name, label in found.items() if label in self.names}
-
-    def apply(self, entry: "Entry") -> None:
-        what = entry.content
-        if "add" in what:
-            self.names[what["add"]["id"]] = what["add"]["name"]
-            self.merged.pop(what["add"]["id"], None)
-        if entry.action == "rename" and what["id"] in self.names:
-            self.names[what["id"]] = what["name"]
-        elif entry.action == "merge" and {what["id"], what["into"]} <= self.names.keys() and what["id"] != what["into"]:
-            self.merged[what["id"]] = what["into"]
-            del self.names[what["id"]]
-        elif entry.action == "answer":
-            for name, digest, kind in what["images"]:
-                self.answers[name] = Answer(Image(name, digest, kind), what["label"], entry.who, entry.when)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A row of the log."""
-
-    sequence: int
-    when: str
-    who: str
-    action: str
-    content: dict[str, Any]
 
 
 class AnswerLog:
@@ -144,31 +69,31 @@ class AnswerLog:
                 (self.sequence,),
             ).fetchall()
             for row in rows:
-                self._take(_read_entry(*row))
+                self._take(read_entry(*row))
             return bool(rows)
 
-    def answer(self, images: Sequence[Image], label: int, who: str, new_class: str | None = None) -> int:
-        """Answer about images, all alike; with `new_class` for a class of that name. Returns the label."""
-        with self._transaction() as state:
-            content: dict[str, Any] = {"images": [(one.name, one.digest, one.kind) for one in images]}
+    def answer(
+        self, images: Sequence[Image], label: int | Sequence[int], who: str, new_class: str | None = None
+    ) -> int:
+        """Answer about images: a label, or one for each, or a class named `new_class`. Returns the (first) label."""
+        with self._transaction():
+            labels, content = [label] * len(images) if isinstance(label, int) else list(label), dict[str, Any]()
             if new_class is not None:
-                known = self._find(new_class)
-                label = self._next_id() if known is None else known
-                content |= {} if known is not None else {"add": {"id": label, "name": _check_name(new_class)}}
-            elif label >= 0 and label not in state.names:
-                raise SettingsError("That class is gone by now; choose another.")
-            self._append("answer", who, content | {"label": label})
-            return label
+                which, content = self._find_or_add(new_class)
+                labels = [which] * len(images)
+            elif gone := {*labels} - self.state.names.keys() - {CLEARED, NONE_OF_THESE}:
+                self._require(gone.pop())
+            pairs = zip(images, labels, strict=True)
+            content["images"] = [(one.name, one.digest, one.kind, number) for one, number in pairs]
+            self._append("answer", who, content)
+            return labels[0]
 
     def add_class(self, name: str, who: str, is_given: bool = False) -> int:
         """The id of a class of that name, which is added where there is none. is_given: by the folder or a table."""
         with self._transaction():
-            known = self._find(name)
-            if known is not None:
-                return known
-            which = self._next_id()
-            content = {"add": {"id": which, "name": name if is_given else _check_name(name)}}
-            self._append("given_class" if is_given else "add_class", who, content)
+            which, content = self._find_or_add(name, is_given)
+            if content:
+                self._append("given_class" if is_given else "add_class", who, content)
             return which
 
     def rename_class(self, which: int, name: str, who: str) -> None:
@@ -265,6 +190,13 @@ class AnswerLog:
     def _find(self, name: str) -> int | None:
         return next((k for k, known in self.state.names.items() if known == name), None)
 
+    def _find_or_add(self, name: str, is_given: bool = False) -> tuple[int, dict[str, Any]]:
+        """Id of the class of that name, and what an entry says of it where it is new."""
+        if (known := self._find(name)) is not None:
+            return known, {}
+        which = self._next_id()
+        return which, {"add": {"id": which, "name": name if is_given else _check_name(name)}}
+
     def _next_id(self) -> int:
         used = (entry.content["add"]["id"] for entry in self._entries.values() if "add" in entry.content)
         if (which := max(used, default=0) + 1) > LAST_ID:
@@ -297,19 +229,6 @@ def read_reviewed(path: Path) -> Reviewed:
     log = AnswerLog(path, read_only=True)
     log.close()
     return log.state
-
-
-def _read_entry(sequence: int, when: Any, who: Any, action: Any, words: Any) -> Entry:
-    """A row as an entry. Raises ValueError, KeyError or TypeError for one that no `AnswerLog` has written."""
-    what = dict(parse_json(words))
-    images, added = what.get("images", []), [what["add"]] if "add" in what else []
-    ids = [what[key] for key in ("id", "into", "label") if key in what] + [one["id"] for one in added]
-    texts = [when, who, action, *(one["name"] for one in (what, *added) if "name" in one)]
-    texts += [part for image in images for part in image]
-    are_ids = all(type(one) is int and NONE_OF_THESE <= one <= LAST_ID for one in ids)
-    if not (are_ids and all(isinstance(one, str) for one in texts) and all(kind in KINDS for _, _, kind in images)):
-        raise ValueError(f"entry {sequence} is none")
-    return Entry(sequence, when, who, action, what)
 
 
 def _check_name(name: str) -> str:

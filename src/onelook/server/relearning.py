@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from onelook.estimators.classifier import FewShotClassifier
-from onelook.labelling.answer_log import CLEARED
+from onelook.labelling.answers import CLEARED
 from onelook.labelling.suggest import Suggestion, suggest
 from onelook.scoring import Estimate
 
@@ -34,17 +34,20 @@ UNLIKELY = 0.05
 Of 20 wrong labels among 500 of clothing10 it shows 16 with 8 right ones (three draws); those of another class with a
 probability of 0.85 or more were 6 with 2 right ones."""
 MOST_CONTRADICTIONS = 50
+"""Labels that are told to the page, the least plausible first, whether or not they are unlikely."""
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A label that the other labels speak against, or that a near copy of the image contradicts."""
+    """A label to look at again: the others speak against it, a near copy contradicts it, or it is the next in line."""
 
     row: int
     label: int
     says: int
-    """The class that the others say."""
+    """Most probable class but for the label, by the others."""
     probability: float
+    own: float
+    """Probability of the label by the others."""
     other: int | None = None
     """Row of a near copy with the label `says`; None where it is all the other labels that speak against this one."""
 
@@ -95,10 +98,12 @@ class Pool:
         return np.asarray(self.order[(given[self.order] == CLEARED) & self.is_ready[self.order]])
 
 
-def learn(pool: Pool, given: Int[np.ndarray, "N"], thorough: bool = False) -> Learned:
+def learn(
+    pool: Pool, given: Int[np.ndarray, "N"], thorough: bool = False, is_checked: Bool[np.ndarray, "N"] | None = None
+) -> Learned:
     """Answers from the labels so far (class ids, CLEARED or NONE_OF_THESE); no class is predicted from fewer than two.
 
-    thorough: use more of the unlabelled images.
+    thorough: use more of the unlabelled images. is_checked: labels that a person let stand, which are doubted no more.
     """
     labelled = np.flatnonzero((given >= 0) & pool.is_ready)
     waiting = pool.waiting(given)
@@ -123,7 +128,7 @@ def learn(pool: Pool, given: Int[np.ndarray, "N"], thorough: bool = False) -> Le
         estimate.accuracy,
         {int(k): value for k, value in estimate.per_class.items()},
         classifier.guard_,
-        _contradictions(classifier, labelled, given),
+        _contradictions(classifier, labelled, given, is_checked),
         is_thorough=thorough or not len(rest),
         classifier=classifier,
     )
@@ -186,28 +191,42 @@ def _two_best(
     return result.predicted, result.probability, result.runner_up, result.runner_up_probability
 
 
-def add_copies(learned: Learned, given: Int[np.ndarray, "N"], pairs: Sequence[tuple[int, int]]) -> Learned:
+def add_copies(
+    learned: Learned,
+    given: Int[np.ndarray, "N"],
+    pairs: Sequence[tuple[int, int]],
+    is_checked: Bool[np.ndarray, "N"] | None = None,
+) -> Learned:
     """Answers with pairs of near copies that differ in their labels before all other contradictions."""
-    both = [each for one, two in pairs for each in ((one, two), (two, one))]
-    copies = [Contradiction(row, int(given[row]), int(given[other]), 1.0, other) for row, other in both]
+    checked = set() if is_checked is None else set(np.flatnonzero(is_checked).tolist())
+    both = [each for pair in pairs if not checked >= set(pair) for each in (pair, pair[::-1])]
+    copies = [Contradiction(row, int(given[row]), int(given[other]), 1.0, 0.0, other) for row, other in both]
     known = {each.row for each in copies}
     others = [each for each in learned.contradictions if each.row not in known]
     return replace(learned, contradictions=tuple([*copies, *others][:MOST_CONTRADICTIONS]))
 
 
 def _contradictions(
-    classifier: FewShotClassifier, labelled: Int[np.ndarray, "S"], given: Int[np.ndarray, "N"]
+    classifier: FewShotClassifier,
+    labelled: Int[np.ndarray, "S"],
+    given: Int[np.ndarray, "N"],
+    is_checked: Bool[np.ndarray, "N"] | None,
 ) -> tuple[Contradiction, ...]:
-    """Labels that the others contradict, each left out in turn: the least probable label first."""
+    """Labels by what the others say with each left out in turn: the least probable first."""
     p = np.nan_to_num(classifier.left_out_proba())
+    rows, columns = np.arange(len(p)), np.searchsorted(classifier.classes_, given[labelled])
+    own = p[rows, columns]
+    p[rows, columns] = -1
     best = p.argmax(1)
-    rows = np.arange(len(p))
-    says, sure = classifier.classes_[best], p[rows, best]
-    own = p[rows, np.searchsorted(classifier.classes_, given[labelled])]
-    found = np.flatnonzero((own <= UNLIKELY) & (sure > 0) & (says != given[labelled]))
+    says, probability = classifier.classes_[best], p[rows, best]
+    is_open = own + probability > 0  # nothing can be said of the only example of a class
+    if is_checked is not None:
+        is_open &= ~is_checked[labelled]
+    found = np.flatnonzero(is_open)
     ordered: Sequence[int] = found[np.argsort(own[found], kind="stable")][:MOST_CONTRADICTIONS].tolist()
     return tuple(
-        Contradiction(int(labelled[i]), int(given[labelled[i]]), int(says[i]), float(sure[i])) for i in ordered
+        Contradiction(int(labelled[i]), int(given[labelled[i]]), int(says[i]), float(probability[i]), float(own[i]))
+        for i in ordered
     )
 
 

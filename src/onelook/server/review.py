@@ -25,7 +25,7 @@ from onelook.server.review_export import EXPORTS
 from onelook.server.session import Session
 from onelook.server.summary import pack_arrays, summarise
 
-SCRIPTS = ("app.js", "api.js", "dialogs.js", "grid.js", "images.js", "panel.js", "viewer.js")
+SCRIPTS = ("app.js", "api.js", "dialogs.js", "grid.js", "images.js", "panel.js", "sheet.js", "viewer.js")
 FILES = dict.fromkeys(SCRIPTS, ("server/static/", "text/javascript")) | {
     "review.css": ("server/static/", "text/css"),
     "style.css": ("", "text/css"),
@@ -153,14 +153,15 @@ class _Review:
         return JSONResponse({"rows": rows, "learned": self.session.learned_revision})
 
     async def answer(self, request: Request) -> Response:
-        """Label rows: {"rows": [...], "label": id, -1 or -2} or {"rows": [...], "new_class": name}."""
+        """Label rows: {"rows": [...]} with "label": id, -1 or -2, or "labels" of the rows, or "new_class": name."""
         body = await _body(request)
         rows, label, name = body.get("rows"), body.get("label", -1), body.get("new_class")
-        if not isinstance(rows, list) or not all(type(row) is int for row in rows) or len(rows) > MOST_ROWS:
-            raise SettingsError("`rows` must be a list of whole numbers.")
+        labels = body.get("labels", [])
+        if not all(_are_numbers(one) for one in (rows, labels)):
+            raise SettingsError("`rows` and `labels` must be lists of whole numbers.")
         if type(label) is not int or not isinstance(name, str | None):
             raise SettingsError("`label` must be a whole number, and `new_class` a text.")
-        label = await _run(self.session.answer, rows, label, name)
+        label = await _run(self.session.answer, rows, labels or label, name)
         return self._told(label=label)
 
     async def classes(self, request: Request) -> Response:
@@ -210,6 +211,10 @@ async def _body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise SettingsError("The body must be a JSON object.")
     return body
+
+
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, list) and len(found) <= MOST_ROWS and all(type(one) is int for one in found)
 
 
 def _number(request: Request, name: str, default: int) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
 from onelook.files import replacing, write_atomically
-from onelook.labelling.answer_log import CLEARED, NONE_OF_THESE
+from onelook.labelling.answers import CLEARED, NONE_OF_THESE
 from onelook.labelling.export import Prediction, csv_text, write_coco, write_label_studio
 from onelook.labelling.folder import SORTED_FOLDER
 from onelook.labelling.sort import sort_images

@@ -25,7 +25,8 @@ from onelook.errors import DataError, SettingsError, UserError, describe_cause
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice, Progress, finish
 from onelook.files import read_regular
-from onelook.labelling.answer_log import CLEARED, KINDS, LOG_NAME, NONE_OF_THESE, AnswerLog, Image
+from onelook.labelling.answer_log import LOG_NAME, AnswerLog
+from onelook.labelling.answers import CLEARED, KINDS, NONE_OF_THESE, Image
 from onelook.labelling.folder import FolderListing
 from onelook.labelling.label import LabelConfig, list_images
 from onelook.machine import Place
@@ -47,6 +48,7 @@ class Facts:
     revision: int
     pool: Pool
     given: np.ndarray
+    is_checked: np.ndarray
     names: dict[int, str]
 
 
@@ -90,15 +92,21 @@ class Session:
 
     # ------------------------------------------------------------------------------------------ what people do
 
-    def answer(self, rows: Sequence[int], label: int, new_class: str | None = None) -> int:
-        """Label images; label: a class id, CLEARED or NONE_OF_THESE. Returns the label. Durable when it returns."""
+    def answer(self, rows: Sequence[int], label: int | Sequence[int], new_class: str | None = None) -> int:
+        """Label images; label: a class id, CLEARED or NONE_OF_THESE, or one for each, all undone at once.
+
+        Returns the (first) label. Durable when it returns.
+        """
         if not rows or not all(0 <= row < len(self.names) for row in rows):
             raise SettingsError("An answer is about rows of the folder; load the page again.")
-        if label < NONE_OF_THESE:
+        labels = [label] * len(rows) if isinstance(label, int) else label
+        if len(rows) != len(labels):
+            raise SettingsError(f"There are {len(rows)} rows and {len(labels)} labels; give one for each.")
+        if min(labels) < NONE_OF_THESE:
             raise SettingsError("A label is a class, or -1 for none yet, or -2 for none of the classes.")
-        predicted = self.learned.predicted
-        images = [self._image(row, int(predicted[row]), label if new_class is None else None) for row in rows]
-        label = self.log.answer(images, label, self.who, new_class)
+        pairs = zip(rows, labels, strict=True)
+        images = [self._image(row, one if new_class is None else None) for row, one in pairs]
+        label = self.log.answer(images, labels, self.who, new_class)
         self._after_labels()
         return label
 
@@ -107,11 +115,12 @@ class Session:
         getattr(self.log, action)(**words, who=self.who)
         self._after_labels()
 
-    def _image(self, row: int, predicted: int, label: int | None) -> Image:
+    def _image(self, row: int, label: int | None) -> Image:
         """An image as an answer names it. label: None for a class that is new."""
-        name = self.names[row]
+        name, predicted = self.names[row], int(self.learned.predicted[row])
         kind = "confirmed" if predicted == label else "corrected"
         kind = "answered" if predicted == CLEARED else kind
+        kind = "checked" if label == self.labels[row] else kind
         kind = "unlabelled" if label == CLEARED else "rejected" if label == NONE_OF_THESE else kind
         digest = ""
         with contextlib.suppress(OSError):
@@ -246,7 +255,8 @@ class Session:
                 ready = self.revision > after and self._pool is not None
                 if ready and (not thorough or (pause <= 0 and self.learned_revision == self.revision)):
                     assert self._pool is not None
-                    return Facts(self.revision, self._pool, self.labels, dict(self.log.state.names))
+                    is_checked = self.kinds == KINDS.index("checked")
+                    return Facts(self.revision, self._pool, self.labels, is_checked, dict(self.log.state.names))
                 self.changed.wait(pause if ready and pause > 0 else None)
         return None
 
@@ -268,7 +278,8 @@ class Session:
         if thorough and self.learned.is_thorough:
             return
         pairs = self._copies.find_contradictory(facts.pool.features, facts.pool.is_ready, facts.given)
-        learned = add_copies(learn(facts.pool, facts.given, thorough), facts.given, pairs)
+        learned = learn(facts.pool, facts.given, thorough, facts.is_checked)
+        learned = add_copies(learned, facts.given, pairs, facts.is_checked)
         moved = int(((learned.predicted != self.learned.predicted) & (facts.given == CLEARED)).sum())
         learned = replace(learned, upcoming=self.learned.upcoming)
         if not self._publish(facts, learned, moved, thorough) or facts.revision != self.revision:

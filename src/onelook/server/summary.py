@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from onelook.labelling.answer_log import CLEARED, KINDS
+from onelook.labelling.answers import CLEARED, KINDS
+from onelook.server.relearning import UNLIKELY
 from onelook.server.session import Session
 
 
@@ -40,6 +41,7 @@ def summarise(session: Session) -> dict[str, Any]:
         "guard": one.guard,
         "moved": session.moved,
         "contradictions": [asdict(each) for each in one.contradictions],
+        "n_contradictions": sum(each.own <= UNLIKELY for each in one.contradictions),
         "upcoming": [{"row": each.index, "why": each.why} for each in one.upcoming],
         **{f"can_{word}": value for word, value in session.log.can(session.who).items()},
     }

@@ -23,6 +23,7 @@ export const images = () => json("/api/images");
 export const state = (after) => json(`/api/state?after=${after}`);
 export const arrays = async () => (await ask("/api/arrays")).arrayBuffer();
 export const answer = (rows, label) => json("/api/answer", { rows, label });
+export const answerEach = (rows, labels) => json("/api/answer", { rows, labels });
 export const answerNew = (rows, name) => json("/api/answer", { rows, new_class: name });
 export const classes = (change) => json("/api/classes", change);
 export const undo = () => json("/api/undo", {});

@@ -3,8 +3,9 @@
 import * as api from "./api.js";
 import { askClass, askExport, isOpen as dialogIsOpen, showHelp } from "./dialogs.js";
 import { arrange, draw as drawGrid, grid, measure, move, reveal, selectAll, selectNone, targets, toggle } from "./grid.js";
-import { CLEARED, NONE, change, classNumber, follow, isOpen, leastSure, model, nameOf, onChange } from "./images.js";
+import { CLEARED, NONE, awaitLearned, change, classNumber, follow, isOpen, leastSure, model, nameOf, onChange, percent } from "./images.js";
 import { draw as drawPanel, panel } from "./panel.js";
+import { choose, compose, doubts, hasLetter, isDoubt, leave, sheet, tick, tickLetter, untick, verdict } from "./sheet.js";
 import { begin, current, draw as drawViewer, refill, speak, step, viewer } from "./viewer.js";
 
 const find = (id) => document.getElementById(id);
@@ -15,8 +16,7 @@ const page = { view: "next", single: false, filter: "", ofClass: "", order: "uns
 
 const upcoming = () => model.summary.upcoming.map((one) => one.row).filter(isOpen);
 const isQueue = () => page.view === "next" || page.view === "unsure";
-const isDoubt = (one) => one.other === null || model.labels[one.row] !== model.labels[one.other];  // until the copies agree
-const doubts = () => [...new Set(model.summary.contradictions.filter(isDoubt).map((one) => one.row))];
+const isSheet = () => page.view === "doubts" && !page.single;
 const isFed = () => page.single && (isQueue() || page.view === "doubts");  // by new answers, which bring further images
 
 function queueRows() {
@@ -27,7 +27,6 @@ function queueRows() {
 }
 
 function shownRows() {
-  if (page.view === "doubts") return doubts();
   const words = page.filter.toLowerCase();
   const rows = [];
   for (let row = 0; row < model.names.length; row++) {
@@ -42,7 +41,8 @@ function why() {
   const row = current();
   const doubt = model.summary.contradictions.find((one) => one.row === row && isDoubt(one));
   if (doubt && doubt.other !== null) return `Labelled ${nameOf(doubt.label)}, but nearly the same picture, ${model.names[doubt.other]}, is labelled ${nameOf(doubt.says)}.`;
-  if (doubt) return `Labelled ${nameOf(doubt.label)}, but the other labels say ${nameOf(doubt.says)} (${Math.round(100 * doubt.probability)} %).`;
+  if (doubt && doubt.own < doubt.probability) return `Labelled ${nameOf(doubt.label)}, but the other labels say ${nameOf(doubt.says)} (${percent(doubt.probability)}).`;
+  if (doubt) return `Labelled ${nameOf(doubt.label)}, and the other labels say so too (${percent(doubt.own)}).`;
   const found = page.view === "next" && model.summary.upcoming.find((one) => one.row === row);
   return found ? found.why : "";
 }
@@ -62,11 +62,14 @@ function askForName() {
 }
 
 function arrangeGrid() {
+  const isDoubts = page.view === "doubts", { n_contradictions: n } = model.summary;
   page.moved = 0;
-  arrange(shownRows(), page.view === "doubts" ? "name" : page.order);
-  const isDoubts = page.view === "doubts", n = `${grid.rows.length.toLocaleString("en")} ${grid.rows.length === 1 ? "image" : "images"}`;
   find("browser").classList.toggle("doubts", isDoubts);
-  find("n-shown").textContent = isDoubts ? `${n}; open one to see what contradicts its label` : n;
+  find("viewer").hidden = true;
+  find("browser").hidden = false;  // so that it has a size
+  if (isDoubts) compose(); else { leave(); arrange(shownRows(), page.order); }
+  find("n-shown").textContent = !isDoubts ? `${grid.rows.length.toLocaleString("en")} ${grid.rows.length === 1 ? "image" : "images"}`
+    : `${n ? `${n} unlikely ${n === 1 ? "label" : "labels"}, then the next in line.` : "No label is unlikely; these are the least plausible ones."} Tick what is wrong.`;
 }
 
 function render() {
@@ -81,15 +84,21 @@ function render() {
   drawOptions();
   find("reorder").hidden = !page.moved;
   find("reorder").textContent = `${page.moved.toLocaleString("en")} moved: sort again`;
-  find("selection").hidden = !grid.selected.size;
-  find("n-selected").textContent = `${grid.selected.size.toLocaleString("en")} selected`;
+  drawSelection();
   measure();
+}
+
+function drawSelection() {
+  const n = grid.selected.size, left = grid.rows.length - n;
+  find("selection").hidden = isSheet() || !n;
+  find("n-selected").textContent = `${n.toLocaleString("en")} selected`;
+  find("settle-text").textContent = [n ? `Change ${n}` : "", left ? `${n ? "keep" : "Keep"} ${left}` : ""].filter(Boolean).join(", ");
 }
 
 function explainEmpty() {
   const one = model.summary;
   const [title, text] = page.view === "doubts"
-    ? ["No contradictions", "No label of yours is contradicted by the others."]
+    ? ["No contradictions", "No label is left that the others could speak against."]
     : !one.n_ready && !one.problem ? ["Looking at the images …", "The first to name are chosen as soon as enough of them were seen."]
       : one.kinds.unlabelled && page.view === "unsure" ? ["Nothing to be unsure of yet", "Label images of two classes first: choose “Label next”."]
         : ["Everything has a label", "Look through all images, or export the labels."];
@@ -126,7 +135,7 @@ onChange(() => {
       askForName();
       return;
     }
-  } else if (!page.single && (page.view === "doubts" || !grid.rows.length)) arrangeGrid();
+  } else if (!page.single && !grid.rows.length) arrangeGrid();
   render();
 });
 
@@ -185,6 +194,29 @@ function confirm() {
   });
 }
 
+// Another sheet once that revision is learned, or of what is known after a while: it never changes under a person's eyes.
+async function renew(revision, milliseconds) {
+  await awaitLearned(revision, milliseconds);
+  if (isSheet()) arrangeGrid();
+}
+
+// All of a sheet is settled by one entry of the log, so that one key undoes it.
+function settle() {
+  if (sheet.isBusy) return;
+  const [rows, labels] = verdict(), n = sheet.changes.size;
+  if (!rows.length) return;
+  sheet.isBusy = true;
+  perform(async () => {
+    try {
+      const { revision } = await change(api.answerEach(rows, labels));
+      Object.assign(sheet, { settled: new Set(rows), until: revision });
+      toast(`${n} changed, ${rows.length - n} kept`);
+      await renew(revision, 1000);
+    } finally { sheet.isBusy = false; }
+    render();
+  });
+}
+
 function nameIt(name) {
   return perform(async () => {
     const rows = chosen();
@@ -195,8 +227,10 @@ function nameIt(name) {
 }
 
 const turn = (request, word) => perform(async () => {
-  await change(request());
+  const { revision } = await change(request());
   toast(word);
+  sheet.until = 0;
+  if (isSheet()) await renew(revision, 5000);
   if (page.single && isQueue() && word === "Undone") { step(-1); if (current() >= 0 && !isOpen(current())) step(1); }
   render();
 });
@@ -217,7 +251,8 @@ function openImage(row) {
 
 function back() {
   page.single = false;
-  if (current() >= 0) grid.focus = current();
+  if (isSheet()) arrangeGrid();
+  if (current() >= 0 && grid.rows.includes(current())) grid.focus = current();
   render();
   reveal(grid.focus);
   find("grid").focus({ preventScroll: true });
@@ -253,16 +288,29 @@ const IN_GRID = {
   "Enter": confirm, " ": () => grid.focus >= 0 && openImage(grid.focus), "x": () => toggle(grid.focus), "Escape": selectNone,
 };
 
+const IN_SHEET = {
+  "Enter": settle, " ": IN_GRID[" "], "x": () => tick(grid.focus), "Escape": untick,
+  "n": () => choose(NONE), "0": () => choose(NONE), "Backspace": () => choose(CLEARED), "Delete": () => choose(CLEARED),
+};
+
+function meaningInSheet(key, isShift) {
+  if (IN_SHEET[key]) return IN_SHEET[key];
+  if (hasLetter(key)) return () => tickLetter(key);
+  const number = model.keys.get(isShift ? key.toLowerCase() : /[0-9]/.test(key) ? key : "");
+  return number === undefined ? ANYWHERE[key] : () => choose(number);
+}
+
 function meaning(event) {
   const { key } = event;
   if (event.ctrlKey || event.metaKey) {
     if (key.toLowerCase() === "z") return event.shiftKey ? ANYWHERE.U : ANYWHERE.u;
     if (key.toLowerCase() === "y") return ANYWHERE.U;
-    return key.toLowerCase() === "a" && !page.single ? selectAll : null;
+    return key.toLowerCase() === "a" && !page.single && !isSheet() ? selectAll : null;
   }
   if (event.altKey) return null;
   if (event.shiftKey && SHIFTED[event.code]) return () => show(SHIFTED[event.code]);
-  if (!page.single && /^(Arrow|Page|Home|End)/.test(key)) return () => move(key, event.shiftKey);
+  if (!page.single && /^(Arrow|Page|Home|End)/.test(key)) return () => move(key, event.shiftKey && !isSheet());
+  if (isSheet()) return meaningInSheet(key, event.shiftKey);
   const own = page.single ? IN_VIEWER[key] : IN_GRID[key];
   if (own) return own;
   if (ANYWHERE[key]) return ANYWHERE[key];
@@ -298,6 +346,8 @@ listen("confirm-selected", confirm);
 listen("reject-selected", () => label(NONE));
 listen("clear-selected", () => label(CLEARED));
 listen("drop-selected", selectNone);
+listen("settle", settle);
+listen("untick", untick);
 listen("search", () => { page.filter = find("search").value; arrangeGrid(); render(); }, "input");
 listen("of-class", () => { page.ofClass = find("of-class").value; arrangeGrid(); render(); }, "change");
 listen("order", () => { page.order = find("order").value; arrangeGrid(); render(); }, "change");
@@ -315,7 +365,8 @@ listen("add-class", (event) => {
   find(page.single ? "main" : "grid").focus({ preventScroll: true });
 }, "submit");
 grid.onOpen = openImage;
-grid.onSelect = () => { find("selection").hidden = !grid.selected.size; find("n-selected").textContent = `${grid.selected.size.toLocaleString("en")} selected`; };
+grid.onSelect = drawSelection;
+grid.onTick = tick;
 panel.onClass = editClass;
 viewer.onChoose = label;
 viewer.onGo = go;

@@ -16,6 +16,8 @@ const KEYS = [
   ["arrows, Home, End", "move in the grid; with Shift, select"],
   ["x, Ctrl A, Esc", "select the image, all, none"],
   ["Space", "open the image; Esc goes back"],
+  ["letter, Enter", "in Contradictions: tick the image of that letter, or not; change what is ticked and keep the rest"],
+  ["1 – 9, Shift letter", "in Contradictions: the class that the image ticked last is to have"],
   ["Shift 1 – 4", "the four views"],
   ["/", "search by name"],
   ["?", "this list"],

@@ -3,12 +3,13 @@
 import { CLEARED, NONE, classNumber, describe, isOpen, model, nameOf, percent, picture } from "./images.js";
 
 const HEAD = 44, GAP = 10, CAPTION = 26, AHEAD = 400;
+const SHEET = 20, TWO_LINES = 44, SMALLEST = 106;  // images of a sheet, whose tiles are as large as fit without scrolling
 const box = document.getElementById("grid"), canvas = document.getElementById("canvas");
 const tiles = new Map(), heads = new Map();
-let layout = { columns: 1, side: 120, lines: [], place: new Map(), height: 0, width: 0, groups: null };
+let layout = { columns: 1, side: 120, caption: CAPTION, lines: [], place: new Map(), height: 0, width: 0, groups: null };
 let groups = [];
 
-export const grid = { rows: [], focus: -1, selected: new Set(), onOpen: () => {}, onSelect: () => {} };
+export const grid = { rows: [], focus: -1, selected: new Set(), mark: null, onOpen: () => {}, onSelect: () => {}, onTick: () => {} };
 
 function group(rows, order) {
   if (order === "name") return [{ title: "", rows }];
@@ -35,13 +36,26 @@ export function arrange(rows, order) {
   measure();
 }
 
+const inside = () => box.clientWidth - 2 * GAP - 8;
+const sideOf = (columns, width) => Math.floor((width - GAP * (columns - 1)) / columns);
+
+// Columns of a sheet, and how many images it holds.
+function fit() {
+  const width = inside(), linesOf = (columns) => Math.floor((box.clientHeight - GAP) / (sideOf(columns, width) + TWO_LINES + GAP));
+  let columns = 2;
+  while (columns * linesOf(columns) < SHEET && sideOf(columns + 1, width) >= SMALLEST) columns++;
+  return [columns, Math.max(SHEET, columns * linesOf(columns))];
+}
+
+export const capacity = () => fit()[1];
+
 export function measure() {
-  const width = box.clientWidth - 2 * GAP - 8;
+  const width = inside();
   if (width < 50) return;
-  if (width === layout.width && groups === layout.groups) { draw(); return; }
-  const wanted = width < 500 ? 104 : width > 1800 ? 168 : 136;
-  const columns = Math.max(2, Math.floor((width + GAP) / (wanted + GAP)));
-  const side = Math.floor((width - GAP * (columns - 1)) / columns);
+  const wanted = width < 500 ? 104 : width > 1800 ? 168 : 136, caption = grid.mark ? TWO_LINES : CAPTION;
+  const columns = grid.mark ? fit()[0] : Math.max(2, Math.floor((width + GAP) / (wanted + GAP)));
+  if (width === layout.width && groups === layout.groups && columns === layout.columns) { draw(); return; }
+  const side = sideOf(columns, width);
   const lines = [], place = new Map();
   let top = GAP;
   groups.forEach((one, g) => {
@@ -49,11 +63,11 @@ export function measure() {
     for (let i = 0; i < one.rows.length; i += columns) {
       const line = one.rows.slice(i, i + columns);
       line.forEach((row, column) => place.set(row, { line: lines.length, column }));
-      lines.push({ top, height: side + CAPTION + GAP, rows: line });
-      top += side + CAPTION + GAP;
+      lines.push({ top, height: side + caption + GAP, rows: line });
+      top += side + caption + GAP;
     }
   });
-  layout = { columns, side, lines, place, height: top + 60, width, groups };
+  layout = { columns, side, lines, place, height: top + (grid.mark ? 0 : 60), width, groups };
   canvas.style.height = `${layout.height}px`;
   draw();
 }
@@ -120,7 +134,7 @@ function makeTile(row) {
   const caption = document.createElement("div");
   caption.className = "caption";
   caption.append(document.createElement("i"), document.createElement("span"), document.createElement("b"));
-  tile.append(image, caption);
+  tile.append(image, document.createElement("kbd"), caption);
   canvas.append(tile);
   tiles.set(row, tile);
   return tile;
@@ -138,7 +152,14 @@ function drawTile(row, top, column) {
   tile.setAttribute("aria-label", `${model.names[row]}: ${describe(row)}`);
   tile.setAttribute("aria-setsize", grid.rows.length);
   tile.title = model.names[row];
-  const [, text, sure] = tile.lastChild.children;
+  const [, text, sure] = tile.lastChild.children, mark = grid.mark?.(row);
+  tile.classList.toggle("marked", Boolean(mark));
+  tile.children[1].textContent = mark?.key ?? "";
+  if (mark) {
+    tile.setAttribute("aria-label", `${model.names[row]}: ${mark.spoken}`);
+    [text.textContent, sure.textContent] = [mark.text, mark.more];
+    return;
+  }
   text.textContent = model.labels[row] === NONE ? "none of these" : number >= 0 ? nameOf(number) : model.names[row].split("/").pop();
   sure.textContent = open ? (number >= 0 ? percent(model.p[row] / 1e4) : "") : "✓";
 }
@@ -197,9 +218,14 @@ canvas.addEventListener("click", (event) => {
   const tile = event.target.closest(".tile");
   if (!tile) return;
   const row = Number(tile.dataset.row);
-  if (event.shiftKey) setFocus(row, true);
+  if (grid.mark) grid.onTick(row);
+  else if (event.shiftKey) setFocus(row, true);
   else if (event.ctrlKey || event.metaKey) { grid.focus = row; toggle(row); }
   else if (row === grid.focus && !grid.selected.size && document.activeElement === box) grid.onOpen(row);
   else { if (grid.selected.size) selectNone(); setFocus(row, false); }
   box.focus({ preventScroll: true });
+});
+canvas.addEventListener("dblclick", (event) => {
+  const tile = grid.mark && event.target.closest(".tile");
+  if (tile) grid.onOpen(Number(tile.dataset.row));
 });

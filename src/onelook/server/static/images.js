@@ -98,6 +98,12 @@ export async function follow(onProblem) {
   }
 }
 
+// Return once the labels of that revision are learned, or after a while.
+export async function awaitLearned(revision, milliseconds) {
+  const end = performance.now() + milliseconds;
+  while (model.summary.learned < revision && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 30));
+}
+
 // Send something, then show at once what the server has saved.
 export async function change(request) {
   const told = await request;

@@ -70,8 +70,8 @@ export function draw() {
   find("n-moved").textContent = count(one.moved);
   find("undo").disabled = !one.can_undo;
   find("redo").disabled = !one.can_redo;
-  find("n-doubts").hidden = !one.contradictions.length;
-  find("n-doubts").textContent = one.contradictions.length;
+  find("n-doubts").hidden = !one.n_contradictions;
+  find("n-doubts").textContent = one.n_contradictions;
   find("classes").replaceChildren(...one.classes.map(drawClass));
 }
 

@@ -216,3 +216,11 @@ def test_a_row_that_is_there_twice_is_its_twins_nearest() -> None:
     values, indices = ops.nearest_rows(twice, twice, 1)
     torch.testing.assert_close(values, torch.ones(1, 3000, 1))
     assert torch.equal(indices.flatten(), torch.arange(3000).roll(1500))
+
+
+def test_the_nearest_of_both_are_those_of_all() -> None:
+    draw = torch.Generator().manual_seed(0)
+    query, support = torch.randn(2, 30, 5, generator=draw), torch.randn(2, 4, 5, generator=draw)
+    found = ops.nearest_of_both(query, support, ops.nearest_rows(query, query, 6), 6)
+    expected = ops.nearest_rows(query, torch.cat([support, query], 1), 6)
+    torch.testing.assert_close(found, expected)

@@ -175,6 +175,16 @@ def nearest_rows(
     return torch.cat(values, 1), torch.cat(indices, 1)
 
 
+def nearest_of_both(
+    query: Float[Tensor, "T Q D"], support: Float[Tensor, "T S D"], near: tuple[Tensor, Tensor], n: int
+) -> tuple[Float[Tensor, "T Q n"], Int[Tensor, "T Q n"]]:
+    """The n `nearest_rows` among support and further rows, numbered on. near: those among the latter, m >= n or all."""
+    first = torch.arange(support.shape[1], device=query.device).expand(*query.shape[:2], -1)
+    products = torch.cat([query @ support.mT, near[0]], -1)
+    best = products.topk(n, dim=-1)
+    return best.values, torch.cat([first, near[1] + support.shape[1]], -1).gather(-1, best.indices)
+
+
 def leading_part(x: Float[Tensor, "T R D"], n: int) -> Float[Tensor, "T R D"]:
     """The rows projected onto the n leading right singular vectors of each task.
 

@@ -8,6 +8,7 @@ import torch
 
 from onelook.estimators import asking, pool
 from onelook.estimators.classifier import FewShotClassifier
+from onelook.estimators.model import Examples, Scaling
 from onelook.estimators.pool import Pool
 from onelook.methods.guard import Verdict
 from onelook.methods.second_opinion import Ridge, second_opinion
@@ -115,3 +116,29 @@ def test_a_second_opinion_in_blocks_is_that_of_all_rows_at_once() -> None:
     read = lambda: ((part, query[part], posterior[part]) for part in parts)  # noqa: E731
     found = torch.cat([one for _, one in Ridge.fit(x, y, 4, read).judge(read)])
     torch.testing.assert_close(found, second_opinion(x, y, query, posterior), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_what_depends_on_the_pool_alone_is_computed_once_and_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = draw_rows(16, 4)
+    rows, _ = draw_rows(300, 4, seed=1)
+    grown = FewShotClassifier().fit(x[:12], y[:12], rows)
+    with monkeypatch.context() as patch:
+        for kind, name in ((Pool, "_scale_all"), (Pool, "_spread_out"), (asking.Near, "find")):
+            patch.setattr(kind, name, pytest.fail)
+        grown.add_examples(x[12:], y[12:])
+    monkeypatch.setattr(pool, "REMEMBERED", 0)
+    assert_alike(grown, FewShotClassifier().fit(x, y, rows))
+
+
+def test_other_rows_or_another_scale_are_another_pool() -> None:
+    rows, labels = draw_rows(8, 4)
+    before = Examples(rows, labels, rows[:0], rows)
+    network, table, moved = (
+        Scaling.fit(some, kind) for some, kind in ((rows, "network"), (rows, "table"), (rows + 1, "table"))
+    )
+    pool = before.unlabelled(network)
+    assert before.unlabelled(Scaling.fit(rows + 1, "network"), pool) is pool
+    assert before.unlabelled(table, pool) is not pool
+    assert before.unlabelled(moved, before.unlabelled(table)).scale is moved
+    assert Examples(rows, labels, rows, rows).unlabelled(network, pool) is not pool

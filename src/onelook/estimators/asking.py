@@ -11,7 +11,7 @@ from onelook.artifacts import SHIPPED_METHODS, load_method
 from onelook.estimators.pool import Answers, Pool, evenly
 from onelook.methods import Method
 from onelook.methods.glance import Glance
-from onelook.methods.glance_pool import PoolAnswer, answer_pool
+from onelook.methods.glance_pool import Near, PoolAnswer, answer_pool
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.tasks import Tasks
 
@@ -68,28 +68,40 @@ def _ask_many(
         chosen = chosen.to(device)
         first, others = tasks.query[:, chosen], tasks.query[0, ~chosen]
         anchors = Tasks(tasks.support, tasks.support_labels, first, n_way)
-        of_anchors, rest = answer_pool(
-            glance, anchors, torch.arange(len(others), device=device), lambda some: others[some], priors
-        )
+        numbers = torch.arange(len(others), device=device)
+
+        def take(some: Int[Tensor, "N"]) -> Float[Tensor, "N D"]:
+            return others[some]
+
+        near = None
+        if n == n_judged and not len(others):  # all of them, whereas halves depend on what is labelled
+            near = pool.recall(("judged", n, device), lambda: Near.find(glance, first, numbers, take))
+        of_anchors, rest = answer_pool(glance, anchors, numbers, take, priors, near)
         out = of_anchors.new_full((n, n_way), -1e4)
         out[chosen] = of_anchors
         found = out[~chosen]
         out[~chosen] = rest.logits if rest.candidates is None else found.scatter(1, rest.candidates.long(), rest.logits)
         return out[None]
 
-    verdict = None
+    verdict, n_judged = None, min(max(GUARDED[0], GUARDED[1] * n_way), len(pool))
     if guard:
-        judged, _ = pool.spread_out(max(GUARDED[0], GUARDED[1] * n_way))
+        judged, _ = pool.spread_out(n_judged)
         tasks = Tasks(rows, labels, pool.take(judged)[None].to(device), n_way)
         verdict = apply_guard(ask, glance.inductive, tasks)[1]
         if not verdict.trust:
             return None, verdict
     chosen, rest = pool.spread_out(n_anchors)
     anchors = Tasks(rows, labels, pool.take(chosen)[None].to(device), n_way)
-    found = answer_pool(
-        glance, anchors, torch.from_numpy(rest), lambda some: pool.take(some.numpy()).to(device), priors
-    )
-    return _join(len(pool), torch.from_numpy(chosen), torch.from_numpy(rest), *found), verdict
+    numbers = torch.from_numpy(rest)
+
+    def take(some: Int[Tensor, "N"]) -> Float[Tensor, "N D"]:
+        return pool.take(some.numpy()).to(device)
+
+    near = None
+    if pool.is_remembered:
+        near = pool.recall(("near", n_anchors, device), lambda: Near.find(glance, anchors.query, numbers, take))
+    found = answer_pool(glance, anchors, numbers, take, priors, near)
+    return _join(len(pool), torch.from_numpy(chosen), numbers, *found), verdict
 
 
 def _join(n: int, chosen: Tensor, rest: Tensor, of_anchors: Float[Tensor, "V K"], others: PoolAnswer) -> Answers:

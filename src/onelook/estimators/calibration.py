@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy import optimize
 from scipy.special import betaincinv
 from torch import Tensor
 
@@ -91,16 +92,20 @@ def fit_log_scale(
 
 
 def match_log_scale(offset: Float[Tensor, "K"] | float, slope: Float[Tensor, "Q K"], confidence: float) -> float:
-    """Log scale b at which the largest posteriors of offset + exp(b) slope average `confidence`, by bisection.
+    """Log scale b, from -10 to 10, at which the largest posteriors of offset + exp(b) slope average `confidence`.
 
     Without an offset it is temperature scaling (Guo et al., ICML 2017).
     """
-    low, high = -10.0, 10.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        mean = (offset + math.exp(middle) * slope).softmax(1).amax(1).mean().item()
-        low, high = (middle, high) if mean < confidence else (low, middle)
-    return (low + high) / 2
+
+    def excess(log_scale: float) -> float:
+        # The largest of a softmax is 1 / sum of exp(z - largest z), without a table of the others.
+        z = offset + math.exp(log_scale) * slope
+        return (1 / (z - z.amax(1, keepdim=True)).exp_().sum(1)).mean().item() - confidence
+
+    low, high = excess(-10.0), excess(10.0)
+    if low >= 0 or high <= 0:
+        return -10.0 if low >= 0 else 10.0
+    return float(optimize.brentq(excess, -10.0, 10.0, xtol=1e-11))
 
 
 def prior_accuracy(logits: Float[Tensor, "Q K"]) -> float:

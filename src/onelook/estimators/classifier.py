@@ -17,6 +17,7 @@ from onelook.estimators import calibration, label_values, persistence
 from onelook.estimators.calibration import AccuracyEstimate as AccuracyEstimate
 from onelook.estimators.learning_curve import REPEATS, CurvePoint, learning_curve
 from onelook.estimators.model import Examples, SupportModel, Transduction, transduce
+from onelook.estimators.pool import Pool
 from onelook.estimators.rows import is_empty, read_rows
 from onelook.machine import find_device
 from onelook.methods.priors import ClassPriors
@@ -117,7 +118,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
                 f"give labels of one kind."
             )
         rows, labels = np.concatenate([old.rows, rows]), np.concatenate([old.labels, labels])
-        return self._learn(Examples(rows, labels, np.concatenate([old.marked, marked]), old.pool))
+        marked = np.concatenate([old.marked, marked]) if len(marked) else old.marked
+        return self._learn(Examples(rows, labels, marked, old.pool), before=self._pool)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":
         """Call `fit` the first time, then `add_examples`. classes: optional; a label beyond them is refused."""
@@ -251,14 +253,19 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         labels, is_marked = label_values.read_labels(y, len(rows), self.unlabeled_marker)
         return rows[~is_marked].astype(np.float64), labels, rows[is_marked]
 
-    def _learn(self, examples: Examples, found: Transduction | None = None) -> "FewShotClassifier":
-        """Fit to the labelled rows and adapt to the unlabelled ones. found: saved answers, instead of new ones."""
+    def _learn(
+        self, examples: Examples, found: Transduction | None = None, before: Pool | None = None
+    ) -> "FewShotClassifier":
+        """Fit to the labelled rows and adapt to the unlabelled ones.
+
+        found: saved answers, instead of new ones. before: the pool of an earlier fit.
+        """
         priors = ClassPriors.parse(self.class_priors)
         support = SupportModel.fit(examples.rows, examples.labels, priors, self.features)
-        pool = examples.unlabelled(support.scaling)
+        pool = examples.unlabelled(support.scaling, before)
         alone = support.judge(pool)
         found = found or transduce(support, pool, alone, bool(self.guard), find_device(str(self.device)))
-        self._examples, self._support, self._transduction = examples, support, found
+        self._examples, self._support, self._transduction, self._pool = examples, support, found, pool
         self._model = support.adapt(pool, found, alone)
         self.classes_, self.guard_, self.verdict_ = support.classes, found.message, found.verdict
         self.inductive_ = self.classes_[alone.nearest]

@@ -44,6 +44,13 @@ class Scaling:
         centre = rows.mean(0)
         return cls(centre, math.sqrt(np.square(rows - centre).sum(1).mean()) or 1.0, is_table)
 
+    def is_as(self, other: "Scaling") -> bool:
+        """Whether both bring each row to the same scale."""
+        if not (self.is_table or other.is_table):
+            return True
+        alike = self.is_table == other.is_table and self.spread == other.spread
+        return alike and np.array_equal(self.centre, other.centre)
+
     def __call__(self, rows: np.ndarray) -> Float[Tensor, "N D"]:
         """Rows of unit length. A constant column of 2 keeps those of a table on a nearly flat part of the sphere."""
         if self.is_table:
@@ -235,9 +242,13 @@ class Examples:
     pool: np.ndarray
     """Rows of `unlabeled`."""
 
-    def unlabelled(self, scale: Scaling) -> Pool:
-        """All rows without a label."""
-        return Pool(tuple(part for part in (self.marked, self.pool) if len(part)) or (self.pool,), scale)
+    def unlabelled(self, scale: Scaling, before: Pool | None = None) -> Pool:
+        """All rows without a label. before: a pool that is returned, with what is known of it, if it is the same."""
+        parts = tuple(part for part in (self.marked, self.pool) if len(part)) or (self.pool,)
+        if before is None or list(map(id, parts)) != list(map(id, before.parts)):
+            return Pool(parts, scale)
+        is_same = isinstance(before.scale, Scaling) and scale.is_as(before.scale)
+        return before if is_same else Pool(parts, scale)
 
 
 @dataclass(frozen=True, eq=False)

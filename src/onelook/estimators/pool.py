@@ -1,8 +1,9 @@
 """Unlabelled rows and the answers to them, read a block at a time: memory grows by little with their number."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,11 @@ SAMPLE = 8_192
 """Rows of a larger pool by which the confidence in its answers is calibrated."""
 
 
+REMEMBERED = 2**24
+"""Numbers in the largest pool whose scaled rows are held in memory, with what depends on them alone."""
+
+
+Result = TypeVar("Result")
 Map = Callable[[Float[Tensor, "N C"]], Float[Tensor, "N C"]]
 
 
@@ -37,6 +43,7 @@ class Pool:
     parts: tuple[np.ndarray, ...]
     scale: Callable[[np.ndarray], Float[Tensor, "N D"]]
     """Brings rows to the scale of the classifier."""
+    _memory: dict[object, object] = field(default_factory=dict, repr=False)
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -49,6 +56,19 @@ class Pool:
     def is_large(self) -> bool:
         return len(self) > LARGEST_WHOLE
 
+    @property
+    def is_remembered(self) -> bool:
+        """Whether the rows, and what depends on them alone, are held in memory once they are known."""
+        return self.is_large and len(self) * self.parts[0].shape[1] <= REMEMBERED
+
+    def recall(self, what: object, make: Callable[[], Result]) -> Result:
+        """Result of `make`, which depends on the rows and on `what` it is; nobody may change it."""
+        if not self.is_remembered:
+            return make()
+        if what not in self._memory:
+            self._memory[what] = make()
+        return self._memory[what]  # type: ignore[return-value]
+
     def raw(self, numbers: np.ndarray) -> np.ndarray:
         """Rows by their ascending numbers, as they were given."""
         ends = np.searchsorted(numbers, self.starts[1:])
@@ -57,7 +77,13 @@ class Pool:
 
     def take(self, numbers: np.ndarray) -> Float[Tensor, "N D"]:
         """Scaled rows; those of a large pool in single precision."""
-        rows = self.raw(numbers)
+        return self.recall("rows", self._scale_all)[numbers] if self.is_remembered else self._scale(self.raw(numbers))
+
+    def _scale_all(self) -> Float[Tensor, "N D"]:
+        parts = blocks_of(len(self))
+        return torch.cat([self._scale(self.raw(np.arange(part.start, part.stop))) for part in parts])
+
+    def _scale(self, rows: np.ndarray) -> Float[Tensor, "N D"]:
         if self.is_large and rows.dtype == np.float32 and np.abs(rows).max(initial=0) < SQUARABLE:
             return self.scale(rows)
         scaled = self.scale(rows.astype(np.float64))
@@ -66,13 +92,20 @@ class Pool:
     def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "N D"]]]:
         """All rows; always at least one block."""
         for part in blocks_of(len(self)):
-            yield part, self.take(np.arange(part.start, part.stop))
+            whole = self.is_remembered
+            yield (
+                part,
+                self.recall("rows", self._scale_all)[part] if whole else self.take(np.arange(part.start, part.stop)),
+            )
 
     def spread_out(self, n: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "M"]]:
         """Numbers of n rows and of the others, ascending: evenly spaced along a random direction.
 
         The choice depends on the rows alone and not on their order, nor on the labelled ones.
         """
+        return self.recall(("spread out", n), lambda: self._spread_out(n))
+
+    def _spread_out(self, n: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "M"]]:
         if not len(self):
             return np.arange(0), np.arange(0)
         direction = np.random.default_rng(0).standard_normal(self.parts[0].shape[1])

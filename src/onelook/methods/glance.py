@@ -152,7 +152,10 @@ class Glance(Method):
         # In units of the loss of uniform posteriors, so that tasks of many classes do not weigh more.
         return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
 
-    def scene(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None) -> Scene:
+    def scene(
+        self, tasks: Tasks, priors: Float[Tensor, "T K"] | None, near: tuple[Tensor, Tensor] | None = None
+    ) -> Scene:
+        """Measure what the steps need. near: `ops.nearest_rows` among the queries, where they are known."""
         support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
         hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
         means = ops.class_means(support, tasks.support_labels, tasks.n_way)
@@ -162,7 +165,10 @@ class Glance(Method):
         spread, pooled = class_spread(support, means, hot, unit)
         excess = pooled * (1 / shots - 1 / typical)
         n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
-        similarity, neighbours = ops.nearest_rows(query, torch.cat([support, query], 1), n)
+        if near is None:
+            similarity, neighbours = ops.nearest_rows(query, torch.cat([support, query], 1), n)
+        else:
+            similarity, neighbours = ops.nearest_of_both(query, support, near, n)
         reach, density = statistics.measure_reach(similarity, unit, self.log_reach)
         distance = ops.squared_distance(query, means) / unit - excess.unsqueeze(1)
         least = distance.amin(-1)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from onelook import ops
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.glance import Glance
 from onelook.methods.glance_statistics import Moment, Scene, Votes
@@ -24,6 +25,8 @@ CANDIDATES = 32
 BLOCK = 256
 """Queries of a block, whose tables stay in the processor's cache."""
 
+Found = tuple[Float[Tensor, "... n"], Int[Tensor, "... n"]]
+"""Products with the nearest rows, largest first, and the numbers of these."""
 Take = Callable[[Int[Tensor, "N"]], Float[Tensor, "N D"]]
 """Reads the features of queries, at length 1, by their numbers."""
 
@@ -37,12 +40,43 @@ class PoolAnswer:
     """Classes of the logits; None: all in their order."""
 
 
+@dataclass(frozen=True)
+class Near:
+    """The anchors nearest to each anchor and to each of the rest."""
+
+    anchors: Found
+    rest: Found | None
+
+    @classmethod
+    def find(cls, method: Glance, anchors: Float[Tensor, "1 V D"], rest: Int[Tensor, "F"], take: Take) -> "Near":
+        """Compare all, whatever is labelled."""
+        anchors = ops.normalise(anchors)
+        n = min(method.n_neighbours, anchors.shape[1] - 1)
+        parts = (rest[start : start + BLOCK] for start in range(0, len(rest), BLOCK))
+        found = [_nearest(take(part), anchors, n) for part in parts]
+        of_rest = (torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])) if found else None
+        return cls(ops.nearest_rows(anchors, anchors, n), of_rest)
+
+
+def _nearest(x: Float[Tensor, "N D"], anchors: Float[Tensor, "1 V D"], n: int) -> Found:
+    best = (x @ anchors[0].T).topk(n, dim=-1)
+    return best.values, best.indices.int()
+
+
 def answer_pool(
-    method: Glance, anchors: Tasks, rest: Int[Tensor, "F"], take: Take, priors: Float[Tensor, "1 K"] | None = None
+    method: Glance,
+    anchors: Tasks,
+    rest: Int[Tensor, "F"],
+    take: Take,
+    priors: Float[Tensor, "1 K"] | None = None,
+    near: Near | None = None,
 ) -> tuple[Float[Tensor, "V K"], PoolAnswer]:
-    """Answers to the queries of one task, the anchors, and to the rest, which `take` reads by their numbers."""
-    scene = method.scene(anchors, priors)
-    followers = Followers(method, scene, rest, take)
+    """Answers to the queries of one task, the anchors, and to the rest, which `take` reads by their numbers.
+
+    near: what compares the queries with each other, where it is known.
+    """
+    scene = method.scene(anchors, priors, near.anchors if near else None)
+    followers = Followers(method, scene, rest, take, near.rest if near else None)
     walk = method.walk(scene)
     moment, step = next(walk), 0
     while moment.shifts is not None:
@@ -54,9 +88,11 @@ def answer_pool(
 class Followers:
     """Queries that are no anchors: what is known of each between the steps."""
 
-    def __init__(self, method: Glance, scene: Scene, numbers: Int[Tensor, "F"], take: Take) -> None:
+    def __init__(
+        self, method: Glance, scene: Scene, numbers: Int[Tensor, "F"], take: Take, near: Found | None = None
+    ) -> None:
         self.method, self.scene, self.numbers, self.take = method, scene, numbers, take
-        self.rows = torch.cat([scene.support, scene.query], 1)[0]
+        self.near = near
         n_way = scene.means.shape[1]
         n, n_near, n_likely = len(numbers), scene.neighbours.shape[-1], min(CANDIDATES, n_way)
         here = scene.query.device
@@ -73,8 +109,7 @@ class Followers:
             part = slice(start, start + BLOCK)
             x = self.take(self.numbers[part])
             if step == 0:
-                nearest = (x @ self.rows.T).topk(self.similarity.shape[1], dim=-1)
-                self.similarity[part], self.neighbours[part] = nearest.values, nearest.indices.int()
+                self._compare(part, x)
             distance = self.method.distances(step, x[None], moment.weights, self.scene)
             scores = self.method.scores(step, distance, moment.log_priors, self.scene)
             pick, added = self._choose(part, scores, step)
@@ -87,6 +122,16 @@ class Followers:
             mass += g.sum(1).cpu()
             sums += (g.mT @ x).cpu()
         return mass.to(moment.weights), sums.to(moment.weights)
+
+    def _compare(self, part: slice, x: Float[Tensor, "N D"]) -> None:
+        """Find the neighbours of a block among anchors and labelled examples."""
+        n, scene = self.similarity.shape[1], self.scene
+        if self.near is None:
+            near = _nearest(x, scene.query, min(n, scene.query.shape[1]))
+        else:
+            near = self.near[0][part], self.near[1][part]
+        found = ops.nearest_of_both(x[None], scene.support, (near[0][None], near[1][None]), n)
+        self.similarity[part], self.neighbours[part] = found[0][0], found[1][0].int()
 
     def _choose(self, part: slice, scores: Float[Tensor, "1 Q K"], step: int) -> tuple["Pick", Float[Tensor, "1 Q C"]]:
         """Candidates of a block, and the scores that the gradient network has added to them."""

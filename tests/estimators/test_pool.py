@@ -11,7 +11,6 @@ from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.model import Examples, Scaling
 from onelook.estimators.pool import Pool
 from onelook.methods.guard import Verdict
-from onelook.methods.second_opinion import Ridge, second_opinion
 
 
 @pytest.fixture
@@ -106,16 +105,6 @@ def test_rows_are_chosen_by_what_they_are_and_not_by_their_order() -> None:
     straight, turned = (Pool((some,), lambda x: x).spread_out(50) for some in (rows, rows[order]))  # type: ignore[arg-type, return-value]
     assert set(order[turned[0]]) == set(straight[0])
     assert sorted([*straight[0], *straight[1]]) == list(range(300))
-
-
-def test_a_second_opinion_in_blocks_is_that_of_all_rows_at_once() -> None:
-    x, y = (torch.from_numpy(one) for one in draw_rows(12, 4))
-    query = torch.from_numpy(draw_rows(300, 4, seed=1)[0])
-    posterior = torch.rand(300, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
-    parts = [slice(start, start + 70) for start in range(0, 300, 70)]
-    read = lambda: ((part, query[part], posterior[part]) for part in parts)  # noqa: E731
-    found = torch.cat([one for _, one in Ridge.fit(x, y, 4, read).judge(read)])
-    torch.testing.assert_close(found, second_opinion(x, y, query, posterior), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.usefixtures("small_limits")

@@ -31,9 +31,47 @@ class Scene:
         self.first_distance = self.distances(self.means)
         self.neighbours = [self.nearest(i) for i in range(self.n_query)]
         self.is_told, self.expected = self.proportions()
-        about = np.array([*self.about(), math.log(self.unit) / 4])
-        first, _, last = method.log_scale_of_task
-        self.log_scale = perceptron(first, last, about)
+        self.weight = [min(self.shots[k], self.typical) / self.shots[k] for k in self.label]
+        self.ridge = [self.judged_by_support(row) for row in self.query]
+        self.left_out = [self.judged_by_support(row, j) for j, row in enumerate(self.support)]
+        self.testable = [self.shots[k] > 1 for k in self.label]
+        self.ridge_lead = mean([ahead(row) for row in self.ridge])
+        evidence, unit = self.evidence(), math.log(self.unit) / 4
+        sizes = self.about()
+        alone = [sizes[1], sizes[2], unit, *evidence]
+        self.voices = [
+            heard(method.alone.layers, np.array(alone)),
+            heard(method.together.layers, np.array([*sizes, unit, *evidence, self.ridge_lead])),
+        ]
+
+    def judged_by_support(self, row: np.ndarray, j: int | None = None) -> np.ndarray:
+        """What ridge regression on the labelled examples, but for number j, makes of a row."""
+        kept = [i for i in range(self.n_support) if i != j]
+        return ridge(self.support, self.weight, [hot(k, self.n_way) for k in self.label], kept, row)
+
+    def judged_by_others(self, shares: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """What ridge regression on all other labelled examples and queries makes of each of them."""
+        rows, weight = [*self.support, *self.query], [*self.weight, *[0.3] * self.n_query]
+        targets = [*[hot(k, self.n_way) for k in self.label], *shares]
+        kept = [[i for i in range(len(rows)) if i != j] for j in range(len(rows))]
+        found = [ridge(rows, weight, targets, kept[j], rows[j]) for j in range(len(rows))]
+        return found[: self.n_support], found[self.n_support :]
+
+    def evidence(self) -> list[float]:
+        n = max(sum(self.testable), 1)
+        by_means = 0.0
+        for row, k, tested in zip(self.support, self.label, self.testable, strict=True):
+            if tested:
+                others = (self.shots[k] * self.means[k] - row) / (self.shots[k] - 1)
+                means = [others if j == k else self.means[j] for j in self.classes]
+                by_means += preference([-square(row - m) / self.unit for m in means], k)
+        return [by_means / n, sum(self.first_recognised()) / n, mean([float(x) for x in self.testable])]
+
+    def first_recognised(self) -> list[float]:
+        return [
+            preference(opinion, k) if tested else 0.0
+            for opinion, k, tested in zip(self.left_out, self.label, self.testable, strict=True)
+        ]
 
     def distances(self, weights: list[np.ndarray]) -> list[list[float]]:
         return [[square(row - weight) / self.unit for weight in weights] for row in self.query]
@@ -89,9 +127,18 @@ class View:
     """What there is to read at one step, from the scores z (Q, K), the means and the shares of the classes."""
 
     def __init__(
-        self, scene: Scene, step: int, z: np.ndarray, weights: list[np.ndarray], log_share: list[float]
+        self,
+        scene: Scene,
+        step: int,
+        z: np.ndarray,
+        weights: list[np.ndarray],
+        opinion: list[np.ndarray],
+        recognised: list[float],
+        log_share: list[float],
     ) -> None:
         self.scene, self.step, self.z, self.log_share = scene, step, z, log_share
+        self.opinion, self.recognised = opinion, recognised
+        self.log_opinion = [log_softmax(8 * row) for row in opinion]
         self.queries = range(scene.n_query)
         self.distance = scene.at_step(step, weights)
         self.log_p = np.array([log_softmax(row) for row in z])
@@ -157,13 +204,17 @@ class View:
                 plan,
                 between(-6, log_plan - log_p, 6),
                 *(number for share in heard for number in (share, math.log(share + 0.05))),
+                4 * preference(self.opinion[i], k),
+                math.exp(self.log_opinion[i][k]),
+                max(self.log_opinion[i][k], -12) / 4,
             ]
         )
 
     def of_query(self, i: int) -> np.ndarray:
         second, best = sorted(self.z[i])[-2:]
         entropy = self.entropy[i] / math.log(self.scene.n_way)
-        return np.array([entropy, min(best - second, 20), self.scene.density(i), log(min(self.distance[i]))])
+        opinion = [4 * ahead(self.opinion[i]), 2 * max(self.opinion[i])]
+        return np.array([entropy, min(best - second, 20), self.scene.density(i), log(min(self.distance[i])), *opinion])
 
     def of_class(self, k: int) -> np.ndarray:
         n_way, n_query = self.scene.n_way, self.scene.n_query
@@ -182,7 +233,8 @@ class View:
         )
 
     def of_task(self) -> np.ndarray:
-        return np.array([*self.scene.about(), self.belief, self.progress()])
+        known = [*self.scene.about(), *self.scene.evidence(), self.belief, self.progress()]
+        return np.array([*known, mean(self.recognised), mean([ahead(row) for row in self.opinion])])
 
     def made_up(self) -> np.ndarray:
         """What the gradient network says: Delta and the gate, (Q, K, 2), in its own units."""
@@ -204,26 +256,29 @@ def logits(method: Glance, task: Tasks) -> Tensor:
 
 
 def inductive(method: Glance, task: Tasks) -> np.ndarray:
-    scale = math.exp(method.log_scale[0].item())
-    return np.array([[-scale * distance for distance in row] for row in Scene(method, task).first_distance])
+    scene = Scene(method, task)
+    return np.array([mixed_scores(scene, 0, *pair) for pair in zip(scene.first_distance, scene.ridge, strict=True)])
 
 
 def trajectory(method: Glance, task: Tasks) -> list[np.ndarray]:
     scene = Scene(method, task)
     weights = scene.means
     log_share = [math.log(share * scene.n_way) for share in scene.expected]
-    answers = [scores(scene, 0, weights, log_share)]
+    opinion, recognised = scene.ridge, scene.first_recognised()
+    answers = [scores(scene, 0, weights, opinion, log_share)]
     for step in range(method.n_steps):
-        view = View(scene, step, answers[-1], weights, log_share)
+        view = View(scene, step, answers[-1], weights, opinion, recognised, log_share)
         said = view.made_up()
         delta = 4 * said[:, :, 0]
         g = np.array([np.exp(log_softmax(row)) for row in view.z + delta])
+        of_support, opinion = scene.judged_by_others(g)
+        recognised = [preference(row, k) for row, k in zip(of_support, scene.label, strict=True)]
         for i, k in np.ndindex(*g.shape):
             g[i, k] *= 2 * sigmoid(2 * said[i, k, 1])
         weights = [moved(scene, step, weights[k], k, g[:, k]) for k in scene.classes]
         logs = [[math.log(share) for share in shares] for shares in (scene.expected, estimated(scene, g))]
         log_share = [share + math.log(scene.n_way) for share in mixed(view.belief, *logs)]
-        answers.append(scores(scene, step + 1, weights, log_share) + delta)
+        answers.append(scores(scene, step + 1, weights, opinion, log_share) + delta)
     if scene.is_told:
         answers[-1] = held_to_what_is_told(scene, answers[-1])
     return answers
@@ -248,11 +303,54 @@ def moved(scene: Scene, step: int, weight: np.ndarray, k: int, g: np.ndarray) ->
     return weight + sigmoid(scene.method.rate[step].item()) * force / (n + sum(g))
 
 
-def scores(scene: Scene, step: int, weights: list[np.ndarray], log_share: list[float]) -> np.ndarray:
-    scale = math.exp(scene.method.log_scale[step].item() + scene.log_scale)
-    return np.array(
-        [[log_share[k] - scale * (row[k] - min(row)) for k in scene.classes] for row in scene.at_step(step, weights)]
-    )
+def scores(
+    scene: Scene, step: int, weights: list[np.ndarray], opinion: list[np.ndarray], log_share: list[float]
+) -> np.ndarray:
+    both = zip(scene.at_step(step, weights), opinion, strict=True)
+    return np.array([np.array(log_share) + mixed_scores(scene, step, *pair) for pair in both])
+
+
+def mixed_scores(scene: Scene, step: int, distance: list[float], opinion: np.ndarray) -> np.ndarray:
+    """2 (1 - s) a (least distance - distance) + 2 s b (opinion - largest opinion)"""
+    logit, *log_scale = scene.voices[min(step, 1)]
+    a = math.exp(scene.method.log_scale[step].item() + log_scale[0])
+    b = math.exp(scene.method.log_scale_of_ridge[step].item() + log_scale[1])
+    share = sigmoid(logit)
+    by_means = a * (min(distance) - np.array(distance))
+    return 2 * (1 - share) * by_means + 2 * share * b * (opinion - max(opinion))
+
+
+def ridge(
+    rows: list[np.ndarray], weight: list[float], targets: list[np.ndarray], kept: list[int], row: np.ndarray
+) -> np.ndarray:
+    """Ridge regression on the kept rows, about the mean of all, in units of their spread, with a constant feature."""
+    centre = sum(rows) / len(rows)
+    unit = max(math.sqrt(mean([square(x - centre) for x in rows])), 1e-6)
+    z = [np.append((x - centre) / unit, 1.0) for x in [*[rows[i] for i in kept], row]]
+    normal, right = 0.5 * np.eye(len(z[0])), np.zeros((len(z[0]), len(targets[0])))
+    for i, x in zip(kept, z, strict=False):
+        normal += weight[i] * np.outer(x, x)
+        right += weight[i] * np.outer(x, targets[i])
+    return np.asarray(z[-1] @ np.linalg.solve(normal, right))
+
+
+def hot(k: int, n_way: int) -> np.ndarray:
+    return np.eye(n_way)[k]
+
+
+def preference(values: list[float] | np.ndarray, k: int) -> float:
+    """By how much k is above the best other one, at most 1."""
+    return between(-1, values[k] - max(value for j, value in enumerate(values) if j != k), 1)
+
+
+def ahead(values: np.ndarray) -> float:
+    second, best = sorted(values)[-2:]
+    return float(best - second)
+
+
+def heard(layers: nn.Sequential, x: np.ndarray) -> list[float]:
+    first, _, last = layers
+    return [float(number) for number in linear(last, np.tanh(linear(first, x)))]
 
 
 def estimated(scene: Scene, share: np.ndarray) -> list[float]:

@@ -69,7 +69,8 @@ class Training:
     """Highest learning rate of Adam, where a feature network is trained. Default: that of the recipe."""
     average: str = "none"
     sources: str | None = None
-    """Data for one method that serves all: DATA@FILE of a feature network, or synthetic:N, divided by commas."""
+    """Data for one method that serves all, divided by commas: DATA@FILE of a feature network, FILE.npz of features, or
+    synthetic:N."""
     variants: NonNegativeInt = 0
     """Variants of the features of each of --sources."""
     image_size: ImageSize | None = None

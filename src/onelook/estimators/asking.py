@@ -12,6 +12,7 @@ from onelook.estimators.pool import Answers, Pool, evenly
 from onelook.methods import Method
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import Near, PoolAnswer, answer_pool
+from onelook.methods.glance_support import Labelled, Voices
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.tasks import Tasks
 
@@ -38,6 +39,13 @@ def ask_glance(
         glance, priors = _load_glance(path, path.stat().st_mtime_ns, device), class_priors.float()[None].to(device)
         logits, verdict = ask(glance, rows.float()[None].to(device), labels[None].to(device), pool, priors, guard)
     return logits, verdict and verdict.to("cpu")
+
+
+def listen(labelled: Labelled) -> Voices:
+    """How loud class means and ridge regression are for the labelled examples of one task."""
+    path = SHIPPED_METHODS["glance"]
+    with torch.no_grad():
+        return _load_glance(path, path.stat().st_mtime_ns, "cpu").listen(labelled)
 
 
 def _ask_all(
@@ -118,7 +126,7 @@ def _join(n: int, chosen: Tensor, rest: Tensor, of_anchors: Float[Tensor, "V K"]
     return Answers(values, candidates, n_way)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=2)
 def _load_glance(path: Path, _modified: int, device: str) -> Glance:
     """Glance as `path` holds it, read once for each version of the file; nobody else gets this module to change it."""
     method: Method = load_method(path)[0]

@@ -24,12 +24,11 @@ from torch import Tensor
 from onelook import ops
 from onelook.scoring import Estimate
 
-LOG_SCALE = (1.945, -0.017, 0.098, 0.140)
-"""Prior mean of the log scale: coefficients for 1 and the logarithms of the mean shots, the number of classes and u."""
 LOG_SCALE_SPREAD = 0.4
-"""Prior standard deviation of the log scale."""
-ACCURACY = (-0.5, 1.1)
-"""Prior logit of Glance's accuracy: coefficients for 1 and the logit of its mean confidence."""
+"""Prior standard deviation of the log scale, whose mean is 0."""
+ACCURACY = (-0.38, 1.0, 0.13)
+"""Prior logit of Glance's accuracy: coefficients for 1, the logit of its mean confidence and the logarithm of the mean
+shots."""
 CAUTION = 1.5
 """Divisor of the logits behind sets of classes where no labelled example has tested the calibration: features that
 hardly separate the classes are overconfident there, and others pay with larger sets."""
@@ -78,17 +77,24 @@ def leave_one_out(
     return distance * (mass + weight) / (mass - weight).clamp_min(0.5)
 
 
-def fit_log_scale(
-    shots: Float[Tensor, "K"], separation: float, distance: Float[Tensor, "S K"], labels: Int[Tensor, "S"]
-) -> float:
-    """Most probable log scale given leave-one-out distances; the mean of the prior without any."""
-    known = (1.0, math.log(shots.mean().item()), math.log(len(shots)), math.log(separation))
-    prior = sum(a * b for a, b in zip(LOG_SCALE, known, strict=True))
+def equalise(
+    opinion: Float[Tensor, "S K"], hot: Float[Tensor, "S K"], mass: Float[Tensor, "K"]
+) -> Float[Tensor, "S K"]:
+    """Opinions of ridge regression about rows that were left out, as if their class had lost none of its weight.
+
+    The other rows of the class count for the lost one too, which multiplies the opinion about that class; else rows
+    that say nothing would be recognised less often than by chance.
+    """
+    return torch.where(hot > 0, opinion * mass / (mass - 1).clamp_min(0.5), opinion)
+
+
+def fit_log_scale(scores: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:
+    """Most probable log scale of the scores of labelled rows that were left out; the mean of the prior without any."""
     grid, losses = torch.linspace(-2, 2, 41, dtype=torch.float64), []
     for x in grid.tolist():
-        log_p = (-math.exp(prior + x) * distance).log_softmax(1).gather(1, labels.unsqueeze(1))
+        log_p = (math.exp(x) * scores).log_softmax(1).gather(1, labels.unsqueeze(1))
         losses.append(-log_p.sum().item() + x * x / (2 * LOG_SCALE_SPREAD**2))
-    return prior + grid[int(torch.tensor(losses).argmin())].item()
+    return grid[int(torch.tensor(losses).argmin())].item()
 
 
 def match_log_scale(offset: Float[Tensor, "K"] | float, slope: Float[Tensor, "Q K"], confidence: float) -> float:
@@ -108,11 +114,11 @@ def match_log_scale(offset: Float[Tensor, "K"] | float, slope: Float[Tensor, "Q 
     return float(optimize.brentq(excess, -10.0, 10.0, xtol=1e-11))
 
 
-def prior_accuracy(logits: Float[Tensor, "Q K"]) -> float:
-    """Usual accuracy of Glance where it is as confident as in these logits."""
-    constant, slope = ACCURACY
+def prior_accuracy(logits: Float[Tensor, "Q C"], shots: Float[Tensor, "K"]) -> float:
+    """Usual accuracy of Glance with so many labelled examples where it is as confident as in these logits."""
+    constant, slope, of_shots = ACCURACY
     confidence = logits.softmax(1).amax(1).mean().clamp(1e-3, 1 - 1e-3)
-    return torch.sigmoid(constant + slope * confidence.logit()).item()
+    return torch.sigmoid(constant + slope * confidence.logit() + of_shots * shots.mean().log()).item()
 
 
 def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[Tensor, "N K"]:

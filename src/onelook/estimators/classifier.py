@@ -27,8 +27,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     """Classifies rows by a few labelled examples of each class and the unlabelled rows themselves.
 
     `fit` answers for the unlabelled rows together (`transduction_`). `predict` answers for new rows, each by itself: by
-    class means and class priors that the unlabelled rows have moved as far as the guard trusts them; without unlabelled
-    rows by the nearest class mean.
+    class means, ridge regression and class priors that have learned from the unlabelled rows as far as the guard trusts
+    them; without unlabelled rows by those of the labelled examples.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     classes_, n_features_in_: as everywhere in scikit-learn.
     transduction_, transduction_proba_: labels (Q,) and probabilities (Q, K) of the unlabelled rows: those of X with a
         marker first, then those of `unlabeled`.
-    inductive_: labels (Q,) of the same rows by the nearest class mean of the labelled examples alone.
+    inductive_: labels (Q,) of the same rows by the labelled examples alone.
     guard_: whether the unlabelled rows were used and why, as a sentence.
     verdict_: the numbers behind it; None without unlabelled rows or without a guard.
 
@@ -192,12 +192,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def left_out_proba(self) -> np.ndarray:
         """Probabilities (n, K) of the labelled rows, each judged as if it had no label; NaN for a class of one row.
 
-        >>> classifier = FewShotClassifier().fit([[0.0, 1.0], [0.1, 1.0], [1.0, 0.0], [0.0, 1.1]], [*"aabb"])
-        >>> classifier.left_out_proba().argmax(1).tolist()
-        [0, 0, 1, 0]
+        >>> rows = [[0.0, 1.0], [0.1, 1.0], [0.2, 1.0], [1.0, 0.0], [1.0, 0.1], [0.0, 1.1]]
+        >>> FewShotClassifier().fit(rows, [*"aaabbb"]).left_out_proba().argmax(1).tolist()
+        [0, 0, 0, 1, 1, 0]
         """
         check_is_fitted(self)
-        p = (self._model.log_priors - math.exp(self._model.log_scale) * self._model.left_out).softmax(1)
+        p = self._model.left_out_logits().softmax(1)
         return torch.where(self._support.testable.unsqueeze(1), p, torch.nan).numpy()
 
     def learning_curve(self, repeats: int = REPEATS, seed: int = 0) -> tuple[CurvePoint, ...]:

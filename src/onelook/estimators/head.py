@@ -20,13 +20,14 @@ class ProbabilityHead(nn.Module):
     def __init__(self, classifier: FewShotClassifier) -> None:
         super().__init__()
         model, scaling = classifier._model, classifier._support.scaling
-        steepness = math.exp(model.log_scale) / calibration.class_separation(model.means)
-        middle = model.means.mean(0)
+        far, low = (math.exp(model.log_scale) * one.flatten() for one in model.voices.steepness())
+        far = far / calibration.class_separation(model.means)
+        middle, ridge = model.means.mean(0), model.ridge.to(model.means)
         squares = (model.means - middle).square().sum(1) + 2 * (model.means - middle) @ middle
         self.is_table, self.spread = scaling.is_table, scaling.spread
         self.centre = nn.Buffer(torch.from_numpy(scaling.centre).float())
-        self.weight = nn.Buffer((2 * steepness * (model.means - middle)).float())
-        self.bias = nn.Buffer((model.log_priors - steepness * squares).float())
+        self.weight = nn.Buffer((2 * far * (model.means - middle) + low * ridge.weights[0].mT).float())
+        self.bias = nn.Buffer((model.log_priors - far * squares + low * ridge.offset[0, 0]).float())
 
     def forward(self, features: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
         if self.is_table:

@@ -1,11 +1,11 @@
-"""Models behind FewShotClassifier: nearest class means of labelled rows, and Glance's answers to unlabelled ones.
+"""Models behind FewShotClassifier: the parents of Glance on labelled rows, and its answers to unlabelled ones.
 
-Glance's answers are calibrated by the labelled rows and mixed in as far as the guard trusts them; the means are then
-adapted to them.
+Glance's answers are calibrated by the labelled rows and mixed in as far as the guard trusts them; its parents, class
+means and ridge regression, then learn from these answers to judge new rows.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -15,13 +15,19 @@ from torch import Tensor
 from onelook import ops
 from onelook.errors import SettingsError
 from onelook.estimators import calibration
-from onelook.estimators.asking import ask_glance
-from onelook.estimators.opinions import hear_second_opinion
-from onelook.estimators.pool import SAMPLE, Answers, Pool, evenly, softmax, sum_of
+from onelook.estimators.asking import ask_glance, listen
+from onelook.estimators.inductive import AdaptedModel, InductiveModel
+from onelook.estimators.pool import Answers, Pool, evenly, softmax, sum_of
 from onelook.methods.glance_pool import CANDIDATES
+from onelook.methods.glance_support import Labelled
 from onelook.methods.guard import Verdict
 from onelook.methods.priors import ClassPriors
+from onelook.methods.regression import QUERY_WEIGHT, Linear, Regression
 from onelook.scoring import Estimate
+from onelook.tasks import Tasks
+
+LEARNT = 4_096
+"""Unlabelled rows from which ridge regression learns."""
 
 FEW_DIMENSIONS = 32
 """Number of columns below which "auto" takes rows for a table, where lengths and the origin carry meaning."""
@@ -60,49 +66,17 @@ class Scaling:
 
 
 @dataclass(frozen=True, eq=False)
-class NearestMeans:
-    """Class means with calibrated logits; each row is judged by itself."""
-
-    means: Float[Tensor, "K D"]
-    log_priors: Float[Tensor, "K"]
-    log_scale: float
-    left_out: Float[Tensor, "S K"]
-    """Leave-one-out distances of the labelled rows."""
-
-    def distances(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        return calibration.scaled_distances(x, self.means.to(x))
-
-    def logits(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        return self.scores(self.distances(x))
-
-    def scores(self, distances: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-        return self.log_priors.to(distances) - math.exp(self.log_scale) * distances
-
-
-@dataclass(frozen=True, eq=False)
-class AdaptedModel(NearestMeans):
-    """Means moved by the unlabelled rows as far as these are trusted."""
-
-    query_distances: Float[Tensor, "Q"]
-    """Distances of the unlabelled rows to the nearest mean, corrected for their part in it."""
-    confidence: float
-    """Mean confidence in the answers to the unlabelled rows, as an estimate of their accuracy."""
-    gain: float
-    """Mean confidence less that of the labelled rows alone."""
-
-
-@dataclass(frozen=True, eq=False)
 class Alone:
     """Answers of the labelled rows alone to the unlabelled ones."""
 
     nearest: Int[np.ndarray, "Q"]
-    """Class of the nearest mean."""
+    """The most probable class if all are equally frequent."""
     confidence: float
     """Mean largest posterior; without unlabelled rows, half-way between chance and certainty."""
 
 
 @dataclass(frozen=True, eq=False)
-class SupportModel(NearestMeans):
+class SupportModel(InductiveModel):
     """Everything that the labelled rows alone determine."""
 
     classes: np.ndarray
@@ -128,23 +102,25 @@ class SupportModel(NearestMeans):
                 f"class{'' if len(classes) == 1 else 'es'}."
             )
         scaling, y = Scaling.fit(rows, features), torch.from_numpy(indices.astype(np.int64))
-        x, shots = scaling(rows), y.bincount().double()
-        priors = class_priors.tensor(classes.tolist())
-        means, testable = ops.class_means(x[None], y[None], len(classes))[0], shots[y] > 1
-        distances = calibration.scaled_distances(x, means)
-        left_out = calibration.leave_one_out(distances, _one_hot(y, len(classes)), shots)
-        separation = calibration.class_separation(means)
-        log_scale = calibration.fit_log_scale(shots, separation, left_out[testable], y[testable])
+        x, priors = scaling(rows), class_priors.tensor(classes.tolist())
+        labelled = Labelled.read(Tasks(x[None], y[None], x[None, :1], len(classes)))
+        means, shots, voices = labelled.means[0], labelled.shots[0], listen(labelled)
+        testable, distances = shots[y] > 1, calibration.scaled_distances(x, means)
+        left_out = calibration.leave_one_out(distances, labelled.support_hot[0], shots)
+        opinion = calibration.equalise(labelled.left_out[0], labelled.support_hot[0], shots)
+        scores = voices.mix(left_out[None], opinion[None])[0]
+        log_scale = calibration.fit_log_scale(scores[testable], y[testable])
         log_priors = priors.nan_to_num(1 / len(classes)).clamp_min(1e-4).log()
-        return cls(means, log_priors, log_scale, left_out, classes, scaling, x, y, priors, shots, testable)
+        parents = (means, labelled.ridge, voices, log_priors, log_scale, left_out, opinion)
+        return cls(*parents, classes, scaling, x, y, priors, shots, testable)
 
     def judge(self, pool: Pool) -> Alone:
         """Judge the unlabelled rows one by one."""
         nearest, largest = [], []
         for _, x in pool.blocks():
-            distances = self.distances(x)
-            nearest.append(distances.argmin(1))
-            largest.append(self.scores(distances).softmax(1).amax(1))
+            logits = self.logits(x)
+            nearest.append((logits - self.log_priors.to(logits)).argmax(1))
+            largest.append(logits.softmax(1).amax(1))
         confidence = (
             torch.cat(largest).mean(dtype=torch.float64).item() if len(pool) else (1 + 1 / len(self.classes)) / 2
         )
@@ -167,23 +143,39 @@ class SupportModel(NearestMeans):
         confidence, gain = found.confidence, found.confidence - alone.confidence
         if not found.trust:
             distances = torch.cat([self.distances(x).amin(1) for _, x in pool.blocks()])
-            return AdaptedModel(self.means, self.log_priors, self.log_scale, self.left_out, distances, confidence, gain)
+            own = {one.name: getattr(self, one.name) for one in fields(InductiveModel)}
+            return AdaptedModel(**own, query_distances=distances, confidence=confidence, gain=gain)
         trust, posterior, hot = found.trust, found.posterior, _one_hot(self.labels, len(self.classes))
         mass = self.shots + sum_of((trust * p).sum(0) for _, p in posterior.blocks())
         moved = sum_of((trust * posterior.block(part)).mT @ x for part, x in pool.blocks())
         means = (hot.mT @ self.rows + moved) / mass.unsqueeze(1)
-        left_out = calibration.leave_one_out(calibration.scaled_distances(self.rows, means), hot, mass)
 
         def measure(x: Float[Tensor, "N D"], p: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
             distances = calibration.scaled_distances(x, means.to(x))
             return calibration.leave_one_out(distances, trust * p, mass.to(x))
 
         nearest = torch.cat([measure(x, posterior.block(part)).amin(1) for part, x in pool.blocks()])
-        some = evenly(len(pool), SAMPLE) if pool.is_large else np.arange(len(pool))
-        distances = measure(pool.take(some), posterior.block(some)).double()
+        some = evenly(len(pool), LEARNT)
+        x, p = pool.take(some), posterior.block(some)
+        ridge, opinion = self._regress(x, p, trust)
         log_priors = self.estimate_log_priors(posterior.mass(), len(pool), trust)
-        log_scale = calibration.match_log_scale(log_priors, -distances, posterior.top())
-        return AdaptedModel(means, log_priors, log_scale, left_out, nearest, confidence, gain)
+        scores = self.voices.mix(measure(x, p).double()[None], opinion[None, len(hot) :])[0]
+        log_scale = calibration.match_log_scale(log_priors, scores, posterior.top())
+        left_out = calibration.leave_one_out(calibration.scaled_distances(self.rows, means), hot, mass)
+        heard = self.shots + trust * QUERY_WEIGHT * posterior.mass() * len(some) / len(pool)
+        about_labelled = calibration.equalise(opinion[: len(hot)], hot, heard.to(hot))
+        parents = (means, ridge, self.voices, log_priors, log_scale, left_out, about_labelled)
+        return AdaptedModel(*parents, nearest, confidence, gain)
+
+    def _regress(
+        self, x: Float[Tensor, "N D"], posterior: Float[Tensor, "N K"], trust: float
+    ) -> tuple[Linear, Float[Tensor, "M K"]]:
+        """Ridge regression on labelled and unlabelled rows, and its opinion about each of them, left out."""
+        hot = _one_hot(self.labels, len(self.classes)).float()
+        weight = torch.cat([self.rows.new_ones(len(hot)), self.rows.new_full((len(x),), trust * QUERY_WEIGHT)])
+        regression = Regression.fit(torch.cat([self.rows.float(), x.float()])[None], weight.float()[None])
+        targets = torch.cat([hot, posterior.float()])[None]
+        return regression.solve(targets), regression.leave_out(targets)[0].double()
 
     def estimate_log_priors(self, mass: Float[Tensor, "K"], n_rows: int, trust: float) -> Float[Tensor, "K"]:
         """Log class priors: the given ones, or those estimated from the mass of each class, shrunk by trust."""
@@ -202,7 +194,7 @@ class SupportModel(NearestMeans):
         in mean confidence; the mean `confidence` itself counts as PRIOR_COUNT more examples. The interval is Clopper
         and Pearson's for these counts.
         """
-        labels, answers = self.labels[self.testable], self.left_out[self.testable].argmin(1)
+        labels, answers = self.labels[self.testable], self.left_out_logits()[self.testable].argmax(1)
         confusion = torch.zeros(len(self.shots), len(self.shots), dtype=torch.int64)
         confusion.index_put_((labels, answers), torch.tensor(1), accumulate=True)
         weight = (log_priors.exp() / self.shots)[labels]
@@ -277,11 +269,10 @@ def transduce(support: SupportModel, pool: Pool, alone: Alone, guard: bool, devi
         trust, message = verdict.trust.item(), verdict.messages()[0]
     if logits is None:
         return Transduction(support.answer(pool), trust, confidence, message, verdict)
-    usual = calibration.prior_accuracy(logits.sample())
+    usual = calibration.prior_accuracy(logits.sample(), support.shots)
     log_priors = support.estimate_log_priors(logits.mass(softmax), len(pool), trust)
     # As confident as the answers are right, by what is usual and by the labelled rows left out.
     expected = support.estimate_accuracy(log_priors, usual, usual - confidence, len(pool)).accuracy.value
-    logits = hear_second_opinion(support.rows, support.labels, pool, logits, support.class_priors)
     factor = math.exp(calibration.match_log_scale(0.0, logits.sample(), expected))
     posterior = logits.change(lambda z: softmax(z * factor))
     if trust < 1:

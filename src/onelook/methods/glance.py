@@ -7,25 +7,22 @@ it reads no features, only statistics that the features of every network have: d
 between classes, posteriors, margins, the labels of the neighbours, estimated class priors. One set of weights serves
 any number of classes, shots and queries, and any feature network.
 
-The local model has one mean w_k for each class. With features of length 1 the scores are
-    z_ik = -lambda d_ik + v_k + Delta_ik,   d_ik = |q_i - w_k|^2 / (mean squared distance between the class means),
-where v is the logarithm of the class priors. A step along the synthetic gradient g_ik of the loss by -z_ik, in which
-the n_k labelled examples of mean m_k take part, is
+The local model has two parents: a mean w_k for each class, and ridge regression with one-hot targets, whose prediction
+for query i by all other rows is o_ik (`regression`). With features of length 1 the scores are
+    z_ik = -a d_ik + b o_ik + v_k + Delta_ik,   d_ik = |q_i - w_k|^2 / (mean squared distance between the class means),
+where v is the logarithm of the class priors, and a and b are judged from what the labelled examples show of either
+parent when they are left out, among other statistics of the task (`glance_support`). A step along the synthetic
+gradient g_ik of the loss by -z_ik, in which the n_k labelled examples of mean m_k take part, is
     w_k <- w_k + rate (n_k (m_k - w_k) + sum_i g_ik (q_i - w_k)) / (n_k + sum_i g_ik).
-The gradient network gives Delta and the gate in g = gate softmax(z). Where both are neutral, a step is one of soft
-k-means with estimated class priors (expectation maximisation). The other extreme is optimal transport to given class
-priors. A second small network judges from the spread of the estimated priors how much confidence the initial ones
-(balanced, or those that are given) deserve; this confidence moves v, and the masses of a Sinkhorn plan that the
-gradient network reads, from the estimated priors (0) to the initial ones (1). Given class priors have confidence 1, and
-the final answer is transported to them.
+The gradient network gives Delta and the gate in g = gate softmax(z); softmax(z) are the new targets of the queries in
+the regression. Where both are neutral, a step is one of soft k-means with estimated class priors (expectation
+maximisation). The other extreme is optimal transport to given class priors. A second small network judges from the
+spread of the estimated priors how much confidence the initial ones (balanced, or those that are given) deserve; this
+confidence moves v, and the masses of a Sinkhorn plan that the gradient network reads, from the estimated priors (0) to
+the initial ones (1). Given class priors have confidence 1, and the final answer is transported to them.
 
-Classes with unequal numbers of labelled examples: with s^2 the spread of a class, a query of it lies s^2 + s^2 / n_k
-from the mean of its n_k examples on average, so a class with fewer examples is farther from its own queries and loses
-them. Therefore the first distances are reduced by s^2 (1 / n_k - 1 / n), n the harmonic mean of all n_k, and the
-gradient network reads n for every class. It was trained on few tasks of unequal classes; with the n_k themselves it
-gave too few queries to the classes with most examples (docs/log.md). No class anchors its mean with more than n
-examples. Whoever labels images as they come finds more of the frequent classes: where no class priors are given, the
-initial ones are proportional to n_k^0.2.
+Whoever labels images as they come finds more of the frequent classes: where no class priors are given, the initial ones
+are proportional to n_k^0.2.
 
 Everything is differentiable and in closed form. Meta-training minimises the cross-entropy of the queries after every
 step, the last with the largest weight, and that of their class priors.
@@ -44,9 +41,11 @@ from onelook.errors import PositiveInt, TwoOrMore
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
-from onelook.methods.glance_statistics import Moment, Scene, View, Votes, class_spread, relative, unit_of_means
+from onelook.methods.glance_statistics import Moment, Opinion, Scene, View, Votes, relative
+from onelook.methods.glance_support import ALONE, Conductor, Labelled, Voices, weigh
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.methods.priors import ClassPriors
+from onelook.methods.regression import QUERY_WEIGHT, Regression, margin
 from onelook.tasks import Tasks
 
 SHOTS_TELL = 0.2
@@ -66,7 +65,7 @@ class Glance(Method):
     class, such as "0.5/0.3/0.2"."""
     guard: bool = True
     """Whether the queries are trusted only as far as the evidence goes (`methods.guard`)."""
-    n_steps: PositiveInt = 5
+    n_steps: PositiveInt = 4
     """Steps of the gradient network."""
     width: PositiveInt = 32
     """Width of the gradient network."""
@@ -79,7 +78,9 @@ class Glance(Method):
         super().__post_init__()
         self._class_priors = ClassPriors.parse(self.class_priors)
         self.log_scale = nn.Parameter(torch.full((self.n_steps + 1,), math.log(8.0)))
-        self.log_scale_of_task = nn.Sequential(nn.Linear(len(statistics.SCALE), 16), nn.Tanh(), _silent(16))
+        self.log_scale_of_ridge = nn.Parameter(torch.full((self.n_steps + 1,), math.log(4.0)))
+        self.alone = Conductor(len(ALONE))
+        self.together = Conductor(len(statistics.SCALE))
         self.rate = nn.Parameter(torch.zeros(self.n_steps))
         self.log_prior_count = nn.Parameter(torch.tensor(math.log(2.0)))
         self.log_reach = nn.Parameter(torch.tensor([0.0, 1.0]))
@@ -97,10 +98,15 @@ class Glance(Method):
         return apply_guard(lambda some: self.trajectory(some, priors)[-1], self.inductive, tasks)
 
     def inductive(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-        """Inductive logits, from the nearest class mean of the labelled examples."""
-        support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
-        means = ops.class_means(support, tasks.support_labels, tasks.n_way)
-        return -self.log_scale[0].exp() * ops.squared_distance(query, means) / unit_of_means(means)
+        """Inductive logits, from class means and ridge regression of the labelled examples."""
+        labelled, query = Labelled.read(tasks), ops.normalise(tasks.query)
+        distance = ops.squared_distance(query, labelled.means) / labelled.unit
+        return self.listen(labelled).mix(distance, labelled.ridge(query))
+
+    def listen(self, labelled: Labelled) -> Voices:
+        """How loud the parents are where there are labelled examples alone."""
+        about = statistics.stack(ALONE, labelled.about).to(self.log_scale)
+        return self._at_step(0, self.alone(about)).to(labelled.support)
 
     def trajectory(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
         """Logits after 0, 1, … n_steps steps. priors: class priors, NaN where unknown; None: those of the settings."""
@@ -110,27 +116,33 @@ class Glance(Method):
         """Answers after 0, 1, … n_steps steps; what is sent after one are votes of further queries for the next."""
         weights, log_priors = scene.means, relative(scene.initial_priors)
         distance = self.distances(0, scene.query, weights, scene)
-        logits = self.scores(0, distance, log_priors, scene)
+        opinion, recognised, targets = scene.first_opinion, scene.recognised, None
+        logits = self.scores(0, distance, opinion.values, log_priors, scene)
         for step in range(self.n_steps):
-            view = self._view(step, logits, distance, log_priors, scene)
+            view = self._view(step, logits, distance, opinion, recognised, log_priors, scene)
             out, shifts = self.gradient_network.trace(*view.statistics)
             delta, gate = out.unbind(-1)
             moved = view.log_plan - logits
-            votes = yield Moment(logits, weights, log_priors, moved, view.statistics[-1], view.near, shifts)
+            votes = yield Moment(logits, weights, log_priors, moved, targets, view.statistics[-1], view.near, shifts)
             # The factors bring the network's first outputs to the size of scores.
-            g_TQK = (logits + 4 * delta).softmax(-1) * 2 * torch.sigmoid(2 * gate)
+            posterior = (logits + 4 * delta).softmax(-1)
+            g_TQK = posterior * 2 * torch.sigmoid(2 * gate)
             mass_TK, sum_TKD = g_TQK.sum(1), g_TQK.mT @ scene.query
             if votes is not None:
                 mass_TK, sum_TKD = mass_TK + votes[0], sum_TKD + votes[1]
             count_TK = scene.anchor + mass_TK
             target = (scene.anchor.unsqueeze(-1) * scene.means + sum_TKD) / count_TK.unsqueeze(-1)
             weights = weights + torch.sigmoid(self.rate[step]) * (target - weights)
+            targets = torch.cat([scene.support_hot, posterior], 1)
+            of_all = scene.regression.leave_out(targets)
+            recognised = margin(of_all[:, : scene.n_support], scene.support_hot)
+            opinion = Opinion.of(of_all[:, scene.n_support :])
             estimated, confidence = self._estimate_priors(mass_TK), view.confidence
             log_priors = confidence * relative(scene.initial_priors) + (1 - confidence) * relative(estimated)
             distance = self.distances(step + 1, scene.query, weights, scene)
-            logits = self.scores(step + 1, distance, log_priors, scene) + 4 * delta
+            logits = self.scores(step + 1, distance, opinion.values, log_priors, scene) + 4 * delta
         plan = self._transport_to_priors(logits, scene)
-        yield Moment(plan, weights, log_priors, plan - logits)
+        yield Moment(plan, weights, log_priors, plan - logits, targets)
 
     def loss(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, ""]:
         if tasks.query_labels is None:
@@ -156,46 +168,35 @@ class Glance(Method):
         self, tasks: Tasks, priors: Float[Tensor, "T K"] | None, near: tuple[Tensor, Tensor] | None = None
     ) -> Scene:
         """Measure what the steps need. near: `ops.nearest_rows` among the queries, where they are known."""
-        support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
-        hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
-        means = ops.class_means(support, tasks.support_labels, tasks.n_way)
-        shots = hot.sum(1)
-        typical = 1 / (1 / shots).mean(1, keepdim=True)
-        unit = unit_of_means(means)
-        spread, pooled = class_spread(support, means, hot, unit)
-        excess = pooled * (1 / shots - 1 / typical)
+        labelled, query = Labelled.read(tasks), ops.normalise(tasks.query)
+        support, unit, shots = labelled.support, labelled.unit, labelled.shots
         n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
+        rows = torch.cat([support, query], 1)
         if near is None:
-            similarity, neighbours = ops.nearest_rows(query, torch.cat([support, query], 1), n)
+            similarity, neighbours = ops.nearest_rows(query, rows, n)
         else:
             similarity, neighbours = ops.nearest_of_both(query, support, near, n)
         reach, density = statistics.measure_reach(similarity, unit, self.log_reach)
-        distance = ops.squared_distance(query, means) / unit - excess.unsqueeze(1)
-        least = distance.amin(-1)
-        about = {
+        distance = ops.squared_distance(query, labelled.means) / unit - labelled.excess.unsqueeze(1)
+        least, first_opinion = distance.amin(-1), Opinion.of(labelled.ridge(query))
+        about = labelled.about | {
             "queries": shots.new_full(shots.shape[:1], math.log(query.shape[1]) / 4),
-            "ways": shots.new_full(shots.shape[:1], math.log(tasks.n_way) / 2),
-            "shots": typical.squeeze(1).log(),
             "nearest": statistics.log(least.mean(1)),
             "margin": statistics.log((distance.mean(-1) - least).mean(1)),
+            "ridge lead": first_opinion.lead.mean(1),
         }
-        scale = statistics.stack(statistics.SCALE, about | {"unit": unit.flatten().log() / 4})
-        initial_priors, is_given = self._initial_priors(tasks, priors, shots / typical)
+        initial_priors, is_given = self._initial_priors(tasks, priors, shots / labelled.typical)
+        weight = weigh(labelled.support_hot, labelled.anchor / shots)
+        alone, together = statistics.stack(ALONE, about), statistics.stack(statistics.SCALE, about)
         return Scene(
-            support=support,
+            **vars(labelled) | {"about": about},
             query=query,
-            means=means,
-            anchor=torch.minimum(shots, typical),
-            typical=typical,
-            excess=excess,
-            support_hot=hot,
-            unit=unit,
-            spread=spread,
             density=density,
             neighbours=neighbours,
             reach=reach,
-            about=about,
-            log_scale=self.log_scale_of_task(scale).unsqueeze(-1),
+            regression=Regression.fit(rows, torch.cat([weight, torch.full_like(query[..., 0], QUERY_WEIGHT)], 1)),
+            first_opinion=first_opinion,
+            voices=(self.alone(alone), self.together(together)),
             initial_priors=initial_priors,
             is_given=is_given,
         )
@@ -212,11 +213,18 @@ class Glance(Method):
         return torch.where(is_given, priors, likely / likely.sum(1, keepdim=True)).clamp_min(1e-4), is_given
 
     def scores(
-        self, step: int, distance: Float[Tensor, "T Q K"], log_priors: Float[Tensor, "T K"], scene: Scene
+        self,
+        step: int,
+        distance: Float[Tensor, "T Q K"],
+        opinion: Float[Tensor, "T Q K"],
+        log_priors: Float[Tensor, "T K"],
+        scene: Scene,
     ) -> Float[Tensor, "T Q K"]:
-        """Scores by distances and class priors alone."""
-        scale = (self.log_scale[step] + scene.log_scale).exp()
-        return log_priors.unsqueeze(1) - scale * (distance - distance.amin(-1, keepdim=True))
+        """Scores by distances, ridge regression and class priors alone."""
+        return log_priors.unsqueeze(1) + self._at_step(step, scene.voices[min(step, 1)]).mix(distance, opinion)
+
+    def _at_step(self, step: int, voices: Voices) -> Voices:
+        return voices.raise_by(self.log_scale[step], self.log_scale_of_ridge[step])
 
     def distances(
         self, step: int, query: Float[Tensor, "T Q D"], weights: Float[Tensor, "T K D"], scene: Scene
@@ -244,6 +252,8 @@ class Glance(Method):
         step: int,
         logits: Float[Tensor, "T Q K"],
         distance: Float[Tensor, "T Q K"],
+        opinion: Opinion,
+        recognised: Float[Tensor, "T S"],
         log_priors: Float[Tensor, "T K"],
         scene: Scene,
     ) -> View:
@@ -268,10 +278,12 @@ class Glance(Method):
         of_step = {
             "confidence": confidence.squeeze(1),
             "progress": torch.full_like(confidence[:, 0], step / self.n_steps),
+            "recognised": recognised.mean(1),
+            "ridge lead now": opinion.lead.mean(1),
         }
         log_plan, heard = ops.sinkhorn(logits, mass, 3), statistics.ask_neighbours(p, scene)
-        of_entry = statistics.describe_entries(logits, log_p, distance, best, log_plan, heard)
-        of_query = statistics.describe_queries(log_p, distance, best, scene.density, n_way)
+        of_entry = statistics.describe_entries(logits, log_p, distance, best, log_plan, heard, opinion)
+        of_query = statistics.describe_queries(log_p, distance, best, scene.density, opinion, n_way)
         read = (
             statistics.stack(statistics.ENTRY, of_entry),
             statistics.stack(statistics.QUERY, of_query),
@@ -305,11 +317,3 @@ class Glance(Method):
         }
         confidence = torch.sigmoid(self.belief(statistics.stack(statistics.CONFIDENCE, scene.about | evidence)))
         return torch.where(scene.is_given, torch.ones_like(confidence), confidence)
-
-
-def _silent(size: int) -> nn.Linear:
-    """A layer whose output is 0 at first."""
-    layer = nn.Linear(size, 1)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer

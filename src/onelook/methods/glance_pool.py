@@ -17,7 +17,7 @@ from torch import Tensor
 from onelook import ops
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.glance import Glance
-from onelook.methods.glance_statistics import Moment, Scene, Votes
+from onelook.methods.glance_statistics import Moment, Opinion, Scene, Votes
 from onelook.tasks import Tasks
 
 CANDIDATES = 32
@@ -105,19 +105,20 @@ class Followers:
     def vote(self, step: int, moment: Moment) -> Votes:
         """Take a step, and return how many queries are of each class (1, K) and their sums (1, K, D)."""
         mass, sums = (torch.zeros(one.shape, dtype=torch.float64) for one in (moment.log_priors, moment.weights))
+        linear = self.scene.ridge if moment.targets is None else self.scene.regression.solve(moment.targets)
         for start in range(0, len(self.numbers), BLOCK):
             part = slice(start, start + BLOCK)
             x = self.take(self.numbers[part])
             if step == 0:
                 self._compare(part, x)
-            distance = self.method.distances(step, x[None], moment.weights, self.scene)
-            scores = self.method.scores(step, distance, moment.log_priors, self.scene)
+            distance, opinion = self.method.distances(step, x[None], moment.weights, self.scene), linear(x[None])
+            scores = self.method.scores(step, distance, opinion, moment.log_priors, self.scene)
             pick, added = self._choose(part, scores, step)
             logits = pick.columns(scores) + added
             if moment.shifts is None:
                 self.added[part] = (logits + pick.classes(moment.moved[:, 0]))[0]
                 continue
-            g = self._ask_network(part, moment, logits, pick.columns(distance), pick)
+            g = self._ask_network(part, moment, logits, pick.columns(distance), pick.columns(opinion), pick)
             g = pick.spread(g)
             mass += g.sum(1).cpu()
             sums += (g.mT @ x).cpu()
@@ -153,16 +154,17 @@ class Followers:
         moment: Moment,
         logits: Float[Tensor, "1 Q C"],
         distance: Float[Tensor, "1 Q C"],
+        values: Float[Tensor, "1 Q C"],
         pick: "Pick",
     ) -> Float[Tensor, "1 Q C"]:
         """Synthetic gradients of a block; what the gradient network adds to the scores is kept."""
-        log_p, best = logits.log_softmax(-1), logits.topk(2, -1).values
+        log_p, best, opinion = logits.log_softmax(-1), logits.topk(2, -1).values, Opinion.of(values)
         log_plan = (logits + pick.classes(moment.moved[:, 0])).log_softmax(-1)
         similarity = self.similarity[part][None]
         reach, density = statistics.measure_reach(similarity, self.scene.unit, self.method.log_reach)
         heard = self._hear(part, moment, log_p.exp(), reach, pick)
-        entries = statistics.describe_entries(logits, log_p, distance, best, log_plan, heard)
-        queries = statistics.describe_queries(log_p, distance, best, density, pick.n_way)
+        entries = statistics.describe_entries(logits, log_p, distance, best, log_plan, heard, opinion)
+        queries = statistics.describe_queries(log_p, distance, best, density, opinion, pick.n_way)
         delta, gate = self.method.gradient_network.follow(
             statistics.stack(statistics.ENTRY, entries),
             statistics.stack(statistics.QUERY, queries),

@@ -10,15 +10,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from onelook.methods.glance_support import EVIDENCE, Labelled, Voices
+from onelook.methods.regression import Regression
+
 TASK = ("queries", "ways", "shots", "nearest", "margin")
-SCALE = (*TASK, "unit")
+SCALE = (*TASK, "unit", *EVIDENCE, "ridge lead")
 CONFIDENCE = ("off", "largest", "smallest", "moved", "entropy", "progress", "ease", "queries", "ways", "shots")
 _SCORES = ("nearness", "log posterior", "posterior", "lead", "log plan", "plan", "plan against posterior")
 _NEIGHBOURS = ("near", "log near", "wide", "log wide", "near of near", "log near of near")
-ENTRY = (*_SCORES, *_NEIGHBOURS)
-QUERY = ("entropy", "lead", "density", "distance")
+_RIDGE = ("ridge lead", "ridge posterior", "ridge log posterior")
+ENTRY = (*_SCORES, *_NEIGHBOURS, *_RIDGE)
+QUERY = ("entropy", "lead", "density", "distance", "ridge lead", "ridge height")
 CLASS = ("log prior", "estimated", "mass", "compactness", "spread", "nearest", "shots")
-STEP = (*TASK, "confidence", "progress")
+STEP = (*TASK, *EVIDENCE, "confidence", "progress", "recognised", "ridge lead now")
+RIDGE_SCALE = 8.0
+"""Scale at which the predictions of ridge regression, which are about 1 apart, are read as posteriors."""
 
 
 Votes = tuple[Float[Tensor, "T K"], Float[Tensor, "T K D"]]
@@ -31,30 +37,41 @@ def stack(names: tuple[str, ...], statistics: dict[str, Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Scene(Labelled):
     """Everything that does not change during the steps: n nearest rows of support and queries, B = 2 reaches."""
 
-    support: Float[Tensor, "T S D"]
     query: Float[Tensor, "T Q D"]
-    means: Float[Tensor, "T K D"]
-    anchor: Float[Tensor, "T K"]
-    """Number of examples with which each class holds its mean."""
-    typical: Float[Tensor, "T 1"]
-    """The harmonic mean of the shots."""
-    excess: Float[Tensor, "T K"]
-    """How much farther than from others the queries stand from this mean, for being of fewer examples."""
-    support_hot: Float[Tensor, "T S K"]
-    unit: Float[Tensor, "T 1 1"]
-    """Unit of all squared distances: their mean between the class means."""
-    spread: Float[Tensor, "T K"]
     density: Float[Tensor, "T Q"]
     neighbours: Int[Tensor, "T Q n"]
     reach: Float[Tensor, "T Q B n"]
-    about: dict[str, Tensor]
-    """Statistics TASK of each task (T)."""
-    log_scale: Float[Tensor, "T 1 1"]
+    regression: Regression
+    """Regression on support and queries."""
+    first_opinion: "Opinion"
+    """Opinion of ridge regression on the labelled examples."""
+    voices: tuple[Voices, Voices]
+    """Voices at first, and after a step; the log scales of the steps are to be added."""
     initial_priors: Float[Tensor, "T K"]
     is_given: Bool[Tensor, "T 1"]
+
+    @property
+    def n_support(self) -> int:
+        return self.support.shape[1]
+
+
+@dataclass(frozen=True)
+class Opinion:
+    """Predictions of ridge regression for each query, and the two largest of them."""
+
+    values: Float[Tensor, "T Q K"]
+    best: Float[Tensor, "T Q 2"]
+
+    @classmethod
+    def of(cls, values: Float[Tensor, "T Q K"]) -> "Opinion":
+        return cls(values, values.topk(2, -1).values)
+
+    @property
+    def lead(self) -> Float[Tensor, "T Q"]:
+        return self.best[..., 0] - self.best[..., 1]
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,8 @@ class Moment:
     log_priors: Float[Tensor, "T K"]
     moved: Float[Tensor, "T Q K"]
     """Scores added by transport, which within a query differ from the potentials of the classes by a constant."""
+    targets: Float[Tensor, "T N K"] | None = None
+    """Targets of the regression behind the answer; None: that of the labelled examples alone."""
     posterior: Float[Tensor, "T Q K"] | None = None
     near: Float[Tensor, "T Q K"] | None = None
     shifts: list[Float[Tensor, "T K H"]] | None = None
@@ -92,16 +111,17 @@ def describe_entries(
     best: Float[Tensor, "T Q 2"],
     log_plan: Float[Tensor, "T Q K"],
     heard: tuple[Tensor, Tensor, Tensor],
+    opinion: Opinion,
 ) -> dict[str, Tensor]:
     """Statistics ENTRY. best: the two largest scores of each query; heard: see `ask_neighbours`."""
     p = log_p.exp()
-    rival = torch.where(logits >= best[..., :1], best[..., 1:], best[..., :1])
     near, wide, near_of_near = heard
+    log_opinion = (RIDGE_SCALE * opinion.values).log_softmax(-1)
     return {
         "nearness": 4 * (distance.amin(-1).unsqueeze(-1) - distance).clamp_min(-4),
         "log posterior": log_p.clamp_min(-12) / 4,
         "posterior": p,
-        "lead": (logits - rival).clamp(-12, 12) / 4,
+        "lead": (logits - rival(logits, best)).clamp(-12, 12) / 4,
         "log plan": log_plan.clamp_min(-12) / 4,
         "plan": log_plan.exp(),
         "plan against posterior": (log_plan - log_p).clamp(-6, 6),
@@ -111,7 +131,15 @@ def describe_entries(
         "log wide": (wide + 0.05).log(),
         "near of near": near_of_near,
         "log near of near": (near_of_near + 0.05).log(),
+        "ridge lead": 4 * (opinion.values - rival(opinion.values, opinion.best)).clamp(-1, 1),
+        "ridge posterior": log_opinion.exp(),
+        "ridge log posterior": log_opinion.clamp_min(-12) / 4,
     }
+
+
+def rival(scores: Float[Tensor, "T Q K"], best: Float[Tensor, "T Q 2"]) -> Float[Tensor, "T Q K"]:
+    """The best score of another class."""
+    return torch.where(scores >= best[..., :1], best[..., 1:], best[..., :1])
 
 
 def describe_queries(
@@ -119,6 +147,7 @@ def describe_queries(
     distance: Float[Tensor, "T Q K"],
     best: Float[Tensor, "T Q 2"],
     density: Float[Tensor, "T Q"],
+    opinion: Opinion,
     n_way: int,
 ) -> dict[str, Tensor]:
     """Statistics QUERY."""
@@ -127,6 +156,8 @@ def describe_queries(
         "lead": (best[..., 0] - best[..., 1]).clamp_max(20),
         "density": density,
         "distance": log(distance.amin(-1)),
+        "ridge lead": 4 * opinion.lead,
+        "ridge height": 2 * opinion.best[..., 0],
     }
 
 
@@ -154,26 +185,6 @@ def measure_reach(
     reach = torch.expm1((log_reach.exp().unsqueeze(-1) * nearness).clamp_max(10.0))
     density = log(2 * (1 - similarity.mean(-1)) / unit.squeeze(-1))
     return reach / (reach.sum(-1, keepdim=True) + 1e-3), density
-
-
-def unit_of_means(means: Float[Tensor, "T K D"]) -> Float[Tensor, "T 1 1"]:
-    """The mean squared distance between the class means."""
-    apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (means.shape[1] - 1)
-    # Means nearer than this would make rounding look like evidence, and gradients overflow.
-    return apart.clamp_min(1e-3).view(-1, 1, 1)
-
-
-def class_spread(
-    support: Float[Tensor, "T S D"],
-    means: Float[Tensor, "T K D"],
-    hot: Float[Tensor, "T S K"],
-    unit: Float[Tensor, "T 1 1"],
-) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T 1"]]:
-    """The variance of each class and that of all, 0 where nothing tells; a class of one example has that of all."""
-    shots = hot.sum(1)
-    scatter = (hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True) / unit).squeeze(-1)
-    pooled = scatter.sum(1, keepdim=True) / (shots - 1).sum(1, keepdim=True).clamp_min(1)
-    return torch.where(shots > 1, scatter / (shots - 1).clamp_min(1), pooled), pooled
 
 
 def log(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import N_VIEWS, open_data
 from onelook.data.synthetic import synthetic_suite
 from onelook.data.variants import variants
+from onelook.data.vectors import load_features
 from onelook.errors import SettingsError, unknown_name
 from onelook.events import Notice
 from onelook.machine import Place
@@ -151,7 +152,8 @@ def meta_train_mixed(
 ) -> Generator[Any, None, Path]:
     """Train a method for any task and any backbone; returns its path.
 
-    sources: DATA@FILE of a backbone, or synthetic:N for N made-up sets.
+    sources: DATA@FILE of a backbone, FILE.npz of features and labels, or synthetic:N for N made-up sets. The
+        validation classes are those of the first kind.
     n_variants: variants of the features of each real source, as of further backbones (`data.variants`).
     """
     recipes.require_name(request)
@@ -161,18 +163,10 @@ def meta_train_mixed(
     training: list[Embeddings] = []
     validation: list[Embeddings] = []
     for i, source in enumerate(sources):
-        kind, _, number = source.partition(":")
-        if kind == "synthetic" and number.isdigit() and int(number) > 0:
-            training += synthetic_suite(config.seed, int(number))
-            continue
-        data, at, file = source.rpartition("@")
-        if not at:
-            raise SettingsError(f"A source is DATA@FILE of a feature network, or synthetic:N, but got {source!r}.")
-        backbone, _ = load_backbone(Path(file))
-        opened = open_data(data, place.home)
-        found = yield from opened.embed("train", backbone, place, average=average)
-        training += [found, *variants(found, config.seed + i, n_variants)]
-        validation.append((yield from opened.embed("val", backbone, place, average=average)))
+        found, others = yield from _open_source(source, config.seed, place, average)
+        real = [] if source.startswith("synthetic:") else found
+        training += [*found, *(other for one in real for other in variants(one, config.seed + i, n_variants))]
+        validation += others
     if not validation:
         raise SettingsError("Without a real source there is nothing to choose the best weights by; add DATA@FILE.")
     objective = MixedTraining(method.to(place.device), training, validation, config)
@@ -186,6 +180,26 @@ def meta_train_mixed(
         "features": recipes.features_digest(*training, *validation),
     }
     return (yield from train(objective, config.optimisation, about, run))
+
+
+def _open_source(
+    source: str, seed: int, place: Place, average: str
+) -> Generator[Any, None, tuple[list[Embeddings], list[Embeddings]]]:
+    """Features of the training classes of a source, and those of its validation classes, if it has any."""
+    kind, _, number = source.partition(":")
+    if kind == "synthetic" and number.isdigit() and int(number) > 0:
+        return synthetic_suite(seed, int(number)), []
+    if source.endswith(".npz"):
+        return [load_features(Path(source))], []
+    data, at, file = source.rpartition("@")
+    if not at:
+        raise SettingsError(
+            f"A source is DATA@FILE of a feature network, FILE.npz of features, or synthetic:N, but got {source!r}."
+        )
+    backbone, _ = load_backbone(Path(file))
+    opened = open_data(data, place.home)
+    training = yield from opened.embed("train", backbone, place, average=average)
+    return [training], [(yield from opened.embed("val", backbone, place, average=average))]
 
 
 def end_to_end(

@@ -25,9 +25,9 @@ class MixedConfig(Checked):
 
     n_steps: PositiveInt = 12_000
     tasks_per_step: PositiveInt = 16
-    ways: tuple[int, ...] = (2, 3, 5, 5, 5, 5, 5, 5, 5, 5, 10, 20)
-    shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 5, 5, 5, 5, 10)
-    totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 75, 75, 75, 75, 150)
+    ways: tuple[int, ...] = (2, 3, 5, 5, 5, 5, 5, 5, 10, 10, 10, 20)
+    shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 3, 5, 5, 5, 10, 16)
+    totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 100, 100, 150)
     """All queries of a task."""
     balanced: Fraction = 0.45
     """Fraction of the tasks whose queries are balanced. The larger it is, the more equal a method without class priors

@@ -1,0 +1,163 @@
+"""Labelled examples as Glance reads them: class means, ridge regression, and which of the two they speak for.
+
+Where classes are round clouds, their means are all there is to know of them; where they differ by little in a few
+directions, a linear classifier is 2 to 10 points better from three examples a class on (docs/log.md). The examples
+themselves show which it is: each is judged by both as if it had no label.
+
+Classes with unequal numbers of examples: with s^2 the spread of a class, a query of it lies s^2 + s^2 / n_k from the
+mean of its n_k examples on average, so a class with fewer examples is farther from its own queries and loses them.
+Therefore the first distances are reduced by s^2 (1 / n_k - 1 / n), n the harmonic mean of all n_k, and the gradient
+network reads n for every class. It was trained on few tasks of unequal classes; with the n_k themselves it gave too few
+queries to the classes with most examples (docs/log.md). No class anchors its mean, nor weighs in ridge regression, with
+more than n examples.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from onelook import ops
+from onelook.methods.regression import Linear, Regression, margin
+from onelook.tasks import Tasks
+
+EVIDENCE = ("means left out", "ridge left out", "tested")
+ALONE = ("ways", "shots", "unit", *EVIDENCE)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Support of each task, and what depends on nothing else."""
+
+    support: Float[Tensor, "T S D"]
+    support_hot: Float[Tensor, "T S K"]
+    means: Float[Tensor, "T K D"]
+    shots: Float[Tensor, "T K"]
+    typical: Float[Tensor, "T 1"]
+    """The harmonic mean of the shots."""
+    anchor: Float[Tensor, "T K"]
+    """Number of examples with which each class holds its mean."""
+    unit: Float[Tensor, "T 1 1"]
+    """Unit of all squared distances: their mean between the class means."""
+    spread: Float[Tensor, "T K"]
+    """Variance of each class, 0 where nothing tells."""
+    excess: Float[Tensor, "T K"]
+    """How much farther than from others the queries stand from this mean, for being of fewer examples."""
+    ridge: Linear
+    """Ridge regression on the labelled examples."""
+    left_out: Float[Tensor, "T S K"]
+    """Opinion of ridge regression on the other examples about each."""
+    recognised: Float[Tensor, "T S"]
+    """The lead of the right class in that opinion; 0 where it has no other example."""
+    about: dict[str, Float[Tensor, "T"]]
+    """Statistics ALONE."""
+
+    @classmethod
+    def read(cls, tasks: Tasks) -> "Labelled":
+        support = ops.normalise(tasks.support)
+        hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
+        means, shots = ops.class_means(support, tasks.support_labels, tasks.n_way), hot.sum(1)
+        typical = 1 / (1 / shots).mean(1, keepdim=True)
+        unit, anchor = unit_of_means(means), torch.minimum(shots, typical)
+        spread, pooled = class_spread(support, means, hot, unit)
+        regression = Regression.fit(support, weigh(hot, anchor / shots))
+        others = weigh(hot, shots - 1)
+        testable = (others > 0).to(support.dtype)
+        n_testable = testable.sum(1).clamp_min(1)
+        # The mean of the others is farther from a row than that with the row by this factor.
+        farther = (1 + 1 / others.clamp_min(0.5)).square().unsqueeze(-1)
+        distance = ops.squared_distance(support, means) / unit
+        by_means = testable * margin(-torch.where(hot > 0, farther * distance, distance), hot)
+        left_out = regression.leave_out(hot)
+        by_ridge = testable * margin(left_out, hot)
+        about = {
+            "ways": shots.new_full(shots.shape[:1], tasks.n_way).log() / 2,
+            "shots": typical.squeeze(1).log(),
+            "unit": unit.flatten().log() / 4,
+            "means left out": by_means.sum(1) / n_testable,
+            "ridge left out": by_ridge.sum(1) / n_testable,
+            "tested": testable.mean(1),
+        }
+        return cls(
+            support=support,
+            support_hot=hot,
+            means=means,
+            shots=shots,
+            typical=typical,
+            anchor=anchor,
+            unit=unit,
+            spread=spread,
+            excess=pooled * (1 / shots - 1 / typical),
+            ridge=regression.solve(hot),
+            left_out=left_out,
+            recognised=by_ridge,
+            about=about,
+        )
+
+
+@dataclass(frozen=True)
+class Voices:
+    """How loud class means and ridge regression are in the scores."""
+
+    share: Float[Tensor, "T 1 1"]
+    """Part of ridge regression, 0 to 1."""
+    log_scale: Float[Tensor, "T 1 1"]
+    log_scale_of_ridge: Float[Tensor, "T 1 1"]
+
+    def mix(self, distance: Float[Tensor, "T Q K"], opinion: Float[Tensor, "T Q K"]) -> Float[Tensor, "T Q K"]:
+        """Scores, 0 at most. distance: from the class means; opinion: of ridge regression."""
+        of_distance, of_opinion = self.steepness()
+        far, low = distance - distance.amin(-1, keepdim=True), opinion.amax(-1, keepdim=True) - opinion
+        return -(of_distance * far + of_opinion * low)
+
+    def steepness(self) -> tuple[Float[Tensor, "T 1 1"], Float[Tensor, "T 1 1"]]:
+        """Factors of the distances and of the opinions; equal voices have their log scales as factors."""
+        return 2 * (1 - self.share) * self.log_scale.exp(), 2 * self.share * self.log_scale_of_ridge.exp()
+
+    def raise_by(self, log_scale: Float[Tensor, ""], log_scale_of_ridge: Float[Tensor, ""]) -> "Voices":
+        return Voices(self.share, self.log_scale + log_scale, self.log_scale_of_ridge + log_scale_of_ridge)
+
+    def to(self, like: Tensor) -> "Voices":
+        """Voices of the type and on the device of another tensor."""
+        return Voices(*(one.to(like) for one in vars(self).values()))
+
+
+class Conductor(nn.Module):
+    """Judges from statistics of a task how loud its voices are; at first they are equal."""
+
+    def __init__(self, n_statistics: int) -> None:
+        super().__init__()
+        last = nn.Linear(16, 3)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(n_statistics, 16), nn.Tanh(), last)
+
+    def forward(self, statistics: Float[Tensor, "T R"]) -> Voices:
+        share, log_scale, log_scale_of_ridge = self.layers(statistics).mT[..., None, None]
+        return Voices(torch.sigmoid(share), log_scale, log_scale_of_ridge)
+
+
+def weigh(hot: Float[Tensor, "T S K"], of_class: Float[Tensor, "T K"]) -> Float[Tensor, "T S"]:
+    """The number of its class for each example."""
+    return (hot @ of_class.unsqueeze(-1)).squeeze(-1)
+
+
+def unit_of_means(means: Float[Tensor, "T K D"]) -> Float[Tensor, "T 1 1"]:
+    """The mean squared distance between the class means."""
+    apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (means.shape[1] - 1)
+    # Means nearer than this would make rounding look like evidence, and gradients overflow.
+    return apart.clamp_min(1e-3).view(-1, 1, 1)
+
+
+def class_spread(
+    support: Float[Tensor, "T S D"],
+    means: Float[Tensor, "T K D"],
+    hot: Float[Tensor, "T S K"],
+    unit: Float[Tensor, "T 1 1"],
+) -> tuple[Float[Tensor, "T K"], Float[Tensor, "T 1"]]:
+    """The variance of each class and that of all, 0 where nothing tells; a class of one example has that of all."""
+    shots = hot.sum(1)
+    scatter = (hot.mT @ (support - hot @ means).square().sum(-1, keepdim=True) / unit).squeeze(-1)
+    pooled = scatter.sum(1, keepdim=True) / (shots - 1).sum(1, keepdim=True).clamp_min(1)
+    return torch.where(shots > 1, scatter / (shots - 1).clamp_min(1), pooled), pooled

@@ -5,14 +5,14 @@
 Corrections by keys alone, by a person who knows every class and makes no mistake. Each key that is pressed counts, that
 of the view and those for images that were right too; a key with Shift counts as one.
 
-"given": 20 of the labels of the folder are wrong, drawn among all images and classes, and all are to be found. On each
-sheet of Contradictions the person presses the letters of the images whose ticks are not as they should be, a further
-key for a class that is not the one proposed, and Enter; an image that is right takes no key of its own. `keys_to` says
-how many labels were corrected after which number of keys, `spoiled` how many right ones were changed.
+On each sheet the person presses the letters of the images whose ticks are not as they should be, a further key for a
+class that is not the one proposed, and Enter; an image that is right takes no key of its own. `keys_to` says how many
+wrong ones were corrected after which number of keys, `settled` how many images the person gave their word for.
 
-"predicted": 3 labels of each class are given. The person goes through Least sure, where each image takes a key: that of
-its class, or Enter. `keys` are those until 20 wrong predictions had a key of their own, `keys_until_20_more_right`
-those until 20 more images than at first were right, what the answers moved from right to wrong deducted.
+"given": 20 of the labels of the folder are wrong, drawn among all images and classes, all are to be found, in
+Contradictions. "predicted": 3 labels of each class are given, and the person goes through Least sure;
+`keys_until_20_more_right` are those until 20 more images than at first are right, by a key or by what was learned from
+it, what the answers moved from right to wrong deducted.
 """
 
 import argparse
@@ -45,11 +45,10 @@ SCROLL = """async (seconds) => {
   }
   return { frames, nodes, height: end };
 }"""
-NEXT = """name => document.getElementById('image-name').textContent !== name
-  || document.getElementById('viewer').hidden"""
 TILES = """() => [...document.querySelectorAll(".tile")].map((one) => ({
   name: one.title, key: one.querySelector("kbd").textContent, ticked: one.getAttribute("aria-selected") === "true",
-  label: one.querySelector(".caption span").textContent, to: one.querySelector(".caption b").textContent,
+  label: one.querySelector(".caption span").textContent.replace(/ \\d+ %$/, ""),
+  to: one.querySelector(".caption b").textContent,
 }))"""
 OTHERS = """names => [...document.querySelectorAll(".tile")].some((one) => !names.includes(one.title))"""
 SHOWN = """() => [...document.querySelectorAll(".tile img")].filter((one) => {
@@ -80,17 +79,6 @@ class Bench:
         self.page.keyboard.press(key)
         self.n_keys += 1
 
-    def answer(self, truth: str, label: str) -> bool:
-        """One key for the image that is shown; whether it corrected its label."""
-        name = self.page.inner_text("#image-name")
-        if truth == label:
-            self.press("Enter")
-        else:
-            button = self.page.locator(".choice", has=self.page.locator(f"span:text-is('{truth}')"))
-            self.press(button.locator("kbd").inner_text().split()[0])
-        self.page.wait_for_function(NEXT, arg=name)
-        return truth != label
-
     def labels(self, array: int) -> dict[str, str]:
         """Labels of all images by their name (array 0), or what they are taken for (array 1)."""
         rows = ask(self.address, "/api/images")["names"]
@@ -109,25 +97,32 @@ class Bench:
         return key if key.isdigit() else f"Shift+Key{key.upper()}"
 
 
-def settle_sheets(bench: Bench, truth: dict[str, str]) -> dict[str, Any]:
-    """Correct the labels of the folder on sheets of Contradictions."""
-    bench.page.wait_for_selector("#n-doubts:not([hidden])", timeout=60_000)
-    before, names, keys_to = bench.labels(0), list[str](), dict[int, int]()
-    bench.press("Shift+Digit4")
-    while bench.n_keys < MOST_KEYS:
-        bench.page.wait_for_function(OTHERS, arg=names)
-        bench.page.wait_for_timeout(500)
-        names = list(bench.tiles())
+def settle_sheets(bench: Bench, truth: dict[str, str], view: str, array: int) -> dict[str, Any]:
+    """Correct what is wrong on sheets, until N_WRONG labels were corrected or all keys are used up."""
+    page, before, names = bench.page, bench.labels(array), list[str]()
+    wrong_at_first, corrected, settled, until = _count_wrong(before, truth), 0, 0, None
+    keys_to = dict[int, int]()
+    bench.press(view)
+    while bench.n_keys < MOST_KEYS and corrected < N_WRONG:
+        page.wait_for_selector(".tile.marked")
+        page.wait_for_timeout(1000)  # a person looks
+        tiles = bench.tiles()
+        names, settled = list(tiles), settled + len(tiles)
+        corrected += sum(tile["label"] != truth[name] for name, tile in tiles.items())
         for name in names:
             settle_tile(bench, name, truth[name])
         bench.press("Enter")
-        bench.page.wait_for_selector("#toast:not([hidden])")
-        labels = bench.labels(0)
-        keys_to[bench.n_keys] = sum(before[one] != truth[one] == labels[one] for one in truth)
-        if keys_to[bench.n_keys] == N_WRONG:
-            break
-    spoiled = sum(before[one] == truth[one] != labels[one] for one in truth)
-    return {"keys": bench.n_keys, "corrected": keys_to[bench.n_keys], "spoiled": spoiled, "keys_to": keys_to}
+        page.wait_for_function(OTHERS, arg=names)
+        await_state(bench.address, ask(bench.address, "/api/state")["revision"], "learned")
+        keys_to[bench.n_keys] = corrected
+        if until is None and _count_wrong(bench.labels(array), truth) <= wrong_at_first - N_WRONG:
+            until = bench.n_keys
+    about = {"wrong_at_first": wrong_at_first, "settled": settled, "corrected": corrected, "keys": bench.n_keys}
+    return about | {"keys_to": keys_to, f"keys_until_{N_WRONG}_more_right": until}
+
+
+def _count_wrong(labels: dict[str, str], truth: dict[str, str]) -> int:
+    return sum(labels[one] != truth[one] for one in truth)
 
 
 def settle_tile(bench: Bench, name: str, wanted: str) -> None:
@@ -142,28 +137,6 @@ def settle_tile(bench: Bench, name: str, wanted: str) -> None:
     if will_be() != wanted:
         bench.press(bench.key_of(wanted))
     assert will_be() == wanted
-
-
-def correct_least_sure(bench: Bench, truth: dict[str, str]) -> dict[str, Any]:
-    """Answer what it is least sure of, image by image."""
-    page, before = bench.page, bench.labels(1)
-    bench.press("Shift+Digit2")
-    page.wait_for_selector("#viewer:not([hidden])")
-    own, until, wrong_at_first = 0, None, sum(before[one] != truth[one] for one in truth)
-    while own < N_WRONG and bench.n_keys < MOST_KEYS:
-        page.wait_for_timeout(1000)  # a person looks
-        name = page.inner_text("#image-name")
-        own += bench.answer(truth[name], bench.labels(1)[name])
-        await_state(bench.address, ask(bench.address, "/api/state")["revision"], "learned")
-        now = bench.labels(1)
-        if until is None and sum(now[one] != truth[one] for one in truth) <= wrong_at_first - N_WRONG:
-            until = bench.n_keys
-    return {
-        "wrong_at_first": wrong_at_first,
-        "corrected": own,
-        "keys": bench.n_keys,
-        f"keys_until_{N_WRONG}_more_right": until,
-    }
 
 
 def run_corrections(paths: list[Path], vectors: np.ndarray, kind: str, seed: int) -> dict[str, Any]:
@@ -181,7 +154,8 @@ def run_corrections(paths: list[Path], vectors: np.ndarray, kind: str, seed: int
     truth = {name: path.parent.name for name, path in files.items()}
     with ExitStack() as stack:
         bench = Bench(stack, files, vectors)
-        found = (settle_sheets if kind == "given" else correct_least_sure)(bench, truth)
+        view, array = ("Shift+Digit4", 0) if kind == "given" else ("Shift+Digit2", 1)
+        found = settle_sheets(bench, truth, view, array)
         return {"experiment": f"Corrections by keys: {kind} labels", "seed": seed} | found
 
 

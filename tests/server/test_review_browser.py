@@ -129,6 +129,9 @@ def test_one_key_corrects_the_least_sure_and_many_are_labelled_at_once_in_the_gr
         page, problems = open_page(browser, address)
         label_by_keys(page, 5)
         page.keyboard.press("Shift+Digit2")
+        page.wait_for_selector(".tile.marked")
+        page.keyboard.press("Space")
+        page.wait_for_selector("#viewer:not([hidden])")
         n = 0
         while n < 3 and page.inner_text("#image-name"):
             press(page, kind_of(page)[0])

@@ -120,7 +120,7 @@ class Session:
         name, predicted = self.names[row], int(self.learned.predicted[row])
         kind = "confirmed" if predicted == label else "corrected"
         kind = "answered" if predicted == CLEARED else kind
-        kind = "checked" if label == self.labels[row] else kind
+        kind = "checked" if label == self.labels[row] >= 0 else kind
         kind = "unlabelled" if label == CLEARED else "rejected" if label == NONE_OF_THESE else kind
         digest = ""
         with contextlib.suppress(OSError):

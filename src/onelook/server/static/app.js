@@ -16,7 +16,7 @@ const page = { view: "next", single: false, filter: "", ofClass: "", order: "uns
 
 const upcoming = () => model.summary.upcoming.map((one) => one.row).filter(isOpen);
 const isQueue = () => page.view === "next" || page.view === "unsure";
-const isSheet = () => page.view === "doubts" && !page.single;
+const isSheet = () => (page.view === "doubts" || page.view === "unsure") && !page.single;
 const isFed = () => page.single && (isQueue() || page.view === "doubts");  // by new answers, which bring further images
 
 function queueRows() {
@@ -49,8 +49,8 @@ function why() {
 
 function show(view) {
   page.view = view;
-  page.single = isQueue();
-  if (isQueue()) begin(queueRows());
+  page.single = view === "next";
+  if (page.single) begin(queueRows());
   else arrangeGrid();
   render();
   (page.single ? find("main") : find("grid")).focus({ preventScroll: true });
@@ -62,19 +62,24 @@ function askForName() {
 }
 
 function arrangeGrid() {
-  const isDoubts = page.view === "doubts", { n_contradictions: n } = model.summary;
   page.moved = 0;
-  find("browser").classList.toggle("doubts", isDoubts);
+  find("browser").classList.toggle("sheet", isSheet());
   find("viewer").hidden = true;
   find("browser").hidden = false;  // so that it has a size
-  if (isDoubts) compose(); else { leave(); arrange(shownRows(), page.order); }
-  find("n-shown").textContent = !isDoubts ? `${grid.rows.length.toLocaleString("en")} ${grid.rows.length === 1 ? "image" : "images"}`
-    : `${n ? `${n} unlikely ${n === 1 ? "label" : "labels"}, then the next in line.` : "No label is unlikely; these are the least plausible ones."} Tick what is wrong.`;
+  if (isSheet()) compose(page.view === "doubts"); else { leave(); arrange(shownRows(), page.order); }
+  find("n-shown").textContent = aboutShown();
+}
+
+function aboutShown() {
+  const n = model.summary.n_contradictions;
+  if (page.view === "unsure") return "Two classes are possible here. Tick where the second is right.";
+  if (page.view === "doubts") return `${n ? `${n} unlikely ${n === 1 ? "label" : "labels"}, then the next in line.` : "No label is unlikely; these are the least plausible ones."} Tick what is wrong.`;
+  return `${grid.rows.length.toLocaleString("en")} ${grid.rows.length === 1 ? "image" : "images"}`;
 }
 
 function render() {
   document.querySelectorAll("[data-view]").forEach((tab) => tab.setAttribute("aria-pressed", tab.dataset.view === page.view));
-  const isEmpty = page.single ? current() < 0 : page.view === "doubts" && !grid.rows.length;
+  const isEmpty = page.single ? current() < 0 : isSheet() && !grid.rows.length;
   find("viewer").hidden = !page.single || isEmpty;
   find("browser").hidden = page.single || isEmpty;
   find("empty").hidden = !isEmpty;
@@ -82,17 +87,17 @@ function render() {
   if (isEmpty) return explainEmpty();
   if (page.single) return drawViewer(why());
   drawOptions();
-  find("reorder").hidden = !page.moved;
+  find("reorder").hidden = isSheet() || !page.moved;
   find("reorder").textContent = `${page.moved.toLocaleString("en")} moved: sort again`;
   drawSelection();
   measure();
 }
 
 function drawSelection() {
-  const n = grid.selected.size, left = grid.rows.length - n;
+  const n = grid.selected.size, left = grid.rows.length - n, keep = page.view === "unsure" ? "confirm" : "keep";
   find("selection").hidden = isSheet() || !n;
   find("n-selected").textContent = `${n.toLocaleString("en")} selected`;
-  find("settle-text").textContent = [n ? `Change ${n}` : "", left ? `${n ? "keep" : "Keep"} ${left}` : ""].filter(Boolean).join(", ");
+  find("settle-text").textContent = [n ? `Change ${n}` : "", left ? `${n ? keep : keep[0].toUpperCase() + keep.slice(1)} ${left}` : ""].filter(Boolean).join(", ");
 }
 
 function explainEmpty() {
@@ -204,13 +209,13 @@ async function renew(revision, milliseconds) {
 function settle() {
   if (sheet.isBusy) return;
   const [rows, labels] = verdict(), n = sheet.changes.size;
-  if (!rows.length) return;
+  if (!rows.length) { arrangeGrid(); render(); return; }
   sheet.isBusy = true;
   perform(async () => {
     try {
       const { revision } = await change(api.answerEach(rows, labels));
       Object.assign(sheet, { settled: new Set(rows), until: revision });
-      toast(`${n} changed, ${rows.length - n} kept`);
+      toast(`${n} changed, ${grid.rows.length - n} ${page.view === "unsure" ? "confirmed" : "kept"}`);
       await renew(revision, 1000);
     } finally { sheet.isBusy = false; }
     render();
@@ -274,7 +279,7 @@ async function write() {
 
 const ANYWHERE = {
   "?": showHelp, "+": () => (page.single ? find("new-name") : find("add-name")).focus(),
-  "/": () => { if (page.single || page.view === "doubts") show("all"); find("search").focus(); },
+  "/": () => { if (page.view !== "all" || page.single) show("all"); find("search").focus(); },
   "u": () => turn(api.undo, "Undone"), "U": () => turn(api.redo, "Done again"),
   "n": () => label(NONE), "0": () => label(NONE), "Backspace": () => label(CLEARED), "Delete": () => label(CLEARED),
   "!": () => show("next"), "\"": () => show("unsure"), "@": () => show("unsure"), "§": () => show("all"), "#": () => show("all"), "$": () => show("doubts"),
@@ -282,7 +287,7 @@ const ANYWHERE = {
 const SHIFTED = { Digit1: "next", Digit2: "unsure", Digit3: "all", Digit4: "doubts" };
 const IN_VIEWER = {
   "Enter": confirm, "ArrowRight": () => go(1), "ArrowLeft": () => go(-1), "ArrowDown": () => go(1), "ArrowUp": () => go(-1),
-  "Escape": () => (isQueue() ? show("all") : back()),
+  "Escape": () => (page.view === "next" ? show("all") : back()),
 };
 const IN_GRID = {
   "Enter": confirm, " ": () => grid.focus >= 0 && openImage(grid.focus), "x": () => toggle(grid.focus), "Escape": selectNone,

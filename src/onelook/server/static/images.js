@@ -39,6 +39,9 @@ export const leastSure = () => {
   return Array.from(keys.subarray(0, n).sort(), (key) => key % 2 ** 24);
 };
 
+// Rows whose second guess is the most probable: where one of two classes is right, and a person only says which.
+export const closest = () => leastSure().sort((a, b) => model.q[b] - model.q[a]);
+
 function read(buffer) {
   const n = model.names.length;
   const take = (kind, k) => new kind(buffer, 2 * n * k, n);

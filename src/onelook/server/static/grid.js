@@ -55,7 +55,7 @@ export function measure() {
   const wanted = width < 500 ? 104 : width > 1800 ? 168 : 136, caption = grid.mark ? TWO_LINES : CAPTION;
   const columns = grid.mark ? fit()[0] : Math.max(2, Math.floor((width + GAP) / (wanted + GAP)));
   if (width === layout.width && groups === layout.groups && columns === layout.columns) { draw(); return; }
-  const side = sideOf(columns, width);
+  const side = sideOf(columns, width), isResized = groups === layout.groups;
   const lines = [], place = new Map();
   let top = GAP;
   groups.forEach((one, g) => {
@@ -69,6 +69,7 @@ export function measure() {
   });
   layout = { columns, side, lines, place, height: top + (grid.mark ? 0 : 60), width, groups };
   canvas.style.height = `${layout.height}px`;
+  if (isResized) reveal(grid.focus);  // what a person looked at does not run away when the window changes its size
   draw();
 }
 

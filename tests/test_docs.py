@@ -1,5 +1,7 @@
 """What the pages say is what the code does."""
 
+import ast
+import importlib
 import re
 import runpy
 import tomllib
@@ -50,6 +52,15 @@ MENTIONED = [(page, line) for page, text in PAGES.items() for line in inline_com
 
 COMMANDS = dict(commands())
 GROUPS = {path[:n] for path in COMMANDS for n in range(len(path) + 1)}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_an_example_imports_is_there(page: str) -> None:
+    for code in blocks(PAGES[page], "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "onelook":
+                module = importlib.import_module(str(node.module))
+                assert [one.name for one in node.names if not hasattr(module, one.name)] == []
 
 
 def test_the_readme_shows_commands_and_python() -> None:

@@ -17,7 +17,6 @@ from sklearn.svm import SVC
 
 from helpers.features import one_sentence, random_embeddings
 from helpers.trainings import events_and_result
-from onelook.artifacts import SHIPPED_NETWORK
 from onelook.data.protocols import UNKNOWN
 from onelook.data.sampler import TaskSampler
 from onelook.errors import DataError
@@ -41,7 +40,7 @@ from onelook.machine import Place
 from onelook.scoring import Estimate, paired
 from onelook.tasks import Embeddings
 
-CONFIG = PracticeConfig(SHIPPED_NETWORK, ("one", "folder/two.zip"), (1, 3), n_way=3, n_query=5, n_users=2)
+CONFIG = PracticeConfig("small", ("one", "folder/two.zip"), (1, 3), n_way=3, n_query=5, n_users=2)
 METHODS = [
     OWN,
     LABELLED_ONLY,

@@ -161,9 +161,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return ((p_values > alpha) | best).numpy()
 
     def unknown_score(self, X: Any) -> np.ndarray:
-        """Distance (n,) to the nearest class mean: the larger, the less like any of the classes."""
+        """How little each row (n,) is like any of the classes, by distance from their means and by ridge regression."""
         x = self._scale(X)
-        return self._model.distances(x).amin(1).numpy()
+        return self._support.strangeness(x).numpy()
 
     def reject(self, X: Any, rate: float = 0.05) -> np.ndarray:
         """Rows (n,) that belong to none of the classes; at most a fraction `rate` of the others is rejected too.
@@ -173,10 +173,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         _require_fraction("rate", rate)
         scores = self.unknown_score(X)
-        known = self._model.left_out[self._support.testable].amin(1)
-        threshold = calibration.conformal_threshold(known, rate)
+        threshold = calibration.conformal_threshold(self._support.strangeness_of_labelled(), rate)
         if math.isinf(threshold):
-            threshold = calibration.conformal_threshold(self._model.query_distances, rate)
+            threshold = calibration.conformal_threshold(self._strangeness, rate)
         return scores > threshold
 
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
@@ -266,7 +265,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         alone = support.judge(pool)
         found = found or transduce(support, pool, alone, bool(self.guard), find_device(str(self.device)))
         self._examples, self._support, self._transduction, self._pool = examples, support, found, pool
-        self._model = support.adapt(pool, found, alone)
+        self._model, self._strangeness = support.adapt(pool, found, alone), alone.strangeness
         self.classes_, self.guard_, self.verdict_ = support.classes, found.message, found.verdict
         self.inductive_ = self.classes_[alone.nearest]
         self.transduction_ = self.classes_[found.posterior.best()]

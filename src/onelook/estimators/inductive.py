@@ -45,8 +45,6 @@ class InductiveModel:
 class AdaptedModel(InductiveModel):
     """Means and ridge regression that also learned from the unlabelled rows, as far as these are trusted."""
 
-    query_distances: Float[Tensor, "Q"]
-    """Distances of the unlabelled rows to the nearest mean, corrected for their part in it."""
     confidence: float
     """Mean confidence in the answers to the unlabelled rows, as an estimate of their accuracy."""
     gain: float

@@ -173,7 +173,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """
         _require_fraction("rate", rate)
         scores = self.unknown_score(X)
-        threshold = calibration.conformal_threshold(self._support.strangeness_of_labelled(), rate)
+        known = self._support.left_out_strangeness[self._support.testable]
+        threshold = calibration.conformal_threshold(known, rate)
         if math.isinf(threshold):
             threshold = calibration.conformal_threshold(self._strangeness, rate)
         return scores > threshold

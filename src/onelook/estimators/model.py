@@ -90,6 +90,9 @@ class SupportModel(InductiveModel):
     shots: Float[Tensor, "K"]
     testable: Bool[Tensor, "S"]
     """Rows whose class has others, so that they can be left out and judged by these."""
+    left_out_strangeness: Float[Tensor, "S"]
+    """Strangeness of the labelled rows, each left out, and its class without its weight: rather too large than too
+    small, so that not too many rows of the classes are taken for strangers."""
 
     @classmethod
     def fit(cls, rows: np.ndarray, labels: np.ndarray, class_priors: ClassPriors, features: str) -> "SupportModel":
@@ -114,7 +117,8 @@ class SupportModel(InductiveModel):
         log_scale = calibration.fit_log_scale(scores[testable], y[testable])
         log_priors = priors.nan_to_num(1 / len(classes)).clamp_min(1e-4).log()
         parents = (means, labelled.ridge, voices, log_priors, log_scale, left_out, opinion)
-        return cls(*parents, classes, scaling, x, y, priors, shots, testable)
+        strange = _strangeness(left_out, labelled.left_out[0])
+        return cls(*parents, classes, scaling, x, y, priors, shots, testable, strange)
 
     def judge(self, pool: Pool) -> Alone:
         """Judge the unlabelled rows one by one."""
@@ -135,10 +139,6 @@ class SupportModel(InductiveModel):
         The means that the unlabelled rows have moved are also near to the strangers among these.
         """
         return _strangeness(self.distances(x), self.ridge.to(x)(x[None])[0])
-
-    def strangeness_of_labelled(self) -> Float[Tensor, "S"]:
-        """Strangeness of the labelled rows of classes that have others, each left out."""
-        return _strangeness(self.left_out, self.left_out_opinion)[self.testable]
 
     def answer(self, pool: Pool, candidates: Int[Tensor, "Q C"] | None = None) -> Answers:
         """Probabilities of the unlabelled rows one by one, for candidates or for all classes that count."""

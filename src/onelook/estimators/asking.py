@@ -33,19 +33,17 @@ def ask_glance(
     device: str = "cpu",
 ) -> tuple[Answers | None, Verdict | None]:
     """Transductive logits (None where there is no trust in them), and the verdict of the guard."""
-    path = SHIPPED_METHODS["glance"]
     ask = _ask_many if pool.is_large else _ask_all
     with torch.no_grad():
-        glance, priors = _load_glance(path, path.stat().st_mtime_ns, device), class_priors.float()[None].to(device)
+        glance, priors = _find_glance(device), class_priors.float()[None].to(device)
         logits, verdict = ask(glance, rows.float()[None].to(device), labels[None].to(device), pool, priors, guard)
     return logits, verdict and verdict.to("cpu")
 
 
 def listen(labelled: Labelled) -> Voices:
     """How loud class means and ridge regression are for the labelled examples of one task."""
-    path = SHIPPED_METHODS["glance"]
     with torch.no_grad():
-        return _load_glance(path, path.stat().st_mtime_ns, "cpu").listen(labelled)
+        return _find_glance("cpu").listen(labelled)
 
 
 def _ask_all(
@@ -124,6 +122,11 @@ def _join(n: int, chosen: Tensor, rest: Tensor, of_anchors: Float[Tensor, "V K"]
     best = of_anchors.topk(values.shape[1], 1)
     values[chosen], candidates[chosen], candidates[rest] = best.values, best.indices.int(), others.candidates.cpu()
     return Answers(values, candidates, n_way)
+
+
+def _find_glance(device: str) -> Glance:
+    path = SHIPPED_METHODS["glance"]
+    return _load_glance(path, path.stat().st_mtime_ns, device)
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,9 +1,10 @@
-"""Calibration of a nearest-class-mean classifier: temperature scaling, conformal prediction, estimated accuracy.
+"""Calibration of a classifier of class means and ridge regression: temperature, conformal prediction, accuracy.
 
-The classifier has a mean w_k for each class; the logits of a row x are -exp(b) |x - w_k|^2 / u + log prior_k, where u
-is the mean squared distance between the class means and b, the log scale, the logarithm of an inverse temperature. A
-few labelled examples say little about b and about the error rate, so each estimate starts from a prior (constants
-chosen on validation tasks, docs/log.md) and is corrected by the leave-one-out errors of the labelled examples.
+The logits of a row x are exp(b) s_k + log prior_k, where s_k are the scores of its distances |x - w_k|^2 / u from the
+class means w_k and of ridge regression (`methods.glance_support.Voices`), u is the mean squared distance between the
+means, and b, the log scale, is the logarithm of an inverse temperature. A few labelled examples say little about b and
+about the error rate, so each estimate starts from a prior (constants chosen on validation tasks, docs/log.md) and is
+corrected by the leave-one-out errors of the labelled examples.
 
 A left-out row is farther from the mean of the other n - 1 examples of its class than a new row is from the mean of
 all n: by the factor n / (n - 1) against (n + 1) / n on average. Distances to the own class are multiplied by the ratio

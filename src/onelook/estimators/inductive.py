@@ -26,11 +26,12 @@ class InductiveModel:
     left_out_opinion: Float[Tensor, "S K"]
     """Opinions of ridge regression about these."""
 
-    def distances(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        return calibration.scaled_distances(x, self.means.to(x))
+    def compare(self, x: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N K"], Float[Tensor, "N K"]]:
+        """Distances of rows from the class means, and opinions of ridge regression about them."""
+        return calibration.scaled_distances(x, self.means.to(x)), self.ridge.to(x)(x[None])[0]
 
     def logits(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K"]:
-        return self.scores(self.distances(x), self.ridge.to(x)(x[None])[0])
+        return self.scores(*self.compare(x))
 
     def scores(self, distances: Float[Tensor, "N K"], opinion: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
         mixed = self.voices.to(distances).mix(distances[None], opinion[None])[0]

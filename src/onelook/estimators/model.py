@@ -124,8 +124,9 @@ class SupportModel(InductiveModel):
         """Judge the unlabelled rows one by one."""
         nearest, strange, largest = [], [], []
         for _, x in pool.blocks():
-            logits = self.logits(x)
-            strange.append(self.strangeness(x))
+            distances, opinion = self.compare(x)
+            logits = self.scores(distances, opinion)
+            strange.append(_strangeness(distances, opinion))
             nearest.append((logits - self.log_priors.to(logits)).argmax(1))
             largest.append(logits.softmax(1).amax(1))
         confidence = (
@@ -138,7 +139,7 @@ class SupportModel(InductiveModel):
 
         The means that the unlabelled rows have moved are also near to the strangers among these.
         """
-        return _strangeness(self.distances(x), self.ridge.to(x)(x[None])[0])
+        return _strangeness(*self.compare(x))
 
     def answer(self, pool: Pool, candidates: Int[Tensor, "Q C"] | None = None) -> Answers:
         """Probabilities of the unlabelled rows one by one, for candidates or for all classes that count."""
@@ -164,7 +165,7 @@ class SupportModel(InductiveModel):
         means = (hot.mT @ self.rows + moved) / mass.unsqueeze(1)
         some = evenly(len(pool), LEARNT)
         x, p = pool.take(some), posterior.block(some)
-        ridge, opinion = self._regress(x, p, trust)
+        ridge, opinion = self._regress(hot, x, p, trust)
         log_priors = self.estimate_log_priors(posterior.mass(), len(pool), trust)
         distances = calibration.scaled_distances(x, means.to(x))
         distances = calibration.leave_one_out(distances, trust * p, mass.to(x)).double()
@@ -177,14 +178,13 @@ class SupportModel(InductiveModel):
         return AdaptedModel(*parents, confidence, gain)
 
     def _regress(
-        self, x: Float[Tensor, "N D"], posterior: Float[Tensor, "N K"], trust: float
+        self, hot: Float[Tensor, "S K"], x: Float[Tensor, "N D"], posterior: Float[Tensor, "N K"], trust: float
     ) -> tuple[Linear, Float[Tensor, "M K"]]:
         """Ridge regression on labelled and unlabelled rows, and its opinion about each of them, left out."""
-        hot = _one_hot(self.labels, len(self.classes)).float()
         weight = torch.cat([self.rows.new_ones(len(hot)), self.rows.new_full((len(x),), trust * QUERY_WEIGHT)])
         regression = Regression.fit(torch.cat([self.rows.float(), x.float()])[None], weight.float()[None])
-        targets = torch.cat([hot, posterior.float()])[None]
-        return regression.solve(targets), regression.leave_out(targets)[0].double()
+        targets = torch.cat([hot.float(), posterior.float()])[None]
+        return regression.solve(targets).to(self.rows), regression.leave_out(targets)[0].double()
 
     def estimate_log_priors(self, mass: Float[Tensor, "K"], n_rows: int, trust: float) -> Float[Tensor, "K"]:
         """Log class priors: the given ones, or those estimated from the mass of each class, shrunk by trust."""

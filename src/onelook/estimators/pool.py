@@ -91,12 +91,9 @@ class Pool:
 
     def blocks(self) -> Iterator[tuple[slice, Float[Tensor, "N D"]]]:
         """All rows; always at least one block."""
+        rows = self.recall("rows", self._scale_all) if self.is_remembered else None
         for part in blocks_of(len(self)):
-            whole = self.is_remembered
-            yield (
-                part,
-                self.recall("rows", self._scale_all)[part] if whole else self.take(np.arange(part.start, part.stop)),
-            )
+            yield part, self.take(np.arange(part.start, part.stop)) if rows is None else rows[part]
 
     def spread_out(self, n: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "M"]]:
         """Numbers of n rows and of the others, ascending: evenly spaced along a random direction.

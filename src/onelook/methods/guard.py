@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from onelook import ops
+from onelook.methods.leave_one_out import find_company
 from onelook.tasks import Tasks
 
 UNSTABLE, STABLE = 0.4, 0.6
@@ -62,7 +63,7 @@ def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[
     together = transductive(tasks)
     p, q = together.softmax(-1), single.softmax(-1)
     stability = torch.minimum(p, _from_halves(transductive, tasks)).sum(-1).mean(1)
-    multi_shot = _is_multi_shot(tasks)
+    multi_shot = find_company(ops.one_hot(tasks.support_labels, tasks.n_way, p.dtype))
     n = multi_shot.sum(1)
     lost = (_recognise(tasks, torch.zeros_like(p)) & multi_shot).sum(1) - (_recognise(tasks, p) & multi_shot).sum(1)
     recognition = (-lost).to(p.dtype) / n  # 0 / 0 is NaN, as documented
@@ -96,12 +97,6 @@ def _from_halves(transductive: Answer, tasks: Tasks) -> Float[Tensor, "T Q K"]:
 
 def _like(index: Int[Tensor, "T q"], x: Float[Tensor, "T Q D"]) -> Int[Tensor, "T q D"]:
     return index.unsqueeze(-1).expand(-1, -1, x.shape[-1])
-
-
-def _is_multi_shot(tasks: Tasks) -> Bool[Tensor, "T S"]:
-    """Whether each labelled example is of a class that has others."""
-    hot = ops.one_hot(tasks.support_labels, tasks.n_way, tasks.support.dtype)
-    return (hot @ hot.sum(1).unsqueeze(-1)).squeeze(-1) > 1
 
 
 def _recognise(tasks: Tasks, posterior: Float[Tensor, "T Q K"]) -> Bool[Tensor, "T S"]:

@@ -99,6 +99,15 @@ def test_a_large_pool_is_used_as_far_as_it_is_trusted(trust: float, monkeypatch:
         np.testing.assert_array_equal(found.transduction_, found.predict(rows))
 
 
+def test_new_rows_are_judged_alike_in_one_block_and_in_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier, (rows, _) = FewShotClassifier().fit(*draw_rows(40, 4)), draw_rows(50, 4, seed=1)
+    whole = [judge(rows) for judge in (classifier.predict_proba, classifier.predict_set, classifier.unknown_score)]
+    monkeypatch.setattr(pool, "BLOCK", 7)
+    parts = [judge(rows) for judge in (classifier.predict_proba, classifier.predict_set, classifier.unknown_score)]
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+
+
 def test_rows_are_chosen_by_what_they_are_and_not_by_their_order() -> None:
     rows, _ = draw_rows(300, 4)
     order = np.random.default_rng(0).permutation(300)

@@ -17,6 +17,7 @@ from helpers.pages import Page
 from helpers.reports import assessed, jpeg, report
 from onelook.data.images import Rejected
 from onelook.errors import DataError
+from onelook.estimators import pool
 from onelook.labelling import page as page_module
 from onelook.labelling.page import LabelReport, plane, render, thumbnail, write
 from onelook.labelling.suggest import Suggestion
@@ -244,6 +245,13 @@ def test_the_plane_keeps_the_two_directions_that_matter_whatever_way_the_feature
     flat = plane(x @ turn)
     assert torch.allclose(flat @ flat.T, (x - x.mean(0)) @ (x - x.mean(0)).T, atol=1e-5)
     assert plane(x[:1]).tolist() == [[0.0, 0.0]]
+
+
+def test_the_plane_of_many_features_is_that_of_evenly_spaced_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(60, 5, generator=torch.Generator().manual_seed(0)).repeat_interleave(3, 0)
+    monkeypatch.setattr(page_module, "SAMPLE", 60)
+    monkeypatch.setattr(pool, "BLOCK", 7)
+    assert torch.allclose(plane(x)[1::3], plane(x[1::3]), atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,14 @@ class FeatureStore:
         for held, features in self.held:
             if held.shape == wanted.shape and torch.equal(held, wanted):
                 return features
-        rows = [bytes(row) for held, _ in self.held for row in held.numpy()]
-        place = {row: i for i, row in enumerate(rows)}
-        return torch.cat([features for _, features in self.held], 1)[:, [place[d] for d in digests]]
+        place = {bytes(row): i for i, row in enumerate(row for held, _ in self.held for row in held.numpy())}
+        rows, start = torch.tensor([place[d] for d in digests], dtype=torch.long), 0
+        found = torch.empty(self.shape[0], len(digests), self.shape[1])
+        for held, features in self.held:  # one after the other: joined, they would be in memory once more
+            own = torch.nonzero((start <= rows) & (rows < start + len(held))).squeeze(1)
+            found[:, own] = features[:, rows[own] - start]
+            start += len(held)
+        return found
 
     def add(self, digests: list[bytes], features: Float[Tensor, "V R D"]) -> None:
         if not digests:

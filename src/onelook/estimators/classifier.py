@@ -1,6 +1,7 @@
 """FewShotClassifier: Glance as a scikit-learn classifier, for feature vectors and labels of any kind."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from onelook.estimators import calibration, label_values, persistence
 from onelook.estimators.calibration import AccuracyEstimate as AccuracyEstimate
 from onelook.estimators.learning_curve import REPEATS, CurvePoint, learning_curve
 from onelook.estimators.model import Examples, SupportModel, Transduction, transduce
-from onelook.estimators.pool import Pool
+from onelook.estimators.pool import Pool, blocks_of
 from onelook.estimators.rows import is_empty, read_rows
 from onelook.machine import find_device
 from onelook.methods.priors import ClassPriors
@@ -156,14 +157,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         support = self._support
         if support.testable.sum() + 1 < 1 / alpha:
             return calibration.cumulative_sets((logits / calibration.CAUTION).softmax(1), 1 - alpha).numpy()
-        p_values = calibration.conformal_p_values(self._scale(X), support.rows, support.labels, len(self.classes_))
+        known = support.rows, support.labels, len(self.classes_)
+        p_values = self._judge(X, lambda x: calibration.conformal_p_values(x, *known))
         best = torch.zeros_like(logits, dtype=torch.bool).scatter(1, logits.argmax(1, keepdim=True), True)
         return ((p_values > alpha) | best).numpy()
 
     def unknown_score(self, X: Any) -> np.ndarray:
         """How little each row (n,) is like any of the classes, by distance from their means and by ridge regression."""
-        x = self._scale(X)
-        return self._support.strangeness(x).numpy()
+        return self._judge(X, lambda x: self._support.strangeness(x)).numpy()
 
     def reject(self, X: Any, rate: float = 0.05) -> np.ndarray:
         """Rows (n,) that belong to none of the classes; at most a fraction `rate` of the others is rejected too.
@@ -272,13 +273,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.transduction_ = self.classes_[found.posterior.best()]
         return self
 
-    def _scale(self, X: Any) -> Float[Tensor, "N D"]:
-        check_is_fitted(self)
-        return self._support.scaling(read_rows(self, X, reset=False).astype(np.float64))
-
     def _logits(self, X: Any) -> Float[Tensor, "N K"]:
-        x = self._scale(X)  # refuses an unfitted classifier, which has no model
-        return self._model.logits(x)
+        return self._judge(X, lambda x: self._model.logits(x))
+
+    def _judge(self, X: Any, judge: Callable[[Float[Tensor, "n D"]], Tensor]) -> Tensor:
+        """Judge rows one by one; of a block of them at a time there is a copy, scaled and in double precision."""
+        check_is_fitted(self)
+        rows = read_rows(self, X, reset=False)
+        return torch.cat([judge(self._support.scaling(rows[part].astype(np.float64))) for part in blocks_of(len(rows))])
 
 
 def _require_fraction(name: str, value: float) -> None:

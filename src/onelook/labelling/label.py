@@ -141,8 +141,9 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
         priors = {name: prior for name, prior in priors.items() if name in set(y)}
     # The folder has said what is labelled: one that is named "nan" is a class.
     classifier = FewShotClassifier(class_priors=priors, features="network", unlabeled_marker=(), device=place.device)
-    classifier.fit(features[labelled], y, unlabeled=features[unlabelled])
-    unknown = classifier.reject(features[unlabelled], rate=config.unknown_rate) if config.unknown_rate else None
+    pool = features[unlabelled]
+    classifier.fit(features[labelled], y, unlabeled=pool)
+    unknown = classifier.reject(pool, rate=config.unknown_rate) if config.unknown_rate else None
     items = [embeddings.items[i] for i in unlabelled]
     predictions = make_predictions(
         items, classifier.classes_, classifier.transduction_proba_, unknown, config.min_confidence

@@ -18,8 +18,10 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from onelook import ops
 from onelook.data.images import Rejected, decode
 from onelook.errors import DataError
+from onelook.estimators.pool import SAMPLE, blocks_of, evenly
 from onelook.files import write_atomically
 from onelook.html import data_uri, render_template
 from onelook.labelling import page_accuracy
@@ -148,15 +150,16 @@ def thumbnail(content: bytes, size: int = TILE) -> bytes:
 def plane(features: Float[Tensor, "N D"]) -> Float[Tensor, "N 2"]:
     """The two directions of the largest variance (principal components) of unit features, for the map.
 
-    The sign of each is such that its largest entry is positive, so that the same features give the same map.
+    Of many features, SAMPLE decide on the directions. The sign of each is such that its largest entry is positive, so
+    that the same features give the same map.
     """
-    x = torch.nn.functional.normalize(features.double(), dim=1)
-    x = x - x.mean(0)
-    n = min(2, *x.shape)
-    directions = torch.linalg.svd(x, full_matrices=False).Vh[:n]
-    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    flat = x @ (directions * largest.sign()).T
-    return torch.nn.functional.pad(flat, (0, 2 - n)).to(features.dtype)
+    x = ops.normalise(features[evenly(len(features), SAMPLE)].double())
+    mean, n = x.mean(0), min(2, *x.shape)
+    directions = torch.linalg.eigh((x - mean).T @ (x - mean)).eigenvectors.flip(1)[:, :n]
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    directions = directions * largest.sign()
+    flat = [(ops.normalise(features[part].double()) - mean) @ directions for part in blocks_of(len(features))]
+    return torch.nn.functional.pad(torch.cat(flat), (0, 2 - n)).to(features.dtype)
 
 
 # ---------------------------------------------------------------------------------------------------- images

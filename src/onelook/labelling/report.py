@@ -10,6 +10,7 @@ import torch
 from onelook.data.formats import OTHER, PassedOver
 from onelook.data.images import Rejected
 from onelook.errors import DataError, SettingsError, plural
+from onelook.estimators.pool import blocks_of
 from onelook.events import Notice, Progress
 from onelook.html import load_engine
 from onelook.labelling.label import Labelled, suggest_images
@@ -41,7 +42,8 @@ def make_report(done: Labelled) -> LabelReport:
     features, names = done.embeddings.features.numpy(), np.array(done.embeddings.class_names, dtype=object)
     number = {name: k for k, name in enumerate(classifier.classes_)}
     items, positions = np.array(done.embeddings.items, dtype=object), plane(done.embeddings.features)
-    similarity = features[unlabelled] @ features[labelled].T
+    blocks = (features[unlabelled[part]] @ features[labelled].T for part in blocks_of(len(unlabelled)))
+    nearest = [np.argsort(-some, axis=1, kind="stable")[:, :N_NEIGHBOURS].copy() for some in blocks]
 
     kept: dict[str, bytes] = {}
     room = MOST_KEPT
@@ -72,7 +74,7 @@ def make_report(done: Labelled) -> LabelReport:
         unknown=torch.tensor([one.unknown for one in done.predictions]),
         undecided=torch.tensor([one.is_undecided for one in done.predictions]),
         inductive=torch.tensor([number[name] for name in classifier.inductive_]),
-        neighbours=torch.from_numpy(np.argsort(-similarity, axis=1, kind="stable")[:, :N_NEIGHBOURS].copy()),
+        neighbours=torch.from_numpy(np.concatenate(nearest)),
         positions=positions[unlabelled],
         labelled_positions=positions[labelled],
         title=f"Labels of {done.config.folder.resolve().name}",

@@ -140,9 +140,15 @@ def _cover(
     """Rows chosen greedily, and the number of other rows that each covers better than all before."""
     if not len(x):
         return [], []
-    distance = ops.squared_distance(x[None], x[None])[0]
-    reach = distance.kthvalue(min(NEIGHBOURS + 1, len(x)), dim=1).values.median().clamp_min(1e-12)
-    similarity = distance.div_(-reach).exp_()  # in place: it is the largest thing here
+    distance, tenth = (
+        torch.empty(len(x), len(x)),
+        torch.empty(len(x)),
+    )  # one such table, as it is the largest thing here
+    for i in range(0, len(x), 512):
+        distance[i : i + 512] = ops.squared_distance(x[None, i : i + 512], x[None])[0]
+        tenth[i : i + 512] = distance[i : i + 512].kthvalue(min(NEIGHBOURS + 1, len(x)), dim=1).values
+    reach = tenth.median().clamp_min(1e-12)
+    similarity = distance.div_(-reach).exp_()
     best = torch.zeros(len(x))
     if len(known):
         best = (-ops.squared_distance(x[None], known[None])[0].amin(1) / reach).exp()

@@ -45,6 +45,47 @@ def test_mini_imagenet_takes_the_listed_images_in_the_order_of_their_numbers(ima
     assert np.allclose(reds, [3 // 4, 20 // 4, 100 // 4, 1000 // 4], atol=2)
 
 
+@pytest.mark.usefixtures("imagenet")
+@pytest.mark.parametrize(("parts", "named"), [(("train", "val"), True), (("train", "test"), False), (("",), True)])
+def test_a_copy_of_mini_imagenet_is_taken_whole_with_the_files_as_they_are(
+    tmp_path: Path, parts: tuple[str, ...], named: bool
+) -> None:
+    """Its images may be shared out over train/, val/ and test/, under the names of the lists or any others."""
+    contents = {}
+    for label in (c for names in SPLITS.values() for c in names):
+        for place, i in enumerate(TAKEN):
+            folder = tmp_path / "copy" / parts[place % len(parts)] / label
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / (f"{label}{i + 1:08d}.jpg" if named else f"{place // len(parts)}.jpg")
+            Image.new("RGB", (84, 84), (10 * place, 0, 0)).save(path, "JPEG")
+            contents[path.read_bytes()] = label
+    with zipfile.ZipFile(finish(fetch("mini-imagenet", tmp_path / "home", tmp_path / "copy"))) as archive:
+        images = [name for name in archive.namelist() if name.endswith(".jpg")]
+        assert len(images) == len({*images}) == 4 * len(TAKEN)
+        assert {archive.read(name) for name in images} == contents.keys()
+        expected = f"train/n01/n01{TAKEN[0] + 1:08d}.jpg" if named else f"train/n01/{parts[0]}_0.jpg"
+        assert images[0] == expected
+
+
+@pytest.mark.usefixtures("imagenet")
+def test_images_that_lie_in_one_folder_are_known_by_the_names_of_the_lists(tmp_path: Path) -> None:
+    (tmp_path / "copy" / "images").mkdir(parents=True)
+    for label in (c for names in SPLITS.values() for c in names):
+        for i in range(7):  # images that are not of the benchmark are left
+            Image.new("RGB", (90, 60)).save(tmp_path / "copy" / "images" / f"{label}{i + 1:08d}.jpg")
+    finish(fetch("mini-imagenet", tmp_path / "home", tmp_path / "copy"))
+    assert open_benchmark("mini-imagenet", "test", tmp_path / "home").names[-1] == "test/n04/n0400000007.png"
+
+
+def test_the_validation_images_of_imagenet_in_class_folders_are_left(imagenet: Path, tmp_path: Path) -> None:
+    for label in (c for names in SPLITS.values() for c in names):
+        (imagenet / "val" / label).mkdir(parents=True)
+        Image.new("RGB", (120, 90), (255, 0, 0)).save(imagenet / "val" / label / "ILSVRC2012_val_00000001.JPEG")
+    finish(fetch("mini-imagenet", tmp_path / "home", imagenet))
+    images = finish(load(open_benchmark("mini-imagenet", "train", tmp_path / "home"), 84, 3))
+    assert images.names[: len(TAKEN)] == tuple(f"train/n01/n01{i + 1:08d}.png" for i in TAKEN)
+
+
 def test_missing_classes_are_counted_and_the_first_is_named(imagenet: Path, tmp_path: Path) -> None:
     for label in ("n02", "n04"):
         (imagenet / "train" / label).rename(tmp_path / label)

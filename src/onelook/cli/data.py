@@ -54,6 +54,9 @@ def fetch_data(
 ) -> None:
     """Fetch a standard image set: from its official home, or from a folder that you have.
 
+    mini-imagenet is made from the training images of ImageNet or from a copy of mini-ImageNet itself, in class folders
+    (n01532829/...), also in train/, val/ and test/, or in one folder under the names of the published lists.
+
     Examples: onelook data fetch omniglot; onelook data fetch mini-imagenet --from /path/to/imagenet
     """
     write(str(run(fetch(name, place.home, source), f"fetching {name}")))

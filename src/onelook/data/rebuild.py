@@ -79,19 +79,24 @@ def omniglot_members(benchmark: Benchmark, archives: list[Path]) -> Members:
 
 
 def folder_members(benchmark: Benchmark, source: Path) -> Members:
-    """Read the class folders under `source`; a whole picture is scaled to `image_size` by Lanczos' filter.
+    """Read the images of class folders under `source`, scaled to `image_size` by Lanczos' filter.
 
-    The class folders may lie in `source` or in train/, images/ or CUB_200_2011/images/ below it. mini-ImageNet takes
-    exactly the images of Ravi and Larochelle's lists (`selected_indices`), the others all images of a class.
-    Raises DataError, before anything is read, if a class has no folder.
+    The class folders may lie in `source` or in train/, images/ or CUB_200_2011/images/ below it. All images of a class
+    are read; of mini-ImageNet exactly those of Ravi and Larochelle's lists (`selected_indices`), and `source` may also
+    be a copy of mini-ImageNet (`_find_copy`). Raises DataError, before anything is read, if a class has no folder.
     """
+    if benchmark.splits["train"].selected and (copy := _find_copy(benchmark, source)):
+        return _folder_members(benchmark, copy)
     classes = [name for facts in benchmark.splits.values() for name in facts.classes]
     places = [source / below for below in ("", "train", "images", "CUB_200_2011/images")]
     root = max(places, key=lambda place: sum((place / name).is_dir() for name in classes))
     if missing := sorted(name for name in classes if not (root / name).is_dir()):
         found = f"{len(missing)} of the {len(classes)} class folders of {benchmark.title}, {missing[0]!r} first"
         raise DataError(f"{source} lacks {found}; complete it, or give the folder that holds them.")
-    return _folder_members(benchmark, root)
+    chosen = {
+        label: _choose(facts, label, root / label) for facts in benchmark.splits.values() for label in facts.classes
+    }
+    return _folder_members(benchmark, chosen)
 
 
 def selected_indices(bitmap: str) -> list[int]:
@@ -105,11 +110,19 @@ def selected_indices(bitmap: str) -> list[int]:
     return [int(i) for i in np.flatnonzero(bits)]
 
 
-def _folder_members(benchmark: Benchmark, root: Path) -> Members:
-    def shrink(path: Path) -> bytes:
+Chosen = dict[str, dict[str, Path]]
+"""Class -> name in the archive -> file, for the images of a benchmark."""
+
+
+def _folder_members(benchmark: Benchmark, chosen: Chosen) -> Members:
+    def read(path: Path) -> tuple[str, bytes]:
+        side = benchmark.image_size
         try:
             with Image.open(path, formats=FORMATS) as image:
-                return _png(image.convert("RGB").resize((benchmark.image_size,) * 2, Image.Resampling.LANCZOS))
+                if image.size == (side, side) and image.mode == "RGB":
+                    image.load()
+                    return path.suffix.lower(), path.read_bytes()
+                return ".png", _png(image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise DataError(f"{path} cannot be read as an image ({error}); replace it by the original.") from error
 
@@ -117,14 +130,41 @@ def _folder_members(benchmark: Benchmark, root: Path) -> Members:
         warnings.simplefilter("ignore")  # ImageNet has damaged Exif blocks; the pixels are sound
         for split, facts in benchmark.splits.items():
             for label in facts.classes:
-                chosen = _choose(facts, label, root / label)
-                for stem, content in zip(chosen, pool.map(shrink, chosen.values()), strict=True):
-                    yield f"{split}/{label}/{stem}.png", content
+                images = pool.map(read, chosen[label].values())
+                for stem, (suffix, content) in zip(chosen[label], images, strict=True):
+                    yield f"{split}/{label}/{stem}{suffix}", content
+
+
+def _find_copy(benchmark: Benchmark, source: Path) -> Chosen | None:
+    """The images of a copy of mini-ImageNet, or None where `source` is none.
+
+    The images are named as in the lists and lie anywhere in `source`, images/, or class folders there or in train/,
+    val/ and test/; or each class has exactly its 600 images in such folders, named in any way.
+    """
+    places = [place for below in ("", "images", "train", "val", "test") if (place := source / below).is_dir()]
+    loose = {path.stem: path for place in places for path in _list_images(place)}
+    chosen: Chosen = {}
+    for facts in benchmark.splits.values():
+        for label in facts.classes:
+            files = [path for place in places if (place / label).is_dir() for path in _list_images(place / label)]
+            named = loose | {path.stem: path for path in files}
+            listed = [f"{label}{i + 1:08d}" for i in selected_indices(facts.selected[label])]
+            if all(name in named for name in listed):
+                chosen[label] = {name: named[name] for name in listed}
+            elif len(files) == benchmark.images_per_class:
+                chosen[label] = {f"{path.parent.parent.name}_{path.stem}": path for path in files}
+            else:
+                return None
+    return chosen
+
+
+def _list_images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
 def _choose(facts: Split, label: str, folder: Path) -> dict[str, Path]:
     """Name in the archive -> file, for the images of a class that belong to the benchmark."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    files = _list_images(folder)
     if label not in facts.selected:
         return {path.stem: path for path in files}
     files.sort(key=lambda path: int("".join(c for c in path.stem.rpartition("_")[2] if c.isdigit()) or 0))
@@ -132,7 +172,7 @@ def _choose(facts: Split, label: str, folder: Path) -> dict[str, Path]:
     if indices[-1] >= len(files):
         raise DataError(
             f"{folder} holds {len(files)} images, but image {indices[-1] + 1} belongs to the benchmark; "
-            "give the complete training images of ILSVRC 2012."
+            "give the complete training images of ILSVRC 2012, or a copy of mini-ImageNet with all its images."
         )
     return {f"{label}{i + 1:08d}": files[i] for i in indices}
 

@@ -7,7 +7,7 @@ import torch
 
 from helpers.features import one_sentence
 from onelook.errors import SettingsError
-from onelook.machine import Place, find_device, seeded
+from onelook.machine import Place, find_device, peak_memory, seeded
 
 
 def with_cuda(monkeypatch: pytest.MonkeyPatch, n_devices: int, bfloat16: bool = True) -> None:
@@ -60,3 +60,9 @@ def test_random_numbers_depend_on_the_seed_and_leave_the_generator_as_it_was() -
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_peak_of_memory_grows_with_what_is_used() -> None:
+    before = peak_memory()
+    torch.ones(before // 4 + (100 << 20) // 4)
+    assert peak_memory() >= before + (50 << 20)

@@ -100,6 +100,16 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def describe_seconds(seconds: float) -> str:
+    """Duration for a person.
+
+    >>> describe_seconds(10.0), describe_seconds(840.0), describe_seconds(9_000.0)
+    ('1 min', '14 min', '2 h 30 min')
+    """
+    minutes = max(round(seconds / 60), 1)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 RELATIONS: dict[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,12 @@ def best_precision(device: str = "cpu") -> str:
     if device != "cpu":
         return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
     return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+
+
+def peak_memory() -> int:
+    """Largest number of bytes that this process has had in memory so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def wait_for(device: torch.device) -> None:

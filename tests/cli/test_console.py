@@ -133,9 +133,20 @@ def test_a_long_training_is_announced_before_it_is_spent(
 
     run(work(110), "short")
     run(work(3000), "long")
-    announced = [line for line in capsys.readouterr().err.splitlines() if "about" in line]
+    announced = [line for line in capsys.readouterr().err.splitlines() if "on this machine" in line]
     assert len(announced) == 1
     assert announced[0].startswith("long: about")
+
+
+def test_without_a_terminal_a_line_each_minute_says_what_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(10_000))
+    monkeypatch.setattr(console.time, "monotonic", lambda: float(next(clock)))
+    run((Progress("reading", done, 300) for done in range(300)), "label")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "left" in line]
+    assert lines[0] == "label: reading, 59 of 300, about 4 min left"
+    assert [int(line.split()[2]) for line in lines] == [59, 119, 179, 239, 299]
 
 
 def raising(error: BaseException) -> Any:

@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import resource
-import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ from torch import Tensor
 from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.events import Progress
-from onelook.machine import provenance, wait_for
+from onelook.machine import peak_memory, provenance, wait_for
 from onelook.methods import IterativeMethod, Method
 from onelook.scoring import Estimate, fraction_right, harm, paired, score_tasks, task_accuracies
 from onelook.tasks import Embeddings, Tasks
@@ -126,8 +124,7 @@ def _difference(measured: Measured, reference: Measured) -> dict[str, Any]:
 
 def _peak_memory() -> float:
     """Highest resident memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+    return round(peak_memory() / 1e6, 1)
 
 
 def step_accuracies(

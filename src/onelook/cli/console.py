@@ -29,7 +29,7 @@ from onelook.cli.terminal import (
     write_data,
 )
 from onelook.data.images import Rejected
-from onelook.errors import ArtifactError, describe_cause, plural, quote_name
+from onelook.errors import ArtifactError, describe_cause, describe_seconds, plural, quote_name
 from onelook.machine import keep_freed_memory
 from onelook.train.loop import Resumed, Stepped, Validated
 
@@ -37,6 +37,8 @@ Result = TypeVar("Result")
 
 ANNOUNCED = 120
 """Seconds of work that are announced before they are spent."""
+REPORTED = 60
+"""Seconds between two lines about the progress of a stage, where the terminal shows no bars."""
 N_NAMED = 10
 """Number of unreadable images that are named."""
 FOLDED = ("data", "method", "where", "licence")
@@ -91,6 +93,7 @@ class _Display:
         self._note = ""
         self._done = 0
         self._started = (time.monotonic(), 0)
+        self._said = 0.0
         self._unreadable: list[Rejected] = []
 
     def show(self, event: Any) -> None:
@@ -132,6 +135,16 @@ class _Display:
             self._bar = self.bars.add_task(clean(f"{self.title}: {stage}"), total=total, note=note)
         self._done = done
         self.bars.update(self._bar, completed=done, total=total, note=clean(note))
+        self._report(done, total)
+
+    def _report(self, done: int, total: int) -> None:
+        """Say from time to time how long a stage goes on, where no bar does."""
+        now, (begun, first) = time.monotonic(), self._started
+        if self.bars.console.is_terminal or now - max(begun, self._said) < REPORTED or not first < done < total:
+            return
+        self._said = now
+        left = describe_seconds((now - begun) / (done - first) * (total - done))
+        say(f"{self.title}: {self._stage}, {done:,} of {total:,}, about {left} left")
 
     def _announce(self, event: Stepped) -> None:
         """Say how long a training will take, after its first steps."""
@@ -140,10 +153,8 @@ class _Display:
             return
         seconds = (time.monotonic() - begun) / 19 * (event.n_steps - event.step)
         if seconds > ANNOUNCED:
-            say(
-                f"{self.title}: about {seconds / 60:.0f} minutes on this machine; "
-                f"Ctrl-C stops it, and the same command goes on."
-            )
+            cost = f"about {describe_seconds(seconds)} on this machine"
+            say(f"{self.title}: {cost}; Ctrl-C stops it, and the same command goes on.")
 
 
 @contextmanager

@@ -30,6 +30,8 @@ from onelook.errors import Checked, DataError, NonNegativeInt, SettingsError
 from onelook.events import Progress
 from onelook.tasks import Embeddings
 
+COMPUTING = "computing features"
+"""Stage of the work that is longest."""
 BLOCK_BYTES = 1 << 28
 """Pixels that are decoded before their features are computed and saved, at most READ_AT_ONCE images."""
 READ_AT_ONCE = 500
@@ -199,7 +201,7 @@ class _Block:
             for part in self.parts:
                 out[view, part.start : part.stop] = next(self.results)
                 done = self.n_views * n_before + view * n_rows + part.stop
-                yield Progress("computing features", done, self.n_views * (n_before + n_rows + n_after))
+                yield Progress(COMPUTING, done, self.n_views * (n_before + n_rows + n_after))
         return out
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from onelook.backbones import Backbone
 from onelook.data.augment import CHARACTERS, Augmentation
 from onelook.data.datasets import BENCHMARKS, open_benchmark, rotate_classes
-from onelook.data.embed import EmbedConfig, embed, embed_files, parse_averaging
+from onelook.data.embed import COMPUTING, EmbedConfig, embed, embed_files, parse_averaging
+from onelook.data.forecast import announce
 from onelook.data.glyphs import GlyphsConfig, load_glyphs
 from onelook.data.images import ImageSet, Reading, load
 from onelook.data.listing import SPLITS, Listing, list_images
@@ -64,7 +65,8 @@ class Dataset:
         if n_views > 1 and self.files is not None:
             config = replace(config, augmentation=self.augmentation, n_views=n_views)
         if self.files is not None and not self.rotated:
-            return (yield from embed_files(self.files(split), backbone, config, place.cache))
+            work = embed_files(self.files(split), backbone, config, place.cache)
+            return (yield from announce(work, COMPUTING))
         images = yield from self.images(split, backbone.image_size, backbone.channels)
         return (yield from embed(images, backbone, config, place.cache))
 

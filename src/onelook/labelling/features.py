@@ -8,12 +8,14 @@ from typing import Any
 import torch
 
 from onelook.backbones import Backbone
-from onelook.data.embed import EmbedConfig, embed_files, parse_averaging
+from onelook.data.embed import COMPUTING, EmbedConfig, embed_files, parse_averaging
+from onelook.data.forecast import announce
 from onelook.data.images import Rejected
 from onelook.data.listing import Listing
 from onelook.errors import DataError, plural, quote_name
 from onelook.events import Notice, relay
 from onelook.labelling.labels import find_names
+from onelook.labelling.suggest import LARGEST_POOL
 from onelook.machine import Place
 from onelook.ops import normalise
 from onelook.tasks import Embeddings
@@ -32,8 +34,15 @@ def embed_listing(
             rejected.append(event)
         return event
 
-    embeddings = yield from relay(embed_files(listing, network, config, place.cache), note)
+    work = relay(embed_files(listing, network, config, place.cache), note)
+    embeddings = yield from announce(work, COMPUTING, *_foresee(len(listing.names), network.feature_size))
     return replace(embeddings, views=normalise(embeddings.views)), tuple(rejected)
+
+
+def _foresee(n: int, size: int) -> tuple[float, int]:
+    """Duration, in images, and bytes of labels, suggestions and page of n images: measured (benchmarks/folder.py)."""
+    n_compared = min(n, LARGEST_POOL)
+    return min(n, 2_000) + n / 25, 4 * n_compared**2 + n * (12 * size + 4_000)
 
 
 def match_vectors(

@@ -26,15 +26,16 @@ PAPER = ("paper", "curves", "bottleneck", "lines", "domains")
 """Names of results that have a page of their own."""
 NETWORKS = ("photograph-users", "auto")
 """Names of the results of `onelook benchmark networks`."""
-SEVERAL = ("protocols", "practice", "sizes", *NETWORKS)
+SEVERAL = ("paper-", "protocols", "practice", "sizes", *NETWORKS)
 """Beginnings of the names of further ones."""
 ABLATION = ROOT / "benchmarks" / "ablation.json"
 """Results for the page of transductive methods."""
 
 
 def paper_results() -> dict[str, list[dict[str, object]]]:
-    paths = {name: ROOT / "benchmarks" / f"{name}.json" for name in PAPER}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    paths = [ROOT / "benchmarks" / f"{name}.json" for name in PAPER]
+    paths += sorted((ROOT / "benchmarks").glob("paper-*.json"))
+    return {path.stem: json.loads(path.read_text()) for path in paths if path.exists()}
 
 
 def transductive_results() -> list[dict[str, object]]:

@@ -1,6 +1,7 @@
 """Figures of the page of the paper's experiments, docs/paper.md; its sentences are in paper.md.j2."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from pages.plots import Records, kind_of, of_experiment, steps_of
@@ -10,34 +11,48 @@ from onelook.benchmark.tables import Table
 from onelook.experiments.paper import tabulate
 from onelook.experiments.paper_rows import REFERENCE
 
+TITLES = {
+    "cifar-fs": "CIFAR-FS",
+    "mini-imagenet": "mini-ImageNet",
+    "conv4-64": "Conv-4-64",
+    "conv4-128": "Conv-4-128",
+    "resnet12": "ResNet-12",
+    "wrn-28-10": "WRN-28-10",
+}
+"""Names of data and networks as papers write them."""
 TOLERANCE = 1.5
 """Points below a published figure that are not called a shortfall."""
 
 
 def page(results: dict[str, Records]) -> str:
-    """Markdown. results: the records of `paper`, `curves`, `bottleneck`, `lines` and `domains`, as far as there are."""
-    sections = {
-        "paper": _comparison,
-        "curves": _curves,
-        "bottleneck": _bottleneck,
-        "lines": _lines,
-        "domains": _domains,
-    }
+    """Markdown.
+
+    results: the records of `paper`, `curves`, `bottleneck`, `lines` and `domains`, as far as there are, and of
+        `paper-…`, the comparison on other data or with another network.
+    """
+    sections = {"curves": _curves, "bottleneck": _bottleneck, "lines": _lines, "domains": _domains}
+    compared = [records for name, records in results.items() if name == "paper" or name.startswith("paper-")]
     return render(
         "paper.md.j2",
+        papers=[_comparison(records) for records in compared],
+        gain=_gain(results["paper"]) if "paper" in results else None,
+        gains=_table_of_gains(compared).markdown() if compared else "",
         **{name: figures(results[name]) if name in results else None for name, figures in sections.items()},
     )
 
 
 def _comparison(records: Records) -> dict[str, Any]:
-    own = {r["row"] for r in records if r["paper"].startswith("Hu")}
-    rivals = [r for r in records if r["n_shot"] == 1 and r["row"] not in own and r["versus"]]
+    rivals = [r for r in records if r["n_shot"] == 1 and not _is_ours(r) and r["versus"]]
     inductive = [r for r in rivals if not r["transductive"]]
     highest = {r["method"]: r["versus"]["difference"] + r["versus"]["ci95"] for r in inductive}
     nearest = max(inductive, key=lambda r: highest[r["method"]], default=None)
     elsewhere = {r["method"]: r["elsewhere"] for r in records if r["elsewhere"]}
+    epochs = sorted({r["epochs"] for r in records if r.get("epochs")})
     return {
+        "title": _name_set(records),
         "dataset": records[0]["dataset"],
+        "epochs": " and ".join(map(str, epochs)),
+        "on_images": any(r["on"] == "images" for r in records),
         "n_tasks": " and ".join(sorted({f"{r['n_tasks']:,}" for r in records})),
         "backbone": records[0]["backbone"].split("@")[0],
         "table": tabulate(records).markdown(),
@@ -52,8 +67,36 @@ def _comparison(records: Records) -> dict[str, Any]:
             if r["transductive"]
         ],
         "short": _short(records),
-        "gain": _gain(records),
     }
+
+
+def _is_ours(record: dict[str, Any]) -> bool:
+    """Whether a record is of SIB, in which the comparison sets out from K = 0."""
+    return bool(record["paper"].startswith("Hu"))
+
+
+def _name_set(records: Records) -> str:
+    network = records[0]["backbone"].split("@")[0]
+    return f"{TITLES.get(records[0]['dataset'], records[0]['dataset'])} with {TITLES.get(network, network)}"
+
+
+def _table_of_gains(compared: Sequence[Records]) -> Table:
+    """SIB over K = 0 in percent of the latter, for all data and networks, beside what the published figures give."""
+    columns = ["data and network", "shot", "K = 0", "SIB", "gain of K = 3 (%)", "published (%)", "K = 1", "K = 5"]
+    rows = []
+    for records in compared:
+        by_row = {(r["row"], r["n_shot"]): r for r in records}
+        for shot in (1, 5):
+            start, end = by_row.get(("sib-0", shot)), by_row.get((REFERENCE, shot))
+            if start is None or end is None:
+                continue
+            steps = [by_row.get((row, shot)) for row in ("sib-1", "sib-5")]
+            known = start["published"] and end["published"] and 100 * (end["published"] / start["published"] - 1)
+            gain = plus_minus(start["versus"]["relative"], "mean", form=".1f")
+            cells = [_name_set(records), str(shot), f"{start['accuracy']:.2f}", f"{end['accuracy']:.2f}", f"**{gain}**"]
+            cells += [f"{known:.1f}" if known else "–", *(_percent_above(one, start) if one else "–" for one in steps)]
+            rows.append(tuple(cells))
+    return Table(tuple(columns), tuple(rows))
 
 
 def _short(records: Records) -> str:
@@ -70,7 +113,7 @@ def _gain(records: Records) -> dict[str, Any] | None:
     if start is None or end is None:
         return None
     one, turned, end_turned = (by_row.get((row, 1)) for row in ("sib-1", "cc-rot", "sib-rot"))
-    rivals = [r for r in records if r["n_shot"] == 1 and r["published"] and not r["paper"].startswith("Hu")]
+    rivals = [r for r in records if r["n_shot"] == 1 and r["published"] and not _is_ours(r)]
     strongest = max(rivals, key=lambda r: r["accuracy"], default=None)
     others = []
     if turned is not None and end_turned is not None:

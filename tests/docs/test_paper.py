@@ -15,6 +15,7 @@ from pages.plots import plots
 from onelook.experiments.paper import relative_gain
 from onelook.experiments.paper_rows import ROWS, published
 
+MINI = ("mini-imagenet", "conv4-64")
 RESULTS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -69,6 +70,27 @@ def test_baselines_are_counted_by_whether_their_interval_excludes_zero() -> None
 
 def test_what_sees_the_queries_is_named_apart() -> None:
     assert "TPN, which sees the queries too, is at -4.00 ± 0.30." in page({"paper": comparison()})
+
+
+def test_each_set_has_its_own_table_and_a_line_of_its_gain_beside_the_published_one() -> None:
+    mini = [
+        r
+        | {
+            "dataset": "mini-imagenet",
+            "epochs": 5,
+            "on": "features",
+            "published": published(r["row"], *MINI, r["n_shot"]),
+        }
+        for r in comparison()
+    ]
+    found = page({"paper": comparison(), "paper-mini": mini})
+    assert re.findall(r"^### (.*)", found, re.MULTILINE)[:2] == [
+        "made-up with Conv-4-64",
+        "mini-ImageNet with Conv-4-64",
+    ]
+    assert found.count("pretrained for 5 epochs. No row goes on training") == 1
+    assert "| made-up with Conv-4-64 | 1 | 64.00 | 74.00 | **16.0 ± 0.6** | 16.0 | – | – |" in found
+    assert "| mini-ImageNet with Conv-4-64 | 5 | 81.00 | 91.00 | **16.0 ± 0.6** | 5.5 | – | – |" in found
 
 
 def test_every_experiment_is_left_out_where_it_was_not_run() -> None:

@@ -98,6 +98,7 @@ def test_records_are_of_every_row_and_shot_and_hold_the_figures_of_the_article(
     for r in records:
         assert (r["n_way"], r["n_query"], r["n_tasks"], r["split"]) == (5, 15, 3, "test")
         assert r["train_seconds"] > 0
+        assert r["epochs"] == 7
     network = sum(x.numel() for x in load_method(tmp_path / "r2d2" / "model.safetensors")[0].parameters())
     assert records[-1]["parameters"] == network
     assert records[2]["parameters"] > records[0]["parameters"] > 100_000  # the network is counted everywhere
@@ -181,6 +182,25 @@ def test_rows_with_rotation_are_made_with_their_own_network(setting: Setting, tm
     _, records = setting.run(tmp_path, rows=("sib-0", "cc-rot"), rotation_backbone=setting.other, shots=(1,))
     assert [r["row"] for r in records] == ["sib-0", "cc-rot"]
     assert records[0]["backbone"] != records[1]["backbone"]
+
+
+def test_with_a_fixed_network_every_row_learns_on_its_features_and_a_row_that_trained_it_stays_another(
+    setting: Setting, tmp_path: Path
+) -> None:
+    _, (along,) = setting.run(tmp_path, rows=("r2d2",), shots=(1,))
+    events, (sib, fixed) = setting.run(tmp_path, rows=("sib", "maml", "r2d2"), shots=(1,), fixed_network=True)
+    assert [text for text in notices(events) if "left out" in text] == [
+        "MAML is left out: it is nothing without its own feature network."
+    ]
+    assert (along["on"], sib["on"], fixed["on"]) == ("images", "features", "features")
+    assert not any("tasks of images" in text for text in notices(events))
+    assert len(list((tmp_path / "r2d2" / "results").iterdir())) == 2
+
+
+def test_what_ships_trained_costs_no_training(setting: Setting, tmp_path: Path) -> None:
+    events, (record,) = setting.run(tmp_path, rows=("glance",), shots=(1,))
+    assert record["train_seconds"] == steps(events) == 0
+    assert record["transductive"]
 
 
 @pytest.mark.parametrize("which", ["backbone", "rotation_backbone"])

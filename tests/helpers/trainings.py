@@ -41,5 +41,5 @@ def network_file(path: Path, seed: int = 0) -> Path:
             layer.momentum = 1.0
         with torch.no_grad():
             backbone(torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8))
-        save(backbone_artifact(backbone.eval(), "conv4-64", {"config": {}}), path)
+        save(backbone_artifact(backbone.eval(), "conv4-64", {"config": {"epochs": 7}}), path)
     return path

@@ -3,7 +3,8 @@
 Shell Xu Hu et al. Empirical Bayes Transductive Meta-Learning with Synthetic Gradients. ICLR 2020, arXiv:2004.12696,
 table 1. There each figure comes from the paper of its method, with its own network, images and tasks. Here every method
 begins with the same pretrained network. One that learns on finished features gets those of that network; one that
-trains its network goes on training it, by back-propagation through its own loss (`recipes.END_TO_END`).
+trains its network goes on training it, by back-propagation through its own loss (`recipes.END_TO_END`), unless the
+network is fixed for all.
 
 A row that is done is stored with the accuracy of each task, and is not made again.
 """
@@ -11,7 +12,7 @@ A row that is done is stored with the accuracy of each task, and is not made aga
 import json
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from onelook.events import Notice, relay
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
 from onelook.files import ResultStore, Stored, parse_json, read_regular, write_atomically
 from onelook.machine import Place, provenance
-from onelook.methods import METHODS, ImageMethod, Method
+from onelook.methods import METHODS, ImageMethod, Method, list_settings
 from onelook.scoring import Estimate, paired, task_accuracies
 from onelook.train import recipes
 from onelook.train.jobs import meta_train_images
@@ -46,6 +47,9 @@ class TableConfig(Checked):
     """Feature network pretrained with --rotation-weight, for the rows with rotation; these are omitted without it."""
     data: str = "cifar-fs"
     split: str = "test"
+    fixed_network: bool = False
+    """Let the rows that learn on images learn on features of the fixed network instead, in minutes. Methods that are
+    nothing without their own network are left out."""
     rows: tuple[str, ...] = tuple(ROWS)
     """Rows of the table, in their order."""
     shots: tuple[int, ...] = (1, 5)
@@ -58,6 +62,17 @@ class TableConfig(Checked):
             if key not in ROWS:
                 raise unknown_name("row", key, ROWS)
 
+    def row(self, key: str) -> Row:
+        return replace(ROWS[key], on="features") if self.fixed_network else ROWS[key]
+
+    def obstacle(self, key: str) -> str:
+        """Reason why a row cannot be made; empty where it can."""
+        if ROWS[key].rotation and self.rotation_backbone is None:
+            return "it needs a network that was pretrained with rotation"
+        if self.fixed_network and "backbone" in list_settings(parse_request(ROWS[key].method).name):
+            return "it is nothing without its own feature network"
+        return ""
+
 
 def table(config: TableConfig, out: Path, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
     """Result records, one for each row and shot, with the paired difference to SIB; rows are stored under `out`."""
@@ -66,8 +81,8 @@ def table(config: TableConfig, out: Path, place: Place) -> Generator[Any, None, 
             load_backbone(checkpoint)  # a file that will not do is refused now, not after hours
     made: dict[str, tuple[dict[str, Any], dict[int, Tensor]]] = {}
     for i, key in enumerate(config.rows):
-        if ROWS[key].rotation and config.rotation_backbone is None:
-            yield Notice(f"{ROWS[key].title} is left out: it needs a network that was pretrained with rotation.")
+        if obstacle := config.obstacle(key):
+            yield Notice(f"{ROWS[key].title} is left out: {obstacle}.")
             continue
         yield Notice(f"row {i + 1} of {len(config.rows)}: {ROWS[key].title}")
         made[key] = yield from _row(key, config, out / key, place)
@@ -82,9 +97,10 @@ def table(config: TableConfig, out: Path, place: Place) -> Generator[Any, None, 
 def _records(
     key: str, about: dict[str, Any], accuracies: dict[int, Tensor], reference: dict[int, Tensor], config: TableConfig
 ) -> list[dict[str, Any]]:
-    row, network, records = ROWS[key], about["backbone"].split("@")[0], []
+    row, network, records = config.row(key), about["backbone"].split("@")[0], []
     named = {"row": key, "method": row.title, "paper": row.paper, "request": row.method, "on": row.on}
     named |= {"dataset": config.data, "split": config.split, "backbone": about["backbone"]}
+    named |= {"epochs": about["epochs"]}
     for shot, values in accuracies.items():
         versus = None
         if shot in reference:
@@ -115,7 +131,7 @@ def _row(
     name: str, config: TableConfig, folder: Path, place: Place
 ) -> Generator[Any, None, tuple[dict[str, Any], dict[int, Tensor]]]:
     """Facts about a row, and the accuracy of each of its tasks for each shot."""
-    row = ROWS[name]
+    row = config.row(name)
     checkpoint = config.rotation_backbone if row.rotation else config.backbone
     assert checkpoint is not None
     backbone, named = load_backbone(checkpoint)
@@ -124,9 +140,12 @@ def _row(
     key = {"request": row.method, "version": METHODS[request.name].version, "network": network}
     key |= {"data": config.data, "split": config.split, "n_tasks": config.n_tasks, "seed": config.seed}
     key |= {"shots": list(config.shots), "precision": place.precision}
+    if config.fixed_network:
+        key |= {"on": row.on}
     measure = partial(_measure, row, config, checkpoint, folder, place)
     stored = yield from ResultStore(folder / "results").get_or(key, measure)
-    about = {"backbone": f"{named['name']}@{network}", **stored.about}
+    epochs = named.get("config", {}).get("epochs")
+    about = {"backbone": f"{named['name']}@{network}", "epochs": epochs, **stored.about}
     return about, {shot: stored.tensors[str(shot)] for shot in config.shots}
 
 
@@ -165,7 +184,8 @@ def _train(
         work = ready(request, spec, source.test.feature_size, training, validation, folder, device=place.device)
         method = (yield from clock.measure(work)).method
         n_parameters = _n_parameters(method) + _n_parameters(load_backbone(checkpoint)[0])
-        return method, source.test, _facts(n_parameters, clock.seconds if has_weights(method) else 0.0)
+        learned = has_weights(method) and not recipes.is_trained(request)
+        return method, source.test, _facts(n_parameters, clock.seconds if learned else 0.0)
     clock = _Clock(folder / "seconds.json")
     settings = recipes.with_tasks(recipes.END_TO_END, TaskSpec(5, 1, 15, seed=config.seed))
     path = yield from clock.measure(meta_train_images(config.data, checkpoint, request, settings, folder, place))

@@ -3,7 +3,7 @@
 Shell Xu Hu et al. Empirical Bayes Transductive Meta-Learning with Synthetic Gradients. ICLR 2020, arXiv:2004.12696,
 table 1: sixteen baselines, counting methods with their networks. Here one network serves all, so that Gidaris et al.
 2019 stands once. Added are variants that are asked for today (first-order MAML, ANIL, full context), the dynamic
-generator with its attention, and SIB on the features of the strongest baseline.
+generator with its attention, SIB on the features of the strongest baseline, and Glance as it ships.
 """
 
 import json

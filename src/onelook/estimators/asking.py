@@ -11,7 +11,7 @@ from onelook.artifacts import SHIPPED_METHODS, load_method
 from onelook.estimators.pool import Answers, Pool, evenly
 from onelook.methods import Method
 from onelook.methods.glance import Glance
-from onelook.methods.glance_pool import Near, PoolAnswer, answer_pool
+from onelook.methods.glance_pool import Near, answer_pool
 from onelook.methods.glance_support import Labelled, Voices
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.tasks import Tasks
@@ -98,30 +98,7 @@ def _ask_many(
             return None, verdict
     chosen, rest = pool.spread_out(n_anchors)
     anchors = Tasks(rows, labels, pool.take(chosen)[None].to(device), n_way)
-    numbers = torch.from_numpy(rest)
-
-    def take(some: Int[Tensor, "N"]) -> Float[Tensor, "N D"]:
-        return pool.take(some.numpy()).to(device)
-
-    near = None
-    if pool.is_remembered:
-        near = pool.recall(("near", n_anchors, device), lambda: Near.find(glance, anchors.query, numbers, take))
-    found = answer_pool(glance, anchors, numbers, take, priors, near)
-    return _join(len(pool), torch.from_numpy(chosen), numbers, *found), verdict
-
-
-def _join(n: int, chosen: Tensor, rest: Tensor, of_anchors: Float[Tensor, "V K"], others: PoolAnswer) -> Answers:
-    """Answers to anchors and others in the order of the pool."""
-    n_way, of_anchors = of_anchors.shape[1], of_anchors.cpu()
-    values = torch.empty(n, others.logits.shape[1])
-    values[rest] = others.logits.cpu()
-    if others.candidates is None:
-        values[chosen] = of_anchors
-        return Answers(values, None, n_way)
-    candidates = torch.empty(values.shape, dtype=torch.int32)
-    best = of_anchors.topk(values.shape[1], 1)
-    values[chosen], candidates[chosen], candidates[rest] = best.values, best.indices.int(), others.candidates.cpu()
-    return Answers(values, candidates, n_way)
+    return pool.follow(glance, anchors, chosen, rest, priors), verdict
 
 
 def _find_glance(device: str) -> Glance:

@@ -122,6 +122,12 @@ class SupportModel(InductiveModel):
 
     def judge(self, pool: Pool) -> Alone:
         """Judge the unlabelled rows one by one."""
+        nearest, strange, largest = (torch.cat(some) for some in zip(*pool.map(self._judge), strict=True))
+        confidence = largest.mean(dtype=torch.float64).item() if len(pool) else (1 + 1 / len(self.classes)) / 2
+        return Alone(nearest.numpy(), strange, confidence)
+
+    def _judge(self, pool: Pool) -> tuple[Int[Tensor, "Q"], Float[Tensor, "Q"], Float[Tensor, "Q"]]:
+        """The nearest class, the strangeness and the largest posterior of each row."""
         nearest, strange, largest = [], [], []
         for _, x in pool.blocks():
             distances, opinion = self.compare(x)
@@ -129,10 +135,7 @@ class SupportModel(InductiveModel):
             strange.append(_strangeness(distances, opinion))
             nearest.append((logits - self.log_priors.to(logits)).argmax(1))
             largest.append(logits.softmax(1).amax(1))
-        confidence = (
-            torch.cat(largest).mean(dtype=torch.float64).item() if len(pool) else (1 + 1 / len(self.classes)) / 2
-        )
-        return Alone(torch.cat(nearest).numpy(), torch.cat(strange), confidence)
+        return torch.cat(nearest), torch.cat(strange), torch.cat(largest)
 
     def strangeness(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
         """How little each row is like any of the classes: far from their means, or claimed by none in the regression.
@@ -276,13 +279,13 @@ def transduce(support: SupportModel, pool: Pool, alone: Alone, guard: bool, devi
     confidence = alone.confidence
     if not len(pool):
         message = "There are no unlabelled images: the labelled examples alone decide."
-        return Transduction(support.answer(pool), 0.0, confidence, message, None)
+        return Transduction(pool.answer(support.answer), 0.0, confidence, message, None)
     logits, verdict = ask_glance(support.rows, support.labels, pool, support.class_priors, guard, device)
     trust, message = 1.0, "The guard is off: the unlabelled images were used."
     if verdict is not None:
         trust, message = verdict.trust.item(), verdict.messages()[0]
     if logits is None:
-        return Transduction(support.answer(pool), trust, confidence, message, verdict)
+        return Transduction(pool.answer(support.answer), trust, confidence, message, verdict)
     usual = calibration.prior_accuracy(logits.sample(), support.shots)
     log_priors = support.estimate_log_priors(logits.mass(softmax), len(pool), trust)
     # As confident as the answers are right, by what is usual and by the labelled rows left out.
@@ -290,5 +293,5 @@ def transduce(support: SupportModel, pool: Pool, alone: Alone, guard: bool, devi
     factor = math.exp(calibration.match_log_scale(0.0, logits.sample(), expected))
     posterior = logits.change(lambda z: softmax(z * factor))
     if trust < 1:
-        posterior = posterior.mix(trust, support.answer(pool, logits.candidates))
+        posterior = posterior.mix(trust, pool.answer(support.answer, beside=logits))
     return Transduction(posterior, trust, trust * usual + (1 - trust) * confidence, message, verdict)

@@ -10,6 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from onelook.methods.glance import Glance
+from onelook.methods.glance_pool import Near, PoolAnswer, answer_pool
+from onelook.tasks import Tasks
+
 LARGEST_WHOLE = 5_000
 """Rows of the largest pool that is answered as a whole, in double precision."""
 BLOCK = 8_192
@@ -105,12 +109,42 @@ class Pool:
     def _spread_out(self, n: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "M"]]:
         if not len(self):
             return np.arange(0), np.arange(0)
-        direction = np.random.default_rng(0).standard_normal(self.parts[0].shape[1])
-        numbers = (np.arange(part.start, part.stop) for part in blocks_of(len(self)))
-        along = np.concatenate([self.raw(some).astype(np.float64) @ direction for some in numbers])
+        along = np.concatenate(self.map(_project))
         chosen = np.zeros(len(self), dtype=bool)
         chosen[along.argsort(kind="stable")[evenly(len(self), n)]] = True
         return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+    def map(self, do: Callable[["Pool"], Result]) -> list[Result]:
+        """Results for the parts of a pool, each where its rows are: here for the pool as a whole."""
+        return [do(self)]
+
+    def follow(
+        self, glance: Glance, anchors: Tasks, chosen: np.ndarray, rest: np.ndarray, priors: Float[Tensor, "1 K"]
+    ) -> "Answers":
+        """Answers of Glance to all rows. chosen, rest: numbers of the anchors and of the others."""
+        numbers, device = torch.from_numpy(rest), anchors.query.device
+
+        def take(some: Int[Tensor, "N"]) -> Float[Tensor, "N D"]:
+            return self.take(some.numpy()).to(device)
+
+        near = None
+        if self.is_remembered:
+            near = self.recall(("near", len(chosen), device), lambda: Near.find(glance, anchors.query, numbers, take))
+        found = answer_pool(glance, anchors, numbers, take, priors, near)
+        return join(len(self), torch.from_numpy(chosen), numbers, *found)
+
+    def answer(
+        self, judge: Callable[["Pool", Int[Tensor, "Q C"] | None], "Answers"], beside: "Answers | None" = None
+    ) -> "Answers":
+        """Answers of a judge of single rows. beside: others, for whose candidates they are to be."""
+        return judge(self, None if beside is None else beside.candidates)
+
+
+def _project(pool: Pool) -> Float[np.ndarray, "N"]:
+    """Places of rows along a random direction; that of a row does not depend on its block."""
+    direction = np.random.default_rng(0).standard_normal(pool.parts[0].shape[1])
+    numbers = (np.arange(part.start, part.stop) for part in blocks_of(len(pool)))
+    return np.concatenate([np.einsum("nd,d->n", pool.raw(some).astype(np.float64), direction) for some in numbers])
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +199,20 @@ class Answers:
         for part in blocks_of(len(self)):
             self.values[part] = how(self.values[part])
         return self
+
+
+def join(n: int, chosen: Tensor, rest: Tensor, of_anchors: Float[Tensor, "V K"], others: PoolAnswer) -> Answers:
+    """Answers to anchors and others in the order of the pool."""
+    n_way, of_anchors = of_anchors.shape[1], of_anchors.cpu()
+    values = torch.empty(n, others.logits.shape[1])
+    values[rest] = others.logits.cpu()
+    if others.candidates is None:
+        values[chosen] = of_anchors
+        return Answers(values, None, n_way)
+    candidates = torch.empty(values.shape, dtype=torch.int32)
+    best = of_anchors.topk(values.shape[1], 1)
+    values[chosen], candidates[chosen], candidates[rest] = best.values, best.indices.int(), others.candidates.cpu()
+    return Answers(values, candidates, n_way)
 
 
 def blocks_of(n: int) -> Iterator[slice]:

@@ -77,12 +77,18 @@ def answer_pool(
     """
     scene = method.scene(anchors, priors, near.anchors if near else None)
     followers = Followers(method, scene, rest, take, near.rest if near else None)
+    return lead(method, scene, followers.vote), PoolAnswer(followers.added, followers.candidates)
+
+
+def lead(method: Glance, scene: Scene, vote: Callable[[int, Moment], Votes]) -> Float[Tensor, "V K"]:
+    """Answers to the anchors. vote: takes each step with all other queries, wherever they are."""
     walk = method.walk(scene)
     moment, step = next(walk), 0
     while moment.shifts is not None:
-        moment, step = walk.send(followers.vote(step, moment)), step + 1
-    followers.vote(step, moment)
-    return moment.answer[0], PoolAnswer(followers.added, followers.candidates)
+        mass, sums = vote(step, moment)
+        moment, step = walk.send((mass.to(moment.weights), sums.to(moment.weights))), step + 1
+    vote(step, moment)
+    return moment.answer[0]
 
 
 class Followers:
@@ -103,7 +109,10 @@ class Followers:
         """Scores that the gradient network adds; after the last step the logits."""
 
     def vote(self, step: int, moment: Moment) -> Votes:
-        """Take a step, and return how many queries are of each class (1, K) and their sums (1, K, D)."""
+        """Take a step, and return how many queries are of each class (1, K) and their sums (1, K, D).
+
+        Both in double precision, so that they can be added to those of other followers.
+        """
         mass, sums = (torch.zeros(one.shape, dtype=torch.float64) for one in (moment.log_priors, moment.weights))
         linear = self.scene.ridge if moment.targets is None else self.scene.regression.solve(moment.targets)
         for start in range(0, len(self.numbers), BLOCK):
@@ -122,7 +131,7 @@ class Followers:
             g = pick.spread(g)
             mass += g.sum(1).cpu()
             sums += (g.mT @ x).cpu()
-        return mass.to(moment.weights), sums.to(moment.weights)
+        return mass, sums
 
     def _compare(self, part: slice, x: Float[Tensor, "N D"]) -> None:
         """Find the neighbours of a block among anchors and labelled examples."""

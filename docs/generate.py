@@ -22,7 +22,7 @@ from onelook.benchmark.tables import Table
 from onelook.files import write_atomically
 
 ROOT = Path(__file__).parent.parent
-PAPER = ("paper", "curves", "bottleneck", "lines", "domains")
+PAPER = ("paper", "epochs", "curves", "bottleneck", "lines", "domains")
 """Names of results that have a page of their own."""
 NETWORKS = ("photograph-users", "auto")
 """Names of the results of `onelook benchmark networks`."""

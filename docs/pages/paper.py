@@ -20,6 +20,8 @@ TITLES = {
     "wrn-28-10": "WRN-28-10",
 }
 """Names of data and networks as papers write them."""
+EPOCHS = 60
+"""Epochs of the article's pretraining."""
 TOLERANCE = 1.5
 """Points below a published figure that are not called a shortfall."""
 
@@ -27,10 +29,10 @@ TOLERANCE = 1.5
 def page(results: dict[str, Records]) -> str:
     """Markdown.
 
-    results: the records of `paper`, `curves`, `bottleneck`, `lines` and `domains`, as far as there are, and of
-        `paper-…`, the comparison on other data or with another network.
+    results: the records of `paper`, `epochs`, `curves`, `bottleneck`, `lines` and `domains`, as far as there are, and
+        of `paper-…`, the comparison on other data or with another network.
     """
-    sections = {"curves": _curves, "bottleneck": _bottleneck, "lines": _lines, "domains": _domains}
+    sections = {"epochs": _epochs, "curves": _curves, "bottleneck": _bottleneck, "lines": _lines, "domains": _domains}
     compared = [records for name, records in results.items() if name == "paper" or name.startswith("paper-")]
     return render(
         "paper.md.j2",
@@ -140,6 +142,21 @@ def _gain(records: Records) -> dict[str, Any] | None:
 
 def _percent_above(record: dict[str, Any], base: dict[str, Any]) -> str:
     return f"{100 * (record['accuracy'] / base['accuracy'] - 1):.1f}"
+
+
+def _epochs(records: Records) -> dict[str, str]:
+    """What an epoch costs, by precision."""
+    by_case: dict[str, dict[str, dict[str, Any]]] = {}
+    for r in records:
+        by_case.setdefault(_name_set([r]), {})[r["precision"]] = r
+    columns = ("data and network", "images a second", "an epoch", f"{EPOCHS} epochs", "in float32")
+    rows = []
+    for name, one in by_case.items():
+        fast, slow = one["bfloat16"], one["float32"]
+        minutes = fast["epoch_minutes"]
+        hours = [EPOCHS * r["epoch_minutes"] / 60 for r in (fast, slow)]
+        rows.append((name, f"{fast['images_per_second']:.0f}", f"{minutes:.0f} min", *(f"{h:.0f} h" for h in hours)))
+    return {"table": Table(columns, tuple(rows)).markdown(), "made": made(records)}
 
 
 def _curves(records: Records) -> dict[str, str]:

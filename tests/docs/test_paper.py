@@ -93,6 +93,13 @@ def test_each_set_has_its_own_table_and_a_line_of_its_gain_beside_the_published_
     assert "| mini-ImageNet with Conv-4-64 | 5 | 81.00 | 91.00 | **16.0 ± 0.6** | 5.5 | – | – |" in found
 
 
+def test_the_cost_of_the_epochs_of_the_article_is_that_of_one_times_their_number() -> None:
+    one = {"backbone": "resnet12", "dataset": "cifar-fs", "commit": "abc", "machine": "some"}
+    fast = one | {"precision": "bfloat16", "images_per_second": 59.3, "epoch_minutes": 10.8}
+    slow = one | {"precision": "float32", "images_per_second": 26.5, "epoch_minutes": 24.2}
+    assert "| CIFAR-FS with ResNet-12 | 59 | 11 min | 11 h | 24 h |" in page({"epochs": [slow, fast]})
+
+
 def test_every_experiment_is_left_out_where_it_was_not_run() -> None:
     assert "##" not in page({})
     assert re.findall(r"^## (.*)", page({"paper": comparison()}), re.MULTILINE) == ["The comparison"]
@@ -121,7 +128,7 @@ def test_the_relative_gain_has_the_interval_that_resampling_the_tasks_gives(seed
     assert found.half_width == pytest.approx(1.96 * drawn.std(), rel=0.06)
 
 
-@pytest.mark.parametrize("name", ["paper", "curves", "bottleneck", "lines", "domains"])
+@pytest.mark.parametrize("name", ["paper", "epochs", "curves", "bottleneck", "lines", "domains"])
 def test_the_results_that_are_kept_make_a_section_of_the_page(name: str) -> None:
     path = RESULTS / f"{name}.json"
     if not path.exists():

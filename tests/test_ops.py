@@ -224,3 +224,21 @@ def test_the_nearest_of_both_are_those_of_all() -> None:
     found = ops.nearest_of_both(query, support, ops.nearest_rows(query, query, 6), 6)
     expected = ops.nearest_rows(query, torch.cat([support, query], 1), 6)
     torch.testing.assert_close(found, expected)
+
+
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 40), st.integers(0, 1000))
+def test_rows_in_few_axes_keep_their_lengths_and_angles(n_tasks: int, n_rows: int, n_features: int, seed: int) -> None:
+    """Also where rows are equal, or zero."""
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(n_tasks, n_rows, n_features, generator=draw, dtype=torch.float64)
+    x[:, n_rows // 2] = x[:, 0]
+    x[0, -1] = 0
+    found = ops.in_few_axes(x)
+    assert found.shape[2] == (n_rows if 2 * n_rows <= n_features else n_features)
+    torch.testing.assert_close(found @ found.mT, x @ x.mT, rtol=1e-7, atol=1e-7)
+
+
+@given(st.integers(1, 40), st.floats(0.1, 1000), st.integers(0, 1000))
+def test_log_softmax_is_that_of_torch(n_way: int, scale: float, seed: int) -> None:
+    x = scale * torch.randn(3, 4, n_way, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(ops.log_softmax(x), x.log_softmax(-1))

@@ -92,6 +92,13 @@ class Tasks:
             query=new[n_support:].reshape(*self.query.shape[:2], *new.shape[1:]),
         )
 
+    def map_tasks(self, function: Callable[[Float[Tensor, "T R D"]], Float[Tensor, "T R d"]]) -> "Tasks":
+        """Tasks with `function` applied to the rows of each, support and query together."""
+        support, query = function(torch.cat([self.support, self.query], 1)).split(
+            [self.support.shape[1], self.query.shape[1]], 1
+        )
+        return replace(self, support=support, query=query)
+
 
 @dataclass(frozen=True)
 class Embeddings:

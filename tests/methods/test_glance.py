@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.methods import method_for, random_tasks, tasks_of_any_shape
@@ -316,6 +317,15 @@ def test_the_directions_of_the_axes_and_the_lengths_of_the_rows_mean_nothing(
 
     method = glance_for(tasks, seed, guard=guard)
     alike(method(tasks.map_items(elsewhere)), method(tasks))
+
+
+@given(tasks_of_many_shapes, seeds, st.booleans())
+def test_many_axes_in_which_nothing_differs_change_nothing(tasks: Tasks, seed: int, guard: bool) -> None:
+    """With more features than rows the work is done in as many axes as there are rows."""
+    n_rows = tasks.support.shape[1] + tasks.query.shape[1]
+    wide = tasks.map_items(lambda rows: functional.pad(rows, (0, 2 * n_rows)))
+    method = glance_for(tasks, seed, guard=guard)
+    alike(method(wide), method(tasks))
 
 
 def test_a_single_query_is_judged_by_the_labelled_examples_alone() -> None:

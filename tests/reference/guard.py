@@ -27,7 +27,7 @@ def judged(transductive: Answer, inductive: Answer, task: Tasks) -> Judged:
         return Judged(alone, 0, 1, 1, math.nan)
     together = transductive(task)
     p, q = ([softmax(row) for row in logits] for logits in (together, alone))
-    stability = float(np.mean([overlap(a, b) for a, b in zip(p, seen_by_half(transductive, task), strict=True)]))
+    stability = float(np.mean([overlap(p[i], b) for i, b in seen_by_half(transductive, task).items()]))
     pairs = zip(together, alone, strict=True)
     agreement = float(np.mean([int(np.argmax(a)) == int(np.argmax(b)) for a, b in pairs]))
     n, before, after = *recognised(task, [0 * row for row in q]), recognised(task, p)[1]
@@ -42,17 +42,14 @@ def judged(transductive: Answer, inductive: Answer, task: Tasks) -> Judged:
     return Judged(np.log(np.maximum(mixed, np.finfo(float).tiny)), trust, stability, agreement, recognition)
 
 
-def seen_by_half(transductive: Answer, task: Tasks) -> list[np.ndarray]:
-    """The posterior of each query among those whose rank is as even, or as odd, as its own."""
+def seen_by_half(transductive: Answer, task: Tasks) -> dict[int, np.ndarray]:
+    """The posteriors of the queries of even rank among themselves."""
     means = class_means(task, [np.zeros(task.n_way)] * task.query.shape[1])
     centre = sum(means) / len(means)
     similarity = [float(unit_length(row) @ centre) for row in task.query[0].numpy()]
-    order = sorted(range(len(similarity)), key=similarity.__getitem__)
-    found = {}
-    for half in (order[::2], order[1::2]):
-        some = replace(task.without_query_labels(), query=task.query[:, half])
-        found |= dict(zip(half, map(softmax, transductive(some)), strict=True))
-    return [found[i] for i in range(len(order))]
+    half = sorted(range(len(similarity)), key=similarity.__getitem__)[::2]
+    found = transductive(replace(task.without_query_labels(), query=task.query[:, half]))
+    return dict(zip(half, map(softmax, found), strict=True))
 
 
 def recognised(task: Tasks, share: list[np.ndarray]) -> tuple[int, int]:

@@ -96,6 +96,7 @@ class Glance(Method):
         self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None
     ) -> tuple[Float[Tensor, "T Q K"], Verdict]:
         """Logits of the guard, and its verdict on each task. priors: see `trajectory`."""
+        tasks = tasks.map_tasks(ops.in_few_axes)
         return apply_guard(lambda some: self.trajectory(some, priors)[-1], self.inductive, tasks)
 
     def inductive(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
@@ -111,6 +112,7 @@ class Glance(Method):
 
     def trajectory(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
         """Logits after 0, 1, … n_steps steps. priors: class priors, NaN where unknown; None: those of the settings."""
+        tasks = tasks.map_tasks(ops.in_few_axes)
         return torch.stack([moment.answer for moment in self.walk(self.scene(tasks, priors))])
 
     def walk(self, scene: Scene) -> Generator[Moment, Votes | None, None]:
@@ -126,7 +128,7 @@ class Glance(Method):
             moved = view.log_plan - logits
             votes = yield Moment(logits, weights, log_priors, moved, targets, view.statistics[-1], view.near, shifts)
             # The factors bring the network's first outputs to the size of scores.
-            posterior = (logits + 4 * delta).softmax(-1)
+            posterior = ops.log_softmax(logits + 4 * delta).exp()
             g_TQK = posterior * 2 * torch.sigmoid(2 * gate)
             mass_TK, sum_TKD = g_TQK.sum(1), g_TQK.mT @ scene.query
             if votes is not None:
@@ -150,10 +152,9 @@ class Glance(Method):
             raise ValueError("training needs tasks with query labels")
         known = tasks.query_labels >= 0  # the others are of no class of their task
         labels = tasks.query_labels.clamp_min(0)
-        n_known = known.sum(1, keepdim=True).clamp_min(1)
 
         def mean_of_known(x: Float[Tensor, "T Q K"]) -> Float[Tensor, "T K"]:
-            return (x * known.unsqueeze(-1)).sum(1) / n_known
+            return (x * known.unsqueeze(-1)).sum(1) / known.sum(1, keepdim=True).clamp_min(1)
 
         true_TK = mean_of_known(ops.one_hot(labels, tasks.n_way, tasks.query.dtype))
         losses = []
@@ -207,8 +208,7 @@ class Glance(Method):
     ) -> tuple[Tensor, Tensor]:
         """The class priors (T, K) to begin with, and whether (T, 1) they are given."""
         if priors is None:
-            own = self._class_priors.tensor(range(tasks.n_way))
-            priors = own.to(tasks.query).expand(len(tasks), -1)
+            priors = self._class_priors.tensor(range(tasks.n_way)).to(tasks.query).expand(len(tasks), -1)
         is_given = ~priors.isnan().any(1, keepdim=True)
         likely = relative_shots**SHOTS_TELL
         return torch.where(is_given, priors, likely / likely.sum(1, keepdim=True)).clamp_min(1e-4), is_given
@@ -260,7 +260,7 @@ class Glance(Method):
     ) -> View:
         """The input of the gradient network, and what it was made of."""
         n_query, n_way = logits.shape[1:]
-        log_p = logits.log_softmax(-1)
+        log_p = ops.log_softmax(logits)
         p = log_p.exp()
         entropy = -(p * log_p).sum(-1)
         estimated = self._estimate_priors(p.sum(1))

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from onelook import ops
 from onelook.methods.glance_support import EVIDENCE, Labelled, Voices
 from onelook.methods.regression import Regression
 
@@ -116,7 +117,7 @@ def describe_entries(
     """Statistics ENTRY. best: the two largest scores of each query; heard: see `ask_neighbours`."""
     p = log_p.exp()
     near, wide, near_of_near = heard
-    log_opinion = (RIDGE_SCALE * opinion.values).log_softmax(-1)
+    log_opinion = ops.log_softmax(RIDGE_SCALE * opinion.values)
     return {
         "nearness": 4 * (distance.amin(-1).unsqueeze(-1) - distance).clamp_min(-4),
         "log posterior": log_p.clamp_min(-12) / 4,
@@ -169,7 +170,7 @@ def ask_neighbours(p: Float[Tensor, "T Q K"], scene: Scene) -> tuple[Tensor, Ten
 
     def heard(of_queries: Tensor) -> Float[Tensor, "T Q 2 K"]:
         rows = torch.cat([scene.support_hot, of_queries], 1).flatten(0, 1)
-        found = rows[(scene.neighbours + offset).flatten()].view(*scene.neighbours.shape, -1)
+        found = rows.index_select(0, (scene.neighbours + offset).flatten()).view(*scene.neighbours.shape, -1)
         return scene.reach @ found + own.unsqueeze(-1) * of_queries.unsqueeze(2)
 
     wide, near = heard(p).unbind(2)

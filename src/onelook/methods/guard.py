@@ -2,7 +2,8 @@
 
 The labels of the queries are not known, so the evidence is indirect:
 * *stability*: a method that has found the classes gives a query nearly the same posterior when it sees only half of the
-  other queries; one that was misled by chance does not;
+  other queries; one that was misled by chance does not. Judged by every other query, since the others say the same
+  (docs/log.md);
 * *recognition*: where a class has more than one labelled example, each must be nearer to its own class than to the
   others when it is left out of the mean (leave-one-out); if the classes that were moved by the queries do worse at this
   than the inductive ones, the queries have misled them.
@@ -37,7 +38,7 @@ class Verdict:
     trust: Float[Tensor, "T"]
     """Fraction of the transductive posterior in the answer."""
     stability: Float[Tensor, "T"]
-    """The overlap of the posteriors with all queries and with half of them, 0 … 1."""
+    """Overlap of the posteriors of half of the queries with all of them and without the other half, 0 … 1."""
     agreement: Float[Tensor, "T"]
     """Fraction of queries that the inductive method puts into the same class."""
     recognition: Float[Tensor, "T"]
@@ -62,7 +63,9 @@ def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[
         return single, Verdict(0 * one, one, one, one * torch.nan)
     together = transductive(tasks)
     p, q = together.softmax(-1), single.softmax(-1)
-    stability = torch.minimum(p, _from_halves(transductive, tasks)).sum(-1).mean(1)
+    half = _every_other(tasks)
+    alone = transductive(replace(tasks, query=tasks.query.gather(1, _like(half, tasks.query)))).softmax(-1)
+    stability = torch.minimum(p.gather(1, _like(half, p)), alone).sum(-1).mean(1)
     multi_shot = find_company(ops.one_hot(tasks.support_labels, tasks.n_way, p.dtype))
     n = multi_shot.sum(1)
     lost = (_recognise(tasks, torch.zeros_like(p)) & multi_shot).sum(1) - (_recognise(tasks, p) & multi_shot).sum(1)
@@ -82,17 +85,11 @@ def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[
     return answer, Verdict(trust, stability, agreement, recognition)
 
 
-def _from_halves(transductive: Answer, tasks: Tasks) -> Float[Tensor, "T Q K"]:
-    """Posteriors of the queries when each sees only every other one, in an order that the queries themselves decide."""
+def _every_other(tasks: Tasks) -> Int[Tensor, "T q"]:
+    """Numbers of half of the queries, in an order that these themselves decide."""
     query = ops.normalise(tasks.query)
     centre = ops.class_means(ops.normalise(tasks.support), tasks.support_labels, tasks.n_way).mean(1, keepdim=True)
-    order = (query * centre).sum(-1).argsort(1)
-    posterior = query.new_zeros(*query.shape[:2], tasks.n_way)
-    for half in (order[:, ::2], order[:, 1::2]):
-        rows = tasks.query.gather(1, _like(half, tasks.query))
-        found = transductive(replace(tasks, query=rows)).softmax(-1)
-        posterior = posterior.scatter(1, _like(half, posterior), found)
-    return posterior
+    return (query * centre).sum(-1).argsort(1)[:, ::2]
 
 
 def _like(index: Int[Tensor, "T q"], x: Float[Tensor, "T Q D"]) -> Int[Tensor, "T q D"]:

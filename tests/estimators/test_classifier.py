@@ -335,14 +335,23 @@ def test_a_class_is_added_to_ten_thousand_rows_in_a_second() -> None:
     assert time.perf_counter() - start < 1
 
 
-def test_few_known_rows_and_most_strangers_are_rejected() -> None:
-    x, y = rows(20)
+@pytest.mark.parametrize(("n_labelled", "found"), [(20, 0.8), (3, 0.5)])
+def test_few_known_rows_and_most_strangers_are_rejected(n_labelled: int, found: float) -> None:
+    x, y = rows(n_labelled)
     made = FewShotClassifier().fit(x, y)
     known, _ = rows(200, seed=1)
     strangers = np.random.default_rng(2).normal(size=(200, 40)) * 1.4
     assert made.reject(known, 0.1).mean() < 0.13
-    assert made.reject(strangers, 0.1).mean() > 0.8
+    assert made.reject(strangers, 0.1).mean() > found
     assert made.unknown_score(strangers).mean() > made.unknown_score(known).mean()
+
+
+@pytest.mark.parametrize("n", [3, 12, 200])
+@pytest.mark.parametrize("rate", [0.05, 0.2])
+def test_a_new_score_exceeds_the_limit_of_others_at_the_rate(n: int, rate: float) -> None:
+    scores = torch.randn(4000, n + 1, generator=torch.Generator().manual_seed(0))
+    beyond = [one[-1].item() > calibration.prediction_limit(one[:-1], rate) for one in scores]
+    assert abs(np.mean(beyond) - rate) < 4 * math.sqrt(rate * (1 - rate) / 4000) + 1 / (n + 1) * (n == 200)
 
 
 @pytest.mark.parametrize("shots", [2, 10])

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy import optimize
-from scipy.special import betaincinv
+from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
 from onelook import ops
@@ -35,6 +35,8 @@ CAUTION = 1.5
 hardly separate the classes are overconfident there, and others pay with larger sets."""
 PRIOR_COUNT = 6.0
 """Weight of the mean confidence in an estimated accuracy, as a number of leave-one-out examples."""
+FEW = 5
+"""Scores beyond a quantile below which a normal distribution tells more than the quantile."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,21 @@ def conformal_threshold(scores: Float[Tensor, "S"], rate: float) -> float:
     """
     rank = math.ceil((len(scores) + 1) * (1 - rate))
     return scores.sort().values[rank - 1].item() if rank <= len(scores) else math.inf
+
+
+def prediction_limit(scores: Float[Tensor, "S"], rate: float) -> float:
+    """A new score of the same origin exceeds this limit with probability `rate`; infinite for fewer than three scores.
+
+    The split conformal quantile where FEW scores lie beyond it; else Student's limit for a normal distribution,
+    mean + t s (1 + 1/n)^1/2, since the quantile would be one of the largest scores of all, or none.
+
+    >>> f"{prediction_limit(torch.arange(9.0), 0.05):.1f}", prediction_limit(torch.arange(99.0), 0.1)
+    ('9.4', 89.0)
+    """
+    n = len(scores)
+    if n < 3 or rate * n >= FEW:
+        return conformal_threshold(scores, rate)
+    return scores.mean().item() + float(stdtrit(n - 1, 1 - rate)) * scores.std().item() * math.sqrt(1 + 1 / n)
 
 
 def clopper_pearson(hits: float, misses: float, level: float) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """FewShotClassifier: Glance as a scikit-learn classifier, for feature vectors and labels of any kind."""
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -167,18 +166,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return self._judge(X, lambda x: self._support.strangeness(x)).numpy()
 
     def reject(self, X: Any, rate: float = 0.05) -> np.ndarray:
-        """Rows (n,) that belong to none of the classes; at most a fraction `rate` of the others is rejected too.
+        """Rows (n,) that belong to none of the classes; about a fraction `rate` of the others at most is rejected too.
 
-        The threshold is a split conformal quantile of the leave-one-out scores of the labelled examples; where these
-        are too few, of the scores of the unlabelled rows, unknown ones included; else nothing is rejected.
+        Two limits hold for rows of the classes, and the smaller is taken: that of the leave-one-out scores of the
+        labelled examples, and that of the scores of the unlabelled rows, of which unknown ones only raise it. Where
+        both are too few, nothing is rejected.
         """
         _require_fraction("rate", rate)
-        scores = self.unknown_score(X)
         known = self._support.left_out_strangeness[self._support.testable]
-        threshold = calibration.conformal_threshold(known, rate)
-        if math.isinf(threshold):
-            threshold = calibration.conformal_threshold(self._strangeness, rate)
-        return scores > threshold
+        limits = calibration.prediction_limit(known, rate), calibration.conformal_threshold(self._strangeness, rate)
+        return self.unknown_score(X) > min(limits)
 
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
         """Estimate the accuracy on the unlabelled rows (on new rows, where there are none) by the labelled ones.

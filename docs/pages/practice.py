@@ -61,7 +61,8 @@ def _cells(record: dict[str, Any] | None) -> tuple[str, str, str]:
 
 
 def _report(own: Records) -> Table:
-    columns = ("calibration error", "estimate covers", "width", "sets cover", "classes in a set", "commonest class")
+    of_estimate = ("estimate covers", "width", "too much")
+    columns = ("calibration error", *of_estimate, "sets cover", "classes in a set", "commonest class")
     rows = []
     for record in own:
         r = record["report"]
@@ -73,6 +74,7 @@ def _report(own: Records) -> Table:
                 plus_minus(r, "calibration_error", "calibration_error_ci95", ".3f"),
                 f"{covers} % ({low} to {high})",
                 f"{100 * r['estimate_width']:.1f}",
+                _percent(r, "estimate_excess", "+.1f"),
                 _percent(r, "set_coverage"),
                 f"{r['set_size']:.2f}",
                 f"{100 * r['largest_share']:.1f} %",
@@ -96,6 +98,8 @@ def _unknown(own: Records) -> Table:
     return Table(columns, tuple(rows))
 
 
-def _percent(report: dict[str, float], name: str) -> str:
+def _percent(report: dict[str, float], name: str, form: str = ".1f") -> str:
+    if name not in report:  # a record of before
+        return "–"
     percent = {key: 100 * report[key] for key in (name, f"{name}_ci95")}
-    return f"{plus_minus(percent, name, f'{name}_ci95', '.1f')} %"
+    return f"{plus_minus(percent, name, f'{name}_ci95', form)} %"

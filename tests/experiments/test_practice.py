@@ -46,6 +46,8 @@ METHODS = [
     LABELLED_ONLY,
     "nearest centroid",
     "logistic regression",
+    "logistic regression, tuned",
+    "ridge regression, tuned",
     "random forest",
     "SVM",
     "label spreading",
@@ -149,12 +151,13 @@ def test_what_it_said_is_counted_user_by_user(made: tuple[Path, Run]) -> None:
     (said,) = (r["report"] for r in made[1].records if "report" in r and (r["dataset"], r["n_shot"]) == ("two", 3))
     spec = CONFIG.specs[1]
     data = made_up("folder/two.zip")
-    covered, in_set, size, largest = [], [], [], []
+    covered, excess, in_set, size, largest = [], [], [], [], []
     for i in range(CONFIG.n_users):
         user = draw_user(TaskSampler(data, spec), i)
         own = FewShotClassifier().fit(user.x, user.y, unlabeled=user.pool)
         expected, accuracy = own.estimate_accuracy().accuracy, (own.transduction_ == user.truth).mean()
         covered.append(expected.low <= accuracy <= expected.high)
+        excess.append(expected.value - accuracy)
         sets = own.predict_set(user.pool, alpha=ALPHA)
         in_set += [s[t] for s, t in zip(sets, user.truth, strict=True)]
         size += [s.sum() for s in sets]
@@ -164,6 +167,7 @@ def test_what_it_said_is_counted_user_by_user(made: tuple[Path, Run]) -> None:
         "estimate_covers": np.mean(covered),
         "estimate_covers_low": low,
         "estimate_covers_high": high,
+        "estimate_excess": np.mean(excess),
         "set_coverage": np.mean(in_set),
         "set_size": np.mean(size),
         "largest_share": np.mean(largest),

@@ -61,7 +61,8 @@ class Report:
         self.confidence: list[np.ndarray] = []
         self.right: list[np.ndarray] = []
         self.figures: list[tuple[float, ...]] = []
-        """Coverage and size of the prediction sets; whether the interval covers, and its width; the largest class."""
+        """Coverage and size of the prediction sets; whether the interval covers, its width, and what is expected too
+        much; the largest class."""
 
     def note(self, own: FewShotClassifier, user: User) -> None:
         """own: fitted to that user."""
@@ -69,15 +70,16 @@ class Report:
         self.right.append(own.transduction_ == user.truth)
         sets = own.predict_set(user.pool, alpha=ALPHA)
         expected = own.estimate_accuracy().accuracy
-        covers = bool(expected.low <= self.right[-1].mean() <= expected.high)
+        accuracy = float(self.right[-1].mean())
+        covers, excess = bool(expected.low <= accuracy <= expected.high), expected.value - accuracy
         largest = float(np.bincount(user.truth).max() / len(user.truth))
         in_set, set_size = float(sets[np.arange(len(sets)), user.truth].mean()), float(sets.sum(1).mean())
-        self.figures.append((in_set, set_size, covers, expected.high - expected.low, largest))
+        self.figures.append((in_set, set_size, covers, expected.high - expected.low, excess, largest))
 
     def summary(self, seed: int) -> dict[str, float]:
         """Fractions from 0 to 1. seed: of the resampling."""
         confidence, right = np.stack(self.confidence), np.stack(self.right)
-        in_set, set_size, covers, width, largest = zip(*self.figures, strict=True)
+        in_set, set_size, covers, width, excess, largest = zip(*self.figures, strict=True)
         n_covered = sum(covers)
         low, high = clopper_pearson(float(n_covered), float(len(covers) - n_covered), 0.95)
         found = {
@@ -87,6 +89,7 @@ class Report:
             "estimate_covers_low": low,
             "estimate_covers_high": high,
             "estimate_width": float(np.mean(width)),
+            **Estimate.from_values(torch.tensor(excess)).record("estimate_excess", "estimate_excess_ci95", 4, 1),
             **Estimate.from_values(torch.tensor(in_set)).record("set_coverage", "set_coverage_ci95", 4, 1),
             "set_size": float(np.mean(set_size)),
             "largest_share": float(np.mean(largest)),

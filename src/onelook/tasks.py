@@ -94,10 +94,9 @@ class Tasks:
 
     def map_tasks(self, function: Callable[[Float[Tensor, "T R D"]], Float[Tensor, "T R d"]]) -> "Tasks":
         """Tasks with `function` applied to the rows of each, support and query together."""
-        support, query = function(torch.cat([self.support, self.query], 1)).split(
-            [self.support.shape[1], self.query.shape[1]], 1
-        )
-        return replace(self, support=support, query=query)
+        n_support = self.support.shape[1]
+        rows = function(torch.cat([self.support, self.query], 1))
+        return replace(self, support=rows[:, :n_support], query=rows[:, n_support:])
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ def _ask(text: str) -> Answer:
 
     def answer(x: np.ndarray, y: np.ndarray, pool: np.ndarray) -> np.ndarray:
         support, labels, query = (torch.from_numpy(one)[None] for one in (x, y, pool))
-        return method(Tasks(support, labels, query, int(y.max()) + 1))[0].argmax(1).numpy()
+        logits = method(Tasks(support, labels, query, int(y.max()) + 1))[0]
+        return np.asarray(logits.argmax(1))
 
     return answer
 

@@ -32,6 +32,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("onelook",),  # __init__.py: the public names
     ("server",),
     ("cli",),
+    ("__main__",),
 ]
 """Lowest first. A module imports modules of lower lines, and those of its own package."""
 

@@ -27,7 +27,8 @@ from onelook.scoring import mean_accuracy
 from onelook.tasks import Tasks
 from onelook.train import recipes
 from onelook.train.episodes import Episodes, ImageMetaTraining, MetaTrainConfig, MetaTraining
-from onelook.train.loop import Objective, Stepped, seconds_of_a_step, train
+from onelook.train.jobs import seconds_of_a_step
+from onelook.train.loop import Objective, Stepped, train
 from onelook.train.optimisation import Optimisation
 
 ADAM = Optimisation("adam", learning_rate=1e-2, weight_decay=0.0)

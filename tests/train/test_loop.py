@@ -29,6 +29,7 @@ from onelook.train.episodes import EpisodicPretraining, MetaTrainConfig, MetaTra
 from onelook.train.loop import Event, Objective, Resumed, Stepped, Validated, train
 from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import PretrainConfig, Pretraining
+from onelook.train.processes import ALL
 from onelook.train.teacher import CosineClassifier, Teacher
 
 AVERAGED = Optimisation("sgd", learning_rate=1e-2, schedule="constant", average_from=0.4)
@@ -395,7 +396,7 @@ def test_a_loss_that_is_not_finite_names_step_and_learning_rate_and_keeps_the_la
     case = CASES["sib"]
     objective = case.make()
     honest = objective.loss
-    objective.loss = lambda step: honest(step) * value if step == bad_step else honest(step)
+    objective.loss = lambda step, _: honest(step) * value if step == bad_step else honest(step)
     events: list[Event] = []
     with pytest.raises(DivergedError) as error:
         events.extend(train(objective, ADAM, {"lr": 0.01, "name": "x"}, tmp_path, SAVE_EVERY))
@@ -418,14 +419,14 @@ def numbers_on_disk(run: Path) -> dict[str, torch.Tensor]:
 class Diverging:
     """A valley to walk down; at one step comes what the learning rate is to blame for."""
 
-    n_steps, validate_every = 24, 4
+    n_steps, validate_every, batch_size = 24, 4, 1
 
     def __init__(self, how: str, bad_step: int, start: float = 1.0) -> None:
         self.module = torch.nn.Linear(4, 1, bias=False)
         torch.nn.init.ones_(self.module.weight)
         self.how, self.bad_step, self.start = how, bad_step, start
 
-    def loss(self, step: int) -> torch.Tensor:
+    def loss(self, step: int, rows: slice = ALL) -> torch.Tensor:  # noqa: ARG002
         loss = self.start * self.module.weight.square().mean()
         if step != self.bad_step:
             return loss
@@ -490,7 +491,7 @@ def test_a_loss_has_exploded_above_a_thousand_and_a_hundred_times_its_beginning(
 ) -> None:
     objective = Diverging("", 0, start)
     honest = objective.loss
-    objective.loss = lambda step: honest(step) * (factor if step == 15 else 1.0)  # type: ignore[method-assign]
+    objective.loss = lambda step, _: honest(step) * (factor if step == 15 else 1.0)  # type: ignore[method-assign]
     calm = Optimisation("adam", 1e-5, weight_decay=0.0, schedule="constant")
     if factor == 1e10 and start * factor > 1000:
         with pytest.raises(DivergedError, match=r"rose from .* at step 16 "):
@@ -616,7 +617,7 @@ class Sampling(Diverging):
         super().__init__("", 0)
         self.drawn: dict[int, float] = {}
 
-    def loss(self, step: int) -> torch.Tensor:
+    def loss(self, step: int, rows: slice = ALL) -> torch.Tensor:  # noqa: ARG002
         noise = torch.randn(1, 4)
         self.drawn[step] = noise[0, 0].item()
         return (self.module.weight - noise).square().mean()
@@ -653,7 +654,7 @@ def test_random_numbers_follow_from_the_configuration_and_leave_the_generator_wh
 
 def test_the_generator_is_given_back_also_by_a_loss_that_fails(tmp_path: Path) -> None:
     objective = Sampling()
-    objective.loss = lambda _: 1 / 0 + torch.rand(1)  # type: ignore[method-assign]
+    objective.loss = lambda *_: 1 / 0 + torch.rand(1)  # type: ignore[method-assign]
     before = torch.get_rng_state()
     with pytest.raises(ZeroDivisionError):
         finish(train(objective, ADAM, {}, tmp_path))
@@ -666,6 +667,8 @@ def test_the_generator_is_given_back_also_by_a_loss_that_fails(tmp_path: Path) -
 class Scripted:
     """The weight tells the number of steps taken; the accuracies are given."""
 
+    batch_size = 1
+
     def __init__(self, accuracies: list[float], every: int) -> None:
         self.module = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.zeros_(self.module.weight)
@@ -673,7 +676,7 @@ class Scripted:
         self.validate_every = every
         self.n_steps = every * len(accuracies)
 
-    def loss(self, step: int) -> torch.Tensor:
+    def loss(self, step: int, rows: slice = ALL) -> torch.Tensor:  # noqa: ARG002
         assert round(self.module.weight.item() * 1000) == step, "a step was left out or taken twice"
         with torch.no_grad():
             self.module.weight += 1e-3

@@ -6,7 +6,7 @@ import sys
 from cyclopts import App
 
 from onelook import __version__
-from onelook.cli import terminal
+from onelook.cli import terminal, together
 
 COMMANDS = {
     "review": (
@@ -45,4 +45,4 @@ app.register_install_completion_command()
 def main() -> None:
     terminal.prepare_streams()
     signal.signal(signal.SIGTERM, terminal.end)
-    sys.exit(terminal.call(app))
+    sys.exit(together.call(app) if together.is_one_of_several() else terminal.call(app))

@@ -28,6 +28,7 @@ from onelook.cli.terminal import (
     write,
     write_data,
 )
+from onelook.cli.together import is_one_of_several
 from onelook.data.images import Rejected
 from onelook.errors import ArtifactError, describe_cause, describe_seconds, plural, quote_name
 from onelook.machine import keep_freed_memory
@@ -159,16 +160,20 @@ class _Display:
 
 @contextmanager
 def _interruptible() -> Iterator[list[bool]]:
-    """Yield a list that is empty until Ctrl-C."""
+    """Yield a list that is empty until Ctrl-C, to which a process that ignores it stays deaf."""
     pressed: list[bool] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del number, frame
-        if pressed:
+        if pressed and not is_one_of_several():  # torchrun passes on a Ctrl-C that its processes have seen
             raise KeyboardInterrupt
         pressed.append(True)
 
-    before = signal.signal(signal.SIGINT, on_signal)
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        yield pressed
+        return
+    signal.signal(signal.SIGINT, on_signal)
     try:
         yield pressed
     finally:

@@ -136,8 +136,9 @@ def exit_code(command: Callable[[], Any]) -> int:
     except Interrupted as stop:
         say(f"Stopped{f' at {stop}' if str(stop) else ''}; the same command goes on from here.")
         return 130
-    except KeyboardInterrupt:
-        say("Stopped at once; the same command goes on from the last saved state.")
+    except KeyboardInterrupt as stop:
+        why = f", as {stop}" if str(stop) else ""
+        say(f"Stopped at once{why}; the same command goes on from the last saved state.")
         return 130
     except BrokenPipeError:  # the reader of our output has gone
         _drop_output()

@@ -17,7 +17,7 @@ from onelook.errors import Bound, NonNegativeInt, PositiveInt, SettingsError, un
 from onelook.files import Output, place_run
 from onelook.machine import Place
 from onelook.methods import list_settings
-from onelook.train import jobs
+from onelook.train import jobs, processes
 from onelook.train.episodes import MetaTrainConfig
 from onelook.train.mixed import MixedConfig
 from onelook.train.optimisation import Optimisation
@@ -45,8 +45,9 @@ def pretrain(
 
     Example: onelook pretrain --data cifar-fs --backbone conv4-64 --epochs 60 --out runs/cifar-fs
     """
-    config = replace(config, augmentation=open_data(data).augmentation, precision=place.precision)
-    path = console.run(jobs.pretrain(data, backbone, config, out, place, image_size, teacher), "pretraining")
+    with processes.joined():
+        config = replace(config, augmentation=open_data(data).augmentation, precision=place.precision)
+        path = console.run(jobs.pretrain(data, backbone, config, out, place, image_size, teacher), "pretraining")
     console.print_artifact(artifacts.load(path, "backbone"), path, as_json)
 
 
@@ -90,8 +91,9 @@ def train(
     Examples: onelook train --data cifar-fs --backbone runs/cifar-fs/model.safetensors --method sib --out runs/sib;
     onelook train --data omniglot --backbone conv4-64 --method prototypical --way 60 --query 5 --out runs/omniglot
     """
-    request = parse_request(training.method)
-    path = console.run(_start(training, request, tasks, out, place), "training")
+    with processes.joined():
+        request = parse_request(training.method)
+        path = console.run(_start(training, request, tasks, out, place), "training")
     console.print_artifact(artifacts.load(path, artifacts.read_kind(path)), path, as_json)
 
 

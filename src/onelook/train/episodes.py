@@ -19,6 +19,7 @@ from onelook.scoring import Estimate, mean_accuracy
 from onelook.tasks import Tasks
 from onelook.train.optimisation import Optimisation
 from onelook.train.pretraining import set_pixel_statistics
+from onelook.train.processes import ALL
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Episodes:
         self.n_tasks = config.tasks_per_step
         self.samplers = [TaskSampler(data, spec) for spec in config.specs]
 
-    def draw(self, step: int) -> Tasks:
+    def draw(self, step: int, rows: slice = ALL) -> Tasks:
         sampler = self.samplers[step % len(self.samplers)]
-        return sampler.sample(range(step * self.n_tasks, (step + 1) * self.n_tasks))
+        return sampler.sample(range(step * self.n_tasks, (step + 1) * self.n_tasks)[rows])
 
 
 class MetaTraining:
@@ -64,10 +65,11 @@ class MetaTraining:
         self.episodes = Episodes(training, config)
         self.validation = validation
         self.n_steps = config.n_steps
+        self.batch_size = config.tasks_per_step
         self.validate_every = config.validate_every
 
-    def loss(self, step: int) -> Tensor:
-        return self.method.loss(self.episodes.draw(step).to(self.method.device))
+    def loss(self, step: int, rows: slice = ALL) -> Tensor:
+        return self.method.loss(self.episodes.draw(step, rows).to(self.method.device))
 
     def validate(self) -> Estimate:
         return _accuracy(self.method, self.validation, self.config)
@@ -93,13 +95,12 @@ class ImageMetaTraining(MetaTraining):
         self.augmentation = augmentation
         self.precision = precision
 
-    def loss(self, step: int) -> Tensor:
+    def loss(self, step: int, rows: slice = ALL) -> Tensor:
+        tasks = self.episodes.draw(step, rows).to(self.method.device)
         rng = np.random.default_rng([self.config.tasks.seed, 1, step])
-        tasks = (
-            self.episodes.draw(step)
-            .to(self.method.device)
-            .map_items(lambda pixels: augment(pixels, self.augmentation, rng.random((len(pixels), N_DRAWS))))
-        )
+        sizes = tasks.support.shape[1], tasks.query.shape[1]
+        drawn = [rng.random((self.batch_size, size, N_DRAWS))[rows].reshape(-1, N_DRAWS) for size in sizes]
+        tasks = tasks.map_items(lambda pixels: augment(pixels, self.augmentation, np.concatenate(drawn)))
         with precision(self.precision, self.method.device):
             return self.method.loss(tasks).float()
 
@@ -139,8 +140,8 @@ class EpisodicPretraining(MetaTraining):
         self.validation_spec = TaskSpec(n_shot=config.tasks.n_shot, n_query=min(15, config.tasks.n_query))
         set_pixel_statistics(backbone, training.pixels.flatten(0, 1))
 
-    def loss(self, step: int) -> Tensor:
-        tasks = self.episodes.draw(step).to(self.backbone.device)
+    def loss(self, step: int, rows: slice = ALL) -> Tensor:
+        tasks = self.episodes.draw(step, rows).to(self.backbone.device)
         with precision(self.precision, self.backbone.device):
             features = tasks.map_items(self.backbone)
         return self.method.loss(features.map_items(Tensor.float))

@@ -11,7 +11,6 @@ gradient that is not finite, and at a loss that exploded. The state on disk hold
 
 import json
 import math
-import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, field, fields
@@ -28,6 +27,7 @@ from onelook.errors import ArtifactError, DivergedError, check_value, describe_c
 from onelook.files import digest
 from onelook.machine import seeded
 from onelook.scoring import Estimate
+from onelook.train import processes
 from onelook.train.optimisation import Optimisation
 
 
@@ -42,10 +42,16 @@ class Objective(Protocol):
     def n_steps(self) -> int: ...
 
     @property
+    def batch_size(self) -> int: ...
+
+    @property
     def validate_every(self) -> int: ...
 
-    def loss(self, step: int) -> Tensor:
-        """The loss of step 0 … n_steps - 1, with its graph. It may draw from torch's global generator."""
+    def loss(self, step: int, rows: slice = processes.ALL) -> Tensor:
+        """The loss of step 0 … n_steps - 1, with its graph. It may draw from torch's global generator.
+
+        rows: the part of the batch to take. The mean over parts, weighted by their sizes, is the loss of the batch.
+        """
 
     def validate(self) -> Estimate:
         """Accuracy in percent on the validation tasks, the same tasks every time."""
@@ -112,6 +118,7 @@ def train(
         yield Resumed(progress.step, objective.n_steps)
     elif model.exists():
         raise ArtifactError(f"{run} holds a model without the state of its run; choose another folder, or remove it.")
+    processes.begin(objective.module, progress.step, run)
     try:
         while progress.step < objective.n_steps:
             # Nothing is yielded before the step is whole, validation included: whoever stops the loop at an event
@@ -128,22 +135,12 @@ def train(
         with suppress(DivergedError):  # whoever stops a run that diverged keeps the state before it
             work.save(state)
         raise
-    if not _is_whole(model):
+    if processes.is_first() and not _is_whole(model):
         # At the end the best weights take the place of the last, and what remains is a model and its history.
         objective.module.load_state_dict(progress.best_weights)
         artifacts.save(objective.artifact({"config": config, "history": progress.history}), model)
+    processes.wait()
     return model
-
-
-def seconds_of_a_step(objective: Objective) -> float:
-    """Duration of a step on this machine, measured by the second of two that leave no trace."""
-    with torch.random.fork_rng(devices=[]):
-        objective.module.train()
-        for _ in range(2):
-            started = time.perf_counter()
-            objective.loss(0).backward()  # type: ignore[no-untyped-call]
-            objective.module.zero_grad()
-    return time.perf_counter() - started
 
 
 def _is_whole(model: Path) -> bool:
@@ -185,12 +182,13 @@ class _Run:
             group["lr"] = self.optimisation.learning_rate_at(progress.step, objective.n_steps)
         objective.module.train()
         self.optimiser.zero_grad()
+        rows, fraction = processes.own_part(objective.batch_size)
         try:
             with self._random_numbers():
-                loss = objective.loss(progress.step)
+                loss = fraction * objective.loss(progress.step, rows)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # the weights made a system singular
             raise self._diverged("A system of equations became singular") from error
-        value, first = loss.item(), progress.first_losses
+        value, first = processes.total(loss.detach()).item(), progress.first_losses
         if not math.isfinite(value):
             raise self._diverged(f"The loss became {value}")
         usual = math.fsum(map(abs, first)) / len(first) if first else math.inf
@@ -198,6 +196,7 @@ class _Run:
             raise self._diverged(f"The loss rose from {usual:.3g} to {value:.3g}")
         loss.backward()  # type: ignore[no-untyped-call]
         parameters = [p for p in objective.module.parameters() if p.grad is not None]
+        processes.add_gradients(parameters)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not norm.isfinite():
             raise self._diverged(f"The gradient became {norm.item()}")
@@ -217,8 +216,8 @@ class _Run:
 
     @contextmanager
     def _random_numbers(self) -> Iterator[None]:
-        """Draws from torch's global generators that depend on the configuration and the step, and do not move it."""
-        of_step = digest(self._seed, self.progress.step.to_bytes(8, "little"))
+        """Draws from torch's global generators that depend on configuration, step and part, and do not move it."""
+        of_step = digest(self._seed, self.progress.step.to_bytes(8, "little"), *processes.mark())
         with seeded(int.from_bytes(of_step[:8], "little"), self._device):
             yield
 
@@ -285,7 +284,8 @@ class _Run:
             if not tensor.isfinite().all():
                 what = "The state of the optimiser" if name.startswith("optimiser.") else "The weights"
                 raise self._diverged(f"{what} left the finite numbers", 0)
-        artifacts.save(Artifact("state", tensors, {"config": self.config, "progress": plain}), path)
+        if processes.is_first():
+            artifacts.save(Artifact("state", tensors, {"config": self.config, "progress": plain}), path)
 
     def resume(self, path: Path) -> None:
         saved = artifacts.load(path, "state")

@@ -17,6 +17,7 @@ from onelook.methods import Glance
 from onelook.scoring import Estimate, mean_accuracy
 from onelook.tasks import Embeddings, Tasks
 from onelook.train.optimisation import Optimisation
+from onelook.train.processes import ALL
 
 
 @dataclass(frozen=True)
@@ -70,15 +71,16 @@ class MixedTraining:
         self.validation = validation
         self.config = config
         self.n_steps = config.n_steps
+        self.batch_size = config.tasks_per_step
         self.validate_every = config.validate_every
 
-    def loss(self, step: int) -> Tensor:
+    def loss(self, step: int, rows: slice = ALL) -> Tensor:
         config = self.config
         rng = np.random.default_rng([config.seed, step])
         source, spec = self.sources[int(rng.integers(len(self.sources)))], self._spec(rng)
         is_given = rng.random() < (config.given_balanced if spec.spread.is_balanced else config.given_unbalanced)
         tasks = _sample(source, spec, range(step * config.tasks_per_step, (step + 1) * config.tasks_per_step))
-        tasks = tasks.to(self.method.device)
+        tasks = tasks[rows].to(self.method.device)
         return self.method.loss(tasks, true_priors(tasks) if is_given else None)
 
     def _spec(self, rng: np.random.Generator) -> TaskSpec:

@@ -29,6 +29,7 @@ from onelook.methods import FeatureAveraging
 from onelook.scoring import Estimate, mean_accuracy
 from onelook.train.mixup import Mixture, Mixup
 from onelook.train.optimisation import Optimisation
+from onelook.train.processes import ALL, gather
 from onelook.train.teacher import CosineClassifier, Distillation, Teacher
 
 
@@ -102,47 +103,52 @@ class Pretraining:
         self.mixup = Mixup(config.mixup, config.mixup_probability)
         self.steps_per_epoch = len(self.labels) // config.batch_size
         self.n_steps = config.epochs * self.steps_per_epoch
+        self.batch_size = config.batch_size
         self.validate_every = config.validate_every or self.steps_per_epoch
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
 
-    def loss(self, step: int) -> Tensor:
+    def loss(self, step: int, rows: slice = ALL) -> Tensor:
         epoch, batch = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.config.seed, 0, epoch]).permutation(len(self.labels)))
-        size = self.config.batch_size
-        rows = torch.from_numpy(self._order[1][batch * size : (batch + 1) * size])
-        draws = np.random.default_rng([self.config.seed, 1, step]).random((size, N_DRAWS))
-        device = self.backbone.device
-        labels = self.labels[rows].to(device)
-        pixels = augment(self.pixels[rows].to(device), self.config.augmentation, draws)
+        size, device = self.batch_size, self.backbone.device
+        chosen = torch.from_numpy(self._order[1][batch * size : (batch + 1) * size])
+        draws = np.random.default_rng([self.config.seed, 1, step]).random((size, N_DRAWS))[rows]
+        images = augment(self.pixels[chosen[rows]].to(device), self.config.augmentation, draws)
+        pixels, n = images, len(images)
         if self.config.rotation_weight:
-            turns = np.random.default_rng([self.config.seed, 2, step]).integers(1, 4, size)
+            turns = np.random.default_rng([self.config.seed, 2, step]).integers(1, 4, size)[rows]
             # The other copies go on from the turn that was drawn, so that no two of an image are alike.
             copies = [torch.from_numpy((turns - 1 + i) % 3 + 1).to(device) for i in range(self.config.rotations)]
-            pixels = torch.cat([pixels, *(_turned(pixels, turn) for turn in copies)])
+            pixels = torch.cat([images, *(_turned(images, turn) for turn in copies)])
         rng = np.random.default_rng([self.config.seed, 3, step])
-        mixture = self.mixup.draw(rng, len(self.backbone.parts()), size, device)
+        mixture = self.mixup.draw(rng, len(self.backbone.parts()), size, device, rows)
         with precision(self.config.precision, device):
             change = None if mixture is None else (mixture.part, mixture.maps)
             features = self.backbone(pixels, change=change).float()
-        taught = None if self.teacher is None else self.teacher.logits(pixels[:size], self.config.precision)
-        loss = self._of_classes(self.classifier(features[:size]), labels, taught, mixture)
+        taught = None
+        if self.teacher is not None:
+            taught = gather(self.teacher.logits(images, self.config.precision), rows, size)
+        own = torch.arange(size, device=device)[rows]
+        loss = self._of_classes(self.classifier(features[:n]), self.labels[chosen].to(device), taught, own, mixture)
         if self.config.rotation_weight:
-            answers = torch.cat([torch.zeros(size, dtype=torch.long, device=device), *copies])
+            answers = torch.cat([torch.zeros(n, dtype=torch.long, device=device), *copies])
             loss = loss + self.config.rotation_weight * functional.cross_entropy(
                 self.module["turns"](features), answers
             )
         return loss
 
-    def _of_classes(self, logits: Tensor, labels: Tensor, taught: Tensor | None, mixture: Mixture | None) -> Tensor:
-        def of_answers(rows: Tensor) -> Tensor:
-            if taught is None:
-                return functional.cross_entropy(logits, labels[rows])
-            return self.distillation.loss(logits, labels[rows], taught[rows])
+    def _of_classes(
+        self, logits: Tensor, labels: Tensor, taught: Tensor | None, own: Tensor, mixture: Mixture | None
+    ) -> Tensor:
+        """labels, taught: of the whole batch, of which the logits are those of the images `own`."""
 
-        return (
-            of_answers(torch.arange(len(labels), device=labels.device)) if mixture is None else mixture.loss(of_answers)
-        )
+        def of_answers(numbers: Tensor) -> Tensor:
+            if taught is None:
+                return functional.cross_entropy(logits, labels[numbers])
+            return self.distillation.loss(logits, labels[numbers], taught[numbers])
+
+        return of_answers(own) if mixture is None else mixture.loss(of_answers)
 
     def validate(self) -> Estimate:
         embeddings = finish(embed(self.validation, self.backbone, EmbedConfig(precision=self.config.precision)))

@@ -155,8 +155,13 @@ def _epochs(records: Records) -> dict[str, str]:
         fast, slow = one["bfloat16"], one["float32"]
         minutes = fast["epoch_minutes"]
         hours = [EPOCHS * r["epoch_minutes"] / 60 for r in (fast, slow)]
-        rows.append((name, f"{fast['images_per_second']:.0f}", f"{minutes:.0f} min", *(f"{h:.0f} h" for h in hours)))
+        per_second = f"{fast['images_per_second']:,.0f}"
+        rows.append((name, per_second, f"{_short_number(minutes)} min", *(f"{_short_number(h)} h" for h in hours)))
     return {"table": Table(columns, tuple(rows)).markdown(), "made": made(records)}
+
+
+def _short_number(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def _curves(records: Records) -> dict[str, str]:

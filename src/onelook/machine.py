@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from onelook.errors import SettingsError
 from onelook.files import cache_home
@@ -83,6 +84,12 @@ def wait_for(device: torch.device) -> None:
     """Wait until a device has done what it was given: an accelerator computes on when a call is over."""
     if device.type in ("cuda", "mps"):
         torch.get_device_module(device).synchronize()
+
+
+def take_one_core() -> None:
+    """Let this thread compute with one core, so that several of them have one each."""
+    torch.get_num_threads()  # after it, torch leaves the number of its threads as it is
+    threadpool_limits(1, "openmp")  # of this thread only, unlike torch.set_num_threads
 
 
 @contextlib.contextmanager

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from onelook.backbones import Backbone
+from onelook.machine import take_one_core
 
 Pass = Callable[[], Tensor]
 
@@ -30,7 +30,7 @@ class Passes:
         self.network = network
         in_parallel = network.in_parallel and network.device.type == "cpu"
         self.n_at_once = torch.get_num_threads() if in_parallel else 1
-        self._pool = ThreadPoolExecutor(self.n_at_once, initializer=_take_one_core) if in_parallel else None
+        self._pool = ThreadPoolExecutor(self.n_at_once, initializer=take_one_core) if in_parallel else None
         self._was_training = network.training
 
     def __enter__(self) -> "Passes":
@@ -68,8 +68,3 @@ class Passes:
             return (one() for one in passes)
         futures = [self._pool.submit(one) for one in passes]
         return (one.result() for one in futures)
-
-
-def _take_one_core() -> None:
-    torch.get_num_threads()  # after it, torch leaves the number of its threads as it is
-    threadpool_limits(1, "openmp")  # of this thread only, unlike torch.set_num_threads

@@ -7,22 +7,26 @@ class priors of each step. So where all queries are anchors, the answer is that 
 docs/concepts.md states. With many classes, only the CANDIDATES of each query that score best are compared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from onelook import ops
+from onelook.machine import take_one_core
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.glance import Glance
 from onelook.methods.glance_statistics import Moment, Opinion, Scene, Votes
+from onelook.methods.regression import Linear
 from onelook.tasks import Tasks
 
 CANDIDATES = 32
 """Classes that are compared for each query that is no anchor."""
-BLOCK = 256
+BLOCK = 512
 """Queries of a block, whose tables stay in the processor's cache."""
 
 Found = tuple[Float[Tensor, "... n"], Int[Tensor, "... n"]]
@@ -76,8 +80,12 @@ def answer_pool(
     near: what compares the queries with each other, where it is known.
     """
     scene = method.scene(anchors, priors, near.anchors if near else None)
-    followers = Followers(method, scene, rest, take, near.rest if near else None)
-    return lead(method, scene, followers.vote), PoolAnswer(followers.added, followers.candidates)
+    # Each core has blocks of its own: they do not wait for each other at the end of each of many small operations.
+    with ThreadPoolExecutor(torch.get_num_threads(), initializer=take_one_core) as cores:
+        each = cores.map if scene.query.device.type == "cpu" else map
+        followers = Followers(method, scene, rest, take, near.rest if near else None, each)
+        answer = lead(method, scene, followers.vote)
+    return answer, PoolAnswer(followers.added, followers.candidates)
 
 
 def lead(method: Glance, scene: Scene, vote: Callable[[int, Moment], Votes]) -> Float[Tensor, "V K"]:
@@ -95,10 +103,17 @@ class Followers:
     """Queries that are no anchors: what is known of each between the steps."""
 
     def __init__(
-        self, method: Glance, scene: Scene, numbers: Int[Tensor, "F"], take: Take, near: Found | None = None
+        self,
+        method: Glance,
+        scene: Scene,
+        numbers: Int[Tensor, "F"],
+        take: Take,
+        near: Found | None = None,
+        each: Callable[..., Iterator[Any]] = map,
     ) -> None:
+        """each: applies a function to each block, and returns the results in their order."""
         self.method, self.scene, self.numbers, self.take = method, scene, numbers, take
-        self.near = near
+        self.near, self.each = near, each
         n_way = scene.means.shape[1]
         n, n_near, n_likely = len(numbers), scene.neighbours.shape[-1], min(CANDIDATES, n_way)
         here = scene.query.device
@@ -115,23 +130,28 @@ class Followers:
         """
         mass, sums = (torch.zeros(one.shape, dtype=torch.float64) for one in (moment.log_priors, moment.weights))
         linear = self.scene.ridge if moment.targets is None else self.scene.regression.solve(moment.targets)
-        for start in range(0, len(self.numbers), BLOCK):
-            part = slice(start, start + BLOCK)
-            x = self.take(self.numbers[part])
-            if step == 0:
-                self._compare(part, x)
-            distance, opinion = self.method.distances(step, x[None], moment.weights, self.scene), linear(x[None])
-            scores = self.method.scores(step, distance, opinion, moment.log_priors, self.scene)
-            pick, added = self._choose(part, scores, step)
-            logits = pick.columns(scores) + added
-            if moment.shifts is None:
-                self.added[part] = (logits + pick.classes(moment.moved[:, 0]))[0]
-                continue
-            g = self._ask_network(part, moment, logits, pick.columns(distance), pick.columns(opinion), pick)
-            g = pick.spread(g)
-            mass += g.sum(1).cpu()
-            sums += (g.mT @ x).cpu()
+        parts = [slice(start, start + BLOCK) for start in range(0, len(self.numbers), BLOCK)]
+        for votes in self.each(lambda part: self._vote(step, moment, linear, part), parts):
+            if votes is not None:
+                mass += votes[0].cpu()
+                sums += votes[1].cpu()
         return mass, sums
+
+    @torch.no_grad()  # in each thread anew
+    def _vote(self, step: int, moment: Moment, linear: Linear, part: slice) -> Votes | None:
+        """Take a step with a block; after the last one there are no votes."""
+        x = self.take(self.numbers[part])
+        if step == 0:
+            self._compare(part, x)
+        distance, opinion = self.method.distances(step, x[None], moment.weights, self.scene), linear(x[None])
+        scores = self.method.scores(step, distance, opinion, moment.log_priors, self.scene)
+        pick, added = self._choose(part, scores, step)
+        logits = pick.columns(scores) + added
+        if moment.shifts is None:
+            self.added[part] = (logits + pick.classes(moment.moved[:, 0]))[0]
+            return None
+        g = pick.spread(self._ask_network(part, moment, logits, pick.columns(distance), pick.columns(opinion), pick))
+        return g.sum(1), g.mT @ x
 
     def _compare(self, part: slice, x: Float[Tensor, "N D"]) -> None:
         """Find the neighbours of a block among anchors and labelled examples."""

@@ -40,14 +40,14 @@ class Linear:
 class Regression:
     """Everything that does not depend on the targets."""
 
-    rows: Float[Tensor, "T N D"]
-    """Rows about their mean, whose mean square is 1."""
+    rows: Float[Tensor, "T N E"]
+    """Rows about their mean, whose mean square is 1, with a last column of ones: the intercept is penalised as the
+    features are (E = D + 1)."""
     weight: Float[Tensor, "T N 1"]
     mean: Float[Tensor, "T 1 D"]
     scale: Float[Tensor, "T 1 1"]
     solver: Float[Tensor, "T M M"]
-    """Inverse of ZZ' + ridge / W for at most as many rows as features and one (M = N), else (M = D + 1) the Cholesky
-    factor of A."""
+    """Inverse of ZZ' + ridge / W for at most as many rows as columns (M = N), else (M = E) the Cholesky factor of A."""
     own: Float[Tensor, "T N 1"]
     """The diagonal of that inverse; else the leverages h."""
 
@@ -61,46 +61,37 @@ class Regression:
         """
         mean = rows.mean(1, keepdim=True)
         scale = (rows - mean).square().sum(-1).mean(1).sqrt().clamp_min(1e-6).view(-1, 1, 1)
-        rows, weight = (rows - mean) / scale, weight.unsqueeze(-1)
-        if rows.shape[1] <= rows.shape[2] + 1:
-            # The intercept is a constant feature of 1, penalised as the others are.
-            inverse = torch.linalg.inv(rows @ rows.mT + 1 + torch.diag_embed(RIDGE / weight.squeeze(-1)))
-            return cls(rows, weight, mean, scale, inverse, inverse.diagonal(dim1=1, dim2=2).unsqueeze(-1))
-        z = _with_intercept(rows)
+        z, weight = torch.cat([(rows - mean) / scale, rows.new_ones(*rows.shape[:2], 1)], 2), weight.unsqueeze(-1)
+        if z.shape[1] <= z.shape[2]:
+            inverse = torch.linalg.inv(z @ z.mT + torch.diag_embed(RIDGE / weight.squeeze(-1)))
+            return cls(z, weight, mean, scale, inverse, inverse.diagonal(dim1=1, dim2=2).unsqueeze(-1))
         identity = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
         factor = torch.linalg.cholesky(z.mT @ (weight * z) + RIDGE * identity)
         leverage = weight.mT * torch.linalg.solve_triangular(factor, z.mT, upper=False).square().sum(1, keepdim=True)
-        return cls(rows, weight, mean, scale, factor, leverage.mT)
+        return cls(z, weight, mean, scale, factor, leverage.mT)
 
     @property
     def _is_dual(self) -> bool:
-        return self.rows.shape[1] <= self.rows.shape[2] + 1
+        return self.rows.shape[1] <= self.rows.shape[2]
 
     def leave_out(self, targets: Float[Tensor, "T N K"]) -> Float[Tensor, "T N K"]:
         """Predictions for each row by the regression on all others."""
         if self._is_dual:
             errors: Tensor = (self.solver @ targets) / self.own
             return targets - errors
-        found = _with_intercept(self.rows) @ self._solve(targets)
-        return (found - self.own * targets) / (1 - self.own)
+        return (self.rows @ self._solve(targets) - self.own * targets) / (1 - self.own)
 
     def solve(self, targets: Float[Tensor, "T N K"]) -> Linear:
         """Regression on all rows, for others."""
-        if self._is_dual:
-            dual: Tensor = self.solver @ targets
-            weights, offset = self.rows.mT @ dual, dual.sum(1, keepdim=True)
-        else:
-            solution = self._solve(targets)
-            weights, offset = solution[:, :-1], solution[:, -1:]
-        weights = weights / self.scale
-        return Linear(weights, offset - self.mean @ weights)
+        solution = self._solve(targets)
+        weights = solution[:, :-1] / self.scale
+        return Linear(weights, solution[:, -1:] - self.mean @ weights)
 
     def _solve(self, targets: Float[Tensor, "T N K"]) -> Float[Tensor, "T E K"]:
-        return torch.cholesky_solve(_with_intercept(self.rows).mT @ (self.weight * targets), self.solver)
-
-
-def _with_intercept(rows: Float[Tensor, "T N D"]) -> Float[Tensor, "T N E"]:
-    return torch.cat([rows, rows.new_ones(*rows.shape[:2], 1)], 2)
+        if self._is_dual:
+            solution: Tensor = self.rows.mT @ (self.solver @ targets)
+            return solution
+        return torch.cholesky_solve(self.rows.mT @ (self.weight * targets), self.solver)
 
 
 def margin(answer: Float[Tensor, "T N K"], hot: Float[Tensor, "T N K"]) -> Float[Tensor, "T N"]:

@@ -93,6 +93,7 @@ def _unknown(own: Records) -> Table:
             *(plus_minus(record["report"], name, f"{name}_ci95", ".3f") for name in areas),
         )
         for record in own
+        if "auroc" in record["report"]
     )
     columns = ("set", "labels a class", "falsely set aside", "unknown found", "AUROC", "energy", "nearest")
     return Table(columns, tuple(rows))

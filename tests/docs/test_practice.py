@@ -120,6 +120,13 @@ def test_all_that_it_said_is_there_once_for_each_cell() -> None:
     }
 
 
+def test_users_who_know_all_classes_are_not_in_the_table_of_unknown_images() -> None:
+    said = {name: value for name, value in SAID.items() if "auroc" not in name}
+    found = tables(page([*some(), record(OWN, 16, report=said)]))
+    assert [row[1] for row in found["Unknown images"]] == ["labels a class", "1", "5"]
+    assert [row[1] for row in found["Its report about itself"]] == ["labels a class", "1", "5", "16"]
+
+
 @pytest.mark.parametrize("name", SAID)
 def test_no_figure_is_left_out(name: str) -> None:
     changed = [r | {"report": SAID | {name: SAID[name] + 0.0771}} if "report" in r else r for r in some()]

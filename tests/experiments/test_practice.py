@@ -306,6 +306,13 @@ def test_a_set_with_too_few_images_is_left_out_with_a_notice_and_alone_refused(t
     one_sentence(error.value)
 
 
+def test_users_who_know_all_classes_have_no_unknown_images(tmp_path: Path) -> None:
+    made = run(tmp_path, replace(CONFIG, sets=("one",), shots=(1,), n_way=6, n_users=2))
+    (report,) = (r["report"] for r in made.records if "report" in r)
+    assert "set_size" in report
+    assert "auroc" not in report
+
+
 def test_a_name_is_a_set_and_its_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a:b.zip").touch()
     monkeypatch.chdir(tmp_path)

@@ -23,7 +23,7 @@ from onelook.data.sources import NAMES, open_data
 from onelook.errors import Checked, DataError, NonNegativeInt, PositiveInt, SettingsError, TwoOrMore
 from onelook.events import Notice
 from onelook.experiments.practice_measure import compare_classifiers
-from onelook.experiments.practice_report import add_unknown
+from onelook.experiments.practice_report import add_unknown, sample_unknown
 from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
 from onelook.tasks import Embeddings
@@ -126,7 +126,8 @@ def _cells(
     }
     for spec in specs:
         try:
-            tasks, unknown = (TaskSampler(data, one).digest(n_users) for one in (spec, add_unknown(spec)))
+            samplers = TaskSampler(data, spec), sample_unknown(data, spec)
+            tasks, unknown = (sampler and sampler.digest(n_users) for sampler in samplers)
         except DataError as error:
             yield Notice(f"{about['dataset']} is left out with {spec.n_shot} labels a class: {error}")
             continue

@@ -125,11 +125,18 @@ def add_unknown(spec: TaskSpec) -> TaskSpec:
     return replace(spec, protocol=f"{spec.protocol}+unknown:{UNKNOWN_FRACTION}")
 
 
+def sample_unknown(data: Embeddings, spec: TaskSpec) -> TaskSampler | None:
+    """Users of `add_unknown`; None where they know all classes of the set."""
+    return TaskSampler(data, add_unknown(spec)) if len(data.class_names) > spec.n_way else None
+
+
 def measure_unknown(
     data: Embeddings, spec: TaskSpec, n_users: int, stage: str
 ) -> Generator[Progress, None, dict[str, float]]:
-    """Measure what is set aside of pools with unknown images. spec: of the users without."""
-    sampler = TaskSampler(data, add_unknown(spec))
+    """Measure what is set aside of pools with unknown images, where there are any. spec: of the users without."""
+    sampler = sample_unknown(data, spec)
+    if sampler is None:
+        return {}
     values: dict[str, list[float]] = {}
     for number in range(n_users):
         user = draw_user(sampler, number)

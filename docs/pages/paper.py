@@ -79,7 +79,8 @@ def _is_ours(record: dict[str, Any]) -> bool:
 
 def _name_set(records: Records) -> str:
     network = records[0]["backbone"].split("@")[0]
-    return f"{TITLES.get(records[0]['dataset'], records[0]['dataset'])} with {TITLES.get(network, network)}"
+    data = TITLES.get(records[0]["dataset"], records[0]["dataset"])
+    return f"{data} with {TITLES.get(network, network)}{' and rotation' if records[0].get('rotation') else ''}"
 
 
 def _table_of_gains(compared: Sequence[Records]) -> Table:

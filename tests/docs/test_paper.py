@@ -83,6 +83,8 @@ def test_each_set_has_its_own_table_and_a_line_of_its_gain_beside_the_published_
         }
         for r in comparison()
     ]
+    turned = [r | {"rotation": True} for r in mini]
+    assert "### mini-ImageNet with Conv-4-64 and rotation\n" in page({"paper-turned": turned})
     found = page({"paper": comparison(), "paper-mini": mini})
     assert re.findall(r"^### (.*)", found, re.MULTILINE)[:2] == [
         "made-up with Conv-4-64",

@@ -98,7 +98,7 @@ def test_records_are_of_every_row_and_shot_and_hold_the_figures_of_the_article(
     for r in records:
         assert (r["n_way"], r["n_query"], r["n_tasks"], r["split"]) == (5, 15, 3, "test")
         assert r["train_seconds"] > 0
-        assert r["epochs"] == 7
+        assert (r["epochs"], r["rotation"]) == (7, False)
     network = sum(x.numel() for x in load_method(tmp_path / "r2d2" / "model.safetensors")[0].parameters())
     assert records[-1]["parameters"] == network
     assert records[2]["parameters"] > records[0]["parameters"] > 100_000  # the network is counted everywhere

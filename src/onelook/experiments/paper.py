@@ -100,7 +100,7 @@ def _records(
     row, network, records = config.row(key), about["backbone"].split("@")[0], []
     named = {"row": key, "method": row.title, "paper": row.paper, "request": row.method, "on": row.on}
     named |= {"dataset": config.data, "split": config.split, "backbone": about["backbone"]}
-    named |= {"epochs": about["epochs"]}
+    named |= {"epochs": about["epochs"], "rotation": about["rotation"]}
     for shot, values in accuracies.items():
         versus = None
         if shot in reference:
@@ -144,8 +144,9 @@ def _row(
         key |= {"on": row.on}
     measure = partial(_measure, row, config, checkpoint, folder, place)
     stored = yield from ResultStore(folder / "results").get_or(key, measure)
-    epochs = named.get("config", {}).get("epochs")
-    about = {"backbone": f"{named['name']}@{network}", "epochs": epochs, **stored.about}
+    pretraining = named.get("config", {})
+    about = {"epochs": pretraining.get("epochs"), "rotation": bool(pretraining.get("rotation_weight"))}
+    about |= {"backbone": f"{named['name']}@{network}", **stored.about}
     return about, {shot: stored.tensors[str(shot)] for shot in config.shots}
 
 

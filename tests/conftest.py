@@ -3,18 +3,32 @@
 import gc
 import importlib
 from collections.abc import Iterator
+from typing import Any
 
+import jaxtyping
 import pytest
 from hypothesis import settings
 
-from onelook.artifacts import PHOTOGRAPHS, SMALL
-from onelook.estimators import choosing
+from helpers.checking import check_once
 
 settings.register_profile("fast", max_examples=5, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=50, deadline=None)
 settings.load_profile("fast")
 
+jaxtyping.jaxtyped = check_once  # before any of our modules is loaded
+
 gc.disable()  # until all is collected: modules and tests stay, and to look through them again and again takes seconds
+
+
+LEFT_OUT = {"slow", "realdata"}
+DEFAULT = "not slow and not realdata"
+"""Tests that `make test` runs (pyproject.toml)."""
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
+    """Tests that are left out are not made first, in each process: they are more than the others."""
+    marks = {mark.name for mark in getattr(obj, "pytestmark", ())}
+    return [] if marks & LEFT_OUT and collector.config.option.markexpr == DEFAULT else None
 
 
 def pytest_collection_finish() -> None:
@@ -22,18 +36,23 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def from_onelook(module: str) -> Any:
+    """Late, because the process that only hands tests to the others needs none of it."""
+    return importlib.import_module(f"onelook.{module}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def small_network() -> Iterator[None]:
     """The small network takes the place of that for photographs, which takes a hundred times as long."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choosing, "PHOTOGRAPHS", SMALL)
+        patch.setattr(from_onelook("estimators.choosing"), "PHOTOGRAPHS", from_onelook("artifacts").SMALL)
         yield
 
 
 @pytest.fixture
 def network_for_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network for photographs as people get it."""
-    monkeypatch.setattr(choosing, "PHOTOGRAPHS", PHOTOGRAPHS)
+    monkeypatch.setattr(from_onelook("estimators.choosing"), "PHOTOGRAPHS", from_onelook("artifacts").PHOTOGRAPHS)
 
 
 @pytest.fixture(scope="module")

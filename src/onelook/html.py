@@ -1,6 +1,7 @@
 """Pages: templates with one style sheet, filters for numbers, and pictures as text."""
 
 import base64
+import functools
 import importlib
 from importlib.resources import files
 from typing import Any
@@ -23,7 +24,12 @@ def render_template(template: str, **content: Any) -> str:
 
     Raises SettingsError without jinja2.
     """
-    jinja2 = load_engine()
+    return str(_open_templates(load_engine()).get_template(template).render(**content))
+
+
+@functools.cache
+def _open_templates(jinja2: Any) -> Any:
+    """Templates of the package, each of which is compiled once: that takes longer than most pages."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda part: files("onelook").joinpath(part).read_text("utf-8")),
         autoescape=True,
@@ -32,7 +38,7 @@ def render_template(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, signed=signed, short=short)
-    return str(environment.get_template(template).render(**content))
+    return environment
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from helpers.features import one_sentence
 from onelook.errors import SettingsError
-from onelook.machine import Place, find_device, peak_memory, seeded
+from onelook.machine import Place, find_device, parse_memory, peak_memory, seeded
 
 
 def with_cuda(monkeypatch: pytest.MonkeyPatch, n_devices: int, bfloat16: bool = True) -> None:
@@ -66,3 +66,15 @@ def test_the_peak_of_memory_grows_with_what_is_used() -> None:
     before = peak_memory()
     torch.ones(before // 4 + (100 << 20) // 4)
     assert peak_memory() >= before + (50 << 20)
+
+
+@pytest.mark.parametrize("text", ["", "2", "2TiB", "-1GiB", "511MiB", "nanGiB", "1e3GiB", "GiB", "9" * 40 + "GiB"])
+def test_a_memory_that_is_none_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(SettingsError, match="A memory is auto, or 512MiB or more") as caught:
+        Place(Path(), memory=text)
+    one_sentence(caught.value)
+
+
+def test_a_memory_is_read_as_people_write_it() -> None:
+    assert {parse_memory(text) for text in ("2GiB", "2 GB", "2g", "2048MiB", "2.0GiB")} == {2 << 30}
+    assert parse_memory("auto") is None

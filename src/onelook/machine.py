@@ -5,6 +5,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -37,13 +38,30 @@ class Place:
     """Number format of networks: float32, bfloat16, or auto, which is bfloat16 where the device computes in it."""
     device: str = "auto"
     """Device that computes: cpu, cuda, mps, or auto, which is cuda where there is one, and else cpu."""
+    memory: str = "auto"
+    """Memory for what is decoded or compared at once, 512MiB or more, such as 2GiB; features and results come on top.
+    auto: as much as is fastest."""
 
     def __post_init__(self) -> None:
+        parse_memory(self.memory)
         object.__setattr__(self, "device", find_device(self.device))
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingsError(f"A precision is auto, float32 or bfloat16, but got {self.precision!r}.")
         if self.precision == "auto":
             object.__setattr__(self, "precision", best_precision(self.device))
+
+
+def parse_memory(text: str) -> int | None:
+    """Bytes of a text such as 2GiB; None for auto. Raises SettingsError, also for less than 512 MiB.
+
+    >>> parse_memory("1.5GiB") == 3 << 29
+    True
+    """
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?) ?([MG])i?B?", text, re.IGNORECASE)
+    n_bytes = found and int(float(found[1]) * 2 ** {"m": 20, "g": 30}[found[2].lower()])
+    if text != "auto" and (n_bytes is None or n_bytes < 512 << 20):
+        raise SettingsError(f"A memory is auto, or 512MiB or more, such as 2GiB, but got {text!r}.")
+    return n_bytes
 
 
 def find_device(name: str) -> str:

@@ -472,6 +472,13 @@ def test_from_files_the_features_are_those_of_the_loaded_images(config: EmbedCon
         assert (found.items, found.class_names, found.source) == (expected.items, expected.class_names, expected.source)
 
 
+def test_less_memory_makes_smaller_blocks_but_never_none() -> None:
+    network, config = Counting(), EmbedConfig()
+    assert config.count_at_once(network) == module.READ_AT_ONCE
+    assert replace(config, memory=8 * 7 * 3 * 16 * 16).count_at_once(network) == 7
+    assert replace(config, memory=1).count_at_once(network) == 1
+
+
 @pytest.mark.parametrize("block", [1, 5, 1000])
 def test_from_files_each_file_is_read_once_and_one_that_is_known_is_not_decoded(
     block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -105,6 +105,8 @@ def test_a_pool_beyond_the_limit_is_looked_at_in_part_and_alike_for_one_seed(mon
     assert first == chosen(x, p, 10, seed=1)
     assert first != chosen(x, p, 10, seed=2)
     assert max(first) >= 20
+    monkeypatch.undo()
+    assert first == chosen(x, p, 10, seed=1, memory=4 * 4 * 20**2)
 
 
 def test_an_empty_pool_has_nothing_to_suggest() -> None:

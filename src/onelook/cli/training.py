@@ -32,7 +32,7 @@ ImageSize = Annotated[int, Bound(">=", 16), Bound("<=", 256)]
 @options
 def pretrain(
     config: Annotated[PretrainConfig, Fields(without=("augmentation", "precision"))],
-    place: Annotated[Place, Fields(without=("cache",))],
+    place: Annotated[Place, Fields(without=("cache", "memory"))],
     *,
     data: str = "glyphs",
     backbone: Annotated[str, f"Feature network to train: {', '.join(BACKBONES)}."] = "conv4-64",

@@ -99,6 +99,13 @@ class EmbedConfig:
     """Number format of the network: float32 or bfloat16. Features are saved in float32."""
     average: Averaging = Averaging()
     """Versions of an image, or of each view of it, that are averaged into its feature."""
+    memory: int | None = None
+    """Bytes of which an eighth holds the pixels of a block; None: BLOCK_BYTES."""
+
+    def count_at_once(self, network: Backbone) -> int:
+        """Images of a block."""
+        n_bytes = BLOCK_BYTES if self.memory is None else min(BLOCK_BYTES, self.memory // 8)
+        return max(1, min(READ_AT_ONCE, n_bytes // (network.channels * network.image_size**2)))
 
 
 def embed(
@@ -141,7 +148,7 @@ def embed_files(
     found: list[bytes | Rejected] = []
     with Passes(backbone) as passes:
         blocks = _Blocks(store, passes, config)
-        step = min(_count_at_once(backbone), passes.n_wanted or READ_AT_ONCE)
+        step = min(config.count_at_once(backbone), passes.n_wanted or READ_AT_ONCE)
         for batch in image_batches(listing, look, step):
             found += batch
             n_unread = len(listing.names) - len(found)
@@ -161,10 +168,6 @@ def embed_files(
 
 def _source(images: str, config: EmbedConfig) -> str:
     return images if config.average.n_versions == 1 else f"{images}, each the mean over {config.average}"
-
-
-def _count_at_once(network: Backbone) -> int:
-    return max(1, min(READ_AT_ONCE, BLOCK_BYTES // (network.channels * network.image_size**2)))
 
 
 class _Block:
@@ -235,7 +238,7 @@ class _Blocks:
         features = yield from block.finish(self.n_done, n_after)
         self.n_done += len(block.digests)
         self._unsaved.append((block.digests, features))
-        if sum(len(keys) for keys, _ in self._unsaved) >= _count_at_once(self.passes.network):
+        if sum(len(keys) for keys, _ in self._unsaved) >= self.config.count_at_once(self.passes.network):
             self._save()
 
     def _save(self) -> None:

@@ -16,7 +16,7 @@ from onelook.data.glyphs import GlyphsConfig, load_glyphs
 from onelook.data.images import ImageSet, Reading, load
 from onelook.data.listing import SPLITS, Listing, list_images
 from onelook.errors import DataError, SettingsError
-from onelook.machine import Place
+from onelook.machine import Place, parse_memory
 from onelook.tasks import Embeddings
 
 GLYPHS = "glyphs"
@@ -61,7 +61,8 @@ class Dataset:
         average: versions of an image that are averaged into its feature (`parse_averaging`).
         """
         backbone.to(place.device)
-        config = EmbedConfig(precision=place.precision, average=parse_averaging(average, self.augmentation))
+        averaging, memory = parse_averaging(average, self.augmentation), parse_memory(place.memory)
+        config = EmbedConfig(precision=place.precision, average=averaging, memory=memory)
         if n_views > 1 and self.files is not None:
             config = replace(config, augmentation=self.augmentation, n_views=n_views)
         if self.files is not None and not self.rotated:

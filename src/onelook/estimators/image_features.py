@@ -120,7 +120,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         return self._loaded[1]
 
     def _read_settings(self) -> tuple[EmbedConfig, Place]:
-        folder = {} if self.cache is None else {"cache": Path(self.cache)}
+        folder: dict[str, Any] = {} if self.cache is None else {"cache": Path(self.cache)}
         place = Place(**folder, precision=self.precision, device=self.device)
         return EmbedConfig(precision=place.precision, average=parse_averaging(str(self.average))), place
 

@@ -16,7 +16,7 @@ from onelook.errors import DataError, plural, quote_name
 from onelook.events import Notice, relay
 from onelook.labelling.labels import find_names
 from onelook.labelling.suggest import LARGEST_POOL
-from onelook.machine import Place
+from onelook.machine import Place, parse_memory
 from onelook.ops import normalise
 from onelook.tasks import Embeddings
 
@@ -26,7 +26,8 @@ def embed_listing(
 ) -> Generator[Any, None, tuple[Embeddings, tuple[Rejected, ...]]]:
     """Features, of length 1, of the images that can be read, and the images that cannot."""
     network.to(place.device)
-    config = EmbedConfig(precision=place.precision, average=parse_averaging(average))
+    memory = parse_memory(place.memory)
+    config = EmbedConfig(precision=place.precision, average=parse_averaging(average), memory=memory)
     rejected: list[Rejected] = []
 
     def note(event: Any) -> Any:

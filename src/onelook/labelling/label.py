@@ -28,7 +28,7 @@ from onelook.labelling.folder import FolderListing, list_folder, name_kinds
 from onelook.labelling.predict import make_predictions
 from onelook.labelling.quality import Assessment, assess
 from onelook.labelling.suggest import Suggestion, suggest
-from onelook.machine import Place
+from onelook.machine import Place, parse_memory
 from onelook.methods.priors import ClassPriors
 from onelook.tasks import Embeddings
 
@@ -95,6 +95,8 @@ class Labelled:
     unlabelled: np.ndarray
     """Rows of the U others."""
     predictions: tuple[Prediction, ...]
+    memory: int | None = None
+    """Bytes for what is compared at once; None: enough."""
 
     @cached_property
     def assessment(self) -> Assessment:
@@ -148,7 +150,8 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     predictions = make_predictions(
         items, classifier.classes_, classifier.transduction_proba_, unknown, config.min_confidence
     )
-    return Labelled(config, found, network, choice, embeddings, rejected, classifier, labelled, unlabelled, predictions)
+    about = (embeddings, rejected, classifier, labelled, unlabelled, predictions, parse_memory(place.memory))
+    return Labelled(config, found, network, choice, *about)
 
 
 def list_images(config: LabelConfig, given: Embeddings | None = None, need_labels: bool = True) -> FolderListing:
@@ -185,12 +188,13 @@ def suggest_images(done: Labelled, n: int, read: Callable[[str], bytes] | None =
     names = tuple(quote_name(str(name)) for name in done.classifier.classes_)
     rows, junk, chosen = list(range(len(posterior))), dict[int, str](), tuple[Suggestion, ...]()
     read = read or done.found.listing.read
-    known, pool = features[done.labelled], features[done.unlabelled]
+    known = features[done.labelled]
     for attempt in itertools.count():
         if not rows:
             chosen = ()
             break
-        chosen = suggest(pool[rows], posterior[rows], min(n, len(rows)), known, names)
+        pool = features[done.unlabelled[rows]]
+        chosen = suggest(pool, posterior[rows], min(n, len(rows)), known, names, memory=done.memory)
         chosen = tuple(replace(one, index=rows[one.index]) for one in chosen)
         # What shows nothing looks alike, so that few are ever chosen; where it does not, all images are looked at.
         looked_at = [one.index for one in chosen] if attempt < 3 else rows

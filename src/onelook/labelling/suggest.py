@@ -61,11 +61,13 @@ def suggest(
     labelled: Float[Tensor, "S size"] | None = None,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
+    memory: int | None = None,
 ) -> tuple[Suggestion, ...]:
     """Choose the n images of the pool to label next, the most useful first; all of them where there are fewer.
 
     features, posterior: rows of the unlabelled images, the pool. labelled: features of the labelled images.
-    seed: draws the part of a pool beyond LARGEST_POOL. The same arguments give the same answer.
+    seed: draws the part of a pool beyond LARGEST_POOL. memory: bytes, a quarter of which may hold similarities. The
+        same arguments give the same answer.
     Raises DataError for features and posteriors that do not fit together, SettingsError for n < 1.
 
     >>> pool, posterior = torch.eye(3)[[0, 0, 0, 1, 1, 2]], torch.tensor([[0.5, 0.5]]).expand(6, 2)
@@ -75,9 +77,11 @@ def suggest(
     3 unsure: cat (50 %) or dog (50 %); one other image looks like it and like nothing labelled so far
     """
     _require_match(features, posterior, n, labelled, class_names)
-    rows = torch.arange(len(features))
-    if len(features) > LARGEST_POOL:
-        rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:LARGEST_POOL]
+    rows, largest = torch.arange(len(features)), LARGEST_POOL
+    if memory is not None:
+        largest = min(largest, math.isqrt(memory // 16))
+    if len(features) > largest:
+        rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:largest]
     with torch.no_grad():
         x, p = ops.normalise(features[rows].float()).cpu(), posterior[rows].float().cpu()
         known = x[:0] if labelled is None else ops.normalise(labelled.float()).cpu()

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -470,14 +468,6 @@ def test_what_the_parser_refuses_exits_with_2_and_points_to_the_help(words: tupl
 def test_completion_knows_commands_and_options_at_every_depth() -> None:
     script = cli.app.generate_completion(shell="bash")
     assert all(word in script for word in ("predict", "paper", "--class-priors", "--rotation-backbone"))
-
-
-def test_the_installed_command_exits_with_2_one_line_and_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from onelook.cli import main; main()", "show", str(tmp_path / "none.json")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert len(ended.stderr.splitlines()) == 1
 
 
 # ------------------------------------------------------------------------------------------------ help

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from helpers.images import divided, write_files
-from helpers.terminal import done, onelook, refused
+from helpers.terminal import Outcome, done, onelook, refused
 from helpers.trainings import network_file, shorten_trainings
 from onelook.artifacts import load_method, load_results
 from onelook.experiments.paper_rows import ROWS
@@ -53,15 +53,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(folder, network_file(folder / "net.safetensors"), write_files(folder / "images", divided(5, 20)))
 
 
+@pytest.fixture(scope="module")
+def straight(made: Made, _short_trainings: None) -> tuple[Outcome, Path]:
+    """A comparison without interruption, and its records."""
+    file = made.folder / "deep" / "r.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        return onelook(*made.paper(made.folder / "rows"), "--json", file), file
+
+
 # ------------------------------------------------------------------------------------------------ benchmark paper
 
 
 def test_the_comparison_of_the_paper_prints_its_table_whole_and_writes_its_records(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straight: tuple[Outcome, Path],
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    file = tmp_path / "deep" / "r.json"
-    outcome = onelook(*made.paper(tmp_path / "rows"), "--json", file)
+    outcome, file = straight
     assert outcome.code == 0, outcome.err
     records = load_results(file)
     assert [(r["row"], r["n_shot"]) for r in records] == [(row, n) for row in ("sib-0", "sib", "r2d2") for n in (1, 5)]
@@ -84,9 +91,8 @@ def test_the_comparison_of_the_paper_prints_its_table_whole_and_writes_its_recor
 
 
 def test_the_comparison_goes_on_after_an_interruption(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Made, straight: tuple[Outcome, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done(*made.paper(tmp_path / "straight"), "--json", tmp_path / "straight.json")
     asked: list[int] = []
     loss = RidgeRegression.loss
 
@@ -106,8 +112,8 @@ def test_the_comparison_goes_on_after_an_interruption(
     assert len(asked) == 4  # two that take the time, and the two steps that were left
     costs = ("train_seconds",)
     found, expected = (
-        [{k: v for k, v in r.items() if k not in costs} for r in load_results(tmp_path / name)]
-        for name in ("r.json", "straight.json")
+        [{k: v for k, v in r.items() if k not in costs} for r in load_results(file)]
+        for file in (tmp_path / "r.json", straight[1])
     )
     assert found == expected
 

@@ -36,15 +36,9 @@ def _join(index: int, count: int, port: int, work: Callable[..., Any], args: tup
         work(*args)
 
 
-def torchrun(words: list[str], folder: Path, count: int = 2) -> subprocess.Popen[str]:
-    """`torchrun -m onelook` in a folder."""
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        f"--nproc-per-node={count}",
-        f"--master-port={free_port()}",
-    ]
+def torchrun(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    """`torchrun -m onelook` in two processes, in a folder."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
     return subprocess.Popen(
         [*launcher, "-m", "onelook", *words],
         cwd=folder,

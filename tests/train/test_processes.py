@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from onelook.data.sampler import TaskSpec
 from onelook.errors import ArtifactError, SettingsError
 from onelook.events import finish
 from onelook.methods import Glance
+from onelook.tasks import Embeddings
 from onelook.train import processes
 from onelook.train.episodes import EpisodicPretraining, ImageMetaTraining, MetaTrainConfig, MetaTraining
 from onelook.train.loop import Objective, train
@@ -32,18 +34,22 @@ FAST = Optimisation("sgd", learning_rate=0.1)
 SPEC = TaskSpec(n_way=3, n_shot=1, n_query=3)
 
 
+def features(seed: int, n_classes: int = 5, images_per_class: int = 6, noise: float = 0.7) -> Embeddings:
+    made = random_embeddings(n_classes, images_per_class, n_views=1, seed=seed, noise=noise)
+    return replace(made, views=made.views.float())  # float64, where `in_float64` is used
+
+
 def sib(n_steps: int = 5) -> Objective:
     torch.manual_seed(0)
     method = methods.create("sib", feature_size=6, n_way=3, step_size=1e-3)
     config = MetaTrainConfig(n_steps, 5, SPEC, SGD, n_steps, 20)
-    return MetaTraining(method, random_embeddings(seed=1), random_embeddings(seed=2, n_views=1, noise=1.5), config)
+    return MetaTraining(method, features(1), features(2, noise=1.5), config)
 
 
 def mixed() -> Objective:
     torch.manual_seed(0)
     config = MixedConfig(5, 5, ways=(3,), shots=(1,), totals=(7,), unknown=1.0, n_validation_tasks=2)
-    data = random_embeddings(seed=1, n_views=1)
-    return MixedTraining(Glance(), [data], [random_embeddings(5, 20, seed=2, n_views=1)], config)
+    return MixedTraining(Glance(), [features(1)], [features(2, images_per_class=20)], config)
 
 
 def network() -> backbones.Backbone:
@@ -137,6 +143,7 @@ def test_a_feature_network_is_that_of_one_process_after_200_steps(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_float64")
 def test_a_method_is_that_of_one_process_after_200_steps(tmp_path: Path) -> None:
     assert compare(lambda: sib(200), SGD, 2, tmp_path) <= 1e-5
 
@@ -174,8 +181,8 @@ def workers_of(launcher: int) -> list[int]:
     return sorted(int(child) for child in children)
 
 
-def finished(words: list[str], folder: Path, count: int = 2) -> tuple[str, str]:
-    with torchrun(words, folder, count) as launcher:
+def finished(words: list[str], folder: Path) -> tuple[str, str]:
+    with torchrun(words, folder) as launcher:
         said, complained = launcher.communicate(timeout=300)
     assert launcher.returncode == 0, complained
     return said, complained
@@ -183,13 +190,11 @@ def finished(words: list[str], folder: Path, count: int = 2) -> tuple[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the processes in /proc")
-def test_a_command_of_which_any_process_was_killed_goes_on_to_where_one_process_ends(folder: Path) -> None:
+def test_a_command_of_which_any_process_was_killed_gives_the_same_to_the_byte(folder: Path) -> None:
     words = [*TRAIN, "--steps", "700"]
-    finished([*words, "--out", "alone"], folder, 1)
     said, complained = finished([*words, "--out", "together"], folder)
-    assert said.count(": method 'sib'") == said.count("best on validation") == 1  # the first process alone speaks
+    assert said.count(": method sib,") == said.count("best on validation") == 1  # the first process alone speaks
     assert complained.count("step 700 of 700") == 1
-    assert distance(folder / "alone", folder / "together") <= 1e-5
     for victim in (0, 1):
         out = f"killed-{victim}"
         state = folder / out / "state.safetensors"
@@ -200,7 +205,7 @@ def test_a_command_of_which_any_process_was_killed_goes_on_to_where_one_process_
             os.kill(workers_of(launcher.pid)[victim], signal.SIGKILL)
             _, complained = launcher.communicate(timeout=60)
         assert launcher.returncode != 0
-        assert victim == 0 or complained.count("Stopped at once, as ") == 1
+        assert victim == 0 or complained.count("Stopped at once, as another process is lost (") == 1
         assert load(state, "state").about["progress"]["step"] == 500
         finished([*words, "--out", out], folder)
         models = [(folder / run / "model.safetensors").read_bytes() for run in (out, "together")]

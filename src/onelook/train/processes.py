@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from onelook.errors import ArtifactError, SettingsError
+from onelook.errors import ArtifactError, SettingsError, describe_cause
 
 ALL = slice(None)
 """All rows of a batch."""
@@ -35,9 +35,9 @@ def joined() -> Iterator[None]:
     n_devices = torch.cuda.device_count()
     if n_devices:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % n_devices)
-    # By default gloo on processors and nccl on CUDA, which refuses two processes on one device.
-    is_shared = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > n_devices
-    distributed.init_process_group("gloo" if is_shared else None, timeout=TIMEOUT)
+    # nccl refuses two processes on one device, which gloo serves by way of the processor.
+    has_own = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= n_devices and distributed.is_nccl_available()
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if has_own else "gloo", timeout=TIMEOUT)
     yield
     distributed.destroy_process_group()  # not after an error, where it might wait for a process that has ended
 
@@ -73,7 +73,7 @@ def begin(module: nn.Module, step: int, run: object) -> None:
     """
     if count() == 1:
         return
-    found = torch.tensor([step, -step], device=_device())
+    found = torch.tensor([step, -step])
     _reduce(found, distributed.ReduceOp.MAX)
     last, first = found[0].item(), -found[1].item()
     if first != last:
@@ -89,7 +89,7 @@ def begin(module: nn.Module, step: int, run: object) -> None:
 def wait() -> None:
     """Wait for all processes."""
     if count() > 1:
-        _reduce(torch.zeros(1, device=_device()))
+        _reduce(torch.zeros(1))
 
 
 def total(x: Tensor) -> Tensor:
@@ -157,9 +157,5 @@ def _reduce(x: Tensor, operation: Any = distributed.ReduceOp.SUM) -> Tensor:
     try:
         distributed.all_reduce(x, operation)
     except RuntimeError as error:
-        raise LostProcess("another process has ended") from error
+        raise LostProcess(f"another process is lost ({describe_cause(error)})") from error
     return x
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

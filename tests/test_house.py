@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "onelook"
 FILES = {path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
 
-MAX_LOOSE, MAX_FOLDERS, MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FORMATTER_OFF = 11, 10, 320, 50, 30
+MAX_LOOSE, MAX_FOLDERS, MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_FORMATTER_OFF = 11, 11, 320, 50, 30
 
 HANGING = re.compile(
     r"(of|that|those|it|its|they|their|them|these|this|which|in|on|at|by|for|to|with|without|as|between|before|after|above"

@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("train",),
     ("estimators",),
     ("benchmark", "labelling"),
+    ("cluster",),
     ("experiments",),
     ("onelook",),  # __init__.py: the public names
     ("server",),
@@ -50,6 +51,7 @@ WITHOUT = (
     "onnxruntime",
     "pandas",
     "pyarrow",
+    "ray",
     "starlette",
     "torchvision",
     "transformers",

@@ -113,10 +113,10 @@ RESUMED = {
 WORDS = {
     *("--also-class", "--also-name", "--average", "--class-priors", "--device", "--host", "--label-studio", "--method"),
     *("--label-studio-token", "--not-class", "--pattern", "--precision", "--protocol", "--reference", "--rows"),
-    *("--sort", "--split", "--token", "NAME"),
+    *("--ray", "--sort", "--split", "--token", "NAME"),
 }
 """Options of words that name no file; every other is in READS."""
-WRITES = ("--out", "--save", "--json")
+WRITES = ("--out", "--save", "--json", "--shards")
 WHOLE = (
     "label FOLDER",
     "doctor FOLDER",

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from onelook.cli.clustering import label_by_ray
 from onelook.cli.console import print_json, run
 from onelook.cli.options import Fields, Json, options
 from onelook.cli.terminal import open_page, say, write, write_data
 from onelook.cli.watching import watch_folder
+from onelook.cluster.session import Cluster
 from onelook.errors import PositiveInt, SettingsError, quote_name, unknown_name
 from onelook.files import Output, is_regular
 from onelook.labelling.answer_log import LOG_NAME, LOG_SUFFIX
@@ -50,6 +52,7 @@ Storage = Annotated[Place, Fields(without=("home",))]
 def label(
     config: Folder,
     place: Storage,
+    cluster: Cluster,
     *,
     out: Annotated[Path, "Folder of what is written.", WRITTEN] = RUN,
     sort: Annotated[str | None, SORT] = None,
@@ -66,6 +69,10 @@ def label(
 
     Example: onelook label photographs --out labels
     """
+    if cluster.ray is not None:
+        refused = {"--sort": sort, "--coco": coco, "--label-studio": label_studio, "--save": save, "--watch": watch}
+        label_by_ray(config, place, cluster, out, refused | {"--open": show, "--features": config.features}, as_json)
+        return
     if sort is not None and sort not in MODES:
         raise unknown_name("mode", sort, MODES)
     if watch and config.features is not None:

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from onelook import artifacts
 from onelook.backbones import BACKBONES
 from onelook.cli import console
+from onelook.cli.clustering import embed_by_ray
 from onelook.cli.options import Fields, Json, options
 from onelook.cli.terminal import write
+from onelook.cluster.session import Cluster
 from onelook.data.sampler import TaskSpec
 from onelook.data.sources import open_data
 from onelook.data.vectors import save_features
@@ -128,17 +130,25 @@ def _start(training: Training, request: MethodRequest, tasks: TaskSpec, out: Pat
 @options
 def embed(
     place: Place,
+    cluster: Cluster,
     *,
-    backbone: Annotated[Path, "Feature network made by `onelook pretrain`."],
-    out: Annotated[Path, "The .npz file to write: features, labels, class_names, path.", Output()],
+    backbone: Annotated[Path, "Feature network made by `onelook pretrain`; with --ray also a name, such as lite0."],
+    out: Annotated[Path | None, "The .npz file to write: features, labels, class_names, path.", Output()] = None,
+    shards: Annotated[Path | None, "Folder or address of Parquet files to write, with --ray.", Output(())] = None,
     data: str = "glyphs",
     split: str = "test",
     average: str = "none",
 ) -> None:
-    """Write the features of images to a file that numpy reads.
+    """Write the features of images to a file that numpy reads, or by Ray to Parquet files.
 
-    Example: onelook embed --data FOLDER --split all --backbone runs/mine/model.safetensors --out features.npz
+    Examples: onelook embed --data FOLDER --split all --backbone runs/mine/model.safetensors --out features.npz;
+    onelook embed --data s3://bucket/photographs --backbone lite0 --shards s3://bucket/features --ray auto
     """
+    if cluster.ray is not None:
+        embed_by_ray(data, str(backbone), average, place, cluster, shards)
+        return
+    if out is None:
+        raise SettingsError("Name the .npz file to write with --out.")
     network, _ = artifacts.load_backbone(backbone)
     embeddings = console.run(open_data(data, place.home).embed(split, network, place, average=average), "embedding")
     save_features(embeddings, out)

@@ -8,7 +8,7 @@ one large pool, but for the rounding of sums in another order.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from onelook.estimators.model import Alone, SupportModel, Transduction, transduce
 from onelook.estimators.pool import SAMPLE, Answers, Map, Pool, evenly, identity, join, sum_of
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import Followers, PoolAnswer, lead
@@ -119,6 +120,13 @@ class ShardedPool(Pool):
         self.shards.ask(_end, each=list(zip(own, logits, strict=True)))
         return ShardedAnswers(self, "glance", anchors.n_way)
 
+    def keep(self, answers: Answers) -> "ShardedAnswers":
+        """Hand answers that were found here to the shards."""
+        assert answers.candidates is None, "a pool that is not large has none"
+        values = torch.split(answers.values, self.shards.sizes)
+        self.shards.ask(_keep, "glance", each=[Answers(one, None, answers.n_way) for one in values])
+        return ShardedAnswers(self, "glance", answers.n_way)
+
     def answer(
         self, judge: Callable[[Pool, Int[Tensor, "Q C"] | None], Answers], beside: Answers | None = None
     ) -> Answers:
@@ -171,6 +179,20 @@ class ShardedAnswers(Answers):
         return self.pool.shards.ask(what, self.name, *told, each=each)
 
 
+def transduce_shards(
+    support: SupportModel, shards: Shards, guard: bool = True
+) -> tuple[Alone, Transduction, ShardedPool]:
+    """Ask Glance about the rows of all shards together, as `transduce` does about those of a pool."""
+    pool = ShardedPool.open(shards, support.scaling)
+    if pool.is_large:
+        alone = support.judge(pool)
+        return alone, transduce(support, pool, alone, guard), pool
+    here = Pool((pool.raw(np.arange(len(pool))),), support.scaling)
+    alone = support.judge(here)
+    found = transduce(support, here, alone, guard)
+    return alone, replace(found, posterior=pool.keep(found.posterior)), pool
+
+
 # What is done in a shard.
 
 
@@ -217,6 +239,10 @@ def _end(shard: Shard, of_anchors: tuple[np.ndarray, Float[Tensor, "V K"]]) -> N
 def _answer(shard: Shard, judge: Callable[[Pool, Tensor | None], Answers], beside: str | None) -> int:
     shard.answers["alone"] = judge(shard.pool, None if beside is None else shard.answers[beside].candidates)
     return shard.answers["alone"].n_way
+
+
+def _keep(shard: Shard, name: str, answers: Answers) -> None:
+    shard.answers[name] = answers
 
 
 def _find(shard: Shard, name: str) -> Answers:

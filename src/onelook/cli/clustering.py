@@ -1,0 +1,46 @@
+"""`onelook label --ray` and `onelook embed --ray`: work in shards, by Ray."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from onelook.cli.console import print_json, run
+from onelook.cli.terminal import write
+from onelook.cluster.embedding import write_embeddings
+from onelook.cluster.labelling import label_shards
+from onelook.cluster.session import Cluster
+from onelook.data.addresses import Store
+from onelook.errors import SettingsError, quote_name
+from onelook.labelling.label import LabelConfig
+from onelook.machine import Place
+
+
+def label_by_ray(
+    config: LabelConfig, place: Place, cluster: Cluster, out: Path, refused: Mapping[str, Any], as_json: bool
+) -> None:
+    """Label images in shards. refused: options that are about a single machine, with their values."""
+    if given := [name for name, value in refused.items() if value]:
+        raise SettingsError(f"{given[0]} is for a folder on this machine, not for shards; drop it, or --ray.")
+    store = Store(str(out))
+    done = run(label_shards(config, place, cluster, store), "label")
+    if as_json:
+        print_json({"out": store.address or str(out), **asdict(done)})
+        return
+    for name, n in done.counts.items():
+        write(f"{n:>7,}  {quote_name(name)}")
+    write(done.guard, f"Expected accuracy {done.expected_accuracy}.")
+    if done.n_unreadable:
+        write(f"{done.n_unreadable:,} images cannot be read; the shards of features say why.")
+    place_of = quote_name(store.below("labels").place)
+    write(f"Written: {place_of}, Parquet with the columns of labels.csv in {len(done.shards):,} shards")
+
+
+def embed_by_ray(data: str, network: str, average: str, place: Place, cluster: Cluster, out: Path | None) -> None:
+    """Write the features of images in shards."""
+    if out is None:
+        raise SettingsError("--ray writes shards of features; name their folder or address with --shards.")
+    store = Store(str(out))
+    parts = run(write_embeddings(data, network, average, place, cluster, store), "embedding")
+    n = sum(len(part.names) for part in parts)
+    write(f"{store.address or store.place}: {n:,} images in {len(parts):,} shards")

@@ -1,0 +1,142 @@
+"""Ray: a cluster that is there already, or processes of this machine for the time of the work."""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from onelook.errors import Checked, PositiveInt, SettingsError, UserError, describe_cause
+from onelook.estimators.sharded import Shard, Shards
+
+Result = TypeVar("Result")
+
+OBJECT_STORE = 500_000_000
+"""Bytes of shared memory of Ray on this machine, for the pixels and sums under way."""
+QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+ADDRESS = re.compile(r"auto|local|(ray://)?[\w.-]+:\d{1,5}")
+
+
+@dataclass(frozen=True)
+class Cluster(Checked):
+    """Where the work is done.
+
+    >>> Cluster("local", workers=2).workers
+    2
+    """
+
+    ray: str | None = None
+    """Compute by Ray, in shards: auto (a cluster that is running, or else this machine), local (this machine), or the
+    address of a cluster, such as ray://head:10001."""
+    workers: PositiveInt | None = None
+    """Processes of Ray that compute. Default: one for each GPU of the cluster, or else for each core."""
+    shard_size: PositiveInt = 500
+    """Images of a shard of Ray, which is read, computed and written as a whole."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ray is not None and not ADDRESS.fullmatch(self.ray):
+            raise SettingsError(
+                f"An address of Ray is auto, local, HOST:PORT or ray://HOST:PORT, but got {self.ray!r}."
+            )
+        if self.ray is None and self.workers is not None:
+            raise SettingsError("--workers is the number of processes of Ray; give --ray auto as well, or drop it.")
+
+
+class Session:
+    """Ray, connected."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.ray = importlib.import_module("ray")
+        there = self.ray.cluster_resources()
+        self.n_gpus = int(there.get("GPU", 0))
+        self.n_workers = cluster.workers or self.n_gpus or int(there.get("CPU", 1))
+
+    @property
+    def lost(self) -> tuple[type[BaseException], ...]:
+        """Errors that say that a process or a machine was lost."""
+        errors = self.ray.exceptions
+        return errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError, errors.NodeDiedError
+
+    @property
+    def data(self) -> Any:
+        """Ray Data, which says what goes wrong and nothing else."""
+        data = importlib.import_module("ray.data")
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        data.DataContext.get_current().enable_progress_bars = False
+        return data
+
+    def raise_own(self, error: BaseException) -> None:
+        """Raise the UserError behind an error of Ray, if there is one."""
+        behind: BaseException | None = error
+        while behind is not None:
+            if isinstance(behind, UserError):
+                raise behind
+            behind = getattr(behind, "cause", None) or behind.__cause__
+
+
+@contextlib.contextmanager
+def connect(cluster: Cluster) -> Iterator[Session]:
+    """Connect to Ray, or start it here and end it with the block. Raises SettingsError."""
+    if importlib.util.find_spec("ray") is None:
+        raise SettingsError('--ray needs the packages ray and pyarrow; pip install "onelook[ray]".')
+    # Its messages are not for the person who labels; what it says of variables of accelerators is about its future.
+    os.environ |= {name: os.environ.get(name, value) for name, value in QUIET.items()}
+    ray = importlib.import_module("ray")
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    here: dict[str, Any] = {
+        "num_cpus": max(os.cpu_count() or 1, (cluster.workers or 0) + 1),
+        "include_dashboard": False,
+    }
+    here |= {"object_store_memory": OBJECT_STORE, "address": "local"}
+    was_there = ray.is_initialized()
+    try:
+        if cluster.ray == "auto" and not was_there:
+            try:
+                ray.init(address="auto", **quiet)
+            except ConnectionError:
+                ray.init(**here, **quiet)
+        elif not was_there:
+            ray.init(**(here if cluster.ray == "local" else {"address": cluster.ray}), **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise SettingsError(f"Ray is not to be reached at {cluster.ray} ({describe_cause(error)}).") from error
+    try:
+        yield Session(cluster)
+    finally:
+        if not was_there:
+            ray.shutdown()
+
+
+class Holder:
+    """A process of Ray that holds one shard."""
+
+    def __init__(self, load: Callable[[], Shard]) -> None:
+        self.shard = load()
+
+    def do(self, what: Callable[..., Result], told: Sequence[Any], *more: Any) -> Result:
+        # What is told to all holders is put into the shared memory of each machine once.
+        return what(self.shard, *told, *more)
+
+
+class RayShards(Shards):
+    """Shards in processes of Ray, which end with `close`."""
+
+    def __init__(self, session: Session, loads: Sequence[Callable[[], Shard]]) -> None:
+        self.ray = session.ray
+        kind = self.ray.remote(Holder)
+        self.holders = [kind.options(num_cpus=1).remote(load) for load in loads]
+
+    def ask(self, what: Callable[..., Result], *told: Any, each: Sequence[Any] | None = None) -> list[Result]:
+        shared = self.ray.put(told)
+        last: list[tuple[Any, ...]] = [()] * len(self.holders) if each is None else [(one,) for one in each]
+        work = [holder.do.remote(what, shared, *more) for holder, more in zip(self.holders, last, strict=True)]
+        found: list[Result] = self.ray.get(work)
+        return found
+
+    def close(self) -> None:
+        for holder in self.holders:
+            self.ray.kill(holder)

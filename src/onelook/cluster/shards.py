@@ -1,0 +1,85 @@
+"""Shards of results as Parquet files, each made once.
+
+The name of a shard is a digest of all that it depends on: its images, their sizes and times of change, the network and
+the settings. So whoever makes a shard again, after a process was lost, writes the same file, and a shard that is there
+need not be made.
+"""
+
+import importlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from onelook.data.addresses import Store
+from onelook.data.tables import PARQUET, parse_path, path_cell
+from onelook.errors import DataError, quote_name
+from onelook.files import digest
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of a shard, and the name of its file."""
+
+    file: str
+    start: int
+    """Number of the first of its images."""
+    names: tuple[str, ...]
+
+
+def divide(names: Sequence[str], stamps: Sequence[str], key: dict[str, Any], size: int) -> list[Part]:
+    """Divide images among shards. stamps: marks of their contents; key: all else that the shards depend on."""
+    parts = []
+    for number, start in enumerate(range(0, len(names), size)):
+        own = tuple(names[start : start + size])
+        words = json.dumps([key, own, list(stamps[start : start + size])], sort_keys=True)
+        parts.append(Part(f"part-{number:06d}-{digest(words.encode()).hex()[:16]}.parquet", start, own))
+    return parts
+
+
+def find_finished(store: Store, parts: Sequence[Part]) -> set[str]:
+    """Files of the shards that are there. Raises DataError where there are others, which would be read with them."""
+    there = {name for name in store.list() if name.endswith(PARQUET) and not name.startswith((".", "_"))}
+    if strange := sorted(there - {part.file for part in parts}):
+        raise DataError(
+            f"{store.place} holds {quote_name(strange[0])}, of other images or other settings; remove it, or give "
+            f"another folder with --out."
+        )
+    return there
+
+
+def write_features(
+    store: Store, part: Part, features: dict[str, Float32[np.ndarray, "D"]], errors: dict[str, str]
+) -> None:
+    """Write a row for each image: its features, or the reason why it cannot be read."""
+    arrow = importlib.import_module("pyarrow")
+    rows = {
+        "path": [path_cell(name) for name in part.names],
+        "features": arrow.array([features.get(name) for name in part.names], arrow.list_(arrow.float32())),
+        "error": arrow.array([errors.get(name) for name in part.names], arrow.string()),
+    }
+    write_rows(store, part.file, rows)
+
+
+def read_features(store: Store, part: Part) -> tuple[dict[str, Float32[np.ndarray, "D"]], dict[str, str]]:
+    """Read a file of `write_features`."""
+    table = importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(store.read(part.file)))
+    names = [parse_path(cell) for cell in table["path"].to_pylist()]
+    vectors = {}
+    for name, one in zip(names, table["features"], strict=True):
+        if one.is_valid:
+            vectors[name] = one.values.to_numpy()
+    errors = {name: why for name, why in zip(names, table["error"].to_pylist(), strict=True) if why is not None}
+    return vectors, errors
+
+
+def write_rows(store: Store, file: str, columns: dict[str, Any]) -> None:
+    """Write a Parquet file at once. Raises StorageError."""
+    arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    content = io.BytesIO()
+    parquet.write_table(arrow.table(columns), content)
+    store.write(file, content.getvalue())

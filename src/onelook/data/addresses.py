@@ -1,0 +1,125 @@
+"""Folders on this machine and at addresses that fsspec knows, such as s3://bucket/photographs.
+
+Credentials and endpoints are those of the environment, as the packages behind fsspec read them. Where fsspec lacks the
+package of an object store (s3fs for s3://), that of pyarrow is used (S3, Google Cloud Storage, Azure).
+"""
+
+import functools
+import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onelook.data.listing import LARGEST
+from onelook.errors import DataError, StorageError, describe_cause
+from onelook.files import read_regular, write_atomically
+
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
+
+
+def find_address(place: str | Path) -> str | None:
+    """The address that is meant, also by a Path, which has lost a slash; None for a path of this machine.
+
+    >>> find_address(Path("s3://bucket/photographs")), find_address("photographs")
+    ('s3://bucket/photographs', None)
+    """
+    found = SCHEME.match(str(place))
+    return f"{found[1]}://{str(place)[found.end() :]}" if found else None
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder, here or at an address. A file in it is either whole or not there."""
+
+    place: str
+    """Path or address."""
+
+    @property
+    def address(self) -> str | None:
+        return find_address(self.place)
+
+    def below(self, name: str) -> "Store":
+        return Store(f"{(self.address or self.place).rstrip('/')}/{name}")
+
+    def list(self) -> dict[str, str]:
+        """Names of all files below, in order, each with a mark that changes with its content. Raises DataError."""
+        if self.address is None:
+            files = sorted(path for path in Path(self.place).rglob("*") if path.is_file())
+            return {path.relative_to(self.place).as_posix(): stamp_file(path) for path in files}
+        try:
+            system, root = _open(self.address)
+            found = system.find(root, detail=True)
+        except FileNotFoundError:
+            return {}
+        except Exception as error:  # what the packages behind fsspec raise has no common base
+            raise DataError(
+                f"{self.address} cannot be listed ({describe_cause(error)}); check the address and the credentials."
+            ) from error
+        root = root.rstrip("/") + "/"
+        facts = {name.removeprefix(root): one for name, one in found.items() if name.startswith(root)}
+        return {name: _describe(facts[name]) for name in sorted(facts)}
+
+    def read(self, name: str) -> bytes:
+        """Content of a file by its name in the folder, its path or its address. Raises OSError."""
+        address = find_address(name) or (self.address and f"{self.address.rstrip('/')}/{name}")
+        if address is None:
+            return read_regular(Path(self.place) / name, LARGEST)
+        system, path = _open(address)
+        content: bytes = system.cat_file(path)
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """Put a file in its place at once. Raises StorageError."""
+        if self.address is None:
+            write_atomically(Path(self.place) / name, content)
+            return
+        try:
+            system, root = _open(self.address)
+            system.pipe_file(f"{root.rstrip('/')}/{name}", content)
+        except Exception as error:
+            raise StorageError(
+                f"{self.address}/{name} cannot be written ({describe_cause(error)}); check the address and the "
+                f"credentials."
+            ) from error
+
+
+def stamp_file(path: Path) -> str:
+    """Size and time of change of a file; empty where it cannot be read."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return ""
+    return f"{facts.st_size} {facts.st_mtime_ns}"
+
+
+def _describe(facts: dict[str, Any]) -> str:
+    when = next((facts[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified") if facts.get(key)), "")
+    return f"{facts.get('size')} {when}"
+
+
+@functools.lru_cache(maxsize=64)
+def _connect(protocol: str) -> Any:
+    """The file system of pyarrow for a protocol that fsspec has no package for; None where there is none either."""
+    # A file of S3 is then put by one request, and not in parts.
+    uri = f"{protocol}://any?allow_delayed_open=true" if protocol == "s3" else f"{protocol}://any"
+    try:
+        system = importlib.import_module("pyarrow.fs").FileSystem.from_uri(uri)[0]
+        return importlib.import_module("fsspec.implementations.arrow").ArrowFSWrapper(system)
+    except (ImportError, ValueError, OSError):  # pyarrow's own errors are among these
+        return None
+
+
+def _open(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it."""
+    protocol, _, path = address.partition("://")
+    try:
+        found: tuple[Any, str] = importlib.import_module("fsspec.core").url_to_fs(address)
+        return found
+    except ImportError as error:
+        system = _connect(protocol)
+        if system is None:
+            raise DataError(f"{address} cannot be reached: {describe_cause(error)}.") from error
+        return system, path
+    except ValueError as error:
+        raise DataError(f"{address} is at no place that fsspec knows ({describe_cause(error)}).") from error

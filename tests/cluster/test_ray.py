@@ -1,0 +1,187 @@
+"""Labels by Ray: those of one process, whatever is killed meanwhile, in folders and in an object store."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.images import class_image, classes, write_files
+from onelook.cluster.embedding import write_embeddings
+from onelook.cluster.labelling import Summary, label_shards
+from onelook.cluster.session import Cluster, RayShards, connect
+from onelook.data.addresses import Store
+from onelook.data.tables import read_rows
+from onelook.estimators import asking, pool
+from onelook.events import Progress, finish
+from onelook.labelling.label import LabelConfig, label_folder
+from onelook.machine import Place
+
+pytest.importorskip("ray")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+CLUSTER = Cluster("local", workers=2, shard_size=20)
+
+
+@pytest.fixture
+def processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ray on this machine, whose processes have the environment of the test that starts them."""
+    if "bucket" in request.fixturenames:
+        request.getfixturevalue("bucket")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    with connect(CLUSTER):
+        yield
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of more than 50 images is large, and 40 of them are anchors."""
+    monkeypatch.setattr(pool, "LARGEST_WHOLE", 50)
+    monkeypatch.setattr(asking, "ANCHORS", 40)
+
+
+def make_folder(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    new = {f"new/{i:03d}.png": class_image(int(rng.integers(3)), 100 + i) for i in range(130)}
+    write_files(folder, classes(3, 2) | new | {"new/damaged.png": b"no image"})
+    return folder
+
+
+def kill(kind: str) -> None:
+    """Kill the processes of Ray that compute, as a machine that fails would."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            is_wanted = file.read_bytes().startswith(b"ray::" + kind.encode())
+        except OSError:
+            continue
+        if is_wanted and (pid := int(file.parent.name)) in own_processes():
+            os.kill(pid, signal.SIGKILL)
+
+
+def own_processes() -> set[int]:
+    """Processes that this one started, or those of these."""
+    parents = {}
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(file.parent.name)] = int(file.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    own = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in own} - own:
+        own |= more
+    return own
+
+
+def label_alone(folder: Path, cache: Path) -> dict[str, tuple[str, float]]:
+    done = finish(label_folder(LabelConfig(folder, network="small"), Place(cache, device="cpu")))
+    return {one.path: (one.label, one.probability) for one in done.predictions}
+
+
+def label(folder: Path | str, out: str, watch: Callable[[Any], None] = lambda _: None) -> Summary:
+    config = LabelConfig(Path(folder), network="small")
+    return finish(label_shards(config, Place(device="cpu"), CLUSTER, Store(out)), watch)
+
+
+def require_alike(out: Path, expected: dict[str, tuple[str, float]]) -> None:
+    """The labels are as expected, each image has one, and no shard is left over."""
+    rows = [row for file in (out / "labels").glob("*.parquet") for _, row in read_rows(file).rows]
+    assert Counter(row["path"] for row in rows) == Counter(list(expected))
+    for row in rows:
+        name, p = expected[row["path"]]
+        assert row["label"] == name
+        assert row["probability"] == pytest.approx(p, abs=1e-3)
+    features = [row["path"] for file in (out / "features").glob("*.parquet") for _, row in read_rows(file).rows]
+    assert len(features) == len(set(features)) == len(expected) + 7  # two examples of each class and the damaged one
+
+
+@pytest.mark.usefixtures("large", "processes")
+def test_labels_are_those_of_one_process_and_nothing_is_lost_with_processes_that_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path / "images")
+    expected = label_alone(folder, tmp_path / "cache")
+    killed = list[str]()
+    ask = RayShards.ask
+
+    def lose_one(self: RayShards, what: Callable[..., Any], *told: Any, **words: Any) -> list[Any]:
+        if what.__name__ == "_vote" and told[0] == 2 and "Holder" not in killed:
+            killed.append("Holder")
+            kill("Holder")
+        return ask(self, what, *told, **words)
+
+    def watch(event: Any) -> None:
+        if isinstance(event, Progress) and event.stage == "computing features" and event.done and not killed:
+            killed.append("MapWorker")
+            kill("MapWorker")
+
+    monkeypatch.setattr(RayShards, "ask", lose_one)
+    out = tmp_path / "out"
+    summary = label(folder, str(out), watch)
+    assert killed == ["MapWorker", "Holder"]
+    require_alike(out, expected)
+    assert (summary.n_images, summary.n_labelled_examples, summary.n_unreadable) == (130, 6, 1)
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    assert label(folder, str(out)) == summary
+    (out / "labels" / summary.shards[0]).unlink()
+    assert label(folder, str(out)) == summary
+    again = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    assert [path for path in times if times[path] != again[path]] == [out / "labels" / summary.shards[0]]
+    require_alike(out, expected)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an empty bucket in an object store that this machine serves."""
+    program = shutil.which("moto_server") or os.environ.get("ONELOOK_MOTO_SERVER")
+    if program is None:
+        pytest.skip("moto_server is not there: pip install 'moto[server]' into an environment of its own")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    with (tmp_path / "moto.log").open("wb") as log:
+        server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT"), timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+        for name, value in settings.items() | {("AWS_DEFAULT_REGION", "us-east-1")}:
+            monkeypatch.setenv(name, value)
+        yield "s3://bucket"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.usefixtures("processes")
+def test_images_and_results_may_lie_in_an_object_store(bucket: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images")
+    for path in folder.rglob("*.png"):
+        Store(f"{bucket}/images").write(path.relative_to(folder).as_posix(), path.read_bytes())
+    summary = label(f"{bucket}/images", f"{bucket}/out")
+    for name in Store(f"{bucket}/out").list():
+        Store(str(tmp_path / "out")).write(name, Store(f"{bucket}/out").read(name))
+    require_alike(tmp_path / "out", label_alone(folder, tmp_path / "cache"))
+    assert label(f"{bucket}/images", f"{bucket}/out") == summary
+    table = tmp_path / "images.csv"
+    table.write_text(f"path\n{bucket}/images/new/001.png\nimages/new/002.png\n")
+    parts = finish(
+        write_embeddings(
+            str(table), "small", "none", Place(device="cpu"), Cluster("local", workers=1), Store(str(tmp_path / "two"))
+        )
+    )
+    rows = read_rows(tmp_path / "two" / parts[0].file).rows
+    assert [(len(row["features"]), row["error"]) for _, row in rows] == [(256, None)] * 2

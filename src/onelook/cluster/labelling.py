@@ -6,7 +6,6 @@ Each process holds the features of some shards of unlabelled images; Glance sees
 
 import functools
 import json
-import math
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -23,7 +22,6 @@ from onelook.cluster.source import Source, open_labelled
 from onelook.data.addresses import Store
 from onelook.data.tables import path_cell
 from onelook.errors import DataError, plural
-from onelook.estimators import calibration
 from onelook.estimators.choosing import Choice, load_chosen
 from onelook.estimators.model import Alone, SupportModel, Transduction
 from onelook.estimators.sharded import Shard, ShardedAnswers, ShardedPool, transduce_shards
@@ -201,13 +199,10 @@ class _Job:
 
 def _reject(support: SupportModel, alone: Alone, rate: float) -> Bool[np.ndarray, "Q"]:
     """Rows of no class, as `FewShotClassifier.reject` finds them."""
-    scores = alone.strangeness.numpy()
+    scores = alone.strangeness
     if not rate:
         return np.zeros(len(scores), dtype=bool)
-    threshold = calibration.conformal_threshold(support.left_out_strangeness[support.testable], rate)
-    if math.isinf(threshold):
-        threshold = calibration.conformal_threshold(alone.strangeness, rate)
-    return np.asarray(scores > threshold)
+    return (scores > support.limit_strangeness(scores, rate)).numpy()
 
 
 # What is done in a process of Ray.

@@ -168,14 +168,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def reject(self, X: Any, rate: float = 0.05) -> np.ndarray:
         """Rows (n,) that belong to none of the classes; about a fraction `rate` of the others at most is rejected too.
 
-        Two limits hold for rows of the classes, and the smaller is taken: that of the leave-one-out scores of the
-        labelled examples, and that of the scores of the unlabelled rows, of which unknown ones only raise it. Where
-        both are too few, nothing is rejected.
+        See `SupportModel.limit_strangeness`; where too few rows tell, nothing is rejected.
         """
         _require_fraction("rate", rate)
-        known = self._support.left_out_strangeness[self._support.testable]
-        limits = calibration.prediction_limit(known, rate), calibration.conformal_threshold(self._strangeness, rate)
-        return self.unknown_score(X) > min(limits)
+        check_is_fitted(self)
+        return self.unknown_score(X) > self._support.limit_strangeness(self._strangeness, rate)
 
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
         """Estimate the accuracy on the unlabelled rows (on new rows, where there are none) by the labelled ones.

@@ -103,10 +103,12 @@ def plural(n: int, noun: str) -> str:
 def describe_seconds(seconds: float) -> str:
     """Duration for a person.
 
-    >>> describe_seconds(10.0), describe_seconds(840.0), describe_seconds(9_000.0)
-    ('1 min', '14 min', '2 h 30 min')
+    >>> describe_seconds(98.0), describe_seconds(840.0), describe_seconds(9_000.0)
+    ('100 s', '14 min', '2 h 30 min')
     """
-    minutes = max(round(seconds / 60), 1)
+    if seconds < 175:
+        return f"{10 * max(round(seconds / 10), 1)} s"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 

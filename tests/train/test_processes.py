@@ -191,22 +191,23 @@ def finished(words: list[str], folder: Path) -> tuple[str, str]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the processes in /proc")
 def test_a_command_of_which_any_process_was_killed_gives_the_same_to_the_byte(folder: Path) -> None:
-    words = [*TRAIN, "--steps", "700"]
+    words = [*TRAIN, "--steps", "1500"]
     said, complained = finished([*words, "--out", "together"], folder)
     assert said.count(": method sib,") == said.count("best on validation") == 1  # the first process alone speaks
-    assert complained.count("step 700 of 700") == 1
+    assert complained.count("step 1,500 of 1,500") == 1
     for victim in (0, 1):
         out = f"killed-{victim}"
         state = folder / out / "state.safetensors"
         with torchrun([*words, "--out", out], folder) as launcher:
             while not state.exists():  # saved at step 500 first
                 assert launcher.poll() is None
+                workers = workers_of(launcher.pid)
                 time.sleep(0.01)
-            os.kill(workers_of(launcher.pid)[victim], signal.SIGKILL)
+            os.kill(workers[victim], signal.SIGKILL)
             _, complained = launcher.communicate(timeout=60)
         assert launcher.returncode != 0
         assert victim == 0 or complained.count("Stopped at once, as another process is lost (") == 1
-        assert load(state, "state").about["progress"]["step"] == 500
+        assert load(state, "state").about["progress"]["step"] in (500, 1000)
         finished([*words, "--out", out], folder)
         models = [(folder / run / "model.safetensors").read_bytes() for run in (out, "together")]
         assert models[0] == models[1]

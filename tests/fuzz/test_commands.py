@@ -113,7 +113,7 @@ RESUMED = {
 WORDS = {
     *("--also-class", "--also-name", "--average", "--class-priors", "--device", "--host", "--label-studio", "--method"),
     *("--label-studio-token", "--not-class", "--pattern", "--precision", "--protocol", "--reference", "--rows"),
-    *("--ray", "--sort", "--split", "--token", "NAME"),
+    *("--memory", "--ray", "--sort", "--split", "--token", "NAME"),
 }
 """Options of words that name no file; every other is in READS."""
 WRITES = ("--out", "--save", "--json", "--shards")

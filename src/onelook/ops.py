@@ -115,16 +115,16 @@ def sinkhorn(
     rows: which ones there are, where some do not count; what is returned for the others means nothing.
 
     Marco Cuturi. Sinkhorn Distances. NeurIPS 2013, arXiv:1306.0895. By factors of rows and columns, which is a third of
-    the work of logarithms; an entry that would make the kernel underflow beside the largest of its row (at e^-61 in
-    float32) counts as the smallest that does not.
+    the work of logarithms; an entry that would make the kernel, or a square of its factors in a derivative, underflow
+    beside the largest of its row (at e^-35 in float32) counts as the smallest that does not.
     """
     smallest = torch.finfo(log_kernel.dtype).tiny
     log_kernel = log_kernel - log_kernel.amax(-1, keepdim=True)
-    kernel, mass_T1K = log_kernel.clamp_min(0.7 * math.log(smallest)).exp(), mass.unsqueeze(1)
+    kernel, mass_T1K = log_kernel.clamp_min(0.4 * math.log(smallest)).exp(), mass.unsqueeze(1)
     counted = kernel if rows is None else kernel * rows.unsqueeze(-1)
     of_row, of_class = 1 / kernel.sum(-1, keepdim=True), torch.ones_like(mass_T1K)
     for _ in range(n_iterations):
-        of_class = mass_T1K / (of_row.mT @ counted).clamp_min(smallest**0.8)
+        of_class = mass_T1K / (of_row.mT @ counted).clamp_min(smallest**0.5)
         of_row = 1 / (kernel @ of_class.mT)
     return log_kernel + of_row.log() + of_class.log()
 

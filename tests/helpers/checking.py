@@ -11,10 +11,15 @@ from collections.abc import Callable
 from dataclasses import is_dataclass
 from typing import Any
 
-from jaxtyping import AbstractArray, jaxtyped
+from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
 
 AXES = jaxtyped("context")
 """Lengths of axes by their names, as long as one call lasts."""
+
+
+CHECK = beartype(conf=BeartypeConf(violation_type=TypeCheckError))
+"""A checker whose errors are those of jaxtyping and so a TypeError, as an unchecked function would raise."""
 
 
 def check_once(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -27,7 +32,7 @@ def check_once(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return given
         if inspect.isgeneratorfunction(given) or inspect.iscoroutinefunction(given):  # these go on after the call
             return jaxtyped(typechecker=typechecker)(given)
-        checked = typechecker(given)
+        checked = CHECK(given)
         if not any(map(_has_axes, given.__annotations__.values())):
             return checked
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "data": ("data:app", "List, fetch and verify the standard image sets."),
     "pretrain": ("training:pretrain", "Train a feature network: a cosine classifier over the training classes."),
     "train": ("training:train", "Meta-train a method on tasks of the training classes."),
-    "embed": ("training:embed", "Write the features of images to a file that numpy reads."),
+    "embed": ("training:embed", "Write the features of images to a file that numpy reads, or by Ray to Parquet files."),
     "benchmark": ("benchmark:app", "Compare methods on the same tasks, after training those that learn."),
     "show": ("results:show", "Show results as a table, or describe a model."),
 }

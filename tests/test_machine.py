@@ -1,5 +1,6 @@
 """Devices are found or refused in one sentence; random numbers on them are given back as they were."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,8 @@ def test_a_memory_that_is_none_is_refused_in_a_sentence(text: str) -> None:
 def test_a_memory_is_read_as_people_write_it() -> None:
     assert {parse_memory(text) for text in ("2GiB", "2 GB", "2g", "2048MiB", "2.0GiB")} == {2 << 30}
     assert parse_memory("auto") is None
+
+
+def test_a_system_that_does_not_tell_its_memory_has_a_peak_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert peak_memory() == 0

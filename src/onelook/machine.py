@@ -3,10 +3,10 @@
 import contextlib
 import ctypes
 import functools
+import importlib
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,8 +93,12 @@ def best_precision(device: str = "cpu") -> str:
 
 
 def peak_memory() -> int:
-    """Largest number of bytes that this process has had in memory so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Largest number of bytes that this process has had in memory so far; 0 on Windows, which does not tell."""
+    try:
+        resource = importlib.import_module("resource")
+    except ImportError:
+        return 0
+    peak: int = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 

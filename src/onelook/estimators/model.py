@@ -296,11 +296,12 @@ def transduce(support: SupportModel, pool: Pool, alone: Alone, guard: bool, devi
         trust, message = verdict.trust.item(), verdict.messages()[0]
     if logits is None:
         return Transduction(pool.answer(support.answer), trust, confidence, message, verdict)
-    usual = calibration.prior_accuracy(logits.sample(), support.shots)
+    sample = logits.sample()
+    usual = calibration.prior_accuracy(sample, support.shots)
     log_priors = support.estimate_log_priors(logits.mass(softmax), len(pool), trust)
     # As confident as the answers are right, by what is usual and by the labelled rows left out.
     expected = support.estimate_accuracy(log_priors, usual, usual - confidence, len(pool)).accuracy.value
-    factor = math.exp(calibration.match_log_scale(0.0, logits.sample(), expected))
+    factor = math.exp(calibration.match_log_scale(0.0, sample, expected))
     posterior = logits.change(lambda z: softmax(z * factor))
     if trust < 1:
         posterior = posterior.mix(trust, pool.answer(support.answer, beside=logits))

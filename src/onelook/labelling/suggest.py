@@ -144,10 +144,8 @@ def _cover(
     """Rows chosen greedily, and the number of other rows that each covers better than all before."""
     if not len(x):
         return [], []
-    distance, tenth = (
-        torch.empty(len(x), len(x)),
-        torch.empty(len(x)),
-    )  # one such table, as it is the largest thing here
+    # The only table of this size, in place: it is the largest thing here.
+    distance, tenth = torch.empty(len(x), len(x)), torch.empty(len(x))
     for i in range(0, len(x), 512):
         distance[i : i + 512] = ops.squared_distance(x[None, i : i + 512], x[None])[0]
         tenth[i : i + 512] = distance[i : i + 512].kthvalue(min(NEIGHBOURS + 1, len(x)), dim=1).values

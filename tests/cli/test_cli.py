@@ -141,12 +141,12 @@ def test_a_benchmark_on_images_gives_the_promised_records_and_the_same_ones_when
     for record in records:
         assert set(record) == KEYS
         assert set(record["versus"]) == {"method", "difference", "ci95"}
-        assert record["dataset"] == str(made.data)
+        assert record["dataset"] == made.data.name
         assert (record["split"], record["n_tasks"], record["n_query"]) == ("test", 6, 3)
         assert 0 <= record["accuracy"] <= 100
         assert record["accuracy"] > 30  # the classes differ in colour
     assert records[1]["versus"]["method"] == "feature-averaging"
-    assert f"data {made.data}, " in out
+    assert f"data {made.data.name}, " in out
     for record in records:  # at 80 columns, whole
         line = next(line for line in out.splitlines() if record["protocol"] in line and record["method"][:10] in line)
         assert f"{record['accuracy']:.2f}" in line
@@ -331,6 +331,14 @@ def test_images_that_were_left_out_are_listed_on_standard_error(made: Made, tmp_
     assert len(lines) == 12
 
 
+def test_a_network_may_be_named(made: Made, tmp_path: Path) -> None:
+    words = ("embed", "--data", write_files(tmp_path / "images", classes(2, 2)), "--split", "all", *made.common)
+    done(*words, "--backbone", artifacts.SMALL, "--out", tmp_path / "named.npz")
+    done(*words, "--backbone", artifacts.SHIPPED_NETWORK, "--out", tmp_path / "file.npz")
+    named, file = (np.load(tmp_path / f"{one}.npz")["features"] for one in ("named", "file"))
+    np.testing.assert_array_equal(named, file)
+
+
 def test_the_demo_is_called_with_its_seed_and_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(config: demo.DemoConfig, out: Path, place: Place) -> Generator[Any, None, Any]:
         assert (config, out, place) == (demo.DemoConfig(seed=3), tmp_path, Place(tmp_path / "cache", None, "float32"))
@@ -385,7 +393,7 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
         "truncated": (("benchmark", *data, "--backbone", folder / "cut.safetensors"), "damaged or incomplete"),
         "words": (("benchmark", *data, "--backbone", folder / "words.safetensors"), "damaged or incomplete"),
         "no checkpoint": (("benchmark", *data, "--backbone", folder / "none.safetensors"), "no backbone file"),
-        "no backbone": (("benchmark", *data), "give --backbone FILE with --data, or --embeddings FILE"),
+        "no backbone": (("benchmark", *data), "give --backbone NAME or FILE with --data, or --embeddings FILE"),
         "no training": (("benchmark", *features, "--methods", "sib"), "--train-embeddings FILE"),
         "features": (("benchmark", "--embeddings", folder / "wrong.npz"), "needs the arrays features"),
         "no features": (("benchmark", "--embeddings", folder / "none.npz"), "cannot be read"),

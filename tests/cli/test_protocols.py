@@ -121,13 +121,14 @@ def test_images_are_embedded_and_averaged_as_asked(tmp_path: Path) -> None:
         tmp_path / "r.json",
     )
     records = load_results(tmp_path / "r.json")
+    assert {r["dataset"] for r in records} == {"images"}  # no folder of a machine
     assert [(r["average"], r["method"]) for r in records] == [
         (average, method) for average in ("none", "mirror") for method in ("glance", INDUCTIVE, "tim")
     ]
 
 
 def test_mistakes_are_answered_by_one_sentence(words: tuple[str | Path, ...], tmp_path: Path) -> None:
-    assert "give --backbone FILE with --data, or --embeddings FILE" in refused("benchmark", "protocols")
+    assert "give --backbone NAME or FILE with --data, or --embeddings FILE" in refused("benchmark", "protocols")
     assert "or --embeddings FILE" in refused(*words, "--backbone", tmp_path / "b.safetensors")
     assert "no protocol 'even'" in refused(*words, "--protocol", "even")
     assert "--way takes whole numbers" in refused(*words, "--way", "five")

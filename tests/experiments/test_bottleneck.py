@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from helpers.images import divided, write_files
 from helpers.trainings import events_and_result, network_file, shorten_trainings
-from onelook.artifacts import load_backbone
+from onelook.artifacts import load_network
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import finish
@@ -42,7 +42,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> BottleneckConfig:
     folder = tmp_path_factory.mktemp("bottleneck")
     data = str(write_files(folder / "images", divided(5, 17)))
     network = network_file(folder / "net.safetensors")
-    return BottleneckConfig(network, data, prior_weights=(0.0, 5.0), shots=(1, 2), n_tasks=N_TASKS)
+    return BottleneckConfig(str(network), data, prior_weights=(0.0, 5.0), shots=(1, 2), n_tasks=N_TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ class Known:
     """The methods and the features, by the other way."""
 
     def __init__(self, config: BottleneckConfig, place: Place) -> None:
-        backbone, _ = load_backbone(config.backbone)
+        backbone, _ = finish(load_network(config.backbone))
         self.place = place
         self.views = finish(open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS))
         self.sets = {

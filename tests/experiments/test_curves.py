@@ -38,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> CurvesConfig:
     folder = tmp_path_factory.mktemp("curves")
     data = str(write_files(folder / "images", divided(5, 17)))
     network = network_file(folder / "net.safetensors")
-    return CurvesConfig(network, data, steps=(1, 2), queries=(2, 15), shots=(1, 2), n_tasks=N_TASKS)
+    return CurvesConfig(str(network), data, steps=(1, 2), queries=(2, 15), shots=(1, 2), n_tasks=N_TASKS)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_method_is_trained_for_the_queries_it_is_said_to_be_trained_for(
     experiment: str, n_query: int, records: list[dict[str, Any]], config: CurvesConfig, place: Place
 ) -> None:
     """Used with 2 queries a class in both cases; the record is that of a method trained for so many."""
-    backbone, _ = load_backbone(config.backbone)
+    backbone, _ = load_backbone(Path(config.backbone))
     known = finish(open_data(config.data, place.home).embed("train", backbone, place, N_VIEWS))
     chosen, test = (
         finish(open_data(config.data, place.home).embed(split, backbone, place)) for split in ("val", "test")
@@ -104,6 +104,8 @@ def test_the_study_trains_nothing_twice(records: list[dict[str, Any]], config: C
 
 
 def test_another_network_is_another_study(config: CurvesConfig, place: Place, tmp_path: Path) -> None:
-    other = replace(config, backbone=network_file(tmp_path / "net.safetensors", 1), steps=(1,), queries=(), shots=(1,))
+    other = replace(
+        config, backbone=str(network_file(tmp_path / "net.safetensors", 1)), steps=(1,), queries=(), shots=(1,)
+    )
     work = curves(other, place)
     assert any(isinstance(event, Stepped) for event in work)

@@ -31,12 +31,12 @@ class Comparison(Checked):
 
 
 def benchmark(
-    comparison: Comparison, data: str, split: str, checkpoint: Path, place: Place
+    comparison: Comparison, data: str, split: str, network: Path | str, place: Place
 ) -> Generator[Any, None, list[dict[str, Any]]]:
     """Make result records on tasks of `split`; methods that learn are trained on the classes for it first."""
     for request in comparison.requests:
         recipes.require_features(request)  # before the features are computed, which may take long
-    source = yield from open_source(data, split, checkpoint, place, comparison.average)
+    source = yield from open_source(data, split, network, place, comparison.average)
     return (yield from _compare(comparison, source, place))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from onelook.artifacts import load_backbone
+from onelook.artifacts import load_network
 from onelook.data.sampler import Views
-from onelook.data.sources import N_VIEWS, open_data
+from onelook.data.sources import N_VIEWS, name_in_records, open_data
 from onelook.data.vectors import load_features
 from onelook.errors import DataError, SettingsError
 from onelook.machine import Place
@@ -32,13 +32,14 @@ class Source:
 
 
 def open_source(
-    data: str, split: str, checkpoint: Path, place: Place, average: str = "none"
+    data: str, split: str, network: Path | str, place: Place, average: str = "none"
 ) -> Generator[Any, None, Source]:
-    """Open a data set by the features of a backbone."""
-    backbone, named = load_backbone(checkpoint)
+    """Open a data set by the features of a network, which is given as `load_network` takes it."""
+    backbone, named = yield from load_network(str(network))
     opened = open_data(data, place.home)
     test = yield from opened.embed(split, backbone, place, average=average)
-    about = {"dataset": data, "split": split, "backbone": f"{named['name']}@{backbone.digest().hex()[:12]}"}
+    about = {"dataset": name_in_records(data), "split": split}
+    about |= {"backbone": f"{named['name']}@{backbone.digest().hex()[:12]}"}
     about |= {"precision": place.precision, "average": average}
     sets: list[Embeddings] = []
 

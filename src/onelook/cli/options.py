@@ -212,7 +212,8 @@ class Features:
 
     data: str = "glyphs"
     split: str = "test"
-    backbone: Path | None = None
+    backbone: str | None = None
+    """Feature network: a name, such as lite, or a file made by `onelook pretrain`."""
     embeddings: Path | None = None
     """An .npz file of features (N, D) and labels (N), instead of --data and --backbone."""
     train_embeddings: Path | None = None
@@ -220,4 +221,6 @@ class Features:
 
     def __post_init__(self) -> None:
         if (self.backbone is None) == (self.embeddings is None):
-            raise SettingsError("A comparison needs features: give --backbone FILE with --data, or --embeddings FILE.")
+            raise SettingsError(
+                "A comparison needs features: give --backbone NAME or FILE with --data, or --embeddings FILE."
+            )

@@ -132,7 +132,7 @@ def embed(
     place: Place,
     cluster: Cluster,
     *,
-    backbone: Annotated[Path, "Feature network made by `onelook pretrain`; with --ray also a name, such as lite0."],
+    backbone: Annotated[str, "Feature network: a name, such as lite, or a file made by `onelook pretrain`."],
     out: Annotated[Path | None, "The .npz file to write: features, labels, class_names, path.", Output()] = None,
     shards: Annotated[Path | None, "Folder or address of Parquet files to write, with --ray.", Output(())] = None,
     data: str = "glyphs",
@@ -145,11 +145,11 @@ def embed(
     onelook embed --data s3://bucket/photographs --backbone lite0 --shards s3://bucket/features --ray auto
     """
     if cluster.ray is not None:
-        embed_by_ray(data, str(backbone), average, place, cluster, shards)
+        embed_by_ray(data, backbone, average, place, cluster, shards)
         return
     if out is None:
         raise SettingsError("Name the .npz file to write with --out.")
-    network, _ = artifacts.load_backbone(backbone)
+    network, _ = console.run(artifacts.load_network(backbone), "network")
     embeddings = console.run(open_data(data, place.home).embed(split, network, place, average=average), "embedding")
     save_features(embeddings, out)
     write(f"{out}: {len(embeddings.labels):,} images, {embeddings.feature_size} features")

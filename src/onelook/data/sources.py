@@ -72,6 +72,15 @@ class Dataset:
         return (yield from embed(images, backbone, config, place.cache))
 
 
+def name_in_records(data: str) -> str:
+    """Name of a data set in records, where the folder that it lies in says nothing.
+
+    >>> name_in_records("cifar-fs"), name_in_records("photographs/clothing10.zip")
+    ('cifar-fs', 'clothing10')
+    """
+    return Path(data).name.removesuffix(".zip")
+
+
 def open_data(data: str, home: Path | None = None) -> Dataset:
     """Open a data set. Raises DataError for one that is not there.
 

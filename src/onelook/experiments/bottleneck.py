@@ -8,7 +8,6 @@ mean 0 the term is gamma / 2 |theta|^2, and gamma the `prior_weight` of SIB.
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from onelook.artifacts import load_backbone
+from onelook.artifacts import load_network
 from onelook.benchmark.compare import make_entry
 from onelook.benchmark.sources import open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
@@ -32,7 +31,8 @@ from onelook.train.recipes import parse_request
 
 @dataclass(frozen=True)
 class BottleneckConfig(Checked):
-    backbone: Path
+    backbone: str
+    """Feature network: a name, such as lite, or a file made by `onelook pretrain`."""
     data: str = "cifar-fs"
     prior_weights: tuple[float, ...] = (0.0, 0.01, 0.1, 1.0)
     """Weights gamma of the KL term; 0 omits it."""
@@ -45,7 +45,8 @@ def bottleneck(config: BottleneckConfig, place: Place) -> Generator[Any, None, l
     """A record for each weight and shot: accuracy and loss on tasks of training and of test classes, and their gaps."""
     source = yield from open_source(config.data, "test", config.backbone, place)
     # Training classes as test classes are seen: without augmentation.
-    seen = yield from open_data(config.data, place.home).embed("train", load_backbone(config.backbone)[0], place)
+    backbone, _ = yield from load_network(config.backbone)
+    seen = yield from open_data(config.data, place.home).embed("train", backbone, place)
     facts = {"experiment": "information bottleneck"} | {k: source.about[k] for k in ("dataset", "split", "backbone")}
     records = []
     for shot in config.shots:

@@ -6,7 +6,6 @@ the table over K, and the two studies of the appendix.
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from onelook.benchmark.compare import make_entry
@@ -20,7 +19,8 @@ from onelook.train.recipes import parse_request
 
 @dataclass(frozen=True)
 class CurvesConfig(Checked):
-    backbone: Path
+    backbone: str
+    """Feature network: a name, such as lite, or a file made by `onelook pretrain`."""
     data: str = "cifar-fs"
     split: str = "test"
     steps: tuple[int, ...] = (1, 2, 3, 5, 8)

@@ -20,7 +20,7 @@ from torch import Tensor
 from onelook.artifacts import AUTO, PHOTOGRAPHS, SHIPPED_METHODS, SMALL
 from onelook.data.listing import Listing
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.data.sources import open_data
+from onelook.data.sources import name_in_records, open_data
 from onelook.errors import Checked, DataError, NonNegativeInt, PositiveInt, TwoOrMore
 from onelook.estimators.choosing import load_chosen
 from onelook.events import Progress
@@ -70,7 +70,7 @@ def compare_networks(config: NetworksConfig, out: Path, place: Place) -> Generat
     listings = {text: _open(text, place) for text in dict.fromkeys(config.sets)}  # so that a wrong name is refused now
     for text, listing in listings.items():
         name, split = split_name(text)
-        about = {"dataset": Path(name).name.removesuffix(".zip"), "split": split, "average": config.average}
+        about = {"dataset": name_in_records(name), "split": split, "average": config.average}
         measured: dict[tuple[str, TaskSpec], Stored] = {}
         chosen: dict[str, dict[str, str]] = {}
         for network in dict.fromkeys(config.networks):

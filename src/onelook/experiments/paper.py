@@ -26,6 +26,7 @@ from onelook.benchmark.measure import signed_difference
 from onelook.benchmark.sources import Source, open_items, open_source
 from onelook.benchmark.tables import Table
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
+from onelook.data.sources import name_in_records
 from onelook.errors import Checked, NonNegativeInt, TwoOrMore, unknown_name
 from onelook.events import Notice, relay
 from onelook.experiments.paper_rows import REFERENCE, ROWS, Row, published, published_elsewhere
@@ -99,7 +100,7 @@ def _records(
 ) -> list[dict[str, Any]]:
     row, network, records = config.row(key), about["backbone"].split("@")[0], []
     named = {"row": key, "method": row.title, "paper": row.paper, "request": row.method, "on": row.on}
-    named |= {"dataset": config.data, "split": config.split, "backbone": about["backbone"]}
+    named |= {"dataset": name_in_records(config.data), "split": config.split, "backbone": about["backbone"]}
     named |= {"epochs": about["epochs"], "rotation": about["rotation"]}
     for shot, values in accuracies.items():
         versus = None

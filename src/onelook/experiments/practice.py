@@ -19,7 +19,7 @@ from onelook.backbones import Backbone
 from onelook.data.embed import EmbedConfig, embed
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.data.sources import NAMES, open_data
+from onelook.data.sources import NAMES, name_in_records, open_data
 from onelook.errors import Checked, DataError, NonNegativeInt, PositiveInt, SettingsError, TwoOrMore
 from onelook.events import Notice
 from onelook.experiments.practice_measure import compare_classifiers
@@ -75,7 +75,7 @@ def practice(config: PracticeConfig, out: Path, place: Place) -> Generator[Any, 
     for text in dict.fromkeys(config.sets):  # all, so that a wrong name is refused now and not after hours
         name, split = split_name(text)
         data = yield from _features(name, split, backbone, place)
-        about = {"dataset": Path(name).name.removesuffix(".zip"), "split": split, **network}
+        about = {"dataset": name_in_records(name), "split": split, **network}
         cells += yield from _cells(about, data, specs, config.n_users, store)
     if not cells:
         raise DataError(

@@ -20,6 +20,7 @@ from helpers.features import one_sentence
 from helpers.images import class_image, classes, encoded, picture, write_files
 from onelook.data import embed as embedding
 from onelook.errors import ArtifactError, DataError, SettingsError
+from onelook.estimators import image_features
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.events import finish
@@ -91,6 +92,17 @@ def test_arrays_are_the_images_that_they_hold(features: ImageFeatures, tmp_path:
         np.testing.assert_allclose(features.transform([x.squeeze() for x in own]), expected, atol=1e-6)
     clear = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], axis=-1)
     np.testing.assert_allclose(features.transform(clear), features.transform(pixels), atol=1e-6)
+
+
+def test_pixels_go_through_the_network_in_blocks_as_files_do(
+    features: ImageFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, blocks = np.stack([np.asarray(picture(i)) for i in range(5)]), list[int]()
+    expected, embed = features.transform(images), image_features.embed
+    monkeypatch.setattr(embedding, "READ_AT_ONCE", 2)
+    monkeypatch.setattr(image_features, "embed", lambda some, *more: blocks.append(len(some)) or embed(some, *more))
+    np.testing.assert_allclose(features.transform(images), expected, atol=1e-6)
+    assert blocks == [2, 2, 1]
 
 
 def test_a_photograph_that_lies_on_its_side_is_turned_in_memory_too(features: ImageFeatures, tmp_path: Path) -> None:

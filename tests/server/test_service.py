@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from helpers.images import class_image
 from helpers.server import Answer, Running, running
@@ -23,6 +24,7 @@ from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.events import finish
 from onelook.labelling.predict import PredictConfig, predict_images
+from onelook.labelling.suggest import suggest
 from onelook.machine import Place
 from onelook.server import answers
 from onelook.server.service import Service, create_app
@@ -106,7 +108,9 @@ def test_accuracy_and_suggestions_are_those_of_the_library(service: Running) -> 
     assert accuracy["expected_accuracy"] == {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     found = service.ask("POST", f"{V1}/insects/suggest?number=3").json
     answers.Suggestions.model_validate(found)
-    assert len({one["index"] for one in found["suggestions"]}) == 3
+    pool, labelled = (torch.from_numpy(own.scale_rows(some)) for some in (POOL, X))
+    expected = suggest(pool, torch.from_numpy(own.transduction_proba_).float(), 3, labelled, own.classes_.tolist())
+    assert [(one["index"], one["why"]) for one in found["suggestions"]] == [(one.index, one.why) for one in expected]
     asked = service.ask("POST", f"{V1}/insects/suggest?number=3", {"features": POOL.tolist()}).json
     assert {one["index"] for one in asked["suggestions"]} <= set(range(30))
 

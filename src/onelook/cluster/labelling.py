@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from onelook.cluster.embedding import Task, embed_images
 from onelook.cluster.session import Cluster, RayShards, Session, connect
@@ -159,8 +159,9 @@ class _Job:
         try:
             support, alone, found, pool = self._answer(shards)
             yield Progress("labelling", 1, 2)
-            unknown = _reject(support, alone, self.config.unknown_rate)
-            each = [unknown[some] for some in np.split(np.arange(len(pool)), pool.starts[1:-1])]
+            scores, rate = alone.strangeness, self.config.unknown_rate
+            unknown = support.find_strange(scores, scores, rate) if rate else torch.zeros_like(scores, dtype=torch.bool)
+            each = np.split(unknown.numpy(), pool.starts[1:-1])
             assert isinstance(found.posterior, ShardedAnswers)
             told = (self.labels, self.config.min_confidence, support.classes, found.posterior.name)
             counts = sum(shards.ask(_write, *told, each=each), Counter[str]())
@@ -195,14 +196,6 @@ class _Job:
         gain = found.confidence - alone.confidence
         expected = support.estimate_accuracy(log_priors, found.confidence, gain, n).accuracy
         return Summary(n, n_known, n_unreadable, {}, found.message, expected, self.choice.name, ())
-
-
-def _reject(support: SupportModel, alone: Alone, rate: float) -> Bool[np.ndarray, "Q"]:
-    """Rows of no class, as `FewShotClassifier.reject` finds them."""
-    scores = alone.strangeness
-    if not rate:
-        return np.zeros(len(scores), dtype=bool)
-    return (scores > support.limit_strangeness(scores, rate)).numpy()
 
 
 # What is done in a process of Ray.

@@ -148,7 +148,7 @@ def embed_files(
     found: list[bytes | Rejected] = []
     with Passes(backbone) as passes:
         blocks = _Blocks(store, passes, config)
-        step = min(config.count_at_once(backbone), passes.n_wanted or READ_AT_ONCE)
+        step = min(blocks.n_at_once, passes.n_wanted or blocks.n_at_once)
         for batch in image_batches(listing, look, step):
             found += batch
             n_unread = len(listing.names) - len(found)
@@ -213,6 +213,7 @@ class _Blocks:
 
     def __init__(self, store: FeatureStore, passes: Passes, config: EmbedConfig) -> None:
         self.store, self.passes, self.config = store, passes, config
+        self.n_at_once = config.count_at_once(passes.network)
         self.n_begun = self.n_done = self.n_unread = 0
         self._under_way = deque[_Block]()
         self._unsaved: list[tuple[list[bytes], Float[Tensor, "V R D"]]] = []
@@ -238,7 +239,7 @@ class _Blocks:
         features = yield from block.finish(self.n_done, n_after)
         self.n_done += len(block.digests)
         self._unsaved.append((block.digests, features))
-        if sum(len(keys) for keys, _ in self._unsaved) >= self.config.count_at_once(self.passes.network):
+        if sum(len(keys) for keys, _ in self._unsaved) >= self.n_at_once:
             self._save()
 
     def _save(self) -> None:

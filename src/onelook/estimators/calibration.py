@@ -23,6 +23,7 @@ from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
 from onelook import ops
+from onelook.methods.glance_support import unit_of_means
 from onelook.scoring import Estimate
 
 LOG_SCALE_SPREAD = 0.4
@@ -61,9 +62,8 @@ class AccuracyEstimate:
 
 
 def class_separation(means: Float[Tensor, "K D"]) -> float:
-    """Mean squared distance u between the class means; never so small that rounding looks like evidence."""
-    separation = 2 * (means - means.mean(0)).square().sum() / max(len(means) - 1, 1)
-    return max(separation.item(), 1e-6)
+    """Mean squared distance u between the class means, in double precision told from rounding above 1e-6."""
+    return unit_of_means(means[None], 1e-6).item()
 
 
 def scaled_distances(x: Float[Tensor, "N D"], means: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:

@@ -161,6 +161,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         best = torch.zeros_like(logits, dtype=torch.bool).scatter(1, logits.argmax(1, keepdim=True), True)
         return ((p_values > alpha) | best).numpy()
 
+    def scale_rows(self, X: Any) -> np.ndarray:
+        """Rows (n, d) at length 1 as they are compared with each other; those of a table by the spread of the examples.
+
+        >>> FewShotClassifier(features="network").fit([[0.0, 1.0], [1.0, 0.0]], [0, 1]).scale_rows([[3.0, 4.0]])
+        array([[0.6, 0.8]], dtype=float32)
+        """
+        return self._judge(X, Tensor.float).numpy()
+
     def unknown_score(self, X: Any) -> np.ndarray:
         """How little each row (n,) is like any of the classes, by distance from their means and by ridge regression."""
         return self._judge(X, lambda x: self._support.strangeness(x)).numpy()
@@ -168,11 +176,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def reject(self, X: Any, rate: float = 0.05) -> np.ndarray:
         """Rows (n,) that belong to none of the classes; about a fraction `rate` of the others at most is rejected too.
 
-        See `SupportModel.limit_strangeness`; where too few rows tell, nothing is rejected.
+        See `SupportModel.find_strange`; where too few rows tell, nothing is rejected.
         """
         _require_fraction("rate", rate)
         check_is_fitted(self)
-        return self.unknown_score(X) > self._support.limit_strangeness(self._strangeness, rate)
+        return self._support.find_strange(torch.from_numpy(self.unknown_score(X)), self._strangeness, rate).numpy()
 
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
         """Estimate the accuracy on the unlabelled rows (on new rows, where there are none) by the labelled ones.

@@ -16,7 +16,7 @@ from onelook.artifacts import AUTO, identify_network, load_network
 from onelook.backbones import Backbone
 from onelook.backbones.framing import Framing
 from onelook.data.colours import find_white
-from onelook.data.embed import AVERAGE, BLOCK_BYTES, EmbedConfig, embed, embed_files, parse_averaging
+from onelook.data.embed import AVERAGE, EmbedConfig, embed, embed_files, parse_averaging
 from onelook.data.images import ImageSet, Rejected, decode, describe_error, image_array
 from onelook.data.listing import LARGEST, Listing
 from onelook.errors import DataError, SettingsError, quote_name
@@ -93,7 +93,7 @@ class ImageFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         files, others = np.flatnonzero(is_file).tolist(), np.flatnonzero(~is_file).tolist()
         if files:
             out[files] = _embed_paths([Path(images[i]) for i in files], network, config, place.cache)
-        block = max(1, BLOCK_BYTES // (network.channels * network.image_size**2))
+        block = config.count_at_once(network)
         for start in range(0, len(others), block):
             part = others[start : start + block]
             out[part] = _embed_pixels({i: images[i] for i in part}, network, config)

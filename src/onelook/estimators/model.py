@@ -144,15 +144,18 @@ class SupportModel(InductiveModel):
         """
         return _strangeness(*self.compare(x))
 
-    def limit_strangeness(self, unlabelled: Float[Tensor, "Q"], rate: float) -> float:
-        """Strangeness that about a fraction `rate` of the rows of the classes exceeds at most.
+    def find_strange(
+        self, scores: Float[Tensor, "N"], unlabelled: Float[Tensor, "Q"], rate: float
+    ) -> Bool[Tensor, "N"]:
+        """Rows of no class by their strangeness, among them about a fraction `rate` of the rows of the classes at most.
 
-        unlabelled: that of the unlabelled rows. Two limits hold for rows of the classes, and the smaller is taken: that
-        of the labelled examples, left out, and that of the unlabelled rows, of which unknown ones only raise it.
-        Infinite where both are too few.
+        unlabelled: strangeness of the unlabelled rows. Two limits hold for rows of the classes, and the smaller is
+        taken: that of the labelled examples, left out, and that of the unlabelled rows, of which unknown ones only
+        raise it. Nothing is strange where both are too few.
         """
         known = self.left_out_strangeness[self.testable]
-        return min(calibration.prediction_limit(known, rate), calibration.conformal_threshold(unlabelled, rate))
+        limits = calibration.prediction_limit(known, rate), calibration.conformal_threshold(unlabelled, rate)
+        return scores > min(limits)
 
     def answer(self, pool: Pool, candidates: Int[Tensor, "Q C"] | None = None) -> Answers:
         """Probabilities of the unlabelled rows one by one, for candidates or for all classes that count."""

@@ -143,11 +143,11 @@ def weigh(hot: Float[Tensor, "T S K"], of_class: Float[Tensor, "T K"]) -> Float[
     return (hot @ of_class.unsqueeze(-1)).squeeze(-1)
 
 
-def unit_of_means(means: Float[Tensor, "T K D"]) -> Float[Tensor, "T 1 1"]:
-    """The mean squared distance between the class means."""
+def unit_of_means(means: Float[Tensor, "T K D"], least: float = 1e-3) -> Float[Tensor, "T 1 1"]:
+    """The mean squared distance between the class means. least: where rounding would look like evidence below it, and
+    gradients, which need more, overflow."""
     apart = 2 * (means - means.mean(1, keepdim=True)).square().sum((1, 2)) / (means.shape[1] - 1)
-    # Means nearer than this would make rounding look like evidence, and gradients overflow.
-    return apart.clamp_min(1e-3).view(-1, 1, 1)
+    return apart.clamp_min(least).view(-1, 1, 1)
 
 
 def class_spread(

@@ -126,7 +126,7 @@ class Learning:
             _require_width(kept, rows)
             p = made.predict_proba(rows.features)
         names = [quote_name(str(one)) for one in made.classes_]
-        pool, labelled = (made._judge(x, torch.Tensor.float) for x in (rows.features, kept.tensors["rows"].numpy()))
+        pool, labelled = (torch.from_numpy(made.scale_rows(x)) for x in (rows.features, kept.tensors["rows"].numpy()))
         found = suggest(pool, torch.from_numpy(p).float(), min(number, len(p)), labelled, names)
         assessment = _assess(kept)
         return {

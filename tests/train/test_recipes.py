@@ -16,7 +16,7 @@ from onelook.backbones import create
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
-from onelook.methods import METHODS, SIB, EndToEnd, ImageMethod, PrototypicalNetworks
+from onelook.methods import METHODS, SIB, UNEM, EndToEnd, ImageMethod, PrototypicalNetworks
 from onelook.tasks import Embeddings
 from onelook.train import recipes
 from onelook.train.loop import Resumed, Stepped
@@ -174,6 +174,13 @@ def test_a_method_that_learns_says_that_it_needs_training_classes_and_two_ways_o
 ) -> None:
     with pytest.raises(SettingsError, match=rf"^{text} has to learn .* `onelook train`.*--train-embeddings"):
         made(text, tmp_path, training=training, validation=validation)
+
+
+def test_a_method_that_begins_trained_goes_without_training_classes(tmp_path: Path) -> None:
+    events, result = made("unem", tmp_path, training=None, validation=None)
+    assert events == []
+    torch.testing.assert_close(dict(result.method.state_dict()), dict(UNEM().state_dict()))
+    assert any(isinstance(event, Stepped) for event in made("unem", tmp_path)[0])
 
 
 def test_a_training_is_done_once_and_found_again(tmp_path: Path) -> None:

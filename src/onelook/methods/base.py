@@ -45,6 +45,8 @@ class Method(nn.Module):
     """Number to raise when answers change, so that stored results of earlier versions are not used."""
     needs_training_classes: bool = False
     """Whether `prepare` must have seen features of training classes, beside what meta-training does."""
+    begins_trained: ClassVar[bool] = False
+    """Whether its weights are of use before any training, so that it can go without training classes."""
     ordered_support: bool = False
     """Whether the answer depends on the order of the support rows, as of a method that reads them as a sequence."""
     n_way: int | None = None

@@ -44,6 +44,7 @@ class UNEM(Method):
     """
 
     transductive = True
+    begins_trained = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -223,6 +223,8 @@ def ready(
     if not learns(method):
         return Ready(method.eval())
     if training is None or validation is None:
+        if method.begins_trained:
+            return Ready(method.eval())
         raise SettingsError(
             f"{request.label} has to learn from training classes, and there are none here; give a trained one "
             f"(--methods FILE, made by `onelook train`), or features to train on (--train-embeddings FILE)."

@@ -41,6 +41,22 @@ class Pair:
     b: Float[Tensor, "N K"]
 
 
+def add(number: int) -> Any:
+    @check
+    def added(a: Float[Tensor, "N M"], times: int = 1) -> Float[Tensor, "N M"]:
+        """Adds the number."""
+        return a + number * times if times < 5 else a[0]
+
+    return added
+
+
+def test_functions_in_functions_are_decorated_once_and_stay_their_own() -> None:
+    one, two = add(1), add(2)
+    assert [one(x).max(), two(x).max(), two(a=x, times=2).max(), one(x).max()] == [1, 2, 4, 1]
+    assert one.__wrapped__ is not two.__wrapped__
+    assert two.__doc__ == "Adds the number."
+
+
 def test_what_is_right_goes_through() -> None:
     assert product(x, y).shape == (2, 4)
     assert product(x, y, 1).shape == product(a=x, b=y).shape
@@ -63,6 +79,10 @@ def test_what_is_right_goes_through() -> None:
         (nested, ([x.int()],)),
         (Pair, (x, y)),
         (ops.cosine_similarity, (x, y)),
+        (add(1), (x[0],)),
+        (add(2), (x[0],)),
+        (add(2), (x, "1")),
+        (add(2), (x, 5)),
     ],
 )
 def test_what_breaks_a_signature_is_refused(call: Any, given: tuple[Any, ...]) -> None:

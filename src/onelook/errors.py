@@ -6,6 +6,7 @@
     ├── ArtifactError         a checkpoint or result file that is damaged, missing or of another kind
     ├── DownloadError         a file that could not be fetched or has the wrong checksum
     ├── StorageError          a disk that is full or may not be written
+    ├── UnreachableError      a store or a machine that does not answer, for the time being
     └── DivergedError         training that left the finite numbers
 
 Every message is one sentence or two: what it is about, what was found, what was expected, what to do.
@@ -51,6 +52,10 @@ class DownloadError(UserError):
 
 class StorageError(UserError):
     """A file that could not be written; what was there before is intact."""
+
+
+class UnreachableError(UserError):
+    """A place of files that does not answer, after it was asked again; nothing is said of the files."""
 
 
 class DivergedError(UserError):

@@ -42,8 +42,12 @@ class Place:
     """Memory for what is decoded or compared at once, 512MiB or more, such as 2GiB; features and results come on top.
     auto: as much as is fastest."""
 
+    asked: str = field(init=False, repr=False, compare=False)
+    """Device as it was asked for, which other machines may have where this one has not."""
+
     def __post_init__(self) -> None:
         parse_memory(self.memory)
+        object.__setattr__(self, "asked", self.device)
         object.__setattr__(self, "device", find_device(self.device))
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise SettingsError(f"A precision is auto, float32 or bfloat16, but got {self.precision!r}.")
@@ -115,8 +119,9 @@ def take_one_core() -> None:
 
 
 @contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators of the processor and of a device, and restore them at the end."""
+def seeded(seed: int, device: torch.device = torch.device("cpu")) -> Iterator[None]:
+    """Seed the global generators of the processor, from which layers draw their weights, and of a device, and restore
+    them at the end."""
     # Not torch.manual_seed, which seeds the generators of all accelerators and would not restore those.
     generators = [torch.default_generator]
     if device.type == "cuda":

@@ -86,7 +86,10 @@ def test_an_output_that_cannot_be_written_is_one_sentence() -> None:
 
 PROGRAM = """
 import logging, sys, warnings
+from onelook.artifacts import SMALL
 from onelook.cli import main
+from onelook.estimators import choosing
+choosing.PHOTOGRAPHS = SMALL
 codes = []
 for line in open("commands", encoding="utf-8"):
     sys.argv = ["onelook", *line.rstrip().split("|")]

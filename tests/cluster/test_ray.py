@@ -1,5 +1,6 @@
 """Labels by Ray: those of one process, whatever is killed meanwhile, in folders and in an object store."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -17,9 +18,10 @@ import numpy as np
 import pytest
 
 from helpers.images import class_image, classes, write_files
+from helpers.processes import free_port
 from onelook.cluster.embedding import write_embeddings
 from onelook.cluster.labelling import Summary, label_shards
-from onelook.cluster.session import Cluster, RayShards, connect
+from onelook.cluster.session import OBJECT_STORE, Cluster, RayShards, connect
 from onelook.data.addresses import Store
 from onelook.data.tables import read_rows
 from onelook.estimators import asking, pool
@@ -81,14 +83,20 @@ def own_processes() -> set[int]:
     return own
 
 
-def label_alone(folder: Path, cache: Path) -> dict[str, tuple[str, float]]:
-    done = finish(label_folder(LabelConfig(folder, network="small"), Place(cache, device="cpu")))
+def label_alone(folder: Path, cache: Path, **settings: Any) -> dict[str, tuple[str, float]]:
+    done = finish(label_folder(LabelConfig(folder, network="small", **settings), Place(cache, device="cpu")))
     return {one.path: (one.label, one.probability) for one in done.predictions}
 
 
-def label(folder: Path | str, out: str, watch: Callable[[Any], None] = lambda _: None) -> Summary:
-    config = LabelConfig(Path(folder), network="small")
-    return finish(label_shards(config, Place(device="cpu"), CLUSTER, Store(out)), watch)
+def label(
+    folder: Path | str,
+    out: str,
+    watch: Callable[[Any], None] = lambda _: None,
+    cluster: Cluster = CLUSTER,
+    **settings: Any,
+) -> Summary:
+    config = LabelConfig(Path(folder), network="small", **settings)
+    return finish(label_shards(config, Place(device="cpu"), cluster, Store(out)), watch)
 
 
 def require_alike(out: Path, expected: dict[str, tuple[str, float]]) -> None:
@@ -138,15 +146,56 @@ def test_labels_are_those_of_one_process_and_nothing_is_lost_with_processes_that
     require_alike(out, expected)
 
 
+@pytest.mark.usefixtures("large", "processes")
+def test_a_table_is_labelled_as_its_folder_with_class_priors_and_unknown_images(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images")
+    settings = {"class_priors": "0.5/0.3/0.2", "unknown_rate": 0.2, "min_confidence": 0.6}
+    expected = label_alone(folder, tmp_path / "cache", **settings)
+    table = folder / "images.csv"
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    labels = [name.split("/")[0] if name.startswith("class") else "" for name in names]
+    table.write_text("\n".join(["path,label", *map(",".join, zip(names, labels, strict=True))]))
+    summary = label(table, str(tmp_path / "out"), **settings)
+    require_alike(tmp_path / "out", expected)
+    assert {"unknown", "undecided"} <= set(summary.counts)
+
+
+@pytest.fixture
+def head() -> Iterator[str]:
+    """Address of a cluster of Ray that other processes have started."""
+    port, other = free_port(), free_port()
+    words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=3"]
+    words += [f"--port={other}", f"--ray-client-server-port={port}", "--include-dashboard=false"]
+    words += [f"--object-store-memory={OBJECT_STORE}"]
+    # With its usual polling, a fork of grpcio 1.85 ends at times by a failed assertion of its own.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "GRPC_POLL_STRATEGY": "poll"}
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            time.sleep(0.2)
+        yield f"ray://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.usefixtures("large")
+def test_a_cluster_is_asked_from_outside(head: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "images")
+    label(folder, str(tmp_path / "out"), cluster=Cluster(head, workers=2, shard_size=20))
+    require_alike(tmp_path / "out", label_alone(folder, tmp_path / "cache"))
+
+
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Address of an empty bucket in an object store that this machine serves."""
     program = shutil.which("moto_server") or os.environ.get("ONELOOK_MOTO_SERVER")
     if program is None:
         pytest.skip("moto_server is not there: pip install 'moto[server]' into an environment of its own")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     with (tmp_path / "moto.log").open("wb") as log:
         server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)

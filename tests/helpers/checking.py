@@ -1,11 +1,13 @@
 """Types and shapes of arguments and results, checked once a call.
 
 jaxtyping's own decorator checks the arguments twice, by themselves and with the result, so that its messages tell these
-apart; that is half of the time of the functions that it decorates. Here beartype alone has the word.
+apart; that is half of the time of the functions that it decorates. Here beartype alone has the word. A function that is
+defined anew in each call of another one is decorated once: it would take longer than what is in it.
 """
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from dataclasses import is_dataclass
@@ -32,7 +34,7 @@ def check_once(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return given
         if inspect.isgeneratorfunction(given) or inspect.iscoroutinefunction(given):  # these go on after the call
             return jaxtyped(typechecker=typechecker)(given)
-        checked = CHECK(given)
+        checked = _check(given)
         if not any(map(_has_axes, given.__annotations__.values())):
             return checked
 
@@ -44,6 +46,25 @@ def check_once(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return call
 
     return decorate
+
+
+_inner: dict[tuple[types.CodeType, str], types.FunctionType] = {}
+"""Checked functions that were defined in others, by their code and hints."""
+
+
+def _check(given: types.FunctionType) -> Callable[..., Any]:
+    if "<locals>" not in given.__qualname__:
+        return CHECK(given)
+    key = given.__code__, str(given.__annotations__)
+    known = _inner.get(key)
+    if known is None:
+        made: Any = CHECK(given)
+        if isinstance(made, types.FunctionType) and "__beartype_func" in (made.__kwdefaults__ or {}):
+            _inner[key] = made
+        return made  # type: ignore[no-any-return]
+    checked = types.FunctionType(known.__code__, known.__globals__)
+    checked.__kwdefaults__ = (known.__kwdefaults__ or {}) | {"__beartype_func": given}
+    return functools.update_wrapper(checked, given)
 
 
 def _has_axes(hint: Any) -> bool:

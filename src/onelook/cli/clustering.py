@@ -1,6 +1,5 @@
 """`onelook label --ray` and `onelook embed --ray`: work in shards, by Ray."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,16 @@ from onelook.cluster.labelling import label_shards
 from onelook.cluster.session import Cluster
 from onelook.data.addresses import Store
 from onelook.errors import SettingsError, quote_name
+from onelook.files import cache_home
 from onelook.labelling.label import LabelConfig
 from onelook.machine import Place
 
 
 def label_by_ray(
-    config: LabelConfig, place: Place, cluster: Cluster, out: Path, refused: Mapping[str, Any], as_json: bool
+    config: LabelConfig, place: Place, cluster: Cluster, out: Path, refused: dict[str, Any], as_json: bool
 ) -> None:
     """Label images in shards. refused: options that are about a single machine, with their values."""
-    if given := [name for name, value in refused.items() if value]:
-        raise SettingsError(f"{given[0]} is for a folder on this machine, not for shards; drop it, or --ray.")
+    _refuse(refused | {"--features": config.features}, place)
     store = Store(str(out))
     done = run(label_shards(config, place, cluster, store), "label")
     if as_json:
@@ -36,11 +35,21 @@ def label_by_ray(
     write(f"Written: {place_of}, Parquet with the columns of labels.csv in {len(done.shards):,} shards")
 
 
-def embed_by_ray(data: str, network: str, average: str, place: Place, cluster: Cluster, out: Path | None) -> None:
-    """Write the features of images in shards."""
+def embed_by_ray(
+    data: str, network: str, average: str, place: Place, cluster: Cluster, out: Path | None, refused: dict[str, Any]
+) -> None:
+    """Write the features of images in shards. refused: as in `label_by_ray`."""
+    _refuse(refused, place)
     if out is None:
         raise SettingsError("--ray writes shards of features; name their folder or address with --shards.")
     store = Store(str(out))
     parts = run(write_embeddings(data, network, average, place, cluster, store), "embedding")
     n = sum(len(part.names) for part in parts)
     write(f"{store.address or store.place}: {n:,} images in {len(parts):,} shards")
+
+
+def _refuse(given: dict[str, Any], place: Place) -> None:
+    """Refuse options that are about a single machine, if they have a value."""
+    given = given | {"--cache": place.cache != cache_home(), "--memory": place.memory != "auto"}
+    if names := [name for name, value in given.items() if value]:
+        raise SettingsError(f"{names[0]} is for a folder on this machine, not for shards; drop it, or --ray.")

@@ -72,7 +72,7 @@ def label(
     if cluster.ray is not None:
         refused = {"--sort": sort, "--coco": coco, "--label-studio": label_studio, "--save": save, "--watch": watch}
         config = _with_answers(config, reviewed, out)
-        label_by_ray(config, place, cluster, out, refused | {"--open": show, "--features": config.features}, as_json)
+        label_by_ray(config, place, cluster, out, refused | {"--open": show}, as_json)
         return
     if sort is not None and sort not in MODES:
         raise unknown_name("mode", sort, MODES)

@@ -145,8 +145,11 @@ def embed(
     onelook embed --data s3://bucket/photographs --backbone lite0 --shards s3://bucket/features --ray auto
     """
     if cluster.ray is not None:
-        embed_by_ray(data, backbone, average, place, cluster, shards)
+        refused = {"--out": out, "--split": split not in ("test", "all"), "--home": place.home}
+        embed_by_ray(data, backbone, average, place, cluster, shards, refused)
         return
+    if shards is not None:
+        raise SettingsError("--shards is for Ray; give --ray auto as well, or drop it.")
     if out is None:
         raise SettingsError("Name the .npz file to write with --out.")
     network, _ = console.run(artifacts.load_network(backbone), "network")

@@ -42,14 +42,16 @@ class Task:
     framing: Framing | None
     average: str
     precision: str
-    device: str = "auto"
+    device: str
+    """Device of the workers: auto, or the kind that all have."""
     version: str = field(default=PREPROCESSING)
 
     @classmethod
     def of(cls, network: Backbone, name: str, offline: bool, average: str, place: Place) -> "Task":
         """The task for a network that is loaded here."""
         shape = network.channels, network.image_size
-        return cls(name, network.digest().hex(), offline, shape, network.framing, average, place.precision)
+        told = average, place.precision, place.asked
+        return cls(name, network.digest().hex(), offline, shape, network.framing, *told)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -68,13 +70,10 @@ def embed_images(
     yield Progress("computing features", done, total)
     if missing:
         data = _plan(missing, images.store, task, out, session)
-        try:
+        with session.own_errors():
             for row in data.iter_rows():
                 done += row["n"]
                 yield Progress("computing features", done, total)
-        except session.ray.exceptions.RayError as error:
-            session.raise_own(error)
-            raise
 
 
 def write_embeddings(
@@ -86,7 +85,7 @@ def write_embeddings(
     task = Task.of(loaded, network, False, average, place)
     parts = divide(images.names, images.stamps, task.key, cluster.shard_size)
     if len(find_finished(out, parts)) < len(parts):
-        with connect(cluster) as session:
+        with connect(cluster, task.device) as session:
             yield from embed_images(images, parts, task, out, session)
     return parts
 

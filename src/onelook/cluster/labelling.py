@@ -93,7 +93,7 @@ def label_shards(config: LabelConfig, place: Place, cluster: Cluster, out: Store
     job = _Job(config, source, choice, network.feature_size, parts, out, priors)
     if (known := job.find_summary()) is not None:
         return known
-    with connect(cluster) as session:
+    with connect(cluster, task.device) as session:
         yield from embed_images(source.images, parts, task, out.below("features"), session)
         for attempt in range(ATTEMPTS):
             try:

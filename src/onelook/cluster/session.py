@@ -1,13 +1,14 @@
 """Ray: a cluster that is there already, or processes of this machine for the time of the work."""
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from onelook.errors import Checked, PositiveInt, SettingsError, UserError, describe_cause
@@ -43,17 +44,23 @@ class Cluster(Checked):
             raise SettingsError(
                 f"An address of Ray is auto, local, HOST:PORT or ray://HOST:PORT, but got {self.ray!r}."
             )
-        if self.ray is None and self.workers is not None:
-            raise SettingsError("--workers is the number of processes of Ray; give --ray auto as well, or drop it.")
+        if self.ray is None:
+            for one in fields(self):
+                if getattr(self, one.name) != one.default:
+                    raise SettingsError(
+                        f"--{one.name.replace('_', '-')} is for Ray; give --ray auto as well, or drop it."
+                    )
 
 
 class Session:
     """Ray, connected."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, device: str) -> None:
         self.ray = importlib.import_module("ray")
         there = self.ray.cluster_resources()
-        self.n_gpus = int(there.get("GPU", 0))
+        self.n_gpus = int(there.get("GPU", 0)) if device in ("auto", "cuda") else 0
+        if device == "cuda" and not self.n_gpus:
+            raise SettingsError("No machine of the cluster has a GPU for --device cuda; take auto or cpu.")
         self.n_workers = cluster.workers or self.n_gpus or int(there.get("CPU", 1))
 
     @property
@@ -70,18 +77,28 @@ class Session:
         data.DataContext.get_current().enable_progress_bars = False
         return data
 
-    def raise_own(self, error: BaseException) -> None:
+    @contextlib.contextmanager
+    def own_errors(self) -> Iterator[None]:
         """Raise the UserError behind an error of Ray, if there is one."""
-        behind: BaseException | None = error
-        while behind is not None:
-            if isinstance(behind, UserError):
-                raise behind
-            behind = getattr(behind, "cause", None) or behind.__cause__
+        try:
+            yield
+        except self.ray.exceptions.RayError as error:
+            behind: BaseException | None = error
+            while behind is not None:
+                if isinstance(behind, UserError) and not isinstance(behind, self.ray.exceptions.RayError):
+                    raise behind from None
+                behind = getattr(behind, "cause", None) or behind.__cause__
+            raise
 
 
 @contextlib.contextmanager
-def connect(cluster: Cluster) -> Iterator[Session]:
-    """Connect to Ray, or start it here and end it with the block. Raises SettingsError."""
+def connect(cluster: Cluster, device: str = "auto") -> Iterator[Session]:
+    """Connect to Ray, or start it here and end it with the block. Raises SettingsError.
+
+    device: of the networks; auto takes the GPUs of the cluster where there are any.
+    """
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise SettingsError(f"Ray says which GPU a worker has; take --device cuda and not {device}.")
     if importlib.util.find_spec("ray") is None:
         raise SettingsError('--ray needs the packages ray and pyarrow; pip install "onelook[ray]".')
     # Its messages are not for the person who labels; what it says of variables of accelerators is about its future.
@@ -105,7 +122,7 @@ def connect(cluster: Cluster) -> Iterator[Session]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise SettingsError(f"Ray is not to be reached at {cluster.ray} ({describe_cause(error)}).") from error
     try:
-        yield Session(cluster)
+        yield Session(cluster, device)
     finally:
         if not was_there:
             ray.shutdown()
@@ -115,7 +132,12 @@ class Holder:
     """A process of Ray that holds one shard."""
 
     def __init__(self, load: Callable[[], Shard]) -> None:
-        self.shard = load()
+        self.load = load
+
+    @functools.cached_property
+    def shard(self) -> Shard:
+        """The shard, loaded when it is first asked: an error here would pass for the loss of the process before."""
+        return self.load()
 
     def do(self, what: Callable[..., Result], told: Sequence[Any], *more: Any) -> Result:
         # What is told to all holders is put into the shared memory of each machine once.
@@ -126,7 +148,7 @@ class RayShards(Shards):
     """Shards in processes of Ray, which end with `close`."""
 
     def __init__(self, session: Session, loads: Sequence[Callable[[], Shard]]) -> None:
-        self.ray = session.ray
+        self.session, self.ray = session, session.ray
         kind = self.ray.remote(Holder)
         self.holders = [kind.options(num_cpus=1).remote(load) for load in loads]
 
@@ -134,7 +156,8 @@ class RayShards(Shards):
         shared = self.ray.put(told)
         last: list[tuple[Any, ...]] = [()] * len(self.holders) if each is None else [(one,) for one in each]
         work = [holder.do.remote(what, shared, *more) for holder, more in zip(self.holders, last, strict=True)]
-        found: list[Result] = self.ray.get(work)
+        with self.session.own_errors():
+            found: list[Result] = self.ray.get(work)
         return found
 
     def close(self) -> None:

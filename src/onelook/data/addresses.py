@@ -2,19 +2,30 @@
 
 Credentials and endpoints are those of the environment, as the packages behind fsspec read them. Where fsspec lacks the
 package of an object store (s3fs for s3://), that of pyarrow is used (S3, Google Cloud Storage, Azure).
+
+Stores that are busy refuse for a while. Their packages ask again within seconds, where they do at all (of web addresses
+none does); here it is done for half a minute more.
 """
 
 import functools
 import importlib
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from onelook.data.listing import LARGEST
-from onelook.errors import DataError, StorageError, describe_cause
+from onelook.errors import DataError, StorageError, UnreachableError, UserError, describe_cause
 from onelook.files import read_regular, write_atomically
 
+Result = TypeVar("Result")
+
+PAUSES = (2.0, 6.0, 18.0)
+"""Seconds between the times that a store is asked for the same file."""
+FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Errors of one file, which would come again."""
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
 
 
@@ -61,12 +72,22 @@ class Store:
         return {name: _describe(facts[name]) for name in sorted(facts)}
 
     def read(self, name: str) -> bytes:
-        """Content of a file by its name in the folder, its path or its address. Raises OSError."""
+        """Content of a file by its name in the folder, its path or its address.
+
+        Raises an error of the file, most often OSError, and UnreachableError where the store does not answer.
+        """
         address = find_address(name) or (self.address and f"{self.address.rstrip('/')}/{name}")
         if address is None:
             return read_regular(Path(self.place) / name, LARGEST)
-        system, path = _open(address)
-        content: bytes = system.cat_file(path)
+        try:
+            content: bytes = _ask_again(address, lambda system, path: system.cat_file(path))
+        except Exception as error:  # what the packages behind fsspec raise has no common base
+            if isinstance(error, UserError) or _is_final(error):
+                raise
+            raise UnreachableError(
+                f"{address} cannot be read for the time being ({describe_cause(error)}); run the same command again "
+                f"when its store answers: what is finished is kept."
+            ) from error
         return content
 
     def write(self, name: str, content: bytes) -> None:
@@ -75,13 +96,33 @@ class Store:
             write_atomically(Path(self.place) / name, content)
             return
         try:
-            system, root = _open(self.address)
-            system.pipe_file(f"{root.rstrip('/')}/{name}", content)
+            address = f"{self.address.rstrip('/')}/{name}"
+            _ask_again(address, lambda system, path: system.pipe_file(path, content))
         except Exception as error:
             raise StorageError(
                 f"{self.address}/{name} cannot be written ({describe_cause(error)}); check the address and the "
                 f"credentials."
             ) from error
+
+
+def _ask_again(address: str, do: Callable[[Any, str], Result]) -> Result:
+    """Call `do` with the file system and the path of an address, and again where the store fails."""
+    for pause in PAUSES:
+        try:
+            return do(*_open(address))
+        except Exception as error:  # what the packages behind fsspec raise has no common base
+            if isinstance(error, UserError) or _is_final(error):
+                raise
+        time.sleep(pause)
+    return do(*_open(address))
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether an error is about the file: it is not there, or not for these credentials, which have not expired."""
+    said = str(error)
+    status = getattr(error, "status", None)  # of an answer of HTTP, as aiohttp says it
+    is_refused = isinstance(error, FINAL) or status in (401, 403, 404, 410) or "ACCESS_DENIED" in said  # pyarrow's word
+    return is_refused and "expired" not in said.lower()
 
 
 def stamp_file(path: Path) -> str:
@@ -119,7 +160,7 @@ def _open(address: str) -> tuple[Any, str]:
     except ImportError as error:
         system = _connect(protocol)
         if system is None:
-            raise DataError(f"{address} cannot be reached: {describe_cause(error)}.") from error
+            raise UnreachableError(f"{address} cannot be reached: {describe_cause(error)}.") from error
         return system, path
     except ValueError as error:
         raise DataError(f"{address} is at no place that fsspec knows ({describe_cause(error)}).") from error

@@ -22,7 +22,7 @@ from onelook.data.budget import CONTENTS, PIXELS
 from onelook.data.colours import flatten
 from onelook.data.listing import Listing
 from onelook.data.opening import open_image
-from onelook.errors import DataError
+from onelook.errors import DataError, UnreachableError
 from onelook.events import Progress
 
 Result = TypeVar("Result")
@@ -114,7 +114,7 @@ def each_image(
 def image_batches(
     listing: Listing, look: Callable[[bytes], Result], size: int = 500
 ) -> Iterator[list[Result | Rejected]]:
-    """`each_image`, `size` images at a time and in their order. Each file is read once.
+    """`each_image`, `size` images at a time and in their order. Each file is read once. Raises UnreachableError.
 
     Threads do it, because Pillow and hashing let go of the interpreter lock.
     """
@@ -123,6 +123,8 @@ def image_batches(
         try:
             with CONTENTS.hold(listing.measure(name)):
                 return look(listing.read(name))
+        except UnreachableError:
+            raise
         except Exception as error:  # what Pillow raises on damaged bytes has no common base
             return Rejected(name, describe_error(error))
 

@@ -21,6 +21,7 @@ and may be followed by
     +unknown:F       a fraction F of the queries is of classes that the task does not have; their label is UNKNOWN
 """
 
+import functools
 import math
 import re
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class Protocol:
         return shots
 
 
+@functools.cache  # each task asks
 def parse_protocol(name: str) -> Protocol:
     """Read the name of a protocol. Raises SettingsError for one that does not exist, with those that do.
 

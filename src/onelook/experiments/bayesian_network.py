@@ -12,14 +12,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onelook.machine import seeded
+
 
 class BayesianNetwork(nn.Module):
     """1-16-1, ReLU."""
 
     def __init__(self, hidden: int = 16, seed: int = 0) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.first, self.last = GaussianLinear(1, hidden), GaussianLinear(hidden, 1)
         self.noise = torch.Generator().manual_seed(seed)
 

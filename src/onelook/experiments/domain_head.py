@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from onelook import ops
+from onelook.machine import seeded
 from onelook.methods.sib import GradientNetwork
 
 N_TURNS = 4
@@ -30,8 +31,7 @@ class DomainHead(nn.Module):
     ) -> None:
         super().__init__()
         self.n_steps, self.step_size, self.rotation = n_steps, step_size, True
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.start = nn.Parameter(ops.normalise(torch.randn(n_way, feature_size)))
             self.gradient_network = GradientNetwork(n_way)
         # The maps R_1 … R_3, less the identity.

@@ -55,6 +55,7 @@ from onelook.errors import (
 )
 from onelook.events import Progress
 from onelook.experiments.domain_head import N_TURNS, DomainHead
+from onelook.machine import seeded
 from onelook.scoring import Estimate, paired
 from onelook.train.jobs import require_backbone
 from onelook.train.optimisation import Optimisation
@@ -162,8 +163,7 @@ def _adapt_to(
     every = list(sources.values())
     first = every[: len(every) - config.n_held_out]
     pixels = torch.cat([one.pixels[0] for one in first])
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         backbone = backbones.create(config.backbone, pixels.shape[1], pixels.shape[-1])
     set_pixel_statistics(backbone, pixels)
     head = make_head(backbone.feature_size, len(target.class_names), config)

@@ -53,6 +53,7 @@ from onelook.errors import (
 )
 from onelook.events import Progress
 from onelook.experiments.bayesian_network import BayesianNetwork
+from onelook.machine import seeded
 
 TRAIN, TEST = 0, 1
 """Number of the set of tasks; random numbers of two sets have nothing in common."""
@@ -156,8 +157,7 @@ class LineSIB(nn.Module):
     def __init__(self, config: LinesConfig) -> None:
         super().__init__()
         self.config = config
-        with torch.random.fork_rng(devices=[]):  # layers draw from the global generator; it is given back as it was
-            torch.manual_seed(config.seed)
+        with seeded(config.seed):
             self.gradient_network = nn.Sequential(
                 nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1)
             )

@@ -19,7 +19,7 @@ from onelook.data.variants import variants
 from onelook.data.vectors import load_features
 from onelook.errors import SettingsError, unknown_name
 from onelook.events import Notice
-from onelook.machine import Place
+from onelook.machine import Place, seeded
 from onelook.methods import EndToEnd, Glance, ImageMethod
 from onelook.tasks import Embeddings
 from onelook.train import recipes
@@ -103,8 +103,7 @@ def require_backbone(name: str) -> None:
 def new_backbone(name: str, images: ImageSet, seed: int) -> Backbone:
     """Make an untrained backbone for images of this shape. The same seed gives the same first weights."""
     channels, size = images.pixels.shape[2], images.pixels.shape[3]
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator, which is restored
-        torch.manual_seed(seed)
+    with seeded(seed):
         return backbones.create(name, channels, size)
 
 

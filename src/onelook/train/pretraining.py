@@ -25,6 +25,7 @@ from onelook.errors import (
     TwoOrMore,
 )
 from onelook.events import finish
+from onelook.machine import seeded
 from onelook.methods import FeatureAveraging
 from onelook.scoring import Estimate, mean_accuracy
 from onelook.train.mixup import Mixture, Mixup
@@ -161,8 +162,7 @@ class Pretraining:
 
 def _turns_head(feature_size: int, seed: int) -> nn.Module:
     """Predicts from a feature the quarter turns of its image, 0 to 3."""
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global generator, which is restored
-        torch.manual_seed(seed)
+    with seeded(seed):
         return nn.Sequential(nn.Linear(feature_size, feature_size), nn.ReLU(), nn.Linear(feature_size, 4))
 
 

@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
-
 from onelook import backbones, methods
 from onelook.artifacts import SHIPPED_METHODS, load, load_method, require_feature_size, with_settings
 from onelook.backbones import Backbone
 from onelook.data.sampler import TaskSampler, TaskSpec, Views
 from onelook.errors import SettingsError, check_value, unknown_name
 from onelook.files import digest, parse_json
+from onelook.machine import seeded
 from onelook.methods import ImageMethod, Method
 from onelook.tasks import Embeddings
 from onelook.train.episodes import MetaTrainConfig, MetaTraining
@@ -303,9 +302,7 @@ def build(
     given = {"feature_size": feature_size, "n_way": spec.n_way, "n_classes": n_classes}
     settings = RECIPES[request.recipe].settings.get(request.name, {}) | request.settings
     settings |= {key: value for key, value in given.items() if key in known}
-    # Layers draw their first weights from the global generator, which is restored.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+    with seeded(spec.seed):
         if "backbone" in known:
             settings["backbone"] = backbone or backbones.create("conv4-64", image_size=16)
         return methods.create(request.name, **settings)

@@ -1,0 +1,110 @@
+"""Files at addresses: stores that are busy are asked again, and what they refuse is not said of the files."""
+
+from collections.abc import Callable
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from onelook.data import addresses
+from onelook.data.addresses import PAUSES, Store
+from onelook.data.images import Rejected, each_image
+from onelook.data.listing import Listing
+from onelook.errors import StorageError, UnreachableError
+from onelook.events import finish
+
+
+class Busy(MemoryFileSystem):
+    """A store in memory that refuses as often as there are errors."""
+
+    protocol = "busy"
+    errors: list[Exception] = []  # noqa: RUF012
+    asked = 0
+
+    def _answer(self) -> None:
+        Busy.asked += 1
+        if Busy.errors:
+            raise Busy.errors.pop()
+
+    def cat_file(self, *given: object, **more: object) -> bytes:
+        self._answer()
+        return bytes(super().cat_file(*given, **more))
+
+    def pipe_file(self, *given: object, **more: object) -> None:
+        self._answer()
+        super().pipe_file(*given, **more)
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception, int], list[float]]:
+    """Call it with an error and how often it comes; it returns the pauses that are made."""
+    fsspec.register_implementation("busy", Busy, clobber=True)
+    pauses = list[float]()
+    monkeypatch.setattr(addresses.time, "sleep", pauses.append)
+    Store("busy://place").write("a.png", b"pixels")
+
+    def refuse(error: Exception, times: int) -> list[float]:
+        Busy.errors[:], Busy.asked = [error] * times, 0
+        return pauses
+
+    return refuse
+
+
+PASSING = [
+    OSError("AWS Error SLOW_DOWN during GetObject operation"),
+    TimeoutError("timed out"),
+    type("ClientResponseError", (Exception,), {"status": 503})("503, message='Service Unavailable'"),
+    PermissionError("The provided token has expired"),
+]
+FINAL = [
+    FileNotFoundError(2, "no such file"),
+    PermissionError("access denied"),
+    OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
+    type("ClientResponseError", (Exception,), {"status": 403})("403, message='Forbidden'"),
+]
+
+
+def look(names: tuple[str, ...]) -> list[bytes | Rejected]:
+    listing = Listing(names, (-1,) * len(names), (), "busy://place", Store("busy://place").read)
+    return finish(each_image(listing, bytes, "reading images"))
+
+
+@pytest.mark.parametrize("error", PASSING, ids=str)
+def test_a_busy_store_is_asked_again_and_one_that_stays_so_ends_the_work(
+    error: Exception, busy: Callable[[Exception, int], list[float]]
+) -> None:
+    pauses = busy(error, len(PAUSES))
+    assert look(("a.png",)) == [b"pixels"]
+    assert tuple(pauses) == PAUSES
+    busy(error, len(PAUSES) + 1)
+    with pytest.raises(
+        UnreachableError, match=r"busy://place/a\.png cannot be read for the time being \(.*run the same"
+    ):
+        look(("a.png",))
+    assert not Busy.errors
+
+
+@pytest.mark.parametrize("error", FINAL, ids=str)
+def test_a_file_that_is_refused_itself_is_asked_for_once_and_left_out(
+    error: Exception, busy: Callable[[Exception, int], list[float]]
+) -> None:
+    pauses = busy(error, 1)
+    (found,) = look(("a.png",))
+    assert isinstance(found, Rejected)
+    assert (Busy.asked, pauses) == (1, [])
+
+
+def test_a_busy_store_takes_a_file_in_the_end(busy: Callable[[Exception, int], list[float]]) -> None:
+    store = Store("busy://place")
+    busy(PASSING[0], len(PAUSES))
+    store.write("b.png", b"more")
+    assert store.read("b.png") == b"more"
+    busy(PASSING[0], len(PAUSES) + 1)
+    with pytest.raises(StorageError, match="cannot be written"):
+        store.write("c.png", b"none")
+
+
+def test_an_address_that_no_package_here_reads_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_connect", lambda _: None)
+    with pytest.raises(UnreachableError, match="cannot be reached"):
+        Store("gs://bucket").read("a.png")

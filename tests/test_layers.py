@@ -230,7 +230,8 @@ import sys
 sys.modules |= dict.fromkeys({WITHOUT})
 from onelook.cli import app
 app(["--help"], result_action="return_value")
-app(["label", ".", "--out", "labels", "--save", "model.safetensors", "--cache", "cache"], result_action="return_value")
+words = "--network", "small", "--cache", "cache"
+app(["label", ".", "--out", "labels", "--save", "model.safetensors", *words], result_action="return_value")
 app(["predict", "model.safetensors", "a.png", "--cache", "cache"], result_action="return_value")
 """
     environment = os.environ | {"PYTHONPATH": str(SOURCE.parent)}

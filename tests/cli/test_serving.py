@@ -9,20 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from helpers.terminal import refused, start
+from helpers.processes import command
+from helpers.terminal import refused
 
 
 def test_it_says_where_it_listens_serves_and_ends_well_by_ctrl_c(tmp_path: Path) -> None:
-    program = "from onelook.cli import main; main()"
-    with start(sys.executable, "-c", program, "serve", "--out", tmp_path / "kept", "--port", "0") as process:
-        assert process.stderr is not None
+    with command("serve", "--out", tmp_path / "kept", "--port", "0") as process:
         line = process.stderr.readline()
         assert line.startswith("serve: http://127.0.0.1:")
         with urllib.request.urlopen(f"{line.split()[1]}/v1") as answer:
             assert json.load(answer)["default_network"] == "lite"
-        process.send_signal(signal.SIGINT)
+        process.signal(signal.SIGINT)
         rest = process.stderr.read()
-        assert (process.wait(timeout=30), rest) == (0, "")
+        assert (process.wait(30), rest) == (0, "")
     assert (tmp_path / "kept").is_dir()
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 import unicodedata
@@ -13,8 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers.images import class_image, classes, write_files
+from helpers.processes import command
 from onelook.cli import terminal
 from onelook.data.tables import parse_path
+from onelook.files import replacing
 
 CLI = Path(terminal.__file__).parent
 
@@ -57,22 +60,17 @@ def test_a_reader_that_has_gone_ends_the_command_without_a_word() -> None:
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
-def test_a_command_that_is_told_to_end_leaves_nothing_half_written(tmp_path: Path) -> None:
-    program = f"""
-import os, signal
-from onelook import cli
-from onelook.files import replacing
-from pathlib import Path
+def test_a_command_that_is_told_to_end_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object) -> None:
+        with replacing(tmp_path / "file") as part:
+            part.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
 
-def work(*_):
-    with replacing(Path({str(tmp_path / "file")!r})) as part:
-        part.write_bytes(b"half")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-cli.terminal.call = work
-cli.main()
-"""
-    assert start(program=program).returncode == 143
+    monkeypatch.setattr(terminal, "call", work)
+    with command() as process:
+        assert process.wait() == 143
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,7 +12,8 @@ import pytest
 
 from helpers.folder import EXPECTED, OTHERS, contents, folder_at_hand, labels
 from helpers.images import class_image, write_files
-from helpers.terminal import done, onelook, start
+from helpers.processes import command
+from helpers.terminal import done, onelook
 from onelook.cli import watching
 from onelook.events import Notice
 from onelook.labelling.folder import SORTED_FOLDER
@@ -107,16 +107,14 @@ def test_sorted_copies_follow_the_folder_that_is_watched(images: Path, monkeypat
     assert {p.name for p in target.rglob("*.png")} == {*EXPECTED, "new.png"} - {"00-0.png"}
 
 
-def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images: Path, cache: Path) -> None:
-    del cache
-    code = "from onelook.cli import main, watching; watching.POLL = 0.1; main()"
-    command = [sys.executable, "-c", code, "label", str(images), "--watch", "--out", "labels", "--no-report"]
-    command += ["--network", "small"]
-    with start(*command) as process:
-        assert process.stderr is not None
+def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "POLL", 0.1)
+    with command("label", images, "--watch", "--out", "labels", "--no-report") as process:
 
         def until(said: str) -> None:
-            while said not in (line := process.stderr.readline()):  # type: ignore[union-attr]
+            while said not in (line := process.stderr.readline()):
                 assert line, f"it ended before it said {said!r}"
 
         until(" for changes; ")
@@ -126,8 +124,8 @@ def test_watching_in_a_terminal_labels_what_arrives_and_ends_with_ctrl_c(images:
         until(" for changes; ")
         assert labels(Path("labels")) == EXPECTED | {"new.png": "class 01"}
         time.sleep(0.2)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        process.signal(signal.SIGINT)
+        assert process.wait(30) == 0
         assert process.stderr.read() == "label: watching has ended; what was written is whole.\n"
 
 

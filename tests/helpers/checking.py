@@ -1,8 +1,9 @@
 """Types and shapes of arguments and results, checked once a call.
 
 jaxtyping's own decorator checks the arguments twice, by themselves and with the result, so that its messages tell these
-apart; that is half of the time of the functions that it decorates. Here beartype alone has the word. A function that is
-defined anew in each call of another one is decorated once: it would take longer than what is in it.
+apart; that is half of the time of the functions that it decorates. Here beartype alone has the word. Each function is
+made ready when it is first called, as most tests call few, and once, although functions in functions are defined anew
+in each call: it would take longer than what is in them.
 """
 
 import functools
@@ -34,15 +35,20 @@ def check_once(*, typechecker: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return given
         if inspect.isgeneratorfunction(given) or inspect.iscoroutinefunction(given):  # these go on after the call
             return jaxtyped(typechecker=typechecker)(given)
-        checked = _check(given)
-        if not any(map(_has_axes, given.__annotations__.values())):
-            return checked
+        checked = None
 
         @functools.wraps(given)
         def call(*args: Any, **more: Any) -> Any:
+            nonlocal checked, has_axes
+            if checked is None:
+                has_axes = any(map(_has_axes, given.__annotations__.values()))
+                checked = _check(given)
+            if not has_axes:
+                return checked(*args, **more)
             with AXES:
                 return checked(*args, **more)
 
+        has_axes = True
         return call
 
     return decorate

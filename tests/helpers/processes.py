@@ -1,14 +1,21 @@
-"""Real processes that do one piece of work together, and commands that torchrun starts."""
+"""Real processes: commands by themselves, what does one piece of work together, and what torchrun starts."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from onelook import cli
 from onelook.train import processes
 
 
@@ -16,6 +23,75 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+@dataclass
+class Command:
+    """A command that runs in a process of its own."""
+
+    pid: int
+    stdout: IO[str]
+    stderr: IO[str]
+    code: int | None = None
+
+    def wait(self, seconds: float = 60) -> int:
+        """Exit code, or the negative number of the signal that ended it."""
+        end = time.monotonic() + seconds
+        while self.code is None:
+            found, status = os.waitpid(self.pid, os.WNOHANG)
+            if found:
+                self.code = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > end:
+                raise TimeoutError("the command goes on")
+            else:
+                time.sleep(0.01)
+        return self.code
+
+    def signal(self, number: int) -> None:
+        if self.code is None:
+            os.kill(self.pid, number)
+
+
+@contextlib.contextmanager
+def command(*words: str | Path, before: Callable[[], object] = lambda: None) -> Iterator[Command]:
+    """`onelook` in a forked process, which need not load all that this one has loaded; it ends with the block.
+
+    before: is called there first.
+    """
+    out, err = os.pipe(), os.pipe()
+    pid = os.fork()
+    if not pid:
+        _be_command([str(word) for word in words], before, (out[1], err[1]))
+    os.close(out[1])
+    os.close(err[1])
+    with os.fdopen(out[0], encoding="utf-8") as stdout, os.fdopen(err[0], encoding="utf-8") as stderr:
+        running = Command(pid, stdout, stderr)
+        try:
+            yield running
+        finally:
+            running.signal(signal.SIGKILL)
+            running.wait()
+
+
+def _be_command(words: list[str], before: Callable[[], object], streams: tuple[int, int]) -> None:
+    code: Any = 1
+    try:
+        for number, stream in enumerate(streams, 1):
+            os.dup2(stream, number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = ["onelook", *words]
+        before()
+        cli.main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:  # as Python ends, but for what the tests have left to be done at the end of their own process
+        threading._shutdown()  # type: ignore[attr-defined]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def do_together(count: int, work: Callable[..., Any], *args: Any) -> None:

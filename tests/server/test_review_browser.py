@@ -1,12 +1,9 @@
 """The review page in a real browser, with the real command as its server, which is killed in the middle."""
 
 import contextlib
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import pytest
 
 from helpers.images import class_image, write_files
+from helpers.processes import Command, command
 from onelook.labelling.answer_log import LOG_NAME, read_reviewed
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -26,24 +24,13 @@ pytestmark = [
 
 
 @contextlib.contextmanager
-def serving(folder: Path, out: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(folder: Path, out: Path) -> Iterator[tuple[Command, str]]:
     """The command in a process of its own, and the address of its page."""
     words = ["review", folder, "--out", out, "--no-open", "--port", "0", "--network", "small", "--average", "none"]
-    program = "from onelook.cli import main; main()"
-    source = str(Path(__file__).parents[2] / "src")
-    environment = os.environ | {"PYTHONPATH": source, "ONELOOK_CACHE": str(folder.parent / "cache")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, words)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
+    with command(*words, "--cache", folder.parent / "cache") as process:
         found = re.search(r"http\S+", process.stdout.readline())
         assert found
         yield process, found[0]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +89,7 @@ def test_labels_by_keys_survive_a_kill_and_undo_works_across_it(browser: Any, tm
         page.press("#add-name", "Enter")
         page.wait_for_function("() => document.querySelectorAll('#classes li').length === 4")
         assert problems == []
-        process.kill()  # no farewell of any kind
+        process.signal(signal.SIGKILL)  # no farewell of any kind
         process.wait()
         page.close()
     kept = read_reviewed(out / LOG_NAME)
@@ -198,8 +185,7 @@ def test_ctrl_c_ends_the_command_cleanly_with_a_page_open(browser: Any, tmp_path
     folder = write_files(tmp_path / "images", {f"{i:02d}.png": class_image(i % 3, i, 48) for i in range(6)})
     with serving(folder, tmp_path / "out") as (process, address):
         page, _ = open_page(browser, address)
-        process.send_signal(signal.SIGINT)
+        process.signal(signal.SIGINT)
         assert process.wait(15) == 0
-        assert process.stdout is not None
         assert LOG_NAME in process.stdout.read()
         page.close()

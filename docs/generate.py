@@ -70,6 +70,8 @@ def page() -> str:
         records = json.loads(path.read_text())
         if path.stem == "scale":
             body = _scale(records)
+        elif path.stem == "whole":
+            body = _whole(records)
         else:
             body = _results(path) if all("accuracy" in record for record in records) else _measurements(records)
         sections.append((path.stem, body))
@@ -118,12 +120,66 @@ def _scale(records: list[dict[str, Any]]) -> str:
         if "seconds_to_add_a_class" in one
     )
     made = "; ".join(sorted({f"commit {one['commit']}, {one['machine']}" for one in records}))
+    ratios = [_ratios(one, other) for one in records for other in records if _is_larger(one, other)]
+    time, memory = map(max, zip(*ratios, strict=True))
+    largest = (
+        f"From one size to any larger one, the seconds of the processor grow at most {time:.2f} times as much as the "
+        f"rows, and the memory {memory:.2f} times."
+    )
     about = (
         "FewShotClassifier fitted to five labelled examples a class and a pool, a file mapped into memory: Gaussian "
         "classes. The memory is that of the whole process, with what it has read of the file. µs a row are of the "
         "processor; seconds grow where a machine does other things as well."
     )
-    return f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\nA class added to the pool: {added}. {made}."
+    return (
+        f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\n{largest} A class added to the pool: {added}. {made}."
+    )
+
+
+def _is_larger(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a pool is of more rows than another that is else alike."""
+    return one["rows"] > other["rows"] and all(one[key] == other[key] for key in ("size", "classes"))
+
+
+def _ratios(large: dict[str, Any], small: dict[str, Any]) -> tuple[float, float]:
+    """Growth of time and memory from a pool to a larger one, beside that of the rows."""
+    return tuple(large[key] / small[key] * small["rows"] / large["rows"] for key in ("processor_seconds", "peak_gib"))  # type: ignore[return-value]
+
+
+def _whole(records: list[dict[str, Any]]) -> str:
+    """Accuracy of the answers to large pools beside that of the answer by all pairs."""
+    columns = (
+        "pool",
+        "rows",
+        "size",
+        "classes",
+        "pools",
+        "accuracy",
+        "by all pairs",
+        "difference",
+        "answers that differ, %",
+    )
+    rows = [
+        (
+            one["pool"],
+            f"{one['rows']:,}",
+            f"{one['size']}",
+            f"{one['classes']}",
+            f"{one['n_pools']}",
+            f"{one['accuracy']:.2f}",
+            f"{one['accuracy_whole']:.2f}",
+            f"{one['difference']:+.2f} ± {one['ci95']:.2f}",
+            f"{one['answers_that_differ']:.2f}",
+        )
+        for one in records
+    ]
+    made = "; ".join(sorted({f"commit {one['commit']}, {one['machine']}" for one in records}))
+    about = (
+        "FewShotClassifier as it answers a pool, beside the same with all rows compared with each other in double "
+        "precision, on the same pools; the difference is one of pairs. Mixtures have five labelled examples a class; "
+        "CIFAR-FS is the validation classes, with the network that comes along."
+    )
+    return f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\n{made}."
 
 
 def _measurements(records: list[dict[str, object]]) -> str:

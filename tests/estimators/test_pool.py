@@ -49,13 +49,17 @@ def test_a_file_mapped_into_memory_and_parts_are_as_good_as_an_array(tmp_path: P
 
 
 @pytest.mark.usefixtures("small_limits")
-@pytest.mark.parametrize("n_way", [pytest.param(4, marks=pytest.mark.slow), 40])
-def test_classes_added_to_a_large_pool_give_what_a_fit_of_all_gives(n_way: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("n_way", "n_anchors"), [pytest.param(4, 120, marks=pytest.mark.slow), (4, 400), (40, 120)])
+def test_a_class_and_an_example_added_to_a_large_pool_give_what_a_fit_of_all_gives(
+    n_way: int, n_anchors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "ANCHORS", n_anchors)
     x, y = draw_rows(4 * n_way, n_way)
     rows, _ = draw_rows(300, n_way, seed=1)
-    first = y < n_way - 1
-    grown = FewShotClassifier().fit(x[first], y[first], rows).add_examples(x[~first], y[~first])
-    order = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])
+    is_first, is_new = (y < n_way - 1) & (np.arange(len(y)) > 0), y == n_way - 1
+    grown = FewShotClassifier().fit(x[is_first], y[is_first], rows).add_examples(x[is_new], y[is_new])
+    grown.add_examples(x[:1], y[:1])
+    order = np.concatenate([np.flatnonzero(is_first), np.flatnonzero(is_new), [0]])
     whole = FewShotClassifier().fit(x[order], y[order], rows)
     np.testing.assert_array_equal(grown.transduction_proba_, whole.transduction_proba_)
     whole.save(tmp_path / "large.safetensors")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from onelook.methods.regression import RIDGE, Regression
+from onelook.methods.regression import RIDGE, Moments, Regression
 
 
 @given(st.integers(3, 12), st.integers(1, 20), st.integers(0, 99))
@@ -41,6 +41,16 @@ def test_the_order_of_rows_and_classes_and_the_origin_and_unit_mean_nothing(
     found = Regression.fit(rows, weight).leave_out(targets)
     moved = Regression.fit(5 * rows[:, order] + 3, weight[:, order]).leave_out(targets[:, order][..., classes])
     torch.testing.assert_close(moved, found[:, order][..., classes])
+
+
+def test_known_moments_of_the_last_rows_change_nothing() -> None:
+    draw = torch.Generator().manual_seed(0)
+    rows = 5 + torch.randn(2, 40, 6, generator=draw, dtype=torch.float64)
+    weight = torch.cat([1 + torch.rand(2, 10, generator=draw), torch.full((2, 30), 0.3)], 1).double()
+    targets = torch.rand(2, 40, 3, generator=draw, dtype=torch.float64)
+    plain, known = (Regression.fit(rows, weight, some) for some in (None, Moments.of(rows[:, 10:])))
+    torch.testing.assert_close(known.leave_out(targets), plain.leave_out(targets))
+    torch.testing.assert_close(known.solve(targets)(rows), plain.solve(targets)(rows))
 
 
 def test_it_tells_classes_apart_that_differ_in_a_direction_of_little_variance() -> None:

@@ -16,10 +16,14 @@ from onelook.methods.glance_support import Labelled, Voices
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.tasks import Tasks
 
-ANCHORS = 4_096
-"""Rows of a large pool with which all others are compared."""
+ANCHORS = 16_384
+"""Rows of a large pool with which all others are compared, at most: a smaller pool is compared as a whole."""
+FEWEST_ANCHORS = 4_096
+"""Anchors of a pool of any size."""
+COMPARED = 2**30
+"""Pairs of a row and an anchor, up to which there may be more anchors than the fewest."""
 LARGEST_TABLE = 2**21
-"""Numbers in a table of anchors and classes: with more than 512 classes there are fewer anchors."""
+"""Numbers in a table of anchors and classes: with more than 128 classes there are fewer anchors."""
 GUARDED = (2_048, 32)
 """Rows by which the guard judges a large pool, and those for each class, at least."""
 
@@ -38,6 +42,15 @@ def ask_glance(
         glance, priors = _find_glance(device), class_priors.float()[None].to(device)
         logits, verdict = ask(glance, rows.float()[None].to(device), labels[None].to(device), pool, priors, guard)
     return logits, verdict and verdict.to("cpu")
+
+
+def count_anchors(n_rows: int, n_way: int) -> int:
+    """Anchors of a large pool, at most.
+
+    >>> [count_anchors(n, 20) for n in (10_000, 100_000, 1_000_000)], count_anchors(10_000, 1_000)
+    ([16384, 10737, 4096], 2097)
+    """
+    return max(min(ANCHORS, max(FEWEST_ANCHORS, COMPARED // n_rows), LARGEST_TABLE // n_way), 2)
 
 
 def listen(labelled: Labelled) -> Voices:
@@ -64,7 +77,7 @@ def _ask_many(
     glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: Tensor, guard: bool
 ) -> tuple[Answers | None, Verdict | None]:
     n_way, device = priors.shape[1], rows.device
-    n_anchors = max(min(ANCHORS, LARGEST_TABLE // n_way), 2)
+    n_anchors = count_anchors(len(pool), n_way)
 
     def ask(tasks: Tasks) -> Float[Tensor, "1 Q K"]:
         """Answers to queries that need not all be anchors."""

@@ -41,7 +41,7 @@ from onelook.errors import PositiveInt, TwoOrMore
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
-from onelook.methods.glance_statistics import Moment, Opinion, Scene, View, Votes, relative
+from onelook.methods.glance_statistics import Known, Moment, Opinion, Scene, View, Votes, relative
 from onelook.methods.glance_support import ALONE, Conductor, Labelled, Voices, weigh
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.methods.priors import ClassPriors
@@ -166,14 +166,13 @@ class Glance(Method):
         # In units of the loss of uniform posteriors, so that tasks of many classes do not weigh more.
         return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
 
-    def scene(
-        self, tasks: Tasks, priors: Float[Tensor, "T K"] | None, near: tuple[Tensor, Tensor] | None = None
-    ) -> Scene:
-        """Measure what the steps need. near: `ops.nearest_rows` among the queries, where they are known."""
+    def scene(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None, known: Known | None = None) -> Scene:
+        """Measure what the steps need."""
         labelled, query = Labelled.read(tasks), ops.normalise(tasks.query)
         support, unit, shots = labelled.support, labelled.unit, labelled.shots
         n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
         rows = torch.cat([support, query], 1)
+        near, moments = known or (None, None)
         if near is None:
             similarity, neighbours = ops.nearest_rows(query, rows, n)
         else:
@@ -188,7 +187,7 @@ class Glance(Method):
             "ridge lead": first_opinion.lead.mean(1),
         }
         initial_priors, is_given = self._initial_priors(tasks, priors, shots / labelled.typical)
-        weight = weigh(labelled.support_hot, labelled.anchor / shots)
+        weights = weigh(labelled.support_hot, labelled.anchor / shots), torch.full_like(query[..., 0], QUERY_WEIGHT)
         alone, together = statistics.stack(ALONE, about), statistics.stack(statistics.SCALE, about)
         return Scene(
             **vars(labelled) | {"about": about},
@@ -196,7 +195,7 @@ class Glance(Method):
             density=density,
             neighbours=neighbours,
             reach=reach,
-            regression=Regression.fit(rows, torch.cat([weight, torch.full_like(query[..., 0], QUERY_WEIGHT)], 1)),
+            regression=Regression.fit(rows, torch.cat(weights, 1), moments),
             first_opinion=first_opinion,
             voices=(self.alone(alone), self.together(together)),
             initial_priors=initial_priors,

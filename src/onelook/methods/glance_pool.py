@@ -21,7 +21,7 @@ from onelook.machine import take_one_core
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.glance import Glance
 from onelook.methods.glance_statistics import Moment, Opinion, Scene, Votes
-from onelook.methods.regression import Linear
+from onelook.methods.regression import Linear, Moments
 from onelook.tasks import Tasks
 
 CANDIDATES = 32
@@ -46,20 +46,21 @@ class PoolAnswer:
 
 @dataclass(frozen=True)
 class Near:
-    """The anchors nearest to each anchor and to each of the rest."""
+    """The anchors nearest to each anchor and to each of the rest, whatever is labelled."""
 
     anchors: Found
     rest: Found | None
+    moments: Moments
+    """Moments of the anchors."""
 
     @classmethod
     def find(cls, method: Glance, anchors: Float[Tensor, "1 V D"], rest: Int[Tensor, "F"], take: Take) -> "Near":
-        """Compare all, whatever is labelled."""
         anchors = ops.normalise(anchors)
         n = min(method.n_neighbours, anchors.shape[1] - 1)
         parts = (rest[start : start + BLOCK] for start in range(0, len(rest), BLOCK))
         found = [_nearest(take(part), anchors, n) for part in parts]
         of_rest = (torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])) if found else None
-        return cls(ops.nearest_rows(anchors, anchors, n), of_rest)
+        return cls(ops.nearest_rows(anchors, anchors, n), of_rest, Moments.of(anchors))
 
 
 def _nearest(x: Float[Tensor, "N D"], anchors: Float[Tensor, "1 V D"], n: int) -> Found:
@@ -79,7 +80,7 @@ def answer_pool(
 
     near: what compares the queries with each other, where it is known.
     """
-    scene = method.scene(anchors, priors, near.anchors if near else None)
+    scene = method.scene(anchors, priors, (near.anchors, near.moments) if near else None)
     # Each core has blocks of its own: they do not wait for each other at the end of each of many small operations.
     with ThreadPoolExecutor(torch.get_num_threads(), initializer=take_one_core) as cores:
         each = cores.map if scene.query.device.type == "cpu" else map
@@ -129,6 +130,8 @@ class Followers:
         Both in double precision, so that they can be added to those of other followers.
         """
         mass, sums = (torch.zeros(one.shape, dtype=torch.float64) for one in (moment.log_priors, moment.weights))
+        if not len(self.numbers):
+            return mass, sums
         linear = self.scene.ridge if moment.targets is None else self.scene.regression.solve(moment.targets)
         parts = [slice(start, start + BLOCK) for start in range(0, len(self.numbers), BLOCK)]
         for votes in self.each(lambda part: self._vote(step, moment, linear, part), parts):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.methods.glance_support import EVIDENCE, Labelled, Voices
-from onelook.methods.regression import Regression
+from onelook.methods.regression import Moments, Regression
 
 TASK = ("queries", "ways", "shots", "nearest", "margin")
 SCALE = (*TASK, "unit", *EVIDENCE, "ridge lead")
@@ -30,6 +30,8 @@ RIDGE_SCALE = 8.0
 
 Votes = tuple[Float[Tensor, "T K"], Float[Tensor, "T K D"]]
 """Number of queries in each class, and their sums."""
+Known = tuple[tuple[Tensor, Tensor], Moments]
+"""`ops.nearest_rows` among the queries, and their moments."""
 
 
 def stack(names: tuple[str, ...], statistics: dict[str, Tensor]) -> Tensor:

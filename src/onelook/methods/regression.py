@@ -37,6 +37,30 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Sums over rows whose weight is one number, kept while other rows and the targets change."""
+
+    n: int
+    centre: Float[Tensor, "T 1 D"]
+    product: Float[Tensor, "T D D"]
+    """Sum of x x' for the rows x about their centre."""
+
+    @classmethod
+    def of(cls, rows: Float[Tensor, "T N D"]) -> "Moments":
+        centre = rows.mean(1, keepdim=True)
+        away = rows - centre
+        return cls(rows.shape[1], centre, away.mT @ away)
+
+    def about(self, mean: Float[Tensor, "T 1 D"], scale: Float[Tensor, "T 1 1"]) -> Float[Tensor, "T E E"]:
+        """Sum of z z' for z = ((x - mean) / scale, 1)."""
+        away = self.centre - mean
+        product = (self.product + self.n * away.mT @ away) / scale.square()
+        edge = self.n * away / scale
+        corner = torch.full_like(scale, self.n)
+        return torch.cat([torch.cat([product, edge], 1), torch.cat([edge, corner], 2).mT], 2)
+
+
+@dataclass(frozen=True)
 class Regression:
     """Everything that does not depend on the targets."""
 
@@ -52,8 +76,12 @@ class Regression:
     """The diagonal of that inverse; else the leverages h."""
 
     @classmethod
-    def fit(cls, rows: Float[Tensor, "T N D"], weight: Float[Tensor, "T N"]) -> "Regression":
+    def fit(
+        cls, rows: Float[Tensor, "T N D"], weight: Float[Tensor, "T N"], moments: Moments | None = None
+    ) -> "Regression":
         """Prepare regressions on rows (T, N, D) of any origin and unit, with positive weights.
+
+        moments: of the last rows, whose weights are equal.
 
         >>> x, y = torch.tensor([[[0.0, 1.0], [0.2, 1.0], [1.0, 0.0], [1.0, 0.1]]]), torch.eye(2)[[0, 0, 1, 1]]
         >>> Regression.fit(x, torch.ones(1, 4)).leave_out(y[None]).argmax(2)
@@ -66,7 +94,11 @@ class Regression:
             inverse = torch.linalg.inv(z @ z.mT + torch.diag_embed(RIDGE / weight.squeeze(-1)))
             return cls(z, weight, mean, scale, inverse, inverse.diagonal(dim1=1, dim2=2).unsqueeze(-1))
         identity = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
-        factor = torch.linalg.cholesky(z.mT @ (weight * z) + RIDGE * identity)
+        first = z if moments is None else z[:, : -moments.n]
+        gram = first.mT @ (weight[:, : first.shape[1]] * first)
+        if moments is not None:
+            gram = gram + weight[:, -1:] * moments.about(mean, scale)
+        factor = torch.linalg.cholesky(gram + RIDGE * identity)
         leverage = weight.mT * torch.linalg.solve_triangular(factor, z.mT, upper=False).square().sum(1, keepdim=True)
         return cls(z, weight, mean, scale, factor, leverage.mT)
 

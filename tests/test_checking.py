@@ -1,18 +1,22 @@
 """Types and shapes in signatures hold under pytest: what breaks them is refused."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 from beartype import beartype
 from beartype.roar import BeartypeCallHintViolation
-from jaxtyping import Float
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping._storage import get_shape_memo
 from torch import Tensor
 
-from helpers.checking import check_once
+from helpers.checking import AXES, check_once
 from onelook import ops
 
 x, y = torch.zeros(2, 3), torch.zeros(3, 4)
@@ -55,6 +59,43 @@ def test_functions_in_functions_are_decorated_once_and_stay_their_own() -> None:
     assert [one(x).max(), two(x).max(), two(a=x, times=2).max(), one(x).max()] == [1, 2, 4, 1]
     assert one.__wrapped__ is not two.__wrapped__
     assert two.__doc__ == "Adds the number."
+
+
+HINTS = [
+    Float[Tensor, "N M"],
+    Float[Tensor, "M N"],
+    Float[Tensor, "N N"],
+    Float[Tensor, "N 2"],
+    Float[Tensor, "_ M"],
+    Float[Tensor, "N 1+M"],
+    Float[Tensor, "#N M"],
+    Float[Tensor, "*more M"],
+    Float[Tensor, ""],
+    Int[Tensor, "N"],
+    Shaped[Tensor, "N"],
+    Float32[np.ndarray, "N M"],
+    Int[np.ndarray, "M"],
+]
+TENSORS = [torch.zeros(n, m) for n in (1, 2, 3) for m in (1, 2)] + [torch.zeros(()), torch.zeros(3, dtype=torch.int64)]
+ARRAYS = [np.zeros((2, 3), dtype=np.float32), np.zeros((2, 3)), np.zeros(2, dtype=np.int16), np.zeros(2, dtype="i4,f4")]
+
+
+@given(st.lists(st.tuples(st.sampled_from(HINTS), st.sampled_from([*TENSORS, *ARRAYS, "no tensor"])), max_size=6))
+@settings(max_examples=200)
+def test_hints_are_told_from_each_other_as_by_jaxtyping(pairs: list[tuple[Any, Any]]) -> None:
+    def judge(how: Callable[[Any, Any], bool]) -> list[Any]:
+        found = list[Any]()
+        with AXES:
+            for hint, one in pairs:
+                try:
+                    found.append((how(hint, one), dict(get_shape_memo()[0])))
+                except jaxtyping.AnnotationError:
+                    found.append("of an axis that nothing has")
+        return found
+
+    assert judge(lambda hint, one: isinstance(one, hint)) == judge(
+        lambda hint, one: hint.__instancecheck_str__(one) == ""
+    )
 
 
 def test_what_is_right_goes_through() -> None:

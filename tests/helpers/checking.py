@@ -3,7 +3,8 @@
 jaxtyping's own decorator checks the arguments twice, by themselves and with the result, so that its messages tell these
 apart; that is half of the time of the functions that it decorates. Here beartype alone has the word. Each function is
 made ready when it is first called, as most tests call few, and once, although functions in functions are defined anew
-in each call: it would take longer than what is in them.
+in each call: it would take longer than what is in them. Most hints are of tensors whose axes have names or lengths;
+`_is_instance` compares these at once, and jaxtyping judges by all others.
 """
 
 import functools
@@ -15,7 +16,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from beartype import BeartypeConf, beartype
-from jaxtyping import AbstractArray, TypeCheckError, jaxtyped
+from jaxtyping import AbstractArray, TypeCheckError, _array_types, _storage, jaxtyped
 
 AXES = jaxtyped("context")
 """Lengths of axes by their names, as long as one call lasts."""
@@ -71,6 +72,73 @@ def _check(given: types.FunctionType) -> Callable[..., Any]:
     checked = types.FunctionType(known.__code__, known.__globals__)
     checked.__kwdefaults__ = (known.__kwdefaults__ or {}) | {"__beartype_func": given}
     return functools.update_wrapper(checked, given)
+
+
+def _is_instance(hint: Any, given: object) -> bool:
+    """`isinstance` for hints of jaxtyping."""
+    fits = hint.__dict__.get("_fits", False)
+    if fits is False:
+        fits = hint._fits = _read(hint)
+    if fits is None or getattr(_storage._treeflatten_storage, "value", False):
+        return bool(hint.__instancecheck_str__(given) == "")
+    return bool(fits(given))
+
+
+def _read(hint: Any) -> Callable[[Any], bool] | None:
+    """Whether something is as the hint says, as a function; None for a hint that is not simple."""
+    simple = _array_types._anonymous_dim, _array_types._FixedDim, _array_types._NamedDim
+    dims: Any = getattr(hint, "dims", [None])
+    if any(one is not simple[0] and (type(one) not in simple[1:] or one.broadcastable) for one in dims):
+        return None
+    names = hint.dtypes
+    if not isinstance(hint.array_type, type) or not isinstance(names, list | tuple) or hint._skip_instancecheck:
+        return None
+    if not all(isinstance(one, str) for one in names) or any(getattr(one, "treepath", False) for one in dims):
+        return None
+    axes = [getattr(one, "name", getattr(one, "size", None)) for one in dims]
+    return _compare(hint.array_type, frozenset(names), axes)
+
+
+def _compare(kind: type, dtypes: frozenset[str], axes: list[str | int | None]) -> Callable[[Any], bool]:
+    """Whether something is a tensor of this kind, whose axes then have their lengths for the rest of the call.
+
+    axes: name or length of each; None: any length.
+    """
+    n_axes, known_dtypes = len(axes), dict[Any, bool]()
+
+    def fits(given: Any) -> bool:
+        if type(given) is not kind and not isinstance(given, kind):
+            return False
+        is_known = known_dtypes.get(given.dtype)
+        if is_known is None:
+            is_known = known_dtypes[given.dtype] = _name(given.dtype) in dtypes
+        shape = given.shape
+        if not is_known or len(shape) != n_axes:
+            return False
+        stack = getattr(_storage._shape_storage, "memo_stack", None)
+        lengths = stack[-1][0] if stack else {}
+        added = []
+        for axis, length in zip(axes, shape, strict=True):
+            expected = axis if type(axis) is int else length if axis is None else lengths.get(axis)
+            if expected is None:
+                lengths[axis] = length
+                added.append(axis)
+            elif expected != length:
+                for one in added:
+                    del lengths[one]
+                return False
+        return True
+
+    return fits
+
+
+def _name(dtype: Any) -> str:
+    """The name of a number format as jaxtyping says it."""
+    kind = getattr(dtype, "type", None)
+    return kind.__name__ if isinstance(kind, type) else repr(dtype).rsplit(".", 1)[-1]
+
+
+_array_types._MetaAbstractArray.__instancecheck__ = _is_instance
 
 
 def _has_axes(hint: Any) -> bool:

@@ -137,8 +137,8 @@ def _scale(records: list[dict[str, Any]]) -> str:
 
 
 def _is_larger(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether a pool is of more rows than another that is else alike."""
-    return one["rows"] > other["rows"] and all(one[key] == other[key] for key in ("size", "classes"))
+    """Whether a pool is of more rows than another that is else alike, and measured in one state of the code."""
+    return one["rows"] > other["rows"] and all(one[key] == other[key] for key in ("size", "classes", "commit"))
 
 
 def _ratios(large: dict[str, Any], small: dict[str, Any]) -> tuple[float, float]:

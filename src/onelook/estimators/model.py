@@ -22,7 +22,7 @@ from onelook.methods.glance_pool import CANDIDATES
 from onelook.methods.glance_support import Labelled
 from onelook.methods.guard import Verdict
 from onelook.methods.priors import ClassPriors
-from onelook.methods.regression import QUERY_WEIGHT, Linear, Regression
+from onelook.methods.regression import QUERY_WEIGHT, Linear, Moments, Regression
 from onelook.scoring import Estimate
 from onelook.tasks import Tasks
 
@@ -181,7 +181,8 @@ class SupportModel(InductiveModel):
         means = (hot.mT @ self.rows + moved) / mass.unsqueeze(1)
         some = evenly(len(pool), LEARNT)
         x, p = pool.take(some), posterior.block(some)
-        ridge, opinion = self._regress(hot, x, p, trust)
+        known = pool.recall(("learnt", len(some)), lambda: Moments.of(x.float()[None])) if pool.is_remembered else None
+        ridge, opinion = self._regress(hot, x, p, trust, known)
         log_priors = self.estimate_log_priors(posterior.mass(), len(pool), trust)
         distances = calibration.scaled_distances(x, means.to(x))
         distances = calibration.leave_one_out(distances, trust * p, mass.to(x)).double()
@@ -194,11 +195,19 @@ class SupportModel(InductiveModel):
         return AdaptedModel(*parents, confidence, gain)
 
     def _regress(
-        self, hot: Float[Tensor, "S K"], x: Float[Tensor, "N D"], posterior: Float[Tensor, "N K"], trust: float
+        self,
+        hot: Float[Tensor, "S K"],
+        x: Float[Tensor, "N D"],
+        posterior: Float[Tensor, "N K"],
+        trust: float,
+        known: Moments | None,
     ) -> tuple[Linear, Float[Tensor, "M K"]]:
-        """Ridge regression on labelled and unlabelled rows, and its opinion about each of them, left out."""
+        """Ridge regression on labelled and unlabelled rows, and its opinion about each of them, left out.
+
+        known: moments of the unlabelled rows.
+        """
         weight = torch.cat([self.rows.new_ones(len(hot)), self.rows.new_full((len(x),), trust * QUERY_WEIGHT)])
-        regression = Regression.fit(torch.cat([self.rows.float(), x.float()])[None], weight.float()[None])
+        regression = Regression.fit(torch.cat([self.rows.float(), x.float()])[None], weight.float()[None], known)
         targets = torch.cat([hot.float(), posterior.float()])[None]
         return regression.solve(targets).to(self.rows), regression.leave_out(targets)[0].double()
 

@@ -37,7 +37,7 @@ class ExchangeableLayer(nn.Module):
         """The layer where that is known."""
         row_TQ1H = posterior.unsqueeze(2) @ x
         # In place: with thousands of queries and a hundred classes, another copy costs more than the sum.
-        return self.entry(x).add_(self.of_query(row_TQ1H)).add_(shift)  # type: ignore[no-any-return]
+        return _add_to_entries(self.entry, x, self.of_query(row_TQ1H), shift)
 
 
 class ExchangeableNetwork(nn.Module):
@@ -101,4 +101,11 @@ class ExchangeableNetwork(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, ExchangeableLayer)]
 
     def _begin(self, entries: Tensor, queries: Tensor, shift: Float[Tensor, "T q K H"]) -> Float[Tensor, "T Q K H"]:
-        return functional.gelu(self.entry(entries).add_(self.of_query(queries).unsqueeze(2)).add_(shift))
+        return functional.gelu(_add_to_entries(self.entry, entries, self.of_query(queries).unsqueeze(2), shift))
+
+
+def _add_to_entries(
+    layer: nn.Linear, x: Float[Tensor, "T Q K E"], of_query: Float[Tensor, "T Q 1 H"], shift: Float[Tensor, "T q K H"]
+) -> Float[Tensor, "T Q K H"]:
+    """A layer of the entries, with what queries and classes add; its bias goes with the smaller of these tables."""
+    return functional.linear(x, layer.weight).add_(of_query + layer.bias).add_(shift)

@@ -88,8 +88,9 @@ class Regression:
         tensor([[0, 0, 1, 1]])
         """
         mean = rows.mean(1, keepdim=True)
-        scale = (rows - mean).square().sum(-1).mean(1).sqrt().clamp_min(1e-6).view(-1, 1, 1)
-        z, weight = torch.cat([(rows - mean) / scale, rows.new_ones(*rows.shape[:2], 1)], 2), weight.unsqueeze(-1)
+        away, weight = rows - mean, weight.unsqueeze(-1)
+        scale = (away.square().sum((1, 2)) / rows.shape[1]).sqrt().clamp_min(1e-6).view(-1, 1, 1)
+        z = torch.cat([away / scale, rows.new_ones(*rows.shape[:2], 1)], 2)
         if z.shape[1] <= z.shape[2]:
             inverse = torch.linalg.inv(z @ z.mT + torch.diag_embed(RIDGE / weight.squeeze(-1)))
             return cls(z, weight, mean, scale, inverse, inverse.diagonal(dim1=1, dim2=2).unsqueeze(-1))

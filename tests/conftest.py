@@ -55,6 +55,12 @@ def network_for_photographs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(from_onelook("estimators.choosing"), "PHOTOGRAPHS", from_onelook("artifacts").PHOTOGRAPHS)
 
 
+@pytest.fixture
+def narrow_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wide network with a tenth of its channels: what is connected with what stays."""
+    monkeypatch.setattr(from_onelook("backbones.wrn28"), "_WIDTHS", (16, 16, 32, 64))
+
+
 @pytest.fixture(scope="module")
 def small_forest() -> Iterator[None]:
     """Random forests of 3 trees: those of 100 take most of the time of a simulated user."""

@@ -80,6 +80,7 @@ def test_the_declared_size_of_the_features_is_the_real_one_at_every_image_size(n
 
 
 @pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.usefixtures("narrow_networks")
 def test_the_parts_of_a_network_are_the_network_and_maps_may_be_changed_before_each(name: str) -> None:
     network = shaken(backbones.create(name, image_size=16)).eval()
     images = pixels(3, 3, 16)
@@ -226,6 +227,7 @@ def test_convolutions_start_with_the_variance_that_keeps_the_gradient(name: str)
             assert float(weight.std()) == pytest.approx((2 / (height * width * outputs)) ** 0.5, rel=0.05), key
 
 
+@pytest.mark.usefixtures("narrow_networks")
 def test_every_parameter_of_every_network_gets_a_gradient() -> None:
     for name in BACKBONES:
         backbone = backbones.create(name, image_size=16)

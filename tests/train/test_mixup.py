@@ -104,6 +104,7 @@ def test_a_step_is_mixed_with_the_probability_that_is_set() -> None:
 
 @pytest.mark.parametrize("name", ["conv4-64", "resnet12", "wrn-28-10"])
 @pytest.mark.parametrize("part", [0, 3])
+@pytest.mark.usefixtures("narrow_networks")
 def test_every_network_can_be_mixed_and_learns_from_it(name: str, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     made = fixed(objective(name), Mixture(part, 0.4, PARTNERS), monkeypatch)
     made.loss(0).backward()

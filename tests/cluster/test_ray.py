@@ -1,10 +1,8 @@
 """Labels by Ray: those of one process, whatever is killed meanwhile, in folders and in an object store."""
 
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +19,7 @@ from helpers.images import class_image, classes, write_files
 from helpers.processes import free_port
 from onelook.cluster.embedding import write_embeddings
 from onelook.cluster.labelling import Summary, label_shards
-from onelook.cluster.session import OBJECT_STORE, Cluster, RayShards, connect
+from onelook.cluster.session import Cluster, RayShards, connect
 from onelook.data.addresses import Store
 from onelook.data.tables import read_rows
 from onelook.estimators import asking, pool
@@ -88,15 +86,9 @@ def label_alone(folder: Path, cache: Path, **settings: Any) -> dict[str, tuple[s
     return {one.path: (one.label, one.probability) for one in done.predictions}
 
 
-def label(
-    folder: Path | str,
-    out: str,
-    watch: Callable[[Any], None] = lambda _: None,
-    cluster: Cluster = CLUSTER,
-    **settings: Any,
-) -> Summary:
+def label(folder: Path | str, out: str, watch: Callable[[Any], None] = lambda _: None, **settings: Any) -> Summary:
     config = LabelConfig(Path(folder), network="small", **settings)
-    return finish(label_shards(config, Place(device="cpu"), cluster, Store(out)), watch)
+    return finish(label_shards(config, Place(device="cpu"), CLUSTER, Store(out)), watch)
 
 
 def require_alike(out: Path, expected: dict[str, tuple[str, float]]) -> None:
@@ -158,35 +150,6 @@ def test_a_table_is_labelled_as_its_folder_with_class_priors_and_unknown_images(
     summary = label(table, str(tmp_path / "out"), **settings)
     require_alike(tmp_path / "out", expected)
     assert {"unknown", "undecided"} <= set(summary.counts)
-
-
-@pytest.fixture
-def head() -> Iterator[str]:
-    """Address of a cluster of Ray that other processes have started."""
-    port, other = free_port(), free_port()
-    words = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=3"]
-    words += [f"--port={other}", f"--ray-client-server-port={port}", "--include-dashboard=false"]
-    words += [f"--object-store-memory={OBJECT_STORE}"]
-    # With its usual polling, a fork of grpcio 1.85 ends at times by a failed assertion of its own.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "GRPC_POLL_STRATEGY": "poll"}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            time.sleep(0.2)
-        yield f"ray://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.mark.usefixtures("large")
-def test_a_cluster_is_asked_from_outside(head: str, tmp_path: Path) -> None:
-    folder = make_folder(tmp_path / "images")
-    label(folder, str(tmp_path / "out"), cluster=Cluster(head, workers=2, shard_size=20))
-    require_alike(tmp_path / "out", label_alone(folder, tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -70,7 +70,9 @@ def test_folders_tables_and_addresses_hold_the_same_images(tmp_path: Path) -> No
         open_images("memory://nothing/here")
 
 
-@pytest.mark.parametrize("words", [{"ray": "next door"}, {"workers": 2}, {"ray": "local", "workers": 0}])
+@pytest.mark.parametrize(
+    "words", [{"ray": "next door"}, {"ray": "ray://head:10001"}, {"workers": 2}, {"ray": "local", "workers": 0}]
+)
 def test_a_cluster_that_cannot_be_is_refused(words: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         Cluster(**words)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 OBJECT_STORE = 500_000_000
 """Bytes of shared memory of Ray on this machine, for the pixels and sums under way."""
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-ADDRESS = re.compile(r"auto|local|(ray://)?[\w.-]+:\d{1,5}")
+ADDRESS = re.compile(r"auto|local|[\w.-]+:\d{1,5}")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Cluster(Checked):
     """
 
     ray: str | None = None
-    """Compute by Ray, in shards: auto (a cluster that is running, or else this machine), local (this machine), or the
-    address of a cluster, such as ray://head:10001."""
+    """Compute by Ray, in shards: auto (the cluster that this machine is in, or else this machine), local (this
+    machine), or the address of its cluster, such as head:6379."""
     workers: PositiveInt | None = None
     """Processes of Ray that compute. Default: one for each GPU of the cluster, or else for each core."""
     shard_size: PositiveInt = 500
@@ -40,10 +40,13 @@ class Cluster(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.ray is not None and not ADDRESS.fullmatch(self.ray):
+        if self.ray is not None and self.ray.startswith("ray://"):
             raise SettingsError(
-                f"An address of Ray is auto, local, HOST:PORT or ray://HOST:PORT, but got {self.ray!r}."
+                "Ray Data cannot be used through ray:// from outside of a cluster; give the command to a machine of "
+                "it, as `ray job submit` does, with --ray auto."
             )
+        if self.ray is not None and not ADDRESS.fullmatch(self.ray):
+            raise SettingsError(f"An address of Ray is auto, local or HOST:PORT, but got {self.ray!r}.")
         if self.ray is None:
             for one in fields(self):
                 if getattr(self, one.name) != one.default:

@@ -1,5 +1,7 @@
 """Files at addresses: stores that are busy are asked again, and what they refuse is not said of the files."""
 
+import http.server
+import threading
 from collections.abc import Callable
 
 import fsspec
@@ -108,3 +110,40 @@ def test_an_address_that_no_package_here_reads_ends_the_work(monkeypatch: pytest
     monkeypatch.setattr(addresses, "_connect", lambda _: None)
     with pytest.raises(UnreachableError, match="cannot be reached"):
         Store("gs://bucket").read("a.png")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_an_object_is_read_although_the_store_is_busy_for_longer_than_its_client_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the retries of pyarrow, some 30 in 6 seconds, all fail the first time."""
+    pytest.importorskip("pyarrow")
+    left, content = [40], b"pixels"
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            left[0] -= 1
+            self.send_response(503 if left[0] > 0 else 200)
+            self.send_header("Content-Length", "0" if left[0] > 0 else str(len(content)))
+            self.end_headers()
+            if left[0] <= 0 and self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_ACCESS_KEY_ID": "a"}
+        for name, value in (settings | {"AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}).items():
+            monkeypatch.setenv(name, value)
+        addresses._connect.cache_clear()
+        try:
+            assert Store("s3://bucket/images").read("a.png") == content
+        finally:
+            addresses._connect.cache_clear()
+            server.shutdown()
+    assert left[0] <= 0

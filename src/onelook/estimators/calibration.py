@@ -62,7 +62,7 @@ class AccuracyEstimate:
 
 
 def class_separation(means: Float[Tensor, "K D"]) -> float:
-    """Mean squared distance u between the class means, in double precision told from rounding above 1e-6."""
+    """Mean squared distance u between the class means, at least 1e-6: below, rounding would look like evidence."""
     return unit_of_means(means[None], 1e-6).item()
 
 

@@ -39,7 +39,7 @@ def page(records: Records) -> str:
 
 
 def _name(record: dict[str, Any]) -> str:
-    return f"{record['dataset']}, {record['split']} classes, {record['backbone'].split('@')[0]}"
+    return f"{record['dataset']}, {record['n_way']} of {record['split']} classes, {record['backbone'].split('@')[0]}"
 
 
 def _table(records: Records) -> Table:

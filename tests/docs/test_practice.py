@@ -85,8 +85,8 @@ def tables(text: str) -> dict[str, list[list[str]]]:
 
 def test_a_row_is_a_classifier_and_two_columns_are_a_number_of_labels() -> None:
     found = tables(page(some()))
-    assert list(found) == ["made-up, test classes, conv4-64", "Its report about itself", "Unknown images"]
-    assert found["made-up, test classes, conv4-64"] == [
+    assert list(found) == ["made-up, 5 of test classes, conv4-64", "Its report about itself", "Unknown images"]
+    assert found["made-up, 5 of test classes, conv4-64"] == [
         ["classifier", "1 a class", "difference", "ms a user", "5 a class", "difference", "ms a user"],
         [OWN, "61.2 ± 1.2", "–", "3.5", "71.9 ± 1.2", "–", "3.5"],
         [LABELLED_ONLY, "52.1 ± 1.2", "-9.1 ± 0.7", "3.5", "70.5 ± 1.2", "-1.5 ± 0.7", "3.5"],
@@ -100,7 +100,7 @@ def test_all_that_it_said_is_there_once_for_each_cell() -> None:
     assert (
         [row[:2] for row in said[1:]]
         == [row[:2] for row in strange[1:]]
-        == [["made-up, test classes, conv4-64", "1"], ["made-up, test classes, conv4-64", "5"]]
+        == [["made-up, 5 of test classes, conv4-64", "1"], ["made-up, 5 of test classes, conv4-64", "5"]]
     )
     assert dict(zip(said[0][2:], said[1][2:], strict=True)) == {
         "calibration error": "0.031 ± 0.005",
@@ -160,7 +160,7 @@ def test_what_was_not_measured_alike_is_in_a_table_of_its_own(change: dict[str, 
 
 
 def test_nothing_is_made_up_where_there_is_no_figure() -> None:
-    found = tables(page([*some(), record(OWN, 16)]))["made-up, test classes, conv4-64"]
+    found = tables(page([*some(), record(OWN, 16)]))["made-up, 5 of test classes, conv4-64"]
     assert [row[-3:] for row in found[1:]] == [["61.2 ± 1.2", "–", "3.5"], *2 * [["–", "–", "–"]]]
 
 

@@ -36,6 +36,9 @@ CAUTION = 1.5
 hardly separate the classes are overconfident there, and others pay with larger sets."""
 PRIOR_COUNT = 6.0
 """Weight of the mean confidence in an estimated accuracy, as a number of leave-one-out examples."""
+GAIN = (0.25, 0.06)
+"""Part of the gain in mean confidence that is one in accuracy, and the usual gain with one labelled example a class;
+with more of these there is less to gain."""
 FEW = 5
 """Scores beyond a quantile below which a normal distribution tells more than the quantile."""
 
@@ -122,6 +125,11 @@ def prior_accuracy(logits: Float[Tensor, "Q C"], shots: Float[Tensor, "K"]) -> f
     constant, slope, of_shots = ACCURACY
     confidence = logits.softmax(1).amax(1).mean().clamp(1e-3, 1 - 1e-3)
     return torch.sigmoid(constant + slope * confidence.logit() + of_shots * shots.mean().log()).item()
+
+
+def judge_gain(gain: float, shots: Float[Tensor, "K"]) -> float:
+    """Gain in accuracy by unlabelled rows that seem to add so much confidence."""
+    return GAIN[0] * gain + GAIN[1] / shots.mean().item()
 
 
 def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[Tensor, "N K"]:

@@ -224,9 +224,8 @@ class SupportModel(InductiveModel):
     ) -> calibration.AccuracyEstimate:
         """Estimate the accuracy on n_rows unlabelled rows (0: on rows like the labelled ones).
 
-        The leave-one-out accuracy, weighted by the class priors, is raised by what the unlabelled rows add, the `gain`
-        in mean confidence; the mean `confidence` itself counts as PRIOR_COUNT more examples. The interval is Clopper
-        and Pearson's for these counts.
+        The leave-one-out accuracy is raised by what the unlabelled rows add, told by their `gain` in confidence;
+        `confidence` itself counts as PRIOR_COUNT more examples. The interval is Clopper and Pearson's for these counts.
         """
         labels, answers = self.labels[self.testable], self.left_out_logits()[self.testable].argmax(1)
         confusion = torch.zeros(len(self.shots), len(self.shots), dtype=torch.int64)
@@ -234,9 +233,10 @@ class SupportModel(InductiveModel):
         weight = (log_priors.exp() / self.shots)[labels]
         weight = weight / weight.sum()
         n = 1 / weight.square().sum().item() if len(weight) else 0.0
-        inductive = (weight * (labels == answers)).sum().item()
-        # With more labelled examples there is less to gain, and what seems so is the error of the calibration.
-        gain = gain / self.shots.mean().item() ** 0.25
+        # A class that attracts answers seems both frequent and well recognised: class priors weigh by half.
+        right = labels == answers
+        inductive = ((weight * right).sum() + right.sum() / max(len(right), 1)).item() / 2
+        gain = calibration.judge_gain(gain, self.shots) if gain else 0.0
         prior = calibration.PRIOR_COUNT * confidence
         hits, total = n * min(max(inductive + gain, 0.0), 1.0) + prior, n + calibration.PRIOR_COUNT
         # The accuracy on few rows itself varies, as much as that of as many examples.

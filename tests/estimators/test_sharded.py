@@ -58,17 +58,19 @@ def answer(support: SupportModel, rows: Pool) -> tuple[Transduction, np.ndarray,
 
 
 @pytest.mark.parametrize(
-    ("n_way", "trust", "cuts"),
+    ("n_way", "trust", "cuts", "n_anchors"),
     [
-        (40, 0.5, [1, 150, 150, 280]),
-        pytest.param(40, 0.0, [100], marks=pytest.mark.slow),
-        pytest.param(40, 1.0, [], marks=pytest.mark.slow),
-        pytest.param(4, None, [30, 200], marks=pytest.mark.slow),
+        (40, 0.5, [1, 150, 150, 280], 120),
+        (40, 0.5, [1, 150, 150, 280], 400),
+        pytest.param(40, 0.0, [100], 120, marks=pytest.mark.slow),
+        pytest.param(40, 1.0, [], 120, marks=pytest.mark.slow),
+        pytest.param(4, None, [30, 200], 120, marks=pytest.mark.slow),
     ],
 )
 def test_shards_in_any_number_answer_as_one_pool(
-    n_way: int, trust: float | None, cuts: list[int], monkeypatch: pytest.MonkeyPatch
+    n_way: int, trust: float | None, cuts: list[int], n_anchors: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(asking, "ANCHORS", n_anchors)
     if trust is not None:
         verdict = Verdict(*(torch.tensor([number]) for number in (trust, 0.5, 0.5, 0.0)))
         monkeypatch.setattr(asking, "apply_guard", lambda _, inductive, tasks: (inductive(tasks), verdict))

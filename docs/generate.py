@@ -178,7 +178,9 @@ def _whole(records: list[dict[str, Any]]) -> str:
     made = "; ".join(sorted({f"commit {one['commit']}, {one['machine']}" for one in records}))
     about = (
         "FewShotClassifier as it answers a pool, beside the same with all rows compared with each other in double "
-        "precision, on the same pools; the difference is one of pairs. Mixtures have five labelled examples a class; "
+        "precision, on the same pools; the difference is one of pairs. Up to 16,384 rows are compared with each other "
+        "anyway: there it shows what single precision and the sample of the guard change. "
+        "Mixtures have five labelled examples a class; "
         "CIFAR-FS is the validation classes, with the network that comes along."
     )
     return f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\n{made}."

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers.methods import random_tasks, tasks_of_any_shape
 from onelook import ops
-from onelook.methods.guard import Answer, Verdict, apply_guard
+from onelook.methods.guard import MOST_CLASSES, Answer, Verdict, apply_guard
 from onelook.tasks import Tasks
 from reference import guard as reference
 
@@ -76,6 +76,15 @@ def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> 
     assert set(verdict.messages()) == {
         "There is a single unlabelled image, so it was judged by the labelled examples alone."
     }
+
+
+@pytest.mark.parametrize("n_way", [MOST_CLASSES, MOST_CLASSES + 1])
+def test_queries_of_too_many_classes_are_not_used(n_way: int) -> None:
+    tasks, is_too_many = random_tasks(1, (1,) * n_way, n_query=5), n_way > MOST_CLASSES
+    logits, verdict = apply_guard(renamed, nearest, tasks)
+    assert torch.equal(logits, (nearest if is_too_many else renamed)(tasks))
+    (message,) = verdict.messages()
+    assert ("more than 100 classes" in message) is is_too_many
 
 
 @given(tasks_of_any_shape(shots=st.integers(2, 6).map(lambda n: (1,) * n), n_query=st.integers(2, 15)))

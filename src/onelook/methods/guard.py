@@ -9,7 +9,8 @@ The labels of the queries are not known, so the evidence is indirect:
   than the inductive ones, the queries have misled them.
 
 From these comes a trust between 0 and 1, and the answer is the mixture of both posteriors. A single query is no
-evidence: there the answer is exactly the inductive one. Thresholds were chosen on validation tasks (docs/log.md).
+evidence, and more than MOST_CLASSES classes are more than the method can tell apart: there the answer is exactly the
+inductive one. Thresholds were chosen on validation tasks (docs/log.md).
 """
 
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from onelook.tasks import Tasks
 
 UNSTABLE, STABLE = 0.4, 0.6
 """Stabilities below which the trust is 0, and above which it is 1; in between it is linear."""
+MOST_CLASSES = 100
+"""Classes above which the queries are not used: made-up pools of 140 classes and more lose by them (docs/log.md)."""
 NEAR = 1e-6
 """A trust this near to 0 or to 1 is rounded to it."""
 
@@ -58,9 +61,11 @@ def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[
     """Logits of the mixture that the evidence supports, and the verdict behind it."""
     tasks = tasks.without_query_labels()
     single = inductive(tasks)
+    one = single.new_ones(len(tasks))
     if tasks.query.shape[1] == 1:
-        one = single.new_ones(len(tasks))
         return single, Verdict(0 * one, one, one, one * torch.nan)
+    if tasks.n_way > MOST_CLASSES:
+        return single, Verdict(0 * one, 0 * one, one, one * torch.nan)
     together = transductive(tasks)
     p, q = together.softmax(-1), single.softmax(-1)
     half = _every_other(tasks)
@@ -117,6 +122,8 @@ def _message(trust: float, stability: float, agreement: float, recognition: floa
         return f"The unlabelled images were used in part: predictions overlap by only {overlap}."
     if stability == 1 and agreement == 1 and recognition != recognition:
         return "There is a single unlabelled image, so it was judged by the labelled examples alone."
+    if stability == 0 and agreement == 1 and recognition != recognition:
+        return f"There are more than {MOST_CLASSES} classes, so each image was judged by the labelled examples alone."
     if stability > UNSTABLE:
         fewer = f"{-100 * recognition:.0f} % fewer of the labelled examples are classified correctly"
         return f"The unlabelled images were not used: with them {fewer}."

@@ -14,7 +14,7 @@ from pages import paper as paper
 from pages import practice as practice
 from pages import transductive as transductive
 from pages.plots import plots
-from pages.templates import render
+from pages.templates import made, render
 
 from onelook.artifacts import load_results
 from onelook.benchmark.measure import tabulate
@@ -84,8 +84,8 @@ def _results(path: Path) -> str:
     records = load_results(path)
     tasks = " and ".join(sorted({f"{r['n_tasks']:,}" for r in records}))
     queries = " and ".join(sorted({str(r["n_query"]) for r in records}))
-    made = "; ".join(sorted({f"commit {r['commit']}, seed {r['seed']}, {r['machine']}" for r in records}))
-    return f"{tabulate(records).markdown()}\n\n{tasks} tasks, {queries} queries a class; {made}."
+    origin = "; ".join(sorted({f"commit {r['commit']}, seed {r['seed']}, {r['machine']}" for r in records}))
+    return f"{tabulate(records).markdown()}\n\n{tasks} tasks, {queries} queries a class; {origin}."
 
 
 def _scale(records: list[dict[str, Any]]) -> str:
@@ -121,7 +121,6 @@ def _scale(records: list[dict[str, Any]]) -> str:
         for one in records
         if "seconds_to_add_a_class" in one
     )
-    made = "; ".join(sorted({f"commit {one['commit']}, {one['machine']}" for one in records}))
     ratios = [_ratios(one, other) for one in records for other in records if _is_larger(one, other)]
     time, memory = map(max, zip(*ratios, strict=True))
     largest = (
@@ -133,9 +132,8 @@ def _scale(records: list[dict[str, Any]]) -> str:
         "classes. The memory is that of the whole process, with what it has read of the file. µs a row are of the "
         "processor; seconds grow where a machine does other things as well."
     )
-    return (
-        f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\n{largest} A class added to the pool: {added}. {made}."
-    )
+    growth = f"{largest} A class added to the pool: {added}. {made(records)}"
+    return f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\n{growth}"
 
 
 def _is_larger(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -175,7 +173,6 @@ def _whole(records: list[dict[str, Any]]) -> str:
         )
         for one in records
     ]
-    made = "; ".join(sorted({f"commit {one['commit']}, {one['machine']}" for one in records}))
     about = (
         "FewShotClassifier as it answers a pool, beside the same with all rows compared with each other in double "
         "precision, on the same pools; the difference is one of pairs. Up to 16,384 rows are compared with each other "
@@ -183,7 +180,7 @@ def _whole(records: list[dict[str, Any]]) -> str:
         "Mixtures have five labelled examples a class; "
         "CIFAR-FS is the validation classes, with the network that comes along."
     )
-    return f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\n{made}."
+    return f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\n{made(records)}"
 
 
 def _measurements(records: list[dict[str, object]]) -> str:

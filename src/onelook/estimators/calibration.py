@@ -128,8 +128,8 @@ def prior_accuracy(logits: Float[Tensor, "Q C"], shots: Float[Tensor, "K"]) -> f
 
 
 def judge_gain(gain: float, shots: Float[Tensor, "K"]) -> float:
-    """Gain in accuracy by unlabelled rows that seem to add so much confidence."""
-    return GAIN[0] * gain + GAIN[1] / shots.mean().item()
+    """Gain in accuracy by unlabelled rows that seem to add so much confidence; exactly 0 says that they have no say."""
+    return GAIN[0] * gain + GAIN[1] / shots.mean().item() if gain else 0.0
 
 
 def cumulative_sets(probability: Float[Tensor, "N K"], coverage: float) -> Bool[Tensor, "N K"]:

@@ -236,7 +236,7 @@ class SupportModel(InductiveModel):
         # A class that attracts answers seems both frequent and well recognised: class priors weigh by half.
         right = labels == answers
         inductive = ((weight * right).sum() + right.sum() / max(len(right), 1)).item() / 2
-        gain = calibration.judge_gain(gain, self.shots) if gain else 0.0
+        gain = calibration.judge_gain(gain, self.shots)
         prior = calibration.PRIOR_COUNT * confidence
         hits, total = n * min(max(inductive + gain, 0.0), 1.0) + prior, n + calibration.PRIOR_COUNT
         # The accuracy on few rows itself varies, as much as that of as many examples.

@@ -2,6 +2,7 @@
 
     python benchmarks/suggest.py --json benchmarks/suggest.json [--backbone runs/cifar-fs-rotation/model.safetensors]
     python benchmarks/suggest.py --split test --sets omniglot,cifar-fs,clothing10,digits,wine --json FILE
+    python benchmarks/suggest.py --split test --sets clothing10,dtd10,signs10 --backbone lite --json FILE
 
 A user has a folder of images of K classes and one labelled example of each, labels K more, has the folder labelled
 again, and so on, five times. What is counted is the accuracy on images of the same classes that could not be chosen
@@ -10,9 +11,9 @@ the whole folder, where what was labelled by hand is right. Every rule begins wi
 so that differences are paired, user by user. The rule was chosen, and `after_more` is fitted, on validation
 classes of the first three sets; test classes are there to report.
 
-Sets: handwritten digits of scikit-learn (pixels), Omniglot (pixels), CIFAR-FS and clothing10 (features of the network
-that is given, or of the one that ships), the wines of scikit-learn (columns in units of their deviation); each with
-classes of equal size and of unequal size. Digits, clothing10 and wine have no split.
+Sets: handwritten digits of scikit-learn (pixels), Omniglot (pixels), CIFAR-FS and the photographs of $ONELOOK_DATA
+(features of the network that is given, or of the small one), the wines of scikit-learn (columns in units of their
+deviation); each with classes of equal size and of unequal size. Only Omniglot and CIFAR-FS have splits.
 """
 
 import argparse
@@ -27,16 +28,17 @@ from sklearn.datasets import load_digits, load_wine
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from onelook.artifacts import SHIPPED_NETWORK, load_backbone, load_shipped, save_results
+from onelook.artifacts import SMALL, load_network, load_shipped, save_results
+from onelook.backbones import Backbone
 from onelook.data.datasets import data_home
-from onelook.data.embed import EmbedConfig, embed
 from onelook.data.sources import open_data
 from onelook.events import finish
-from onelook.files import cache_home
 from onelook.labelling.suggest import suggest
-from onelook.machine import commit, machine
+from onelook.machine import Place, commit, machine
 from onelook.scoring import Estimate, harm, paired
 from onelook.tasks import Tasks
+
+PHOTOGRAPHS = ("clothing10", "dtd10", "signs10")
 
 Rule = Callable[[Tensor, Tensor, int, Tensor, int], list[int]]
 """Features and posterior of the pool, how many, features of what is labelled, a seed: rows of the pool."""
@@ -62,7 +64,7 @@ class User:
     held_out_labels: Tensor
 
 
-def sets(names: list[str], backbone: Path, split: str) -> Iterator[Set]:
+def sets(names: list[str], network: Backbone, split: str) -> Iterator[Set]:
     if "digits" in names:
         digits = load_digits()
         yield Set("digits", torch.tensor(digits.data, dtype=torch.float32), torch.tensor(digits.target), 10, 40, 25)
@@ -70,19 +72,17 @@ def sets(names: list[str], backbone: Path, split: str) -> Iterator[Set]:
         images = finish(open_data("omniglot").images(split))
         yield Set("omniglot", images.pixels[0].flatten(1) / 255, images.labels, 10, 12, 8)
     if "cifar-fs" in names:
-        yield Set("cifar-fs", *_embedded("cifar-fs", split, backbone), 5, 60, 40)
-    if "clothing10" in names:
-        yield Set("clothing10", *_embedded(str(data_home() / "clothing10.zip"), "all", backbone), 10, 30, 20)
+        yield Set("cifar-fs", *_embedded("cifar-fs", split, network), 5, 60, 40)
+    for name in (one for one in PHOTOGRAPHS if one in names):
+        yield Set(name, *_embedded(str(data_home() / f"{name}.zip"), "all", network), 10, 30, 20)
     if "wine" in names:
         wine = load_wine()
         columns = StandardScaler().fit_transform(wine.data)
         yield Set("wine", torch.tensor(columns, dtype=torch.float32), torch.tensor(wine.target), 3, 30, 18)
 
 
-def _embedded(data: str, split: str, backbone: Path) -> tuple[Tensor, Tensor]:
-    network = load_backbone(backbone)[0]
-    images = finish(open_data(data).images(split, network.image_size, network.channels))
-    embedded = finish(embed(images, network, EmbedConfig(), cache_home()))
+def _embedded(data: str, split: str, network: Backbone) -> tuple[Tensor, Tensor]:
+    embedded = finish(open_data(data).embed(split, network, Place(precision="float32")))
     return embedded.features, embedded.labels
 
 
@@ -282,7 +282,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default="digits,omniglot,cifar-fs")
     parser.add_argument("--split", default="val", choices=("val", "test"))
-    parser.add_argument("--backbone", type=Path, default=SHIPPED_NETWORK)
+    parser.add_argument("--backbone", default=SMALL, help="name of a network that comes along, or the file of another")
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
@@ -290,7 +290,8 @@ def main() -> None:
     options = parser.parse_args()
     records: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
-    for data in sets(options.sets.split(","), options.backbone, options.split):
+    network, named = finish(load_network(options.backbone))
+    for data in sets(options.sets.split(","), network, options.split):
         for unequal in (False, True):
             users = [draw(data, unequal, 1_000_000 * options.seed + u) for u in range(options.users)]
             for name, classify in classifiers().items():
@@ -302,6 +303,7 @@ def main() -> None:
                     about = {
                         "experiment": f"suggest: {data.name}, classes of {sizes} size, {name}, {rule}",
                         "split": options.split,
+                        "backbone": named["name"],
                         "n_way": data.n_way,
                         "users": len(users),
                         "seed": options.seed,

@@ -1,18 +1,26 @@
 """Shards of results: their names, what is in them, and where they lie."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers.images import class_image, classes, write_files
+from onelook.cluster.labelling import Held, load_rows
 from onelook.cluster.session import Cluster
-from onelook.cluster.shards import divide, find_finished, read_features, write_features
+from onelook.cluster.shards import divide, find_finished, read_features, write_features, write_labels
 from onelook.cluster.source import open_images, open_labelled
 from onelook.data.addresses import Store
 from onelook.errors import DataError, SettingsError
+from onelook.estimators import asking, pool
+from onelook.estimators.model import SupportModel
+from onelook.estimators.sharded import LocalShards, transduce_shards
 from onelook.events import finish
+from onelook.labelling.export import Prediction
+from onelook.labelling.folder import UNLABELLED
 from onelook.labelling.label import LabelConfig
+from onelook.methods.priors import ClassPriors
 
 pytest.importorskip("pyarrow")
 NAMES = [f"{i}.png" for i in range(7)]
@@ -46,6 +54,32 @@ def test_a_shard_holds_a_row_for_each_image_and_strange_ones_are_refused(tmp_pat
         find_finished(store, divide(names, ["2"] * 3, {}, 3))
 
 
+def test_shards_without_an_image_to_label_are_of_the_same_table_as_the_others(tmp_path: Path) -> None:
+    for i, found in enumerate(([], [Prediction("=1.png", "a", 0.5)], [])):
+        write_labels(Store(str(tmp_path)), f"part-{i}.parquet", found)
+    (row,) = pytest.importorskip("pyarrow.parquet").read_table(tmp_path).to_pylist()
+    assert row == vars(Prediction("./=1.png", "a", 0.5))
+
+
+@pytest.mark.parametrize("largest_whole", [2, 100])
+def test_a_process_whose_images_cannot_be_read_does_not_stop_the_others(
+    largest_whole: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "LARGEST_WHOLE", largest_whole)
+    monkeypatch.setattr(asking, "ANCHORS", 2)
+    store, parts = Store(str(tmp_path)), divide(NAMES, [""] * 7, {}, 5)
+    rows = np.random.default_rng(0).random((5, 8), dtype=np.float32)
+    write_features(store, parts[0], dict(zip(NAMES, rows, strict=False)), {})
+    write_features(store, parts[1], {}, dict.fromkeys(parts[1].names, "it is not an image"))
+    labels = (0, 1, UNLABELLED, UNLABELLED, UNLABELLED), (UNLABELLED,) * 2
+    held = [(Held(part, part.file, own),) for part, own in zip(parts, labels, strict=True)]
+    shards = LocalShards([load_rows(store, 8, one) for one in held])
+    support = SupportModel.fit(rows[:2].astype(float), np.array(["a", "b"]), ClassPriors.parse("unknown"), "network")
+    _, found, _ = transduce_shards(support, shards)
+    assert found.posterior.values.isfinite().all()
+    assert len(found.posterior) == 3
+
+
 def test_folders_tables_and_addresses_hold_the_same_images(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "images", classes(2, 2) | {"new/1.png": class_image(0, 9), "new/.hidden.png": b""})
     address = f"memory://{tmp_path.name}"
@@ -68,6 +102,19 @@ def test_folders_tables_and_addresses_hold_the_same_images(tmp_path: Path) -> No
         assert open_images(str(place)).images.names == expected.names
     with pytest.raises(DataError, match="holds no image"):
         open_images("memory://nothing/here")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [{"labels": (Path("more.csv"),)}, {"pattern": "{label}_*"}, {"also_classes": ("a",)}, {"not_classes": ("a",)}],
+)
+def test_other_sources_of_labels_than_its_own_column_are_refused_of_a_table(
+    words: dict[str, Any], tmp_path: Path
+) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("path,label\n1.png,a\n2.png,b\n3.png,\n")
+    with pytest.raises(SettingsError, match="labels are those of its column label"):
+        finish(open_labelled(LabelConfig(table, **words)))
 
 
 @pytest.mark.parametrize(

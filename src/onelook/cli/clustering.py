@@ -10,7 +10,7 @@ from onelook.cluster.embedding import write_embeddings
 from onelook.cluster.labelling import label_shards
 from onelook.cluster.session import Cluster
 from onelook.data.addresses import Store
-from onelook.errors import SettingsError, quote_name
+from onelook.errors import SettingsError, plural, quote_name
 from onelook.files import cache_home
 from onelook.labelling.label import LabelConfig
 from onelook.machine import Place
@@ -30,9 +30,9 @@ def label_by_ray(
         write(f"{n:>7,}  {quote_name(name)}")
     write(done.guard, f"Expected accuracy {done.expected_accuracy}.")
     if done.n_unreadable:
-        write(f"{done.n_unreadable:,} images cannot be read; the shards of features say why.")
+        write(f"{plural(done.n_unreadable, 'image')} cannot be read; the shards of features say why.")
     place_of = quote_name(store.below("labels").place)
-    write(f"Written: {place_of}, Parquet with the columns of labels.csv in {len(done.shards):,} shards")
+    write(f"Written: {place_of}, Parquet with the columns of labels.csv in {plural(len(done.shards), 'shard')}")
 
 
 def embed_by_ray(
@@ -45,7 +45,7 @@ def embed_by_ray(
     store = Store(str(out))
     parts = run(write_embeddings(data, network, average, place, cluster, store), "embedding")
     n = sum(len(part.names) for part in parts)
-    write(f"{store.address or store.place}: {n:,} images in {len(parts):,} shards")
+    write(f"{store.address or store.place}: {plural(n, 'image')} in {plural(len(parts), 'shard')}")
 
 
 def _refuse(given: dict[str, Any], place: Place) -> None:

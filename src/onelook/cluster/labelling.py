@@ -8,7 +8,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,17 +17,15 @@ from jaxtyping import Float32
 
 from onelook.cluster.embedding import Task, embed_images
 from onelook.cluster.session import Cluster, RayShards, Session, connect
-from onelook.cluster.shards import Part, divide, find_finished, read_features, write_rows
+from onelook.cluster.shards import Part, divide, find_finished, read_features, write_labels
 from onelook.cluster.source import Source, open_labelled
 from onelook.data.addresses import Store
-from onelook.data.tables import path_cell
 from onelook.errors import DataError, plural
 from onelook.estimators.choosing import Choice, load_chosen
 from onelook.estimators.model import Alone, SupportModel, Transduction
 from onelook.estimators.sharded import Shard, ShardedAnswers, ShardedPool, transduce_shards
 from onelook.events import Notice, Progress
 from onelook.files import digest, parse_json
-from onelook.labelling.export import Prediction
 from onelook.labelling.folder import UNLABELLED
 from onelook.labelling.label import LabelConfig
 from onelook.labelling.predict import make_predictions
@@ -153,9 +151,8 @@ class _Job:
         held = [Held(part, self.name(part), labels[part.start : part.start + len(part.names)]) for part in self.parts]
         groups = np.array_split(np.arange(len(held)), min(session.n_workers, len(held)))
         features = self.out.below("features")
-        shards = RayShards(
-            session, [functools.partial(_load, features, self.size, tuple(held[i] for i in group)) for group in groups]
-        )
+        load = functools.partial(load_rows, features, self.size)
+        shards = RayShards(session, [functools.partial(load, tuple(held[i] for i in group)) for group in groups])
         try:
             support, alone, found, pool = self._answer(shards)
             yield Progress("labelling", 1, 2)
@@ -201,7 +198,8 @@ class _Job:
 # What is done in a process of Ray.
 
 
-def _load(features: Store, size: int, held: tuple[Held, ...]) -> Rows:
+def load_rows(features: Store, size: int, held: tuple[Held, ...]) -> Rows:
+    """Read shards of features. size: numbers of a feature, which shards without a readable image do not tell."""
     rows, names, known, classes, n_unreadable = list[np.ndarray](), [], [], list[int](), 0
     for one in held:
         vectors, errors = read_features(features, one.part)
@@ -209,13 +207,11 @@ def _load(features: Store, size: int, held: tuple[Held, ...]) -> Rows:
         label_of = dict(zip(one.part.names, one.labels, strict=True))
         names.append([name for name in vectors if label_of[name] == UNLABELLED])
         rows += [vectors[name] for name in names[-1]]
-        examples = [name for name in vectors if label_of[name] != UNLABELLED]
-        known += [vectors[name] for name in examples]
-        classes += [label_of[name] for name in examples]
-    size = len((rows or known or [np.zeros(0)])[0])
-    return Rows(
-        _stack(rows, size), held=held, names=names, known=(_stack(known, size), classes), n_unreadable=n_unreadable
-    )
+        labelled = [name for name in vectors if label_of[name] != UNLABELLED]
+        known += [vectors[name] for name in labelled]
+        classes += [label_of[name] for name in labelled]
+    examples = _stack(known, size), classes
+    return Rows(_stack(rows, size), held=held, names=names, known=examples, n_unreadable=n_unreadable)
 
 
 def _stack(rows: Sequence[np.ndarray], size: int) -> Float32[np.ndarray, "N D"]:
@@ -242,8 +238,7 @@ def _write(
         p = shard.answers[name].block(some).numpy()
         found = make_predictions(names, classes, p, unknown[some], min_confidence) if names else ()
         if one.file not in there:
-            columns = {key.name: [getattr(row, key.name) for row in found] for key in fields(Prediction)}
-            write_rows(out, one.file, columns | {"path": [path_cell(path) for path in names]})
+            write_labels(out, one.file, found)
         counts.update("unknown" if row.unknown else row.label or "undecided" for row in found)
         start += len(names)
     return counts

@@ -9,7 +9,7 @@ import importlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from onelook.data.addresses import Store
 from onelook.data.tables import PARQUET, parse_path, path_cell
 from onelook.errors import DataError, quote_name
 from onelook.files import digest
+from onelook.labelling.export import Prediction
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def write_features(
         "features": arrow.array([features.get(name) for name in part.names], arrow.list_(arrow.float32())),
         "error": arrow.array([errors.get(name) for name in part.names], arrow.string()),
     }
-    write_rows(store, part.file, rows)
+    _write_rows(store, part.file, rows)
 
 
 def read_features(store: Store, part: Part) -> tuple[dict[str, Float32[np.ndarray, "D"]], dict[str, str]]:
@@ -77,7 +78,16 @@ def read_features(store: Store, part: Part) -> tuple[dict[str, Float32[np.ndarra
     return vectors, errors
 
 
-def write_rows(store: Store, file: str, columns: dict[str, Any]) -> None:
+def write_labels(store: Store, file: str, found: Sequence[Prediction]) -> None:
+    """Write a row for each prediction; columns have the same types without any, so that all shards are one table."""
+    arrow = importlib.import_module("pyarrow")
+    types: dict[Any, Any] = {str: arrow.string(), float: arrow.float64(), bool: arrow.bool_()}
+    cells = [vars(row) | {"path": path_cell(row.path)} for row in found]
+    columns = {one.name: arrow.array([row[one.name] for row in cells], types[one.type]) for one in fields(Prediction)}
+    _write_rows(store, file, columns)
+
+
+def _write_rows(store: Store, file: str, columns: dict[str, Any]) -> None:
     """Write a Parquet file at once. Raises StorageError."""
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     content = io.BytesIO()

@@ -1,5 +1,6 @@
 """Images of a folder, a table or an address, with the labels that they have."""
 
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,7 +10,7 @@ from onelook.data.confirmed import LABEL
 from onelook.data.formats import has_image_suffix
 from onelook.data.listing import Listing, hidden
 from onelook.data.tables import PARQUET, PATH, parse_path, read_labels, read_rows
-from onelook.errors import DataError
+from onelook.errors import DataError, SettingsError, list_names, quote_name
 from onelook.events import Notice
 from onelook.labelling.folder import SORTED_FOLDER, UNLABELLED, FolderListing, list_folder, list_images
 from onelook.labelling.label import LabelConfig
@@ -42,6 +43,11 @@ def open_labelled(config: LabelConfig) -> Generator[Notice, None, Source]:
     """The images of `onelook label`, of which some are labelled. Raises DataError, SettingsError."""
     place = config.folder
     if place.suffix.lower() in TABLES and find_address(place) is None:
+        if config.labels or config.pattern is not None or config.also_classes or config.not_classes:
+            raise SettingsError(
+                f"{place} is a table, and labels are those of its column label; drop --labels, --pattern, --also-class "
+                f"and --not-class."
+            )
         source = _open_table(place)
         found = FolderListing(source.listing)
     elif find_address(place) is None:
@@ -90,10 +96,9 @@ def _open_table(table: Path) -> Source:
         names = [parse_path(str(row[PATH])) for _, row in rows]
         labels = [""] * len(names)
     else:
-        raise DataError(f"{table} needs a column path (or filename), but has {', '.join(columns)}; rename one.")
-    if len(set(names)) < len(names):
-        twice = next(name for i, name in enumerate(names) if name in names[:i])
-        raise DataError(f"{table} names {twice} twice; keep one of the rows.")
+        raise DataError(f"{table} needs a column path (or filename), but has {list_names(columns)}; rename one.")
+    if twice := next((name for name, n in Counter(names).items() if n > 1), None):
+        raise DataError(f"{table} names {quote_name(twice)} twice; keep one of the rows.")
     store = Store(str(table.parent))
     return _make_source(str(table.parent), _label(Listing(tuple(names), (), (), str(table), store.read), labels))
 

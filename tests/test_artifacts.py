@@ -267,7 +267,7 @@ def test_a_file_cut_at_any_length_is_refused(kind: str, data: st.DataObject) -> 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         path.write_bytes(whole[:length])
-        assert "damaged or incomplete" in refused(kind, path)
+        assert "no file of Onelook, or damaged" in refused(kind, path)
 
 
 @each_kind

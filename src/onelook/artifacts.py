@@ -84,7 +84,7 @@ def load(path: Path, kind: str) -> Artifact:
         _require_described(about)
     except (SafetensorError, OSError, ValueError) as error:  # ValueError: of the header
         reason = describe_cause(error)
-        raise ArtifactError(f"{path} is damaged or incomplete ({reason}); make or copy it again.") from error
+        raise ArtifactError(f"{path} is no file of Onelook, or damaged ({reason}); make or copy it again.") from error
     return Artifact(kind, tensors, about)
 
 
@@ -268,7 +268,10 @@ def load_network(
         return Joined(networks, tuple(JOINED[text].values())).eval(), {"name": text}
     if text in VARIANTS:
         return load_efficientnet_lite(text), {"name": text}
-    return load_backbone(SHIPPED_NETWORK if text == SMALL else Path(text).expanduser())
+    file = SHIPPED_NETWORK if text == SMALL else Path(text).expanduser()
+    if not file.exists() and Path(text).name == text and not file.suffix:
+        raise unknown_name("feature network or file", text, BUILT_IN)
+    return load_backbone(file)
 
 
 def load_shipped(name: str, **settings: Any) -> Method:
@@ -292,7 +295,7 @@ def with_settings(method: Method, label: str, settings: dict[str, Any]) -> Metho
     try:
         again.load_state_dict(method.state_dict())
     except RuntimeError as error:
-        own = {key: getattr(method, key) for key in settings}
+        own = ", ".join(f"{key}={getattr(method, key)}" for key in settings)
         sentence = f"The trained weights of {label} were made for {own}; leave that as it is, or train others"
         raise SettingsError(f"{sentence} (`onelook train`).") from error
     return again.eval()

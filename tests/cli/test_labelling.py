@@ -346,7 +346,7 @@ def test_what_shows_nothing_is_never_suggested_and_is_told(images: Path) -> None
 MISTAKES = {
     "no folder": (("label", "none"), "There is no folder none"),
     "a file": (("label", "file.png"), "file.png is a file"),
-    "an empty folder": (("label", "empty"), "empty holds 0 files but no image"),
+    "an empty folder": (("label", "empty"), "empty holds no image"),
     "no labels": (("label", "bare"), "bare holds 1 image, a.png first, but none is labelled"),
     "one class": (("label", "one"), "All labelled examples of one are a; label one of another class"),
     "nothing to label": (("label", "all"), "Every image of all is labelled already"),
@@ -365,7 +365,7 @@ MISTAKES = {
     "suggest from one class": (("suggest", "one"), "All labelled examples"),
     "doctor": (("doctor", "none"), "There is no folder none"),
     "doctor of a file": (("doctor", "file.png"), "file.png is a file"),
-    "doctor of an empty folder": (("doctor", "empty"), "but no image"),
+    "doctor of an empty folder": (("doctor", "empty"), "holds no image"),
 }
 
 

@@ -170,7 +170,7 @@ def test_a_method_is_trained_together_with_its_network_and_compared_with_others(
     more = ("--shot", "2", "--query", "3", "--steps", "2", "--tasks-per-step", "2", "--learning-rate", "0.002")
     outcome = onelook("train", *made.common, *words, *more, "--out", tmp_path / "run")
     assert outcome.code == 0, outcome.err
-    assert "2 steps of 2 tasks of images, about 0 minutes on this machine" in outcome.err
+    assert "2 steps of 2 tasks of images, about 10 s on this machine" in outcome.err
     file = tmp_path / "run" / "model.safetensors"
     _, about = load_method(file)
     assert about["name"] == name

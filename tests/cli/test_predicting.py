@@ -84,10 +84,10 @@ def test_files_are_named_from_the_folder_given_or_from_here_or_as_they_were_give
     [
         (("none.safetensors", "new"), "There is no classifier file none.safetensors."),
         (("model.safetensors", "none"), "There is no file or folder none"),
-        (("model.safetensors", "new", "--network", "none"), "There is no backbone file none."),
+        (("model.safetensors", "new", "--network", "none"), "There is no feature network or file named 'none'; "),
         (("model.safetensors", "new", "--out", "new"), "new is a folder; give the name of a file in it."),
         (("model.safetensors", "new", "--precision", "half"), "A precision is auto, float32 or bfloat16"),
-        (("new/00-0.png", "new"), "new/00-0.png is damaged or incomplete"),
+        (("new/00-0.png", "new"), "new/00-0.png is no file of Onelook, or damaged"),
     ],
 )
 def test_a_mistake_is_one_sentence(words: tuple[str, ...], sentence: str, here: Path) -> None:

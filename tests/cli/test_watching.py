@@ -90,7 +90,7 @@ def test_a_folder_without_labels_is_waited_for_with_one_notice_for_each_reason(
         monkeypatch, folder, lambda: None, lambda: write_files(folder, OTHERS), lambda: None, example(0), example(1)
     )
     said = [line for line in outcome.err.splitlines() if "Waiting for that; Ctrl-C ends it." in line]
-    reasons = ("but no image", "but none is labelled", "All labelled examples")
+    reasons = ("holds no image", "but none is labelled", "All labelled examples")
     assert [reason in line for reason, line in zip(reasons, said, strict=True)] == [True] * 3
     assert labels(Path("onelook-labels")) == EXPECTED
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from onelook.data.augment import N_DRAWS, Augmentation, augment
+from onelook.data.augment import N_DRAWS, Augmentation, augment, turn
 
 STILL = (0.5, 0.5, 0.9, 0.5, 0.5, 0.5)
 """No shift, no flip, every factor 1."""
@@ -143,3 +143,9 @@ def test_saturation_says_nothing_to_grey_images() -> None:
     images = pixels(channels=1)
     a, b = (*STILL[:3], 0.3, 0.8, 0.0), (*STILL[:3], 0.3, 0.8, 0.99)
     assert torch.equal(augment(images, Augmentation(), draws(a, a)), augment(images, Augmentation(), draws(b, b)))
+
+
+def test_images_are_turned_by_their_own_number_of_quarters() -> None:
+    four = torch.arange(4.0).view(1, 1, 2, 2).expand(4, 1, 2, 2)
+    found = turn(four, torch.tensor([2, 0, 3, 1]))
+    assert found.flatten(1).tolist() == [[3, 2, 1, 0], [0, 1, 2, 3], [2, 0, 3, 1], [1, 3, 0, 2]]

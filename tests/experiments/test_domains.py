@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from helpers.images import classes, write_files
 from onelook.data.augment import Augmentation
-from onelook.data.glyph_domains import Domains, GlyphDomainsConfig, glyph_domains, read_domains
+from onelook.data.domains import Domains, GlyphDomainsConfig, glyph_domains, read_domains
 from onelook.errors import DataError, SettingsError
 from onelook.events import finish
 from onelook.experiments.domain_head import DomainHead
-from onelook.experiments.domains import VARIANTS, DomainsConfig, domains, make_head, turn
+from onelook.experiments.domains import VARIANTS, DomainsConfig, domains, make_head
 from onelook.train.optimisation import Optimisation
 
 SMALL = GlyphDomainsConfig(n_domains=3, n_classes=3, images_per_class=6, size=16)
@@ -132,12 +132,6 @@ def test_a_head_without_rotation_and_steps_is_a_cosine_classifier() -> None:
     head.rotation = False
     cosine = functional.cosine_similarity(turned[0, :, :1], head.start.unsqueeze(0), -1)
     close(head(turned)[0], head.scale * (head.bias + cosine))
-
-
-def test_images_are_turned_by_their_own_number_of_quarters() -> None:
-    pixels = torch.arange(4.0).view(1, 1, 2, 2).expand(4, 1, 2, 2)
-    found = turn(pixels, torch.tensor([2, 0, 3, 1]))
-    assert found.flatten(1).tolist() == [[3, 2, 1, 0], [0, 1, 2, 3], [2, 0, 3, 1], [1, 3, 0, 2]]
 
 
 # ------------------------------------------------------------------------------------------------ the data

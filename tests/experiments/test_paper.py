@@ -166,7 +166,7 @@ def test_the_cost_of_a_row_on_images_is_said_before_its_first_step(
     said = [i for i, e in enumerate(events) if isinstance(e, Notice) and "3 steps of 1 tasks of images" in e.text]
     assert len(said) == 1  # and not again for the other shot
     assert said[0] < first
-    assert "about 180 minutes" in events[said[0]].text
+    assert "about 3 h 0 min" in events[said[0]].text
 
 
 def test_rows_with_rotation_are_left_out_with_a_word_where_there_is_no_such_network(

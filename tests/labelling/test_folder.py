@@ -365,7 +365,7 @@ def test_a_pattern_that_will_not_do_is_one_sentence(pattern: str, expected: str,
 def test_what_holds_nothing_to_work_with_is_one_sentence_each(tmp_path: Path) -> None:
     write_files(tmp_path, {"none/a.txt": b"", "bare/1.jpg": b"", "file": b""})
     (tmp_path / "empty").mkdir()
-    assert "holds 0 files but no image; put images" in refused(tmp_path / "empty")
+    assert "holds no image; put images" in refused(tmp_path / "empty")
     assert "holds 1 file but no image" in refused(tmp_path / "none")
     assert "holds 1 image, 1.jpg first, but none is labelled; put a few" in refused(tmp_path / "bare")
     assert "There is no folder" in refused(tmp_path / "missing")

@@ -385,7 +385,7 @@ def test_a_setting_changes_a_shipped_method_and_leaves_its_weights(tmp_path: Pat
 
 
 def test_a_setting_that_the_shipped_weights_do_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"weights of glance:n_steps=9 were made for \{'n_steps': \d\}"):
+    with pytest.raises(SettingsError, match=r"weights of glance:n_steps=9 were made for n_steps=\d"):
         made("glance:n_steps=9", tmp_path)
     with pytest.raises(SettingsError, match="known: glance"):
         artifacts.load_shipped("sib")
@@ -399,7 +399,7 @@ def test_settings_may_follow_the_file_of_a_trained_method(tmp_path: Path) -> Non
     method = made(request.label, tmp_path)[1].method
     assert method.settings()["class_priors"] == "balanced"
     for wrong, sentence in (
-        ("width=5", "were made for {'width': 4}"),
+        ("width=5", "were made for width=4"),
         ("widht=4", "did you mean 'width'"),
         ("width=wide", "must be a whole number"),
     ):

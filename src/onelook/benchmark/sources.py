@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from onelook.artifacts import load_network
+from onelook.backbones import Backbone
 from onelook.data.sampler import Views
 from onelook.data.sources import N_VIEWS, name_in_records, open_data
 from onelook.data.vectors import load_features
@@ -29,6 +30,8 @@ class Source:
     """Computes the features of other classes, to train on and to choose by; called where a method learns."""
     own: Callable[[ImageMethod], Generator[Any, None, tuple[Method, Views]]] | None = None
     """Replaces a method of images by one with items that it takes (`open_items`); None: there are no images."""
+    network: Backbone | None = None
+    """Network of the features; None: they are from a file."""
 
 
 def open_source(
@@ -52,7 +55,7 @@ def open_source(
     def own(method: ImageMethod) -> Generator[Any, None, tuple[Method, Views]]:
         return open_items(method, data, split, place, average)
 
-    return Source(test, about, training, own)
+    return Source(test, about, training, own, backbone)
 
 
 def open_items(

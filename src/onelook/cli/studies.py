@@ -8,7 +8,7 @@ from onelook.benchmark import sources
 from onelook.cli import console
 from onelook.cli.options import Features, Fields, Records, options
 from onelook.cli.terminal import write
-from onelook.data.glyph_domains import GlyphDomainsConfig, glyph_domains
+from onelook.data.domains import GlyphDomainsConfig, glyph_domains
 from onelook.experiments import bottleneck, curves, domains, lines, networks, paper, practice, transductive
 from onelook.files import place_run
 from onelook.machine import Place, provenance

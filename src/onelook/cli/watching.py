@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from onelook.cli.console import run
 from onelook.cli.terminal import say, stop_if_asked
+from onelook.data.addresses import stamp_file
 from onelook.errors import DataError
 from onelook.labelling.label import LabelConfig, Labelled, label_folder, list_images
 from onelook.machine import Place
@@ -51,12 +51,4 @@ def _look(config: LabelConfig) -> object:
     except DataError as error:
         return str(error)
     listing = found.listing
-    return listing.labels, listing.class_names, [(name, _stamp(config.folder / name)) for name in listing.names]
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except OSError:  # gone since it was listed
-        return (0, 0)
-    return (status.st_mtime_ns, status.st_size)
+    return listing.labels, listing.class_names, [(name, stamp_file(config.folder / name)) for name in listing.names]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
@@ -34,6 +34,14 @@ def augment(
     """Pixels from 0 to 255 as floating numbers, channels last in memory. draws: uniform on [0, 1)."""
     moved = _crop_and_flip(pixels, augmentation, draws[:, :3]).float()
     return _jitter(moved, augmentation.jitter, draws[:, 3:]) if augmentation.jitter else moved
+
+
+def turn(pixels: Shaped[Tensor, "N C H W"], turns: Int[Tensor, "N"]) -> Shaped[Tensor, "N C H W"]:
+    """Each image turned by its number of quarter turns, 0 to 3."""
+    out = torch.empty_like(pixels)
+    for quarters in range(4):
+        out[turns == quarters] = pixels[turns == quarters].rot90(quarters, (2, 3))
+    return out
 
 
 def _crop_and_flip(

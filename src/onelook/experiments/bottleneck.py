@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from onelook.artifacts import load_network
 from onelook.benchmark.compare import make_entry
 from onelook.benchmark.sources import open_source
 from onelook.data.sampler import TaskSampler, TaskSpec
@@ -44,9 +43,9 @@ class BottleneckConfig(Checked):
 def bottleneck(config: BottleneckConfig, place: Place) -> Generator[Any, None, list[dict[str, Any]]]:
     """A record for each weight and shot: accuracy and loss on tasks of training and of test classes, and their gaps."""
     source = yield from open_source(config.data, "test", config.backbone, place)
+    assert source.network is not None
     # Training classes as test classes are seen: without augmentation.
-    backbone, _ = yield from load_network(config.backbone)
-    seen = yield from open_data(config.data, place.home).embed("train", backbone, place)
+    seen = yield from open_data(config.data, place.home).embed("train", source.network, place)
     facts = {"experiment": "information bottleneck"} | {k: source.about[k] for k in ("dataset", "split", "backbone")}
     records = []
     for shot in config.shots:

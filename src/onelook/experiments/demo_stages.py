@@ -15,7 +15,7 @@ from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
 from onelook.data.scripts import characters
 from onelook.data.sources import open_data
-from onelook.errors import Checked, NonNegativeInt, PositiveInt, TwoOrMore
+from onelook.errors import Checked, NonNegativeInt, PositiveInt, TwoOrMore, describe_seconds
 from onelook.events import Notice, Progress, finish
 from onelook.machine import Place
 from onelook.tasks import Embeddings
@@ -82,7 +82,7 @@ def announce(config: DemoConfig, place: Place) -> Generator[Any, None, None]:
     """Say how long the demo takes, from a few steps of each stage."""
     yield Progress("a few steps of each stage, to see what they cost", 0, 1)
     seconds = forecast(config, place)
-    yield Notice(f"about {seconds / 60:.1f} minutes on this machine; Ctrl-C stops it, and the same command goes on.")
+    yield Notice(f"about {describe_seconds(seconds)} on this machine; Ctrl-C stops it, and the same command goes on.")
 
 
 def forecast(config: DemoConfig, place: Place) -> float:

@@ -38,9 +38,9 @@ from torch.nn import functional
 
 from onelook import backbones, ops
 from onelook.backbones import Backbone
-from onelook.data.augment import N_DRAWS, Augmentation, augment
+from onelook.data.augment import N_DRAWS, Augmentation, augment, turn
+from onelook.data.domains import Domains, read_domains
 from onelook.data.embed import precision
-from onelook.data.glyph_domains import Domains, read_domains
 from onelook.data.images import ImageSet, Reading
 from onelook.errors import (
     Bound,
@@ -211,14 +211,6 @@ def _pretrain(
         _descend(optimiser, config.pretrain_optimisation, step, n_steps, loss)
         yield Progress(f"pretraining for {named}", step + 1, n_steps)
     backbone.eval()
-
-
-def turn(pixels: Float[Tensor, "N C H W"], turns: Tensor) -> Float[Tensor, "N C H W"]:
-    """Each image turned by its number of quarters."""
-    out = torch.empty_like(pixels)
-    for quarters in range(N_TURNS):
-        out[turns == quarters] = pixels[turns == quarters].rot90(quarters, (2, 3))
-    return out
 
 
 @torch.no_grad()

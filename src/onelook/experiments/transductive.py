@@ -24,7 +24,7 @@ from onelook.benchmark.compare import make_entry
 from onelook.benchmark.measure import Entry, Measured, measure, record_of
 from onelook.benchmark.sources import Source
 from onelook.data.sampler import TaskSampler, TaskSpec
-from onelook.errors import Checked, NonNegativeInt, PositiveInt, SettingsError, TwoOrMore
+from onelook.errors import Checked, NonNegativeInt, PositiveInt, SettingsError, TwoOrMore, describe_seconds
 from onelook.events import Notice, Progress, finish, relay
 from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
@@ -231,7 +231,7 @@ def _announce(cells: Sequence[_Cell], n_tasks: int) -> Generator[Any, None, None
         yield Progress("a few tasks of each, to see what they cost", i + 1, len(missing))
     there = f", {n_all - len(missing)} are there already" if len(missing) < n_all else ""
     yield Notice(
-        f"{len(missing)} figures of {n_tasks:,} tasks each{there}: about {_duration(total)} on this machine; "
+        f"{len(missing)} figures of {n_tasks:,} tasks each{there}: about {describe_seconds(total)} on this machine; "
         f"Ctrl-C stops it, and the same command goes on."
     )
 
@@ -244,7 +244,3 @@ def _seconds(entry: Entry, cell: _Cell) -> float:
     started = time.perf_counter()
     finish(task_accuracies(entry.method, sampler, n, compute=entry.compute))
     return (time.perf_counter() - started) / n
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -170,10 +170,11 @@ def list_images(folder: Path, also_suffixes: Collection[str] = ()) -> FoundFiles
     passed = group_by_kind(sorted(others, key=lambda one: one[0]))
     if not names:
         first = f", and {quote_name(skipped[0].name)} was passed over ({skipped[0].reason})" if skipped else ""
+        there = f"{plural(len(others), 'file')} but " if others else ""
         raise DataError(
             " ".join(
                 [
-                    f"{folder} holds {plural(len(others), 'file')} but no image{first}; "
+                    f"{folder} holds {there}no image{first}; "
                     f"put images (JPEG, PNG, TIFF, WebP, AVIF and others) there.",
                     *name_kinds(passed),
                 ]

@@ -150,11 +150,6 @@ class Session:
 
     # --------------------------------------------------------------------------------------------- what is told
 
-    def wait(self, after: int, seconds: float) -> None:
-        """Return once the version is beyond `after`, or when the time is over."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.version > after or self._stopped, seconds)
-
     @property
     def n_ready(self) -> int:
         """Images whose features are computed."""

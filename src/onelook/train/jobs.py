@@ -17,7 +17,7 @@ from onelook.data.sources import N_VIEWS, open_data
 from onelook.data.synthetic import synthetic_suite
 from onelook.data.variants import variants
 from onelook.data.vectors import load_features
-from onelook.errors import SettingsError, unknown_name
+from onelook.errors import SettingsError, describe_seconds, unknown_name
 from onelook.events import Notice
 from onelook.machine import Place, seeded
 from onelook.methods import EndToEnd, Glance, ImageMethod
@@ -236,10 +236,10 @@ def meta_train_images(
     augmentation = source.augmentation
     objective = ImageMetaTraining(method.to(place.device), training, validation, config, augmentation, place.precision)
     if not (run / "model.safetensors").exists():
-        minutes = seconds_of_a_step(objective) * config.n_steps / 60
+        cost = describe_seconds(seconds_of_a_step(objective) * config.n_steps)
         yield Notice(
             f"{request.label}: {config.n_steps:,} steps of {config.tasks_per_step} tasks of images, about "
-            f"{minutes:.0f} minutes on this machine if it begins now; Ctrl-C stops it, and the same command goes on."
+            f"{cost} on this machine if it begins now; Ctrl-C stops it, and the same command goes on."
         )
     if method is not untrained:
         known = yield from source.embed("train", backbone, place, N_VIEWS)

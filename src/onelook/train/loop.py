@@ -54,7 +54,7 @@ class Objective(Protocol):
         """
 
     def validate(self) -> Estimate:
-        """Accuracy in percent on the validation tasks, the same tasks every time."""
+        """Accuracy on the validation tasks, the same tasks every time."""
 
     def artifact(self, about: dict[str, Any]) -> Artifact:
         """The part of the module that is saved as the model."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from onelook.artifacts import Artifact, backbone_artifact
 from onelook.backbones import Backbone
-from onelook.data.augment import N_DRAWS, Augmentation, augment
+from onelook.data.augment import N_DRAWS, Augmentation, augment, turn
 from onelook.data.embed import EmbedConfig, embed, precision
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSpec
@@ -121,7 +121,7 @@ class Pretraining:
             turns = np.random.default_rng([self.config.seed, 2, step]).integers(1, 4, size)[rows]
             # The other copies go on from the turn that was drawn, so that no two of an image are alike.
             copies = [torch.from_numpy((turns - 1 + i) % 3 + 1).to(device) for i in range(self.config.rotations)]
-            pixels = torch.cat([images, *(_turned(images, turn) for turn in copies)])
+            pixels = torch.cat([images, *(turn(images, one) for one in copies)])
         rng = np.random.default_rng([self.config.seed, 3, step])
         mixture = self.mixup.draw(rng, len(self.backbone.parts()), size, device, rows)
         with precision(self.config.precision, device):
@@ -164,14 +164,6 @@ def _turns_head(feature_size: int, seed: int) -> nn.Module:
     """Predicts from a feature the quarter turns of its image, 0 to 3."""
     with seeded(seed):
         return nn.Sequential(nn.Linear(feature_size, feature_size), nn.ReLU(), nn.Linear(feature_size, 4))
-
-
-def _turned(pixels: Tensor, turns: Tensor) -> Tensor:
-    """Each image turned by its number of quarter turns."""
-    out = torch.empty_like(pixels)
-    for turn in (1, 2, 3):
-        out[turns == turn] = pixels[turns == turn].rot90(turn, (2, 3))
-    return out
 
 
 def set_pixel_statistics(backbone: Backbone, pixels: Tensor) -> None:

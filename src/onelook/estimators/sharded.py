@@ -21,7 +21,7 @@ from onelook.estimators.model import Alone, SupportModel, Transduction, transduc
 from onelook.estimators.pool import SAMPLE, Answers, Map, Pool, evenly, identity, join, sum_of
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import Followers, PoolAnswer, lead
-from onelook.methods.glance_statistics import Moment, Scene, Votes
+from onelook.methods.glance_scene import Moment, Scene, Votes
 from onelook.tasks import Tasks
 
 Result = TypeVar("Result")

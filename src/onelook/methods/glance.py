@@ -41,7 +41,8 @@ from onelook.errors import PositiveInt, TwoOrMore
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
-from onelook.methods.glance_statistics import Known, Moment, Opinion, Scene, View, Votes, relative
+from onelook.methods.glance_scene import Known, Moment, Opinion, Scene, View, Votes
+from onelook.methods.glance_statistics import relative
 from onelook.methods.glance_support import ALONE, Conductor, Labelled, Voices, weigh
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.methods.priors import ClassPriors
@@ -133,9 +134,7 @@ class Glance(Method):
             mass_TK, sum_TKD = g_TQK.sum(1), g_TQK.mT @ scene.query
             if votes is not None:
                 mass_TK, sum_TKD = mass_TK + votes[0], sum_TKD + votes[1]
-            count_TK = scene.anchor + mass_TK
-            target = (scene.anchor.unsqueeze(-1) * scene.means + sum_TKD) / count_TK.unsqueeze(-1)
-            weights = weights + torch.sigmoid(self.rate[step]) * (target - weights)
+            weights = self._move(step, weights, mass_TK, sum_TKD, scene)
             targets = torch.cat([scene.support_hot, posterior], 1)
             of_all = scene.regression.leave_out(targets)
             recognised = margin(of_all[:, : scene.n_support], scene.support_hot)
@@ -179,13 +178,8 @@ class Glance(Method):
             similarity, neighbours = ops.nearest_of_both(query, support, near, n)
         reach, density = statistics.measure_reach(similarity, unit, self.log_reach)
         distance = ops.squared_distance(query, labelled.means) / unit - labelled.excess.unsqueeze(1)
-        least, first_opinion = distance.amin(-1), Opinion.of(labelled.ridge(query))
-        about = labelled.about | {
-            "queries": shots.new_full(shots.shape[:1], math.log(query.shape[1]) / 4),
-            "nearest": statistics.log(least.mean(1)),
-            "margin": statistics.log((distance.mean(-1) - least).mean(1)),
-            "ridge lead": first_opinion.lead.mean(1),
-        }
+        first_opinion = Opinion.of(labelled.ridge(query))
+        about = labelled.about | statistics.describe_task(distance, first_opinion, labelled.typical)
         initial_priors, is_given = self._initial_priors(tasks, priors, shots / labelled.typical)
         weights = weigh(labelled.support_hot, labelled.anchor / shots), torch.full_like(query[..., 0], QUERY_WEIGHT)
         alone, together = statistics.stack(ALONE, about), statistics.stack(statistics.SCALE, about)
@@ -234,6 +228,19 @@ class Glance(Method):
         # Later means are mostly of queries, whose own part in them outweighs what is left of the excess (docs/log.md).
         return distance if step else distance - scene.excess.unsqueeze(1)
 
+    def _move(
+        self,
+        step: int,
+        weights: Float[Tensor, "T K D"],
+        mass: Float[Tensor, "T K"],
+        sums: Float[Tensor, "T K D"],
+        scene: Scene,
+    ) -> Float[Tensor, "T K D"]:
+        """Class means after a step along the synthetic gradient. mass, sums: of the queries, by the gradient."""
+        count_TK = scene.anchor + mass
+        target = (scene.anchor.unsqueeze(-1) * scene.means + sums) / count_TK.unsqueeze(-1)
+        return weights + torch.sigmoid(self.rate[step]) * (target - weights)
+
     def _transport_to_priors(self, logits: Float[Tensor, "T Q K"], scene: Scene) -> Float[Tensor, "T Q K"]:
         """The answer moved towards the given class priors, the nearer the more queries there are."""
         if not scene.is_given.any():
@@ -262,22 +269,14 @@ class Glance(Method):
         log_p = ops.log_softmax(logits)
         p = log_p.exp()
         entropy = -(p * log_p).sum(-1)
-        estimated = self._estimate_priors(p.sum(1))
-        confidence = self._confidence(step, logits, p, entropy, scene)
+        estimated, progress = self._estimate_priors(p.sum(1)), step / self.n_steps
+        confidence = self._judge(statistics.describe_evidence(logits, p, entropy, progress, scene), scene)
         mass = (n_query * (confidence * scene.initial_priors + (1 - confidence) * estimated)).clamp_min(1e-3)
         best = logits.topk(2, -1).values
-        of_class = {
-            "log prior": log_priors,
-            "estimated": estimated * n_way,
-            "mass": relative(mass / n_query),
-            "compactness": statistics.log((p * distance).sum(1) / (p.sum(1) + 1e-3)),
-            "spread": scene.spread,
-            "nearest": statistics.log(distance.amin(1)),
-            "shots": scene.typical.log().expand_as(log_priors),
-        }
+        of_class = statistics.describe_classes(p, distance, log_priors, estimated, mass, scene)
         of_step = {
             "confidence": confidence.squeeze(1),
-            "progress": torch.full_like(confidence[:, 0], step / self.n_steps),
+            "progress": torch.full_like(confidence[:, 0], progress),
             "recognised": recognised.mean(1),
             "ridge lead now": opinion.lead.mean(1),
         }
@@ -293,27 +292,7 @@ class Glance(Method):
         )
         return View(read, log_plan, heard[0], confidence)
 
-    def _confidence(
-        self,
-        step: int,
-        logits: Float[Tensor, "T Q K"],
-        p: Float[Tensor, "T Q K"],
-        entropy: Float[Tensor, "T Q"],
-        scene: Scene,
-    ) -> Float[Tensor, "T 1"]:
-        """Confidence in the initial priors, 0 to 1, by how far the estimated ones are from them."""
-        n_query, n_way = logits.shape[1:]
-        plan = ops.sinkhorn(logits, n_query * scene.initial_priors, 3).exp()
-        ratio = p.mean(1) * n_way
-        off = (ratio - n_way * scene.initial_priors).square().mean(1)
-        evidence = {
-            "off": statistics.log(off) / 2,
-            "largest": ratio.amax(1).log(),
-            "smallest": ratio.amin(1).clamp_min(1e-2).log(),
-            "moved": (p - plan).abs().sum(-1).mean(1).clamp_min(1e-3).log(),
-            "entropy": entropy.mean(1),
-            "progress": torch.full_like(off, step / self.n_steps),
-            "ease": scene.about["nearest"] - scene.about["margin"],
-        }
+    def _judge(self, evidence: dict[str, Float[Tensor, "T"]], scene: Scene) -> Float[Tensor, "T 1"]:
+        """Confidence in the initial priors, 0 to 1; 1 where they are given."""
         confidence = torch.sigmoid(self.belief(statistics.stack(statistics.CONFIDENCE, scene.about | evidence)))
         return torch.where(scene.is_given, torch.ones_like(confidence), confidence)

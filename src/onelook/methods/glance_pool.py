@@ -20,7 +20,7 @@ from onelook import ops
 from onelook.machine import take_one_core
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.glance import Glance
-from onelook.methods.glance_statistics import Moment, Opinion, Scene, Votes
+from onelook.methods.glance_scene import Moment, Opinion, Scene, Votes
 from onelook.methods.regression import Linear, Moments
 from onelook.tasks import Tasks
 

@@ -4,15 +4,14 @@ The order of the names is the order in which the trained weights read them.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from onelook import ops
-from onelook.methods.glance_support import EVIDENCE, Labelled, Voices
-from onelook.methods.regression import Moments, Regression
+from onelook.methods.glance_scene import Opinion, Scene
+from onelook.methods.glance_support import EVIDENCE
 
 TASK = ("queries", "ways", "shots", "nearest", "margin")
 SCALE = (*TASK, "unit", *EVIDENCE, "ridge lead")
@@ -28,83 +27,45 @@ RIDGE_SCALE = 8.0
 """Scale at which the predictions of ridge regression, which are about 1 apart, are read as posteriors."""
 
 
-Votes = tuple[Float[Tensor, "T K"], Float[Tensor, "T K D"]]
-"""Number of queries in each class, and their sums."""
-Known = tuple[tuple[Tensor, Tensor], Moments]
-"""`ops.nearest_rows` among the queries, and their moments."""
-
-
 def stack(names: tuple[str, ...], statistics: dict[str, Tensor]) -> Tensor:
     """The statistics of these names along a new last axis."""
     return torch.stack([statistics[name] for name in names], -1)
 
 
-@dataclass(frozen=True)
-class Scene(Labelled):
-    """Everything that does not change during the steps: n nearest rows of support and queries, B = 2 reaches."""
-
-    query: Float[Tensor, "T Q D"]
-    density: Float[Tensor, "T Q"]
-    neighbours: Int[Tensor, "T Q n"]
-    reach: Float[Tensor, "T Q B n"]
-    regression: Regression
-    """Regression on support and queries."""
-    first_opinion: "Opinion"
-    """Opinion of ridge regression on the labelled examples."""
-    voices: tuple[Voices, Voices]
-    """Voices at first, and after a step; the log scales of the steps are to be added."""
-    initial_priors: Float[Tensor, "T K"]
-    is_given: Bool[Tensor, "T 1"]
-
-    @property
-    def n_support(self) -> int:
-        return self.support.shape[1]
+def describe_task(
+    distance: Float[Tensor, "T Q K"], opinion: Opinion, typical: Float[Tensor, "T 1"]
+) -> dict[str, Float[Tensor, "T"]]:
+    """Statistics SCALE that queries take part in. distance: from the class means; opinion: of the labelled examples."""
+    least = distance.amin(-1)
+    return {
+        "queries": typical.new_full((len(distance),), math.log(distance.shape[1]) / 4),
+        "nearest": log(least.mean(1)),
+        "margin": log((distance.mean(-1) - least).mean(1)),
+        "ridge lead": opinion.lead.mean(1),
+    }
 
 
-@dataclass(frozen=True)
-class Opinion:
-    """Predictions of ridge regression for each query, and the two largest of them."""
-
-    values: Float[Tensor, "T Q K"]
-    best: Float[Tensor, "T Q 2"]
-
-    @classmethod
-    def of(cls, values: Float[Tensor, "T Q K"]) -> "Opinion":
-        return cls(values, values.topk(2, -1).values)
-
-    @property
-    def lead(self) -> Float[Tensor, "T Q"]:
-        return self.best[..., 0] - self.best[..., 1]
-
-
-@dataclass(frozen=True)
-class View:
-    """Input of the gradient network, and what it was made of."""
-
-    statistics: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-    """Statistics of entries, queries, classes and task; posteriors (T, Q, K)."""
-    log_plan: Float[Tensor, "T Q K"]
-    near: Float[Tensor, "T Q K"]
-    """Posteriors of the nearest rows."""
-    confidence: Float[Tensor, "T 1"]
-    """Confidence in the initial priors."""
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Answers after some steps, and what queries that come later need for the next one."""
-
-    answer: Float[Tensor, "T Q K"]
-    weights: Float[Tensor, "T K D"]
-    log_priors: Float[Tensor, "T K"]
-    moved: Float[Tensor, "T Q K"]
-    """Scores added by transport, which within a query differ from the potentials of the classes by a constant."""
-    targets: Float[Tensor, "T N K"] | None = None
-    """Targets of the regression behind the answer; None: that of the labelled examples alone."""
-    posterior: Float[Tensor, "T Q K"] | None = None
-    near: Float[Tensor, "T Q K"] | None = None
-    shifts: list[Float[Tensor, "T K H"]] | None = None
-    """Sums that classes and task add to the entries in each layer of the gradient network."""
+def describe_evidence(
+    logits: Float[Tensor, "T Q K"],
+    p: Float[Tensor, "T Q K"],
+    entropy: Float[Tensor, "T Q"],
+    progress: float,
+    scene: Scene,
+) -> dict[str, Float[Tensor, "T"]]:
+    """Statistics CONFIDENCE, but for those of the task: how far the posteriors are from the initial priors."""
+    n_query, n_way = logits.shape[1:]
+    plan = ops.sinkhorn(logits, n_query * scene.initial_priors, 3).exp()
+    ratio = p.mean(1) * n_way
+    off = (ratio - n_way * scene.initial_priors).square().mean(1)
+    return {
+        "off": log(off) / 2,
+        "largest": ratio.amax(1).log(),
+        "smallest": ratio.amin(1).clamp_min(1e-2).log(),
+        "moved": (p - plan).abs().sum(-1).mean(1).clamp_min(1e-3).log(),
+        "entropy": entropy.mean(1),
+        "progress": torch.full_like(off, progress),
+        "ease": scene.about["nearest"] - scene.about["margin"],
+    }
 
 
 def describe_entries(
@@ -161,6 +122,26 @@ def describe_queries(
         "distance": log(distance.amin(-1)),
         "ridge lead": 4 * opinion.lead,
         "ridge height": 2 * opinion.best[..., 0],
+    }
+
+
+def describe_classes(
+    p: Float[Tensor, "T Q K"],
+    distance: Float[Tensor, "T Q K"],
+    log_priors: Float[Tensor, "T K"],
+    estimated: Float[Tensor, "T K"],
+    mass: Float[Tensor, "T K"],
+    scene: Scene,
+) -> dict[str, Float[Tensor, "T K"]]:
+    """Statistics CLASS. estimated: class priors; mass: queries that the plan gives to each class."""
+    return {
+        "log prior": log_priors,
+        "estimated": estimated * p.shape[2],
+        "mass": relative(mass / p.shape[1]),
+        "compactness": log((p * distance).sum(1) / (p.sum(1) + 1e-3)),
+        "spread": scene.spread,
+        "nearest": log(distance.amin(1)),
+        "shots": scene.typical.log().expand_as(log_priors),
     }
 
 

@@ -191,7 +191,7 @@ def test_sinkhorn_of_some_of_the_rows_is_that_of_these_rows_alone() -> None:
 
 @pytest.mark.parametrize(
     ("n_tasks", "n_others", "n_query", "n"),
-    [(3, 4, 6, 5), (2, 0, 2, 1), (2, 3, 1, 3), (1, 1, 1024, 4), (2, 5, 1025, 3), (1, 7, 2050, 6)],
+    [(3, 4, 6, 5), (2, 0, 2, 1), (2, 3, 1, 3), (1, 1, 512, 4), (2, 5, 513, 3), (1, 7, 1030, 6)],
 )
 def test_the_nearest_rows_are_those_of_a_full_table_on_both_sides_of_every_border(
     n_tasks: int, n_others: int, n_query: int, n: int

@@ -10,7 +10,7 @@ from onelook.estimators import asking, pool
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.model import Examples, Scaling
 from onelook.estimators.pool import Pool
-from onelook.methods.guard import Verdict
+from onelook.methods.guard import MOST_CLASSES, Verdict
 
 
 @pytest.fixture
@@ -101,6 +101,17 @@ def test_a_large_pool_is_used_as_far_as_it_is_trusted(trust: float, monkeypatch:
     if not trust:
         np.testing.assert_array_equal(found.transduction_, found.inductive_)
         np.testing.assert_array_equal(found.transduction_, found.predict(rows))
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_too_many_classes_are_answered_by_the_examples_alone_before_rows_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(Pool, "spread_out")
+    rows, _ = draw_rows(150, MOST_CLASSES + 1, seed=1)
+    found = FewShotClassifier().fit(*draw_rows(210, MOST_CLASSES + 1), rows)
+    assert "more than 100 classes" in found.guard_
+    np.testing.assert_array_equal(found.transduction_, found.predict(rows))
 
 
 def test_new_rows_are_judged_alike_in_one_block_and_in_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from onelook.methods import Method
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import Near, answer_pool
 from onelook.methods.glance_support import Labelled, Voices
-from onelook.methods.guard import Verdict, apply_guard
+from onelook.methods.guard import Verdict, apply_guard, settle
 from onelook.tasks import Tasks
 
 ANCHORS = 16_384
@@ -38,6 +38,8 @@ def ask_glance(
 ) -> tuple[Answers | None, Verdict | None]:
     """Transductive logits (None where there is no trust in them), and the verdict of the guard."""
     ask = _ask_many if pool.is_large else _ask_all
+    if guard and (settled := settle(len(pool), len(class_priors), torch.ones(1))) is not None:
+        return None, settled
     with torch.no_grad():
         glance, priors = _find_glance(device), class_priors.float()[None].to(device)
         logits, verdict = ask(glance, rows.float()[None].to(device), labels[None].to(device), pool, priors, guard)

@@ -57,10 +57,16 @@ class Near:
     def find(cls, method: Glance, anchors: Float[Tensor, "1 V D"], rest: Int[Tensor, "F"], take: Take) -> "Near":
         anchors = ops.normalise(anchors)
         n = min(method.n_neighbours, anchors.shape[1] - 1)
-        parts = (rest[start : start + BLOCK] for start in range(0, len(rest), BLOCK))
-        found = [_nearest(take(part), anchors, n) for part in parts]
-        of_rest = (torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])) if found else None
+        of_rest = None
+        if len(rest):
+            of_rest = anchors.new_empty(len(rest), n), rest.new_empty(len(rest), n, dtype=torch.int32)
+            for part in _blocks(len(rest)):
+                of_rest[0][part], of_rest[1][part] = _nearest(take(rest[part]), anchors, n)
         return cls(ops.nearest_rows(anchors, anchors, n), of_rest, Moments.of(anchors))
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
 
 
 def _nearest(x: Float[Tensor, "N D"], anchors: Float[Tensor, "1 V D"], n: int) -> Found:
@@ -133,8 +139,7 @@ class Followers:
         if not len(self.numbers):
             return mass, sums
         linear = self.scene.ridge if moment.targets is None else self.scene.regression.solve(moment.targets)
-        parts = [slice(start, start + BLOCK) for start in range(0, len(self.numbers), BLOCK)]
-        for votes in self.each(lambda part: self._vote(step, moment, linear, part), parts):
+        for votes in self.each(lambda part: self._vote(step, moment, linear, part), _blocks(len(self.numbers))):
             if votes is not None:
                 mass += votes[0].cpu()
                 sums += votes[1].cpu()

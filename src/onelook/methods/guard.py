@@ -61,11 +61,9 @@ def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[
     """Logits of the mixture that the evidence supports, and the verdict behind it."""
     tasks = tasks.without_query_labels()
     single = inductive(tasks)
-    one = single.new_ones(len(tasks))
-    if tasks.query.shape[1] == 1:
-        return single, Verdict(0 * one, one, one, one * torch.nan)
-    if tasks.n_way > MOST_CLASSES:
-        return single, Verdict(0 * one, 0 * one, one, one * torch.nan)
+    settled = settle(tasks.query.shape[1], tasks.n_way, single.new_ones(len(tasks)))
+    if settled is not None:
+        return single, settled
     together = transductive(tasks)
     p, q = together.softmax(-1), single.softmax(-1)
     half = _every_other(tasks)
@@ -88,6 +86,15 @@ def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[
     mixed = (weight * p + (1 - weight) * q).clamp_min(torch.finfo(p.dtype).tiny).log()
     answer = torch.where(weight == 1, together, torch.where(weight == 0, single, mixed))
     return answer, Verdict(trust, stability, agreement, recognition)
+
+
+def settle(n_query: int, n_way: int, ones: Float[Tensor, "T"]) -> Verdict | None:
+    """The verdict where it needs no evidence; None elsewhere."""
+    if n_query == 1:
+        return Verdict(0 * ones, ones, ones, ones * torch.nan)
+    if n_way > MOST_CLASSES:
+        return Verdict(0 * ones, 0 * ones, ones, ones * torch.nan)
+    return None
 
 
 def _every_other(tasks: Tasks) -> Int[Tensor, "T q"]:

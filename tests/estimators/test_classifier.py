@@ -512,6 +512,11 @@ def test_without_markers_every_word_is_a_class_and_missing_values_are_refused() 
         FewShotClassifier(unlabeled_marker=()).fit(x, [None, *y[1:]])
 
 
+def test_one_example_of_each_of_many_classes_is_fitted_without_a_warning() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 40))
+    assert FewShotClassifier().fit(x, np.arange(30)).predict(x).tolist() == list(range(30))
+
+
 @pytest.mark.parametrize(
     ("y", "said"),
     [

@@ -104,12 +104,12 @@ def test_a_large_pool_is_used_as_far_as_it_is_trusted(trust: float, monkeypatch:
 
 
 @pytest.mark.usefixtures("small_limits")
-def test_too_many_classes_are_answered_by_the_examples_alone_before_rows_are_compared(
+def test_many_classes_of_one_example_are_answered_by_the_examples_alone_before_rows_are_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(Pool, "spread_out")
     rows, _ = draw_rows(150, MOST_CLASSES + 1, seed=1)
-    found = FewShotClassifier().fit(*draw_rows(210, MOST_CLASSES + 1), rows)
+    found = FewShotClassifier().fit(*draw_rows(MOST_CLASSES + 1, MOST_CLASSES + 1), rows)
     assert "more than 100 classes" in found.guard_
     np.testing.assert_array_equal(found.transduction_, found.predict(rows))
 

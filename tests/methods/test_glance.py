@@ -13,9 +13,11 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers.methods import method_for, random_tasks, tasks_of_any_shape
+from onelook import ops
 from onelook.artifacts import load_shipped
 from onelook.errors import SettingsError
 from onelook.methods import Glance
+from onelook.methods.glance_support import Labelled, equalise, judge_loudness, leave_one_out
 from onelook.tasks import Tasks
 from reference import glance as reference
 
@@ -155,11 +157,14 @@ def test_impossible_settings_are_refused_with_what_was_found(wrong: dict[str, in
         Glance(**wrong)  # type: ignore[arg-type]
 
 
-def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float, tell: float) -> list[np.ndarray]:
+def mixture_steps(
+    tasks: Tasks, i: int, n_steps: int, prior: float, rate: float, tell: float, loud: float
+) -> list[np.ndarray]:
     """Posteriors (Q, K) of task i by expectation maximisation: each expectation is scikit-learn's, of round clusters
-    whose variance is a sixteenth of the mean squared distance between the class means (e^-8d is the density). At first
-    a class of fewer labelled examples than the others has a larger weight for it: e^8x, where x is by how much its
-    distances are too large. tell: the power of the numbers of labelled examples that is expected of the proportions."""
+    whose density is e^-8cd, d the distance in units of the mean squared distance between the class means, and c the
+    factor `loud`. At first a class of fewer labelled examples than the others has a larger weight for it: e^8cx, where
+    x is by how much its distances are too large. tell: the power of the numbers of labelled examples that is expected
+    of the proportions."""
     support, query = (
         x[i].numpy() / np.linalg.norm(x[i].numpy(), axis=1, keepdims=True) for x in (tasks.support, tasks.query)
     )
@@ -168,11 +173,12 @@ def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float,
     shots = np.array([len(rows) for rows in own])
     pairs = [np.square(a - b).sum() for j, a in enumerate(means) for b in means[:j]]
     mixture = GaussianMixture(tasks.n_way, covariance_type="spherical")
-    mixture.precisions_cholesky_ = np.full(tasks.n_way, math.sqrt(16 / np.mean(pairs)))
+    mixture.precisions_cholesky_ = np.full(tasks.n_way, math.sqrt(16 * loud / np.mean(pairs)))
     scatter = sum(np.square(rows - mean).sum() for rows, mean in zip(own, means, strict=True))
     excess = scatter / max(len(support) - len(own), 1) / np.mean(pairs) * (1 / shots - np.mean(1 / shots))
     expected = shots**tell / (shots**tell).sum()
-    mixture.weights_ = expected * np.exp(8 * excess) / (expected * np.exp(8 * excess)).sum()
+    first = expected * np.exp(8 * loud * excess)
+    mixture.weights_ = first / first.sum()
     anchor = np.minimum(shots, 1 / np.mean(1 / shots))
     found = []
     for _ in range(n_steps + 1):
@@ -185,6 +191,44 @@ def mixture_steps(tasks: Tasks, i: int, n_steps: int, prior: float, rate: float,
         centres = centres + rate * (maximum - centres)
         mixture.weights_ = (size + prior) / (size + prior).sum() if prior < math.inf else mixture.weights_
     return found
+
+
+def loudness(method: Glance, tasks: Tasks) -> list[float]:
+    labelled = Labelled.read(tasks)
+    return list(judge_loudness(method.listen(labelled), labelled).flatten().exp().tolist())
+
+
+@given(tasks_of_any_shape(shots=st.lists(st.integers(1, 6), min_size=2, max_size=8).map(tuple)), seeds, st.floats(0, 4))
+def test_voices_are_as_loud_as_makes_the_labelled_examples_most_probable(
+    tasks: Tasks, seed: int, hoarse: float
+) -> None:
+    method = glance_for(tasks, seed)
+    with torch.no_grad():
+        method.log_scale[0] -= hoarse
+        method.log_scale_of_ridge[0] -= hoarse
+    labelled = Labelled.read(tasks)
+    hot, shots, voices = labelled.support_hot, labelled.shots, method.listen(labelled)
+    distance = leave_one_out(
+        ops.squared_distance(labelled.support, labelled.means) / labelled.unit, hot, shots[:, None]
+    )
+    scores = voices.mix(distance, equalise(labelled.left_out, hot, shots[:, None]))
+    tested = (hot * (shots > 1)[:, None]).sum(-1)
+    for i, found in enumerate(judge_loudness(voices, labelled).flatten().tolist()):
+
+        def loss(x: float, i: int = i) -> float:
+            log_p = (math.exp(x) * scores[i]).log_softmax(-1)
+            return x**2 / (2 * 0.4**2) - (tested[i] * (hot[i] * log_p).sum(-1)).sum().item()
+
+        best = min(map(loss, np.linspace(0, 2.5, 101)))
+        assert loss(found) <= best + 1e-5
+        assert found == 0 or tested[i].any()
+
+
+def test_many_classes_gain_by_their_queries_as_few_do() -> None:
+    glance = load_shipped("glance").double()
+    assert isinstance(glance, Glance)
+    tasks = random_tasks(1, (3,) * 150, n_query=600, feature_size=48, noise=1.2)
+    assert right(glance(tasks), tasks) > right(glance.inductive(tasks), tasks) + 0.03
 
 
 @given(
@@ -204,8 +248,8 @@ def test_a_new_network_that_disbelieves_takes_steps_of_expectation_maximisation(
         method.log_prior_count.fill_(math.log(prior))
         method.rate.fill_(rate)
     found = method.trajectory(tasks).softmax(-1).detach().numpy()
-    for i in range(len(tasks)):
-        expected = mixture_steps(tasks, i, method.n_steps, prior, 1 / (1 + math.exp(-rate)), 0.2)
+    for i, loud in enumerate(loudness(method, tasks)):
+        expected = mixture_steps(tasks, i, method.n_steps, prior, 1 / (1 + math.exp(-rate)), 0.2, loud)
         np.testing.assert_allclose(found[:, i], expected, rtol=1e-6, atol=1e-8)
 
 
@@ -215,8 +259,8 @@ def test_a_new_network_that_believes_leaves_the_proportions_of_the_mixture_as_ex
     for method, tell in ((believing(glance_for(tasks, seed=None), 1e3), 0.2), (balanced, 0.0)):
         found = hearing_means_alone(method).trajectory(tasks).softmax(-1).detach().numpy()
         n = method.n_steps + (method is not balanced)  # its last answer is transported to what it is told
-        for i in range(len(tasks)):
-            expected = mixture_steps(tasks, i, method.n_steps, math.inf, 0.5, tell)
+        for i, loud in enumerate(loudness(method, tasks)):
+            expected = mixture_steps(tasks, i, method.n_steps, math.inf, 0.5, tell, loud)
             np.testing.assert_allclose(found[:n, i], expected[:n], rtol=1e-6, atol=1e-8)
 
 

@@ -78,13 +78,35 @@ def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> 
     }
 
 
-@pytest.mark.parametrize("n_way", [MOST_CLASSES, MOST_CLASSES + 1])
-def test_queries_of_too_many_classes_are_not_used(n_way: int) -> None:
-    tasks, is_too_many = random_tasks(1, (1,) * n_way, n_query=5), n_way > MOST_CLASSES
+@pytest.mark.parametrize(
+    ("n_way", "n_shot", "noise", "is_used"),
+    [
+        (MOST_CLASSES, 1, 0.1, True),
+        (MOST_CLASSES + 1, 1, 0.1, False),
+        (MOST_CLASSES + 1, 2, 0.1, True),
+        (MOST_CLASSES + 1, 2, 9.0, False),
+    ],
+)
+def test_queries_of_many_classes_are_used_where_their_examples_are_recognised(
+    n_way: int, n_shot: int, noise: float, is_used: bool
+) -> None:
+    tasks = random_tasks(1, (n_shot,) * n_way, n_query=5, feature_size=32, noise=noise)
     logits, verdict = apply_guard(renamed, nearest, tasks)
-    assert torch.equal(logits, (nearest if is_too_many else renamed)(tasks))
+    assert torch.equal(logits, (renamed if is_used else nearest)(tasks))
     (message,) = verdict.messages()
-    assert ("more than 100 classes" in message) is is_too_many
+    assert ("more than 100 classes" in message) is not is_used
+
+
+def test_a_task_of_many_classes_is_settled_whatever_its_neighbours_are() -> None:
+    n_way = MOST_CLASSES + 1
+    easy, hard = (random_tasks(1, (2,) * n_way, n_query=5, feature_size=32, noise=x) for x in (0.1, 9.0))
+    rows = [(task.support, task.support_labels, task.query) for task in (easy, hard)]
+    both = Tasks(*map(torch.cat, zip(*rows, strict=True)), n_way)
+    logits, verdict = apply_guard(renamed, nearest, both)
+    for i, task in enumerate((easy, hard)):
+        alone, expected = apply_guard(renamed, nearest, task)
+        assert torch.equal(logits[i], alone[0])
+        assert verdict.messages()[i] == expected.messages()[0]
 
 
 @given(tasks_of_any_shape(shots=st.integers(2, 6).map(lambda n: (1,) * n), n_query=st.integers(2, 15)))

@@ -43,6 +43,28 @@ class Scene:
             heard(method.alone.layers, np.array(alone)),
             heard(method.together.layers, np.array([*sizes, unit, *evidence, self.ridge_lead])),
         ]
+        self.loudness = self.most_probable_loudness()
+
+    def most_probable_loudness(self) -> float:
+        """By halving 24 times the interval where the loss of the labelled examples, each left out, turns."""
+        rows = []
+        for j, (row, k) in enumerate(zip(self.support, self.label, strict=True)):
+            n = self.shots[k]
+            if n > 1:
+                distance = [
+                    square(row - m) / self.unit * ((n + 1) / (n - 1) if i == k else 1) for i, m in enumerate(self.means)
+                ]
+                opinion = np.array([x * (n / (n - 1) if i == k else 1) for i, x in enumerate(self.left_out[j])])
+                rows.append((mixed_scores(self, 0, distance, opinion), k))
+        low, high = 0.0, 2.5
+        for _ in range(24):
+            middle = (low + high) / 2
+            slope = middle / 0.4**2
+            for z, k in rows:
+                louder = math.exp(middle) * z
+                slope += float(np.exp(log_softmax(louder)) @ louder) - louder[k]
+            low, high = (middle, high) if slope < 0 else (low, middle)
+        return low
 
     def judged_by_support(self, row: np.ndarray, j: int | None = None) -> np.ndarray:
         """What ridge regression on the labelled examples, but for number j, makes of a row."""
@@ -307,7 +329,8 @@ def scores(
     scene: Scene, step: int, weights: list[np.ndarray], opinion: list[np.ndarray], log_share: list[float]
 ) -> np.ndarray:
     both = zip(scene.at_step(step, weights), opinion, strict=True)
-    return np.array([np.array(log_share) + mixed_scores(scene, step, *pair) for pair in both])
+    loud = math.exp(scene.loudness)
+    return np.array([np.array(log_share) + loud * mixed_scores(scene, step, *pair) for pair in both])
 
 
 def mixed_scores(scene: Scene, step: int, distance: list[float], opinion: np.ndarray) -> np.ndarray:

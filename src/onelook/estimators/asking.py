@@ -38,11 +38,11 @@ def ask_glance(
 ) -> tuple[Answers | None, Verdict | None]:
     """Transductive logits (None where there is no trust in them), and the verdict of the guard."""
     ask = _ask_many if pool.is_large else _ask_all
-    if guard and (settled := settle(len(pool), len(class_priors), torch.ones(1))) is not None:
-        return None, settled
     with torch.no_grad():
         glance, priors = _find_glance(device), class_priors.float()[None].to(device)
-        logits, verdict = ask(glance, rows.float()[None].to(device), labels[None].to(device), pool, priors, guard)
+        x, y = rows.float()[None].to(device), labels[None].to(device)
+        hopeless, alone = settle(Tasks(x, y, x[:, :1], len(class_priors)), len(pool))
+        logits, verdict = (None, alone) if guard and hopeless else ask(glance, x, y, pool, priors, guard)
     return logits, verdict and verdict.to("cpu")
 
 

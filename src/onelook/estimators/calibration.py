@@ -5,10 +5,6 @@ class means w_k and of ridge regression (`methods.glance_support.Voices`), u is 
 means, and b, the log scale, is the logarithm of an inverse temperature. A few labelled examples say little about b and
 about the error rate, so each estimate starts from a prior (constants chosen on validation tasks, docs/log.md) and is
 corrected by the leave-one-out errors of the labelled examples.
-
-A left-out row is farther from the mean of the other n - 1 examples of its class than a new row is from the mean of
-all n: by the factor n / (n - 1) against (n + 1) / n on average. Distances to the own class are multiplied by the ratio
-of the two, so that leave-one-out distances stand for n shots and not for n - 1.
 """
 
 import math
@@ -23,7 +19,7 @@ from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
 from onelook import ops
-from onelook.methods.glance_support import unit_of_means
+from onelook.methods.glance_support import leave_one_out, unit_of_means
 from onelook.scoring import Estimate
 
 LOG_SCALE_SPREAD = 0.4
@@ -71,27 +67,6 @@ def class_separation(means: Float[Tensor, "K D"]) -> float:
 
 def scaled_distances(x: Float[Tensor, "N D"], means: Float[Tensor, "K D"]) -> Float[Tensor, "N K"]:
     return _squared(x, means) / class_separation(means)
-
-
-def leave_one_out(
-    distance: Float[Tensor, "N K"], weight: Float[Tensor, "N K"], mass: Float[Tensor, "K"]
-) -> Float[Tensor, "N K"]:
-    """Distances of rows that are part of the means, corrected as if the rows were new.
-
-    weight: weight of each row in each mean; mass: weight of all rows. A row that is all of a mean says nothing of it.
-    """
-    return distance * (mass + weight) / (mass - weight).clamp_min(0.5)
-
-
-def equalise(
-    opinion: Float[Tensor, "S K"], hot: Float[Tensor, "S K"], mass: Float[Tensor, "K"]
-) -> Float[Tensor, "S K"]:
-    """Opinions of ridge regression about rows that were left out, as if their class had lost none of its weight.
-
-    The other rows of the class count for the lost one too, which multiplies the opinion about that class; else rows
-    that say nothing would be recognised less often than by chance.
-    """
-    return torch.where(hot > 0, opinion * mass / (mass - 1).clamp_min(0.5), opinion)
 
 
 def fit_log_scale(scores: Float[Tensor, "S K"], labels: Int[Tensor, "S"]) -> float:

@@ -31,7 +31,8 @@ def read_labels(y: Any, n_rows: int, setting: Any) -> tuple[np.ndarray, Bool[np.
             )
         if labels.dtype.kind == "f" and np.isinf(labels).any():
             raise SettingsError("Input y contains infinity; give a finite number, or a word, for each class.")
-        check_classification_targets(labels)
+        # Twice, because scikit-learn warns of a regression where more than half of the labels are different.
+        check_classification_targets(np.concatenate([labels, labels]))
     except SettingsError:
         raise
     except (ValueError, TypeError, RuntimeError) as error:  # of scikit-learn, numpy and torch

@@ -19,7 +19,7 @@ from onelook.estimators.asking import ask_glance, listen
 from onelook.estimators.inductive import AdaptedModel, InductiveModel
 from onelook.estimators.pool import Answers, Pool, evenly, softmax, sum_of
 from onelook.methods.glance_pool import CANDIDATES
-from onelook.methods.glance_support import Labelled
+from onelook.methods.glance_support import Labelled, equalise, leave_one_out
 from onelook.methods.guard import Verdict
 from onelook.methods.priors import ClassPriors
 from onelook.methods.regression import QUERY_WEIGHT, Linear, Moments, Regression
@@ -111,8 +111,8 @@ class SupportModel(InductiveModel):
         labelled = Labelled.read(Tasks(x[None], y[None], x[None, :1], len(classes)))
         means, shots, voices = labelled.means[0], labelled.shots[0], listen(labelled)
         testable, distances = shots[y] > 1, calibration.scaled_distances(x, means)
-        left_out = calibration.leave_one_out(distances, labelled.support_hot[0], shots)
-        opinion = calibration.equalise(labelled.left_out[0], labelled.support_hot[0], shots)
+        left_out = leave_one_out(distances, labelled.support_hot[0], shots)
+        opinion = equalise(labelled.left_out[0], labelled.support_hot[0], shots)
         scores = voices.mix(left_out[None], opinion[None])[0]
         log_scale = calibration.fit_log_scale(scores[testable], y[testable])
         log_priors = priors.nan_to_num(1 / len(classes)).clamp_min(1e-4).log()
@@ -185,12 +185,12 @@ class SupportModel(InductiveModel):
         ridge, opinion = self._regress(hot, x, p, trust, known)
         log_priors = self.estimate_log_priors(posterior.mass(), len(pool), trust)
         distances = calibration.scaled_distances(x, means.to(x))
-        distances = calibration.leave_one_out(distances, trust * p, mass.to(x)).double()
+        distances = leave_one_out(distances, trust * p, mass.to(x)).double()
         scores = self.voices.mix(distances[None], opinion[None, len(hot) :])[0]
         log_scale = calibration.match_log_scale(log_priors, scores, posterior.top())
-        left_out = calibration.leave_one_out(calibration.scaled_distances(self.rows, means), hot, mass)
+        left_out = leave_one_out(calibration.scaled_distances(self.rows, means), hot, mass)
         heard = self.shots + trust * QUERY_WEIGHT * posterior.mass() * len(some) / len(pool)
-        about_labelled = calibration.equalise(opinion[: len(hot)], hot, heard.to(hot))
+        about_labelled = equalise(opinion[: len(hot)], hot, heard.to(hot))
         parents = (means, ridge, self.voices, log_priors, log_scale, left_out, about_labelled)
         return AdaptedModel(*parents, confidence, gain)
 

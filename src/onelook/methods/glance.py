@@ -42,8 +42,8 @@ from onelook.methods import glance_statistics as statistics
 from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
 from onelook.methods.glance_scene import Known, Moment, Opinion, Scene, View, Votes
-from onelook.methods.glance_statistics import relative
-from onelook.methods.glance_support import ALONE, Conductor, Labelled, Voices, weigh
+from onelook.methods.glance_statistics import SCALE, relative
+from onelook.methods.glance_support import ALONE, Conductor, Labelled, Voices, judge_loudness, weigh
 from onelook.methods.guard import Verdict, apply_guard
 from onelook.methods.priors import ClassPriors
 from onelook.methods.regression import QUERY_WEIGHT, Regression, margin
@@ -82,7 +82,7 @@ class Glance(Method):
         self.log_scale = nn.Parameter(torch.full((self.n_steps + 1,), math.log(8.0)))
         self.log_scale_of_ridge = nn.Parameter(torch.full((self.n_steps + 1,), math.log(4.0)))
         self.alone = Conductor(len(ALONE))
-        self.together = Conductor(len(statistics.SCALE))
+        self.together = Conductor(len(SCALE))
         self.rate = nn.Parameter(torch.zeros(self.n_steps))
         self.log_prior_count = nn.Parameter(torch.tensor(math.log(2.0)))
         self.log_reach = nn.Parameter(torch.tensor([0.0, 1.0]))
@@ -182,7 +182,8 @@ class Glance(Method):
         about = labelled.about | statistics.describe_task(distance, first_opinion, labelled.typical)
         initial_priors, is_given = self._initial_priors(tasks, priors, shots / labelled.typical)
         weights = weigh(labelled.support_hot, labelled.anchor / shots), torch.full_like(query[..., 0], QUERY_WEIGHT)
-        alone, together = statistics.stack(ALONE, about), statistics.stack(statistics.SCALE, about)
+        first, later = self.alone(statistics.stack(ALONE, about)), self.together(statistics.stack(SCALE, about))
+        louder = judge_loudness(self._at_step(0, first), labelled)
         return Scene(
             **vars(labelled) | {"about": about},
             query=query,
@@ -191,7 +192,7 @@ class Glance(Method):
             reach=reach,
             regression=Regression.fit(rows, torch.cat(weights, 1), moments),
             first_opinion=first_opinion,
-            voices=(self.alone(alone), self.together(together)),
+            voices=(first.raise_by(louder, louder), later.raise_by(louder, louder)),
             initial_priors=initial_priors,
             is_given=is_given,
         )

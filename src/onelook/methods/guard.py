@@ -9,8 +9,9 @@ The labels of the queries are not known, so the evidence is indirect:
   than the inductive ones, the queries have misled them.
 
 From these comes a trust between 0 and 1, and the answer is the mixture of both posteriors. A single query is no
-evidence, and more than MOST_CLASSES classes are more than the method can tell apart: there the answer is exactly the
-inductive one. Thresholds were chosen on validation tasks (docs/log.md).
+evidence. More than MOST_CLASSES classes are more than the method was trained to tell apart; it can where half of the
+labelled examples are recognised, each left out, and loses where they are not (docs/log.md). In both cases the answer
+is exactly the inductive one. Thresholds were chosen on validation tasks and made-up pools (docs/log.md).
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from onelook.tasks import Tasks
 UNSTABLE, STABLE = 0.4, 0.6
 """Stabilities below which the trust is 0, and above which it is 1; in between it is linear."""
 MOST_CLASSES = 100
-"""Classes above which the queries are not used: made-up pools of 140 classes and more lose by them (docs/log.md)."""
+"""Classes above which half of the labelled examples have to be recognised."""
 NEAR = 1e-6
 """A trust this near to 0 or to 1 is rounded to it."""
 
@@ -48,9 +49,9 @@ class Verdict:
     """Fraction of labelled examples that the moved classes recognise by leave-one-out, less that of the inductive ones;
     NaN where no class has two."""
 
-    def to(self, device: torch.device | str) -> "Verdict":
-        """The verdict on another device."""
-        return Verdict(*(one.to(device) for one in vars(self).values()))
+    def to(self, place: torch.device | str | Tensor) -> "Verdict":
+        """The verdict on another device, or of the type and on the device of a tensor."""
+        return Verdict(*(one.to(place) for one in vars(self).values()))
 
     def messages(self) -> list[str]:
         """A sentence for each task: whether its unlabelled queries were used, and why."""
@@ -60,18 +61,16 @@ class Verdict:
 def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
     """Logits of the mixture that the evidence supports, and the verdict behind it."""
     tasks = tasks.without_query_labels()
-    single = inductive(tasks)
-    settled = settle(tasks.query.shape[1], tasks.n_way, single.new_ones(len(tasks)))
-    if settled is not None:
-        return single, settled
+    single, hopeless, alone = inductive(tasks), *settle(tasks, tasks.query.shape[1])
+    if hopeless.all():
+        return single, alone.to(single)
     together = transductive(tasks)
     p, q = together.softmax(-1), single.softmax(-1)
     half = _every_other(tasks)
-    alone = transductive(replace(tasks, query=tasks.query.gather(1, _like(half, tasks.query)))).softmax(-1)
-    stability = torch.minimum(p.gather(1, _like(half, p)), alone).sum(-1).mean(1)
-    multi_shot = find_company(ops.one_hot(tasks.support_labels, tasks.n_way, p.dtype))
-    n = multi_shot.sum(1)
-    lost = (_recognise(tasks, torch.zeros_like(p)) & multi_shot).sum(1) - (_recognise(tasks, p) & multi_shot).sum(1)
+    of_half = transductive(replace(tasks, query=tasks.query.gather(1, _like(half, tasks.query)))).softmax(-1)
+    stability = torch.minimum(p.gather(1, _like(half, p)), of_half).sum(-1).mean(1)
+    n, recognised = _recognise(tasks, torch.zeros_like(p))
+    lost = recognised - _recognise(tasks, p)[1]
     recognition = (-lost).to(p.dtype) / n  # 0 / 0 is NaN, as documented
     trust = (stability - UNSTABLE) / (STABLE - UNSTABLE)
     # The stability of certain answers is a ratio of counts and can be a threshold itself: rounding decides nothing.
@@ -81,20 +80,21 @@ def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[
     misled = (lost > 0) & (lost.square() > 2 * n)
     trust = torch.where(misled, torch.zeros_like(trust), trust)
     agreement = (together.argmax(-1) == single.argmax(-1)).to(p.dtype).mean(1)
-    weight = trust.view(-1, 1, 1)
+    pairs = zip(vars(alone.to(single)).values(), (trust, stability, agreement, recognition), strict=True)
+    verdict = Verdict(*(torch.where(hopeless, of_none, found) for of_none, found in pairs))
+    weight = verdict.trust.view(-1, 1, 1)
     # Where the trust is 0 or 1 the logits themselves are the answer: a mixture has lost the smallest of them.
     mixed = (weight * p + (1 - weight) * q).clamp_min(torch.finfo(p.dtype).tiny).log()
-    answer = torch.where(weight == 1, together, torch.where(weight == 0, single, mixed))
-    return answer, Verdict(trust, stability, agreement, recognition)
+    return torch.where(weight == 1, together, torch.where(weight == 0, single, mixed)), verdict
 
 
-def settle(n_query: int, n_way: int, ones: Float[Tensor, "T"]) -> Verdict | None:
-    """The verdict where it needs no evidence; None elsewhere."""
-    if n_query == 1:
-        return Verdict(0 * ones, ones, ones, ones * torch.nan)
-    if n_way > MOST_CLASSES:
-        return Verdict(0 * ones, 0 * ones, ones, ones * torch.nan)
-    return None
+def settle(tasks: Tasks, n_query: int) -> tuple[Bool[Tensor, "T"], Verdict]:
+    """Tasks whose queries are not used, whatever they are, and the verdict on these. The queries are not read."""
+    one = tasks.support.new_ones(len(tasks))
+    if n_query == 1 or tasks.n_way <= MOST_CLASSES:
+        return (one > 0) & (n_query == 1), Verdict(0 * one, one, one, one * torch.nan)
+    n, recognised = _recognise(tasks, tasks.query.new_zeros(*tasks.query.shape[:2], tasks.n_way))
+    return (n == 0) | (2 * recognised < n), Verdict(0 * one, 0 * one, one, one * torch.nan)
 
 
 def _every_other(tasks: Tasks) -> Int[Tensor, "T q"]:
@@ -108,8 +108,8 @@ def _like(index: Int[Tensor, "T q"], x: Float[Tensor, "T Q D"]) -> Int[Tensor, "
     return index.unsqueeze(-1).expand(-1, -1, x.shape[-1])
 
 
-def _recognise(tasks: Tasks, posterior: Float[Tensor, "T Q K"]) -> Bool[Tensor, "T S"]:
-    """Whether each labelled example is nearest to its own class by leave-one-out; meaningless for a class of one."""
+def _recognise(tasks: Tasks, posterior: Float[Tensor, "T Q K"]) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:
+    """Number of labelled examples of a class of several, and how many are nearest to it when they are left out."""
     support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
     weights = ops.soft_class_means(support, tasks.support_labels, query, posterior)
@@ -117,7 +117,8 @@ def _recognise(tasks: Tasks, posterior: Float[Tensor, "T Q K"]) -> Bool[Tensor, 
     without = (count * (hot @ weights) - support) / (count - 1).clamp_min(0.5)
     own = (support - without).square().sum(-1, keepdim=True)
     distance = torch.where(hot > 0, own, ops.squared_distance(support, weights))
-    return distance.argmin(-1) == tasks.support_labels
+    tested = find_company(hot)
+    return tested.sum(1), (tested & (distance.argmin(-1) == tasks.support_labels)).sum(1)
 
 
 def _message(trust: float, stability: float, agreement: float, recognition: float) -> str:
@@ -130,7 +131,8 @@ def _message(trust: float, stability: float, agreement: float, recognition: floa
     if stability == 1 and agreement == 1 and recognition != recognition:
         return "There is a single unlabelled image, so it was judged by the labelled examples alone."
     if stability == 0 and agreement == 1 and recognition != recognition:
-        return f"There are more than {MOST_CLASSES} classes, so each image was judged by the labelled examples alone."
+        few = f"There are more than {MOST_CLASSES} classes, and of the examples fewer than half resemble their class"
+        return f"{few}, so each image was judged by the labelled examples alone."
     if stability > UNSTABLE:
         fewer = f"{-100 * recognition:.0f} % fewer of the labelled examples are classified correctly"
         return f"The unlabelled images were not used: with them {fewer}."

@@ -70,6 +70,11 @@ HINTS = [
     Float[Tensor, "N 1+M"],
     Float[Tensor, "#N M"],
     Float[Tensor, "*more M"],
+    Float[Tensor, "N *more"],
+    Float[Tensor, "N *more 2"],
+    Float[Tensor, "*#more M"],
+    Shaped[Tensor, "... M"],
+    Shaped[Tensor, "*more"],
     Float[Tensor, ""],
     Int[Tensor, "N"],
     Shaped[Tensor, "N"],
@@ -88,7 +93,7 @@ def test_hints_are_told_from_each_other_as_by_jaxtyping(pairs: list[tuple[Any, A
         with AXES:
             for hint, one in pairs:
                 try:
-                    found.append((how(hint, one), dict(get_shape_memo()[0])))
+                    found.append((how(hint, one), *map(dict, get_shape_memo()[:2])))
                 except jaxtyping.AnnotationError:
                     found.append("of an axis that nothing has")
         return found

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +32,37 @@ def _short_trainings() -> Iterator[None]:
         yield
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A row that is done."""
+
+    folder: Path
+    events: list[Any]
+    records: list[dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def finished(setting: Setting, tmp_path_factory: pytest.TempPathFactory, _short_trainings: None) -> dict[str, Path]:
-    """A folder for each row, in which it is done."""
+def finished(setting: Setting, tmp_path_factory: pytest.TempPathFactory, _short_trainings: None) -> dict[str, Finished]:
     folders = {row: tmp_path_factory.mktemp(row) for row in ("sib", "r2d2")}
-    for row, folder in folders.items():
-        setting.run(folder, rows=(row,))
-    return folders
+    return {row: Finished(folder, *setting.run(folder, rows=(row,))) for row, folder in folders.items()}
 
 
 @pytest.fixture
-def sib_done(finished: dict[str, Path], tmp_path: Path) -> Path:
-    return shutil.copytree(finished["sib"], tmp_path / "sib done")
+def sib_done(finished: dict[str, Finished], tmp_path: Path) -> Path:
+    return shutil.copytree(finished["sib"].folder, tmp_path / "sib done")
 
 
 @pytest.mark.parametrize("row", ["sib", "r2d2"])
-def test_a_row_that_is_done_is_neither_trained_nor_measured_again(row: str, setting: Setting, tmp_path: Path) -> None:
-    events, first = setting.run(tmp_path, rows=(row,))
-    assert steps(events) > 0
-    before = contents(tmp_path)
-    events, second = setting.run(tmp_path, rows=(row,))
+def test_a_row_that_is_done_is_neither_trained_nor_measured_again(
+    row: str, setting: Setting, finished: dict[str, Finished]
+) -> None:
+    first = finished[row]
+    assert steps(first.events) > 0
+    before = contents(first.folder)
+    events, second = setting.run(first.folder, rows=(row,))
     assert len(notices(events)) == len(events) == 1  # which row it is
-    assert second == first
-    assert contents(tmp_path) == before
+    assert second == first.records
+    assert contents(first.folder) == before
 
 
 def stopped(setting: Setting, out: Path, row: str, after: Any) -> int:
@@ -72,7 +80,7 @@ def stopped(setting: Setting, out: Path, row: str, after: Any) -> int:
 @pytest.mark.parametrize(("row", "n_steps"), [("sib", 6), ("r2d2", 6)])
 @pytest.mark.parametrize("stop", [1, 5])
 def test_a_row_that_is_stopped_goes_on_to_the_same_accuracies(
-    row: str, n_steps: int, stop: int, setting: Setting, finished: dict[str, Path], tmp_path: Path
+    row: str, n_steps: int, stop: int, setting: Setting, finished: dict[str, Finished], tmp_path: Path
 ) -> None:
     """sib: 3 steps for each shot; r2d2: 3 of its head, and 3 together with the network."""
     taken = stopped(setting, tmp_path, row, lambda _, taken: taken == stop)
@@ -80,7 +88,7 @@ def test_a_row_that_is_stopped_goes_on_to_the_same_accuracies(
     assert taken + steps(events) == n_steps
     assert any(isinstance(e, Resumed) for e in events)
     for shot in (1, 5):
-        assert torch.equal(kept(tmp_path, row, shot), kept(finished[row], row, shot))
+        assert torch.equal(kept(tmp_path, row, shot), kept(finished[row].folder, row, shot))
 
 
 def test_the_time_of_a_training_is_counted_over_its_interruptions(
@@ -129,27 +137,29 @@ def test_a_row_of_other_settings_is_made_again_and_only_what_they_matter_for_is_
     ]
 
 
-def test_a_row_on_features_of_another_network_is_made_again_at_its_own_cost(setting: Setting, tmp_path: Path) -> None:
-    _, first = setting.run(tmp_path)
-    for file in (tmp_path / "sib").glob("*/seconds.json"):
+def test_a_row_on_features_of_another_network_is_made_again_at_its_own_cost(
+    setting: Setting, finished: dict[str, Finished], sib_done: Path
+) -> None:
+    for file in (sib_done / "sib").glob("*/seconds.json"):
         file.write_text("5000.0")
-    events, second = setting.run(tmp_path, backbone=setting.other)
+    events, second = setting.run(sib_done, backbone=setting.other)
     assert steps(events) == 6
-    assert first[0]["backbone"] != second[0]["backbone"]
+    assert finished["sib"].records[0]["backbone"] != second[0]["backbone"]
     assert all(r["train_seconds"] < 5000 for r in second)
 
 
 def test_a_training_of_images_is_not_thrown_away_for_another_network(setting: Setting, tmp_path: Path) -> None:
     """It took hours; who wants another one in the same folder is told what to do."""
-    setting.run(tmp_path, rows=("maml",), shots=(1,))
+    one = {"rows": ("prototypical",), "shots": (1,)}
+    setting.run(tmp_path, **one)
     before = contents(tmp_path)
-    events, _ = setting.run(tmp_path, rows=("maml",), shots=(1,), n_tasks=2)
+    events, _ = setting.run(tmp_path, **one, n_tasks=2)
     assert steps(events) == 0
     with pytest.raises(ArtifactError) as caught:
-        setting.run(tmp_path, rows=("maml",), shots=(1,), backbone=setting.other)
+        setting.run(tmp_path, **one, backbone=setting.other)
     assert "choose another folder" in one_sentence(caught.value)
     same = {name for name, content in contents(tmp_path).items() if before.get(name) == content}
-    assert before.keys() - same == {"maml/seconds.json"}
+    assert before.keys() - same == {"prototypical/seconds.json"}
 
 
 @pytest.mark.parametrize("damage", ["cut", "words", "empty"])

@@ -86,47 +86,64 @@ def _is_instance(hint: Any, given: object) -> bool:
 
 def _read(hint: Any) -> Callable[[Any], bool] | None:
     """Whether something is as the hint says, as a function; None for a hint that is not simple."""
-    simple = _array_types._anonymous_dim, _array_types._FixedDim, _array_types._NamedDim
+    kinds = _array_types._FixedDim, _array_types._NamedDim, _array_types._NamedVariadicDim
+    anonymous = _array_types._anonymous_dim, _array_types._anonymous_variadic_dim
     dims: Any = getattr(hint, "dims", [None])
-    if any(one is not simple[0] and (type(one) not in simple[1:] or one.broadcastable) for one in dims):
+    if any(one not in anonymous and (type(one) not in kinds or one.broadcastable) for one in dims):
         return None
     names = hint.dtypes
-    if not isinstance(hint.array_type, type) or not isinstance(names, list | tuple) or hint._skip_instancecheck:
+    if not isinstance(hint.array_type, type) or hint._skip_instancecheck:
         return None
-    if not all(isinstance(one, str) for one in names) or any(getattr(one, "treepath", False) for one in dims):
+    if names is not _array_types._any_dtype and not all(isinstance(one, str) for one in names):
+        return None
+    if any(getattr(one, "treepath", False) for one in dims):
         return None
     axes = [getattr(one, "name", getattr(one, "size", None)) for one in dims]
-    return _compare(hint.array_type, frozenset(names), axes)
+    return _compare(hint, axes)
 
 
-def _compare(kind: type, dtypes: frozenset[str], axes: list[str | int | None]) -> Callable[[Any], bool]:
+def _compare(hint: Any, axes: list[str | int | None]) -> Callable[[Any], bool]:
     """Whether something is a tensor of this kind, whose axes then have their lengths for the rest of the call.
 
     axes: name or length of each; None: any length.
     """
-    n_axes, known_dtypes = len(axes), dict[Any, bool]()
+    kind, dtypes, n_axes, variadic = hint.array_type, hint.dtypes, len(axes), hint.index_variadic
+    n_before, good = n_axes if variadic is None else variadic, set[Any]()
+    n_after, rest = n_axes - n_before - 1, None if variadic is None else axes[variadic]
+    places = [(i if i < n_before else i - n_axes, axis) for i, axis in enumerate(axes) if i != variadic]
+    fixed = [(i, axis) for i, axis in places if type(axis) is int]
+    named = [(i, axis) for i, axis in places if type(axis) is str]
 
     def fits(given: Any) -> bool:
         if type(given) is not kind and not isinstance(given, kind):
             return False
-        is_known = known_dtypes.get(given.dtype)
-        if is_known is None:
-            is_known = known_dtypes[given.dtype] = _name(given.dtype) in dtypes
+        if given.dtype not in good:
+            if dtypes is not _array_types._any_dtype and _name(given.dtype) not in dtypes:
+                return False
+            good.add(given.dtype)
         shape = given.shape
-        if not is_known or len(shape) != n_axes:
+        if len(shape) != n_axes and (variadic is None or len(shape) < n_axes - 1):
             return False
         stack = getattr(_storage._shape_storage, "memo_stack", None)
-        lengths = stack[-1][0] if stack else {}
-        added = []
-        for axis, length in zip(axes, shape, strict=True):
-            expected = axis if type(axis) is int else length if axis is None else lengths.get(axis)
-            if expected is None:
-                lengths[axis] = length
-                added.append(axis)
-            elif expected != length:
-                for one in added:
-                    del lengths[one]
+        lengths, others = stack[-1][:2] if stack else ({}, {})
+        many = None
+        if rest is not None:
+            many, known = shape[n_before : len(shape) - n_after], others.get(rest)
+            if known is not None and known[0]:  # its axes may be stretched
+                return bool(hint.__instancecheck_str__(given) == "")
+            if known is not None and known[1] != many:
                 return False
+        for i, length in fixed:
+            if shape[i] != length:
+                return False
+        n_known = len(lengths)
+        for i, name in named:
+            if lengths.setdefault(name, shape[i]) != shape[i]:
+                while len(lengths) > n_known:
+                    lengths.popitem()
+                return False
+        if rest is not None:
+            others[rest] = (False, many)
         return True
 
     return fits

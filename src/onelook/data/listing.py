@@ -91,7 +91,8 @@ def files_below(folder: Path, complain: Callable[[OSError], None] = _complain) -
                     folders.remove(link)
                     complain(OSError(errno.ELOOP, "it is a link to a folder that is listed already", str(here / link)))
                 entered.add(target)
-        yield from ((here / file).relative_to(folder).as_posix() for file in files)
+        prefix = "" if here == folder else f"{here.relative_to(folder).as_posix()}/"
+        yield from (prefix + file for file in files)
 
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, struct.error)

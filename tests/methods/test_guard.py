@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers.methods import random_tasks, tasks_of_any_shape
 from onelook import ops
-from onelook.methods.guard import MOST_CLASSES, Answer, Verdict, apply_guard
+from onelook.methods.guard import MOST_CLASSES, Answer, Count, Verdict, apply_guard
 from onelook.tasks import Tasks
 from reference import guard as reference
 
@@ -38,6 +38,17 @@ def moving(scale: float) -> Answer:
         return logits
 
     return answer
+
+
+def judge(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Tensor, Verdict]:
+    def recognise(tasks: Tasks) -> Count:
+        """Of all examples, without leaving any out."""
+        alone = inductive(replace(tasks, query=tasks.support, query_labels=None))
+        shots = ops.one_hot(tasks.support_labels, tasks.n_way, alone.dtype).sum(1)
+        tested = shots.gather(1, tasks.support_labels) > 1
+        return tested.sum(1), (tested & (alone.argmax(-1) == tasks.support_labels)).sum(1)
+
+    return apply_guard(transductive, inductive, tasks, recognise)
 
 
 def renamed(tasks: Tasks) -> Tensor:
@@ -70,7 +81,7 @@ def same(found: tuple[Tensor, Verdict], expected: tuple[Tensor, Verdict]) -> Non
 
 @given(tasks_of_any_shape(n_query=st.just(1)), scales)
 def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> None:
-    logits, verdict = apply_guard(moving(scale), nearest, tasks)
+    logits, verdict = judge(moving(scale), nearest, tasks)
     assert torch.equal(logits, nearest(tasks))
     assert verdict.trust.tolist() == [0] * len(tasks)
     assert set(verdict.messages()) == {
@@ -90,8 +101,8 @@ def test_a_single_query_has_the_inductive_answer(tasks: Tasks, scale: float) -> 
 def test_queries_of_many_classes_are_used_where_their_examples_are_recognised(
     n_way: int, n_shot: int, noise: float, is_used: bool
 ) -> None:
-    tasks = random_tasks(1, (n_shot,) * n_way, n_query=5, feature_size=32, noise=noise)
-    logits, verdict = apply_guard(renamed, nearest, tasks)
+    tasks = random_tasks(1, (n_shot,) * n_way, n_query=5, feature_size=8, noise=noise)
+    logits, verdict = judge(renamed, nearest, tasks)
     assert torch.equal(logits, (renamed if is_used else nearest)(tasks))
     (message,) = verdict.messages()
     assert ("more than 100 classes" in message) is not is_used
@@ -99,12 +110,12 @@ def test_queries_of_many_classes_are_used_where_their_examples_are_recognised(
 
 def test_a_task_of_many_classes_is_settled_whatever_its_neighbours_are() -> None:
     n_way = MOST_CLASSES + 1
-    easy, hard = (random_tasks(1, (2,) * n_way, n_query=5, feature_size=32, noise=x) for x in (0.1, 9.0))
+    easy, hard = (random_tasks(1, (2,) * n_way, n_query=5, feature_size=8, noise=x) for x in (0.1, 9.0))
     rows = [(task.support, task.support_labels, task.query) for task in (easy, hard)]
     both = Tasks(*map(torch.cat, zip(*rows, strict=True)), n_way)
-    logits, verdict = apply_guard(renamed, nearest, both)
+    logits, verdict = judge(renamed, nearest, both)
     for i, task in enumerate((easy, hard)):
-        alone, expected = apply_guard(renamed, nearest, task)
+        alone, expected = judge(renamed, nearest, task)
         assert torch.equal(logits[i], alone[0])
         assert verdict.messages()[i] == expected.messages()[0]
 
@@ -112,7 +123,7 @@ def test_a_task_of_many_classes_is_settled_whatever_its_neighbours_are() -> None
 @given(tasks_of_any_shape(shots=st.integers(2, 6).map(lambda n: (1,) * n), n_query=st.integers(2, 15)))
 def test_what_depends_on_no_other_query_is_trusted_and_kept_to_the_bit(tasks: Tasks) -> None:
     for stable in (nearest, renamed):
-        logits, verdict = apply_guard(stable, nearest, tasks)
+        logits, verdict = judge(stable, nearest, tasks)
         assert torch.equal(logits, stable(tasks))
         assert verdict.trust.tolist() == [1] * len(tasks)
         close(verdict.stability, torch.ones_like(verdict.stability))
@@ -130,7 +141,7 @@ def test_random_answers_are_not_believed(seed: int) -> None:
         labels = torch.randint(10, some.query.shape[:2], generator=draw)
         return 30 * ops.one_hot(labels, 10, torch.float64)
 
-    logits, verdict = apply_guard(guesses, nearest, tasks)
+    logits, verdict = judge(guesses, nearest, tasks)
     assert torch.equal(logits, nearest(tasks))
     assert (verdict.stability < 0.3).all()
     assert verdict.trust.tolist() == [0, 0, 0]
@@ -146,7 +157,7 @@ def test_trust_grows_with_what_stays_when_half_of_the_queries_are_left_out(
 ) -> None:
     tasks = random_tasks(shots=(1, 1, 1), n_query=n_query)
     method = of_which_stays(part, n_query)
-    logits, verdict = apply_guard(method, nearest, tasks)
+    logits, verdict = judge(method, nearest, tasks)
     close(verdict.stability, torch.full((3,), part, dtype=torch.float64))
     close(verdict.trust, torch.full((3,), trust, dtype=torch.float64))
     expected = trust * method(tasks).softmax(-1) + (1 - trust) * nearest(tasks).softmax(-1)
@@ -162,7 +173,7 @@ def test_rounding_does_not_decide_about_a_stability_at_a_threshold(part: float, 
     """As of certain answers, of which 3 in 5 stay."""
     tasks = random_tasks(shots=(1, 1, 1), n_query=5)
     method = of_which_stays(part, 5)
-    logits, verdict = apply_guard(method, nearest, tasks)
+    logits, verdict = judge(method, nearest, tasks)
     assert (verdict.trust == trust).all()
     assert torch.equal(logits, method(tasks) if trust else nearest(tasks))
 
@@ -171,7 +182,7 @@ def test_rounding_does_not_decide_about_a_stability_at_a_threshold(part: float, 
 @pytest.mark.parametrize("seed", range(3))
 def test_classes_that_forget_their_labelled_examples_are_not_believed(shots: tuple[int, ...], seed: int) -> None:
     tasks = random_tasks(shots=shots, n_query=60, feature_size=32, noise=0.2, seed=seed)
-    logits, verdict = apply_guard(renamed, nearest, tasks)
+    logits, verdict = judge(renamed, nearest, tasks)
     assert torch.equal(logits, nearest(tasks))
     assert verdict.trust.tolist() == [0, 0, 0]
     assert (verdict.recognition < -0.8).all()
@@ -183,7 +194,7 @@ def test_classes_that_forget_their_labelled_examples_are_not_believed(shots: tup
 @pytest.mark.parametrize("shots", [(5, 5, 5), (2, 4, 6)])
 def test_classes_that_keep_their_labelled_examples_are_believed(shots: tuple[int, ...]) -> None:
     tasks = random_tasks(shots=shots, n_query=60, feature_size=32, noise=0.2)
-    logits, verdict = apply_guard(moving(4.0), nearest, tasks)
+    logits, verdict = judge(moving(4.0), nearest, tasks)
     assert torch.equal(logits, moving(4.0)(tasks))
     assert verdict.recognition.tolist() == [0, 0, 0]
     assert verdict.agreement.min() > 0.9
@@ -195,7 +206,7 @@ def test_only_examples_of_classes_with_several_count_as_evidence() -> None:
     seen = set()
     for n_more in (1, 2, 6):
         tasks = random_tasks(150, (3,) + (1,) * n_more, n_query=6, noise=0.6, seed=n_more)
-        _, verdict = apply_guard(renamed, nearest, tasks)
+        _, verdict = judge(renamed, nearest, tasks)
         lost = (-3 * verdict.recognition).round().int()
         assert torch.equal(verdict.trust, (lost < 3).double())
         seen |= {(n_more, number) for number in lost.tolist()}
@@ -209,7 +220,7 @@ def of_one(method: Answer) -> reference.Answer:
 @given(tasks_of_many_shapes, scales)
 def test_the_verdict_is_that_of_the_slow_loop(tasks: Tasks, scale: float) -> None:
     for method in (moving(scale), renamed):
-        logits, verdict = apply_guard(method, nearest, tasks)
+        logits, verdict = judge(method, nearest, tasks)
         for i in range(len(tasks)):
             found = reference.judged(of_one(method), of_one(nearest), tasks[i : i + 1])
             close(logits[i], torch.from_numpy(found.logits))
@@ -219,7 +230,7 @@ def test_the_verdict_is_that_of_the_slow_loop(tasks: Tasks, scale: float) -> Non
 
 @given(tasks_of_many_shapes, scales)
 def test_shares_are_shares_and_recognition_is_known_where_a_class_has_several(tasks: Tasks, scale: float) -> None:
-    logits, verdict = apply_guard(moving(scale), nearest, tasks)
+    logits, verdict = judge(moving(scale), nearest, tasks)
     assert logits.isfinite().all()
     for share in (verdict.trust, verdict.stability, verdict.agreement):
         assert share.dtype == torch.float64
@@ -242,17 +253,17 @@ def permutation(data: st.DataObject, n: int) -> Tensor:
 def test_classes_queries_and_support_rows_may_change_places(tasks: Tasks, scale: float, data: st.DataObject) -> None:
     name, row, query = (permutation(data, n) for n in (tasks.n_way, tasks.support.shape[1], tasks.query.shape[1]))
     moved = Tasks(tasks.support[:, row], name[tasks.support_labels[:, row]], tasks.query[:, query], tasks.n_way)
-    logits, verdict = apply_guard(moving(scale), nearest, moved)
-    expected, expected_verdict = apply_guard(moving(scale), nearest, tasks)
+    logits, verdict = judge(moving(scale), nearest, moved)
+    expected, expected_verdict = judge(moving(scale), nearest, tasks)
     same((logits[:, :, name], verdict), (expected[:, query], expected_verdict))
 
 
 @given(tasks_of_any_shape(n_tasks=st.integers(2, 4), n_query=st.integers(1, 15)), scales)
 def test_a_batch_gives_what_its_tasks_give_one_by_one(tasks: Tasks, scale: float) -> None:
-    logits, verdict = apply_guard(moving(scale), nearest, tasks)
+    logits, verdict = judge(moving(scale), nearest, tasks)
     for i in range(len(tasks)):
         own = Verdict(**{key: numbers[i : i + 1] for key, numbers in vars(verdict).items()})
-        alone = apply_guard(moving(scale), nearest, tasks[i : i + 1])
+        alone = judge(moving(scale), nearest, tasks[i : i + 1])
         same(alone, (logits[i : i + 1], own))
         assert alone[1].messages() == verdict.messages()[i : i + 1]
 
@@ -268,8 +279,8 @@ def test_no_method_is_shown_the_labels_of_the_queries(n_query: int) -> None:
         return answer
 
     tasks = random_tasks(n_query=n_query)
-    found = apply_guard(blind(moving(4.0)), blind(nearest), tasks)
-    same(found, apply_guard(moving(4.0), nearest, tasks.without_query_labels()))
+    found = judge(blind(moving(4.0)), blind(nearest), tasks)
+    same(found, judge(moving(4.0), nearest, tasks.without_query_labels()))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0, 50.0])
@@ -277,13 +288,13 @@ def test_no_method_is_shown_the_labels_of_the_queries(n_query: int) -> None:
 def test_gradients_are_finite_and_not_needed_for_the_answer(scale: float, precision: torch.dtype) -> None:
     tasks = random_tasks(20, n_query=7, noise=2.0).map_items(lambda rows: rows.to(precision))
     query = tasks.query.requires_grad_()
-    logits, verdict = apply_guard(moving(scale), nearest, replace(tasks, query=query))
+    logits, verdict = judge(moving(scale), nearest, replace(tasks, query=query))
     (gradient,) = torch.autograd.grad(logits.log_softmax(-1)[..., 0].sum(), query)
     assert gradient.isfinite().all()
     assert gradient.abs().amax() > 0
     verdict.messages()
     with torch.inference_mode():
-        torch.testing.assert_close(apply_guard(moving(scale), nearest, tasks)[0], logits.detach())
+        torch.testing.assert_close(judge(moving(scale), nearest, tasks)[0], logits.detach())
 
 
 def test_the_gradient_of_a_mixture_is_that_of_small_changes() -> None:
@@ -294,7 +305,7 @@ def test_the_gradient_of_a_mixture_is_that_of_small_changes() -> None:
         def drifting(some: Tasks) -> Tensor:
             return (0.9 * half(some).softmax(-1) + 0.1 * moving(1.0)(some).softmax(-1)).log()
 
-        logits, verdict = apply_guard(drifting, nearest, replace(tasks, query=query))
+        logits, verdict = judge(drifting, nearest, replace(tasks, query=query))
         assert ((verdict.trust > 0) & (verdict.trust < 1)).all()
         return logits
 

@@ -41,7 +41,7 @@ def ask_glance(
     with torch.no_grad():
         glance, priors = _find_glance(device), class_priors.float()[None].to(device)
         x, y = rows.float()[None].to(device), labels[None].to(device)
-        hopeless, alone = settle(Tasks(x, y, x[:, :1], len(class_priors)), len(pool))
+        hopeless, alone = settle(Tasks(x, y, x[:, :1], len(class_priors)), len(pool), glance.recognise)
         logits, verdict = (None, alone) if guard and hopeless else ask(glance, x, y, pool, priors, guard)
     return logits, verdict and verdict.to("cpu")
 
@@ -108,7 +108,7 @@ def _ask_many(
     if guard:
         judged, _ = pool.spread_out(n_judged)
         tasks = Tasks(rows, labels, pool.take(judged)[None].to(device), n_way)
-        verdict = apply_guard(ask, glance.inductive, tasks)[1]
+        verdict = apply_guard(ask, glance.inductive, tasks, glance.recognise)[1]
         if not verdict.trust:
             return None, verdict
     chosen, rest = pool.spread_out(n_anchors)

@@ -43,8 +43,8 @@ from onelook.methods.base import Method
 from onelook.methods.exchangeable import ExchangeableNetwork
 from onelook.methods.glance_scene import Known, Moment, Opinion, Scene, View, Votes
 from onelook.methods.glance_statistics import SCALE, relative
-from onelook.methods.glance_support import ALONE, Conductor, Labelled, Voices, judge_loudness, weigh
-from onelook.methods.guard import Verdict, apply_guard
+from onelook.methods.glance_support import ALONE, Conductor, Labelled, Voices, judge_left_out, judge_loudness, weigh
+from onelook.methods.guard import Count, Verdict, apply_guard
 from onelook.methods.priors import ClassPriors
 from onelook.methods.regression import QUERY_WEIGHT, Regression, margin
 from onelook.tasks import Tasks
@@ -98,13 +98,19 @@ class Glance(Method):
     ) -> tuple[Float[Tensor, "T Q K"], Verdict]:
         """Logits of the guard, and its verdict on each task. priors: see `trajectory`."""
         tasks = tasks.map_tasks(ops.in_few_axes)
-        return apply_guard(lambda some: self.trajectory(some, priors)[-1], self.inductive, tasks)
+        return apply_guard(lambda some: self.trajectory(some, priors)[-1], self.inductive, tasks, self.recognise)
 
     def inductive(self, tasks: Tasks) -> Float[Tensor, "T Q K"]:
         """Inductive logits, from class means and ridge regression of the labelled examples."""
         labelled, query = Labelled.read(tasks), ops.normalise(tasks.query)
         distance = ops.squared_distance(query, labelled.means) / labelled.unit
         return self.listen(labelled).mix(distance, labelled.ridge(query))
+
+    def recognise(self, tasks: Tasks) -> Count:
+        """Count the labelled examples that `inductive` recognises, each left out."""
+        labelled = Labelled.read(tasks)
+        scores, tested = judge_left_out(self.listen(labelled), labelled)
+        return tested.sum(1), (tested & (scores.argmax(-1) == tasks.support_labels)).sum(1)
 
     def listen(self, labelled: Labelled) -> Voices:
         """How loud the parents are where there are labelled examples alone."""

@@ -19,7 +19,7 @@ show this too: all voices are raised by the factor under which they are most pro
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from onelook import ops
@@ -138,10 +138,8 @@ def judge_loudness(voices: Voices, labelled: Labelled) -> Float[Tensor, "T 1 1"]
     voices: those of the labelled examples. The slope of the loss is negative below the minimum: bisection finds it for
     all tasks at once. Exactly 0 where no class has two examples. Lower voices were no better on validation classes.
     """
-    hot, shots = labelled.support_hot, labelled.shots.unsqueeze(1)
-    distance = ops.squared_distance(labelled.support, labelled.means) / labelled.unit
-    opinion = equalise(labelled.left_out, hot, shots)
-    scores = (hot * (shots > 1)).sum(-1, keepdim=True) * voices.mix(leave_one_out(distance, hot, shots), opinion)
+    scores, tested = judge_left_out(voices, labelled)
+    hot, scores = labelled.support_hot, tested.unsqueeze(-1) * scores
     low, high = torch.zeros_like(voices.share), torch.full_like(voices.share, LOUDEST)
     for _ in range(24):
         middle = (low + high) / 2
@@ -150,6 +148,14 @@ def judge_loudness(voices: Voices, labelled: Labelled) -> Float[Tensor, "T 1 1"]
         is_below = factor * excess + middle / SPREAD**2 < 0
         low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
     return low
+
+
+def judge_left_out(voices: Voices, labelled: Labelled) -> tuple[Float[Tensor, "T S K"], Bool[Tensor, "T S"]]:
+    """Scores of the labelled examples, each left out and judged as if it were new, and which have company for it."""
+    hot, shots = labelled.support_hot, labelled.shots.unsqueeze(1)
+    distance = ops.squared_distance(labelled.support, labelled.means) / labelled.unit
+    opinion = equalise(labelled.left_out, hot, shots)
+    return voices.mix(leave_one_out(distance, hot, shots), opinion), (hot * (shots > 1)).sum(-1) > 0
 
 
 def leave_one_out(

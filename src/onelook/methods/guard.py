@@ -33,6 +33,8 @@ NEAR = 1e-6
 """A trust this near to 0 or to 1 is rounded to it."""
 
 Answer = Callable[[Tasks], Float[Tensor, "T Q K"]]
+Count = tuple[Int[Tensor, "T"], Int[Tensor, "T"]]
+"""How many labelled examples have others of their class, and how many are recognised by these."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,16 @@ class Verdict:
         return [_message(*numbers) for numbers in zip(*(one.tolist() for one in vars(self).values()), strict=True)]
 
 
-def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
-    """Logits of the mixture that the evidence supports, and the verdict behind it."""
+def apply_guard(
+    transductive: Answer, inductive: Answer, tasks: Tasks, recognise: Callable[[Tasks], Count]
+) -> tuple[Float[Tensor, "T Q K"], Verdict]:
+    """Logits of the mixture that the evidence supports, and the verdict behind it.
+
+    recognise: counts the labelled examples that the inductive method recognises, each left out.
+    """
     tasks = tasks.without_query_labels()
-    single, hopeless, alone = inductive(tasks), *settle(tasks, tasks.query.shape[1])
+    single = inductive(tasks)
+    hopeless, alone = settle(tasks, tasks.query.shape[1], recognise)
     if hopeless.all():
         return single, alone.to(single)
     together = transductive(tasks)
@@ -88,13 +96,14 @@ def apply_guard(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[
     return torch.where(weight == 1, together, torch.where(weight == 0, single, mixed)), verdict
 
 
-def settle(tasks: Tasks, n_query: int) -> tuple[Bool[Tensor, "T"], Verdict]:
+def settle(tasks: Tasks, n_query: int, recognise: Callable[[Tasks], Count]) -> tuple[Bool[Tensor, "T"], Verdict]:
     """Tasks whose queries are not used, whatever they are, and the verdict on these. The queries are not read."""
-    one = tasks.support.new_ones(len(tasks))
-    if n_query == 1 or tasks.n_way <= MOST_CLASSES:
-        return (one > 0) & (n_query == 1), Verdict(0 * one, one, one, one * torch.nan)
-    n, recognised = _recognise(tasks, tasks.query.new_zeros(*tasks.query.shape[:2], tasks.n_way))
-    return (n == 0) | (2 * recognised < n), Verdict(0 * one, 0 * one, one, one * torch.nan)
+    one, is_single = tasks.support.new_ones(len(tasks)), n_query == 1
+    is_lost = one < 0
+    if tasks.n_way > MOST_CLASSES:
+        n, recognised = recognise(tasks)
+        is_lost = (n == 0) | (2 * recognised < n)
+    return is_lost | is_single, Verdict(0 * one, is_single * one, one, one * torch.nan)
 
 
 def _every_other(tasks: Tasks) -> Int[Tensor, "T q"]:
@@ -108,8 +117,8 @@ def _like(index: Int[Tensor, "T q"], x: Float[Tensor, "T Q D"]) -> Int[Tensor, "
     return index.unsqueeze(-1).expand(-1, -1, x.shape[-1])
 
 
-def _recognise(tasks: Tasks, posterior: Float[Tensor, "T Q K"]) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:
-    """Number of labelled examples of a class of several, and how many are nearest to it when they are left out."""
+def _recognise(tasks: Tasks, posterior: Float[Tensor, "T Q K"]) -> Count:
+    """Examples count as recognised that are nearest to the mean of their class without them."""
     support, query = ops.normalise(tasks.support), ops.normalise(tasks.query)
     hot = ops.one_hot(tasks.support_labels, tasks.n_way, support.dtype)
     weights = ops.soft_class_means(support, tasks.support_labels, query, posterior)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import runpy
 import tomllib
@@ -66,6 +67,15 @@ def test_what_an_example_imports_is_there(page: str) -> None:
 def test_the_readme_shows_commands_and_python() -> None:
     assert len(command_lines(README)) >= 4
     assert len(blocks(README, "python")) >= 1
+
+
+def test_the_accuracies_of_the_readme_are_those_of_the_records() -> None:
+    told = re.findall(r"\d+\.\d\d ± \d+\.\d\d", README)
+    assert len(told) >= 4
+    assert [one for one in told if f"| {one} |" not in PAGES["docs/paper.md"]] == []
+    records = json.loads((ROOT / "benchmarks" / "demo.json").read_text(encoding="utf-8"))
+    one_shot = [r["accuracy"] for r in records if r["n_shot"] == 1 and r["method"] in ("feature-averaging", "sib")]
+    assert [accuracy for accuracy in one_shot if f"{accuracy:.2f} %" not in README] == []
 
 
 @pytest.mark.parametrize(("page", "line"), PARSED)

@@ -1,6 +1,6 @@
 """Errors that a person can act on.
 
-    UserError                 anything the person can mend: exit code 2, HTTP 400
+    UserError                 anything the person can fix: exit code 2, HTTP 400
     ├── SettingsError         an unknown or impossible setting, a wrong argument (also a ValueError)
     ├── DataError             images, folders, archives, tables, tasks that cannot be drawn from them
     ├── ArtifactError         a checkpoint or result file that is damaged, missing or of another kind

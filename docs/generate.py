@@ -98,6 +98,7 @@ def _scale(records: list[dict[str, Any]]) -> str:
         "of processor",
         "µs a row",
         "peak, GiB",
+        "foreseen",
         "accuracy",
         "by the labelled alone",
     )
@@ -112,6 +113,7 @@ def _scale(records: list[dict[str, Any]]) -> str:
                 f"{one['classes']:,}",
                 *times,
                 f"{one['peak_gib']:.2f}",
+                f"{one['forecast_seconds']:.0f} s, {one['forecast_gib']:.1f} GiB" if "forecast_gib" in one else "",
                 f"{one['accuracy']:.1f}",
                 f"{one['inductive']:.1f}",
             )
@@ -130,7 +132,8 @@ def _scale(records: list[dict[str, Any]]) -> str:
     about = (
         "FewShotClassifier fitted to five labelled examples a class and a pool, a file mapped into memory: Gaussian "
         "classes. The memory is that of the whole process, with what it has read of the file. µs a row are of the "
-        "processor; seconds grow where a machine does other things as well."
+        "processor; seconds grow where a machine does other things as well. What was foreseen was said after the first "
+        "seconds of the work; the command line says it where these are more than 60."
     )
     growth = f"{largest} A class added to the pool: {added}. {made(records)}"
     return f"{about}\n\n{Table(columns, tuple(rows)).markdown()}\n\n{growth}"

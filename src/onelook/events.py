@@ -28,6 +28,15 @@ class Notice:
     text: str
 
 
+@dataclass(frozen=True)
+class Forecast(Notice):
+    """A notice of what all of the work costs, from its beginning."""
+
+    seconds: float
+    n_bytes: int
+    """Memory of the process at its peak."""
+
+
 def relay(work: Generator[Any, None, Result], change: Callable[[Any], Any]) -> Generator[Any, None, Result]:
     """Run `work` and yield each of its events as `change` returns it; an event changed to None is not yielded.
 

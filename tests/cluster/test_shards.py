@@ -75,7 +75,7 @@ def test_a_process_whose_images_cannot_be_read_does_not_stop_the_others(
     held = [(Held(part, part.file, own),) for part, own in zip(parts, labels, strict=True)]
     shards = LocalShards([load_rows(store, 8, one) for one in held])
     support = SupportModel.fit(rows[:2].astype(float), np.array(["a", "b"]), ClassPriors.parse("unknown"), "network")
-    _, found, _ = transduce_shards(support, shards)
+    _, found, _ = finish(transduce_shards(support, shards))
     assert found.posterior.values.isfinite().all()
     assert len(found.posterior) == 3
 

@@ -7,7 +7,7 @@ import pytest
 
 from onelook.data import forecast
 from onelook.data.forecast import announce
-from onelook.events import Notice, Progress, finish
+from onelook.events import Forecast, Notice, Progress, finish
 
 STEP = 10
 
@@ -32,7 +32,9 @@ def test_even_work_takes_as_long_as_was_said_of_its_beginning(n_known: int, monk
     events = hear(9_000, 2.0, 600.0, 1 << 29, n_known)
     (i,) = (i for i, one in enumerate(events) if isinstance(one, Notice))
     cost = f"about {round(2 * (9_000 + 600 - n_known) / STEP / 60)} min and 2.0 GiB of memory on this machine"
-    assert events[i] == Notice(f"9,000 images: {cost}; Ctrl-C stops it, and the same command goes on.")
+    assert isinstance(found := events[i], Forecast)
+    assert found.text == f"9,000 images: {cost}; Ctrl-C stops it, and the same command goes on."
+    assert (found.seconds, found.n_bytes) == (pytest.approx(2 * (9_000 + 600 - n_known) / STEP, rel=0.01), 2 << 30)
     assert i - n_known // STEP < 10
 
 

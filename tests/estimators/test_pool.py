@@ -1,15 +1,20 @@
 """Pools of any size: what a classifier says of a large one, and that it reads it a block at a time."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from onelook.data import forecast
 from onelook.estimators import asking, pool
 from onelook.estimators.classifier import FewShotClassifier
-from onelook.estimators.model import Examples, Scaling
+from onelook.estimators.fitting import Examples
+from onelook.estimators.model import Scaling
 from onelook.estimators.pool import Pool
+from onelook.events import Forecast, Progress, finish
+from onelook.methods import glance_pool
 from onelook.methods.guard import MOST_CLASSES, Verdict
 
 
@@ -27,11 +32,11 @@ def draw_rows(n: int, n_way: int, seed: int = 0, noise: float = 1.2) -> tuple[np
     return (centres[labels] + noise * draw.normal(size=(n, 40))).astype(np.float32), labels
 
 
-def assert_alike(one: FewShotClassifier, other: FewShotClassifier, atol: float = 1e-5) -> None:
+def assert_alike(one: FewShotClassifier, other: FewShotClassifier, atol: float = 1e-5, n_way: int = 4) -> None:
     np.testing.assert_array_equal(one.transduction_, other.transduction_)
     np.testing.assert_array_equal(one.inductive_, other.inductive_)
     np.testing.assert_allclose(one.transduction_proba_, other.transduction_proba_, atol=atol)
-    new, _ = draw_rows(50, 4, seed=5)
+    new, _ = draw_rows(50 + n_way, n_way, seed=5)
     np.testing.assert_allclose(one.predict_proba(new), other.predict_proba(new), atol=atol)
     assert str(one.estimate_accuracy()) == str(other.estimate_accuracy())
 
@@ -112,6 +117,46 @@ def test_many_classes_of_one_example_are_answered_by_the_examples_alone_before_r
     found = FewShotClassifier().fit(*draw_rows(MOST_CLASSES + 1, MOST_CLASSES + 1), rows)
     assert "more than 100 classes" in found.guard_
     np.testing.assert_array_equal(found.transduction_, found.predict(rows))
+
+
+@pytest.mark.usefixtures("small_limits")
+@pytest.mark.parametrize(
+    ("n_way", "n_shot", "remembered"), [(4, 3, pool.REMEMBERED), (4, 3, 0), (MOST_CLASSES + 1, 1, 0)]
+)
+def test_a_fit_says_how_far_it_is_and_what_it_costs(
+    n_way: int, n_shot: int, remembered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "REMEMBERED", remembered)
+    monkeypatch.setattr(forecast, "MEASURED", 0)
+    (x, y), (rows, _) = draw_rows(n_shot * n_way, n_way), draw_rows(300, n_way, seed=1)
+    heard, modes = list[Any](), set[bool]()
+
+    def hear(event: Any) -> None:
+        heard.append(event)
+        modes.add(torch.is_grad_enabled())
+
+    made = finish(FewShotClassifier().fit_with_events(x, y, rows, more_seconds=600.0, more_bytes=1 << 40), hear)
+    assert_alike(made, FewShotClassifier().fit(x, y, rows), n_way=n_way)
+    said = [one for one in heard if isinstance(one, Forecast)]
+    done = [one.done for one in heard if isinstance(one, Progress)]
+    assert done == sorted(done)
+    assert done[0] < 150 < done[-1] == 300
+    assert len(set(done)) >= 7
+    assert [one.seconds > 60 and 1 << 40 < one.n_bytes < 1.1 * 2**40 for one in said] == [True]
+    assert modes == {True}
+
+
+@pytest.mark.usefixtures("small_limits")
+def test_a_fit_that_is_given_up_reads_no_further_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "REMEMBERED", 0)
+    monkeypatch.setattr(glance_pool, "BLOCK", 8)
+    read, take = list[int](), Pool.take
+    monkeypatch.setattr(Pool, "take", lambda self, numbers: read.append(len(numbers)) or take(self, numbers))
+    rows, _ = draw_rows(920, 4, seed=1)
+    work = FewShotClassifier(guard=False).fit_with_events(*draw_rows(12, 4), rows)
+    next(event for event in work if len(read) > 920 / 64 + 1)  # the first of 100 blocks that Glance is asked about
+    work.close()
+    assert len(read) < 920 / 64 + 50
 
 
 def test_new_rows_are_judged_alike_in_one_block_and_in_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from onelook.estimators import asking, pool
-from onelook.estimators.model import SupportModel, Transduction, transduce
+from onelook.estimators.asking import Transduction
+from onelook.estimators.fitting import transduce
+from onelook.estimators.model import SupportModel
 from onelook.estimators.pool import Pool
 from onelook.estimators.sharded import LocalShards, Shard, ShardedPool
+from onelook.events import finish
 from onelook.methods.guard import Verdict
 from onelook.methods.priors import ClassPriors
 
@@ -53,8 +56,8 @@ def draw(n_way: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def answer(support: SupportModel, rows: Pool) -> tuple[Transduction, np.ndarray, torch.Tensor]:
-    alone = support.judge(rows)
-    return transduce(support, rows, alone, guard=True), alone.nearest, alone.strangeness
+    alone, found = finish(transduce(support, rows, guard=True))
+    return found, alone.nearest, alone.strangeness
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_every_file_is_read_once_and_again_for_its_thumbnail_and_one_classifier_
 ) -> None:
     folder, reads, fits = folder_of(tmp_path / "images", 2), Counter[str](), []
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
-    read, learn = Path.read_bytes, FewShotClassifier.fit
+    read, learn = Path.read_bytes, FewShotClassifier.fit_with_events
 
     def count_read(path: Path) -> bytes:
         if path.suffix == ".png":
@@ -120,7 +120,9 @@ def test_every_file_is_read_once_and_again_for_its_thumbnail_and_one_classifier_
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", count_read)
-    monkeypatch.setattr(FewShotClassifier, "fit", lambda self, *a, **k: fits.append(self) or learn(self, *a, **k))
+    monkeypatch.setattr(
+        FewShotClassifier, "fit_with_events", lambda self, *a, **k: fits.append(self) or learn(self, *a, **k)
+    )
     for already in range(2):  # the second time from the cache
         done, _ = labelled(folder)
         assert reads == dict.fromkeys(names, 2 * already + 1)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from onelook import ops
 from onelook.artifacts import SHIPPED_METHODS, load_method
+from onelook.events import finish
 from onelook.methods import glance_pool
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import answer_pool
@@ -34,9 +35,8 @@ def ask(method: Glance, task: Tasks, n_anchors: int, order: Tensor | None = None
     rest = torch.arange(n_anchors, task.query.shape[1])
     rest = rest if order is None else rest[order]
     with torch.no_grad():
-        first, found = answer_pool(
-            method, anchors, rest, lambda numbers: ops.normalise(task.query[0, numbers]), **priors
-        )
+        work = answer_pool(method, anchors, rest, lambda numbers: ops.normalise(task.query[0, numbers]), **priors)
+        first, found = finish(work)
     out = torch.full((task.query.shape[1], task.n_way), -1e4)
     out[:n_anchors] = first
     values = found.logits

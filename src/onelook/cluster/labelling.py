@@ -21,10 +21,12 @@ from onelook.cluster.shards import Part, divide, find_finished, read_features, w
 from onelook.cluster.source import Source, open_labelled
 from onelook.data.addresses import Store
 from onelook.errors import DataError, plural
+from onelook.estimators.asking import Transduction
 from onelook.estimators.choosing import Choice, load_chosen
-from onelook.estimators.model import Alone, SupportModel, Transduction
+from onelook.estimators.fitting import LABELLING, STEPS
+from onelook.estimators.model import Alone, SupportModel
 from onelook.estimators.sharded import Shard, ShardedAnswers, ShardedPool, transduce_shards
-from onelook.events import Notice, Progress
+from onelook.events import Notice, Progress, relay
 from onelook.files import digest, parse_json
 from onelook.labelling.folder import UNLABELLED
 from onelook.labelling.label import LabelConfig
@@ -103,6 +105,10 @@ def label_shards(config: LabelConfig, place: Place, cluster: Cluster, out: Store
     raise AssertionError("the last attempt returns or raises")
 
 
+def _name_stage(event: Progress) -> Progress | None:
+    return Progress(LABELLING, STEPS.index(event.stage), len(STEPS) + 1) if event.stage in STEPS else None
+
+
 @dataclass(frozen=True)
 class _Job:
     config: LabelConfig
@@ -146,7 +152,7 @@ class _Job:
 
     def run(self, session: Session) -> Generator[Any, None, Summary]:
         """Compute the answers, and write those that are not there."""
-        yield Progress("labelling", 0, 2)
+        yield Progress(LABELLING, 0, len(STEPS) + 1)
         labels = self.source.listing.labels
         held = [Held(part, self.name(part), labels[part.start : part.start + len(part.names)]) for part in self.parts]
         groups = np.array_split(np.arange(len(held)), min(session.n_workers, len(held)))
@@ -154,8 +160,8 @@ class _Job:
         load = functools.partial(load_rows, features, self.size)
         shards = RayShards(session, [functools.partial(load, tuple(held[i] for i in group)) for group in groups])
         try:
-            support, alone, found, pool = self._answer(shards)
-            yield Progress("labelling", 1, 2)
+            support, alone, found, pool = yield from relay(self._answer(shards), _name_stage)
+            yield Progress(LABELLING, len(STEPS), len(STEPS) + 1)
             scores, rate = alone.strangeness, self.config.unknown_rate
             unknown = support.find_strange(scores, scores, rate) if rate else torch.zeros_like(scores, dtype=torch.bool)
             each = np.split(unknown.numpy(), pool.starts[1:-1])
@@ -167,10 +173,10 @@ class _Job:
             shards.close()
         summary = replace(summary, counts=dict(counts.most_common()), shards=tuple(one.file for one in held))
         self.labels.write(SUMMARY, json.dumps({"key": self.key, **asdict(summary)}).encode())
-        yield Progress("labelling", 2, 2)
+        yield Progress(LABELLING, len(STEPS) + 1, len(STEPS) + 1)
         return summary
 
-    def _answer(self, shards: RayShards) -> tuple[SupportModel, Alone, Transduction, ShardedPool]:
+    def _answer(self, shards: RayShards) -> Generator[Any, None, tuple[SupportModel, Alone, Transduction, ShardedPool]]:
         known = shards.ask(_take_known)
         rows = np.concatenate([features for features, labels in known if labels] or [np.zeros((0, 1))])
         y = np.array(self.source.listing.class_names, dtype=object)[[label for _, labels in known for label in labels]]
@@ -183,7 +189,7 @@ class _Job:
         named = self.priors
         priors = named if isinstance(named, str) else {name: one for name, one in named.items() if name in set(y)}
         support = SupportModel.fit(rows.astype(np.float64), y.astype(str), ClassPriors.parse(priors), "network")
-        return support, *transduce_shards(support, shards)
+        return support, *(yield from transduce_shards(support, shards))
 
     def _summarise(
         self, n_known: int, n_unreadable: int, support: SupportModel, alone: Alone, found: Transduction

@@ -1,7 +1,10 @@
 """Glance is asked about unlabelled rows: all together, or through anchors where they are many."""
 
 import functools
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from onelook.artifacts import SHIPPED_METHODS, load_method
 from onelook.estimators.pool import Answers, Pool, evenly
+from onelook.events import finish
 from onelook.methods import Method
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import Near, answer_pool
@@ -28,6 +32,24 @@ GUARDED = (2_048, 32)
 """Rows by which the guard judges a large pool, and those for each class, at least."""
 
 
+@dataclass(frozen=True, eq=False)
+class Transduction:
+    """Posteriors of the unlabelled rows and how they came about."""
+
+    posterior: Answers
+    trust: float
+    """Fraction of the transductive posterior, 0 to 1."""
+    confidence: float
+    """Usual accuracy of answers that are as confident as these."""
+    message: str
+    """Whether the unlabelled rows were used and why, for a person."""
+    verdict: Verdict | None
+
+
+Asked = Generator[Any, None, tuple[Answers | None, Verdict | None]]
+"""Work that ends in transductive logits (None where there is no trust in them), and the verdict of the guard."""
+
+
 def ask_glance(
     rows: Float[Tensor, "S D"],
     labels: Int[Tensor, "S"],
@@ -35,15 +57,22 @@ def ask_glance(
     class_priors: Float[Tensor, "K"],
     guard: bool,
     device: str = "cpu",
-) -> tuple[Answers | None, Verdict | None]:
-    """Transductive logits (None where there is no trust in them), and the verdict of the guard."""
+) -> Asked:
+    """Ask Glance, on a device, about a pool that has rows."""
     ask = _ask_many if pool.is_large else _ask_all
-    with torch.no_grad():
-        glance, priors = _find_glance(device), class_priors.float()[None].to(device)
-        x, y = rows.float()[None].to(device), labels[None].to(device)
-        hopeless, alone = settle(Tasks(x, y, x[:, :1], len(class_priors)), len(pool), glance.recognise)
-        logits, verdict = (None, alone) if guard and hopeless else ask(glance, x, y, pool, priors, guard)
+    if guard and (settled := settle_pool(rows, labels, len(pool), len(class_priors))) is not None:
+        return None, settled
+    glance, priors = _find_glance(device), class_priors.float()[None].to(device)
+    x, y = rows.float()[None].to(device), labels[None].to(device)
+    logits, verdict = yield from ask(glance, x, y, pool, priors, guard)
     return logits, verdict and verdict.to("cpu")
+
+
+def settle_pool(rows: Float[Tensor, "S D"], labels: Int[Tensor, "S"], n_rows: int, n_way: int) -> Verdict | None:
+    """The verdict of the guard where it needs no unlabelled row; None where it does."""
+    x = rows.float()[None]
+    hopeless, alone = settle(Tasks(x, labels[None], x[:, :1], n_way), n_rows, _find_glance("cpu").recognise)
+    return alone if hopeless else None
 
 
 def count_anchors(n_rows: int, n_way: int) -> int:
@@ -57,13 +86,11 @@ def count_anchors(n_rows: int, n_way: int) -> int:
 
 def listen(labelled: Labelled) -> Voices:
     """How loud class means and ridge regression are for the labelled examples of one task."""
-    with torch.no_grad():
-        return _find_glance("cpu").listen(labelled)
+    return _find_glance("cpu").listen(labelled)
 
 
-def _ask_all(
-    glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: Tensor, guard: bool
-) -> tuple[Answers | None, Verdict | None]:
+def _ask_all(glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: Tensor, guard: bool) -> Asked:
+    yield from ()
     _, query = next(pool.blocks())
     tasks, verdict = Tasks(rows, labels, query.float()[None].to(rows.device), priors.shape[1]), None
     if guard:
@@ -75,9 +102,7 @@ def _ask_all(
     return Answers(logits[0].cpu().double(), None, tasks.n_way), verdict
 
 
-def _ask_many(
-    glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: Tensor, guard: bool
-) -> tuple[Answers | None, Verdict | None]:
+def _ask_many(glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: Tensor, guard: bool) -> Asked:
     n_way, device = priors.shape[1], rows.device
     n_anchors = count_anchors(len(pool), n_way)
 
@@ -96,8 +121,8 @@ def _ask_many(
 
         near = None
         if n == n_judged and not len(others):  # all of them, whereas halves depend on what is labelled
-            near = pool.recall(("judged", n, device), lambda: Near.find(glance, first, numbers, take))
-        of_anchors, rest = answer_pool(glance, anchors, numbers, take, priors, near)
+            near = pool.recall(("judged", n, device), lambda: finish(Near.find(glance, first, numbers, take)))
+        of_anchors, rest = finish(answer_pool(glance, anchors, numbers, take, priors, near))
         out = of_anchors.new_full((n, n_way), -1e4)
         out[chosen] = of_anchors
         found = out[~chosen]
@@ -113,7 +138,7 @@ def _ask_many(
             return None, verdict
     chosen, rest = pool.spread_out(n_anchors)
     anchors = Tasks(rows, labels, pool.take(chosen)[None].to(device), n_way)
-    return pool.follow(glance, anchors, chosen, rest, priors), verdict
+    return (yield from pool.follow(glance, anchors, chosen, rest, priors)), verdict
 
 
 def _find_glance(device: str) -> Glance:
@@ -126,4 +151,4 @@ def _load_glance(path: Path, _modified: int, device: str) -> Glance:
     """Glance as `path` holds it, read once for each version of the file; nobody else gets this module to change it."""
     method: Method = load_method(path)[0]
     assert isinstance(method, Glance)
-    return method.to(device)
+    return method.requires_grad_(False).to(device)

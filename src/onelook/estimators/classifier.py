@@ -1,6 +1,6 @@
 """FewShotClassifier: Glance as a scikit-learn classifier, for feature vectors and labels of any kind."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +14,14 @@ from torch import Tensor
 from onelook import artifacts
 from onelook.errors import ArtifactError, Bound, NonNegativeInt, PositiveInt, SettingsError, check_value, describe_cause
 from onelook.estimators import calibration, label_values, persistence
+from onelook.estimators.asking import Transduction
 from onelook.estimators.calibration import AccuracyEstimate as AccuracyEstimate
+from onelook.estimators.fitting import Examples, Plan, transduce
 from onelook.estimators.learning_curve import REPEATS, CurvePoint, learning_curve
-from onelook.estimators.model import Examples, SupportModel, Transduction, transduce
+from onelook.estimators.model import SupportModel
 from onelook.estimators.pool import Pool, blocks_of
 from onelook.estimators.rows import is_empty, read_rows
+from onelook.events import finish
 from onelook.machine import find_device
 from onelook.methods.priors import ClassPriors
 
@@ -99,10 +102,26 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
         Raises SettingsError, a ValueError, for unusable rows, labels and settings.
         """
+        return finish(self.fit_with_events(X, y, unlabeled))
+
+    def fit_with_events(
+        self, X: Any, y: Any, unlabeled: Any = None, more_seconds: float = 0.0, more_bytes: int = 0
+    ) -> Generator[Any, None, "FewShotClassifier"]:
+        """Work that does what `fit` does, and yields its `events.Progress` and, where it is long, a Notice of its cost.
+
+        more_seconds, more_bytes: cost of what the caller does next, for that notice.
+
+        >>> rows = np.random.default_rng(0).random((200, 8))
+        >>> work = FewShotClassifier().fit_with_events(rows[:2], ["cat", "dog"], rows)
+        >>> finish(work, on_event=lambda event: print(event.stage, event.done, "of", event.total))
+        labelling 100 of 200
+        labelling 200 of 200
+        FewShotClassifier()
+        """
         rows, labels, marked = self._read(X, y, reset=True)
         has_some = unlabeled is not None and not is_empty(unlabeled)
         pool = read_rows(self, unlabeled, reset=False, name="unlabeled") if has_some else rows[:0]
-        return self._learn(Examples(rows, labels, marked, pool))
+        return (yield from self._learn(Examples(rows, labels, marked, pool), costs=(more_seconds, more_bytes)))
 
     def add_examples(self, X: Any, y: Any) -> "FewShotClassifier":
         """Add labelled examples (or rows with a marker), of known classes or new ones.
@@ -119,7 +138,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             )
         rows, labels = np.concatenate([old.rows, rows]), np.concatenate([old.labels, labels])
         marked = np.concatenate([old.marked, marked]) if len(marked) else old.marked
-        return self._learn(Examples(rows, labels, marked, old.pool), before=self._pool)
+        return finish(self._learn(Examples(rows, labels, marked, old.pool), before=self._pool))
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> "FewShotClassifier":
         """Call `fit` the first time, then `add_examples`. classes: optional; a label beyond them is refused."""
@@ -257,17 +276,23 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return rows[~is_marked].astype(np.float64), labels, rows[is_marked]
 
     def _learn(
-        self, examples: Examples, found: Transduction | None = None, before: Pool | None = None
-    ) -> "FewShotClassifier":
+        self,
+        examples: Examples,
+        found: Transduction | None = None,
+        before: Pool | None = None,
+        costs: tuple[float, int] = (0.0, 0),
+    ) -> Generator[Any, None, "FewShotClassifier"]:
         """Fit to the labelled rows and adapt to the unlabelled ones.
 
-        found: saved answers, instead of new ones. before: the pool of an earlier fit.
+        found: saved answers, instead of new ones. before: the pool of an earlier fit. costs: seconds and bytes of what
+        the caller does next.
         """
         priors = ClassPriors.parse(self.class_priors)
         support = SupportModel.fit(examples.rows, examples.labels, priors, self.features)
         pool = examples.unlabelled(support.scaling, before)
-        alone = support.judge(pool)
-        found = found or transduce(support, pool, alone, bool(self.guard), find_device(str(self.device)))
+        guard, device = bool(self.guard), find_device(str(self.device))
+        work = transduce(support, pool, guard, device, found)
+        alone, found = yield from Plan.of(pool, support, guard).show(work, *costs)
         self._examples, self._support, self._transduction, self._pool = examples, support, found, pool
         self._model, self._strangeness = support.adapt(pool, found, alone), alone.strangeness
         self.classes_, self.guard_, self.verdict_ = support.classes, found.message, found.verdict

@@ -5,7 +5,9 @@ means and ridge regression, then learn from these answers to judge new rows.
 """
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +17,19 @@ from torch import Tensor
 from onelook import ops
 from onelook.errors import SettingsError
 from onelook.estimators import calibration
-from onelook.estimators.asking import ask_glance, listen
+from onelook.estimators.asking import Transduction, listen
 from onelook.estimators.inductive import AdaptedModel, InductiveModel
-from onelook.estimators.pool import Answers, Pool, evenly, softmax, sum_of
+from onelook.estimators.pool import Answers, Pool, evenly, sum_of
+from onelook.events import Progress
 from onelook.methods.glance_pool import CANDIDATES
 from onelook.methods.glance_support import Labelled, equalise, leave_one_out
-from onelook.methods.guard import Verdict
 from onelook.methods.priors import ClassPriors
 from onelook.methods.regression import QUERY_WEIGHT, Linear, Moments, Regression
 from onelook.scoring import Estimate
 from onelook.tasks import Tasks
 
+JUDGING, ANSWERING = "judging", "answering"
+"""Stages of the work."""
 LEARNT = 4_096
 """Unlabelled rows from which ridge regression learns."""
 
@@ -120,21 +124,25 @@ class SupportModel(InductiveModel):
         strange = _strangeness(left_out, labelled.left_out[0])
         return cls(*parents, classes, scaling, x, y, priors, shots, testable, strange)
 
-    def judge(self, pool: Pool) -> Alone:
+    def judge(self, pool: Pool) -> Generator[Any, None, Alone]:
         """Judge the unlabelled rows one by one."""
-        nearest, strange, largest = (torch.cat(some) for some in zip(*pool.map(self._judge), strict=True))
+        parts = yield from pool.map(self._judge)
+        nearest, strange, largest = (torch.cat(some) for some in zip(*parts, strict=True))
         confidence = largest.mean(dtype=torch.float64).item() if len(pool) else (1 + 1 / len(self.classes)) / 2
         return Alone(nearest.numpy(), strange, confidence)
 
-    def _judge(self, pool: Pool) -> tuple[Int[Tensor, "Q"], Float[Tensor, "Q"], Float[Tensor, "Q"]]:
+    def _judge(
+        self, pool: Pool
+    ) -> Generator[Any, None, tuple[Int[Tensor, "Q"], Float[Tensor, "Q"], Float[Tensor, "Q"]]]:
         """The nearest class, the strangeness and the largest posterior of each row."""
         nearest, strange, largest = [], [], []
-        for _, x in pool.blocks():
+        for part, x in pool.blocks():
             distances, opinion = self.compare(x)
             logits = self.scores(distances, opinion)
             strange.append(_strangeness(distances, opinion))
             nearest.append((logits - self.log_priors.to(logits)).argmax(1))
             largest.append(logits.softmax(1).amax(1))
+            yield Progress(JUDGING, part.stop, len(pool))
         return torch.cat(nearest), torch.cat(strange), torch.cat(largest)
 
     def strangeness(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
@@ -157,7 +165,7 @@ class SupportModel(InductiveModel):
         limits = calibration.prediction_limit(known, rate), calibration.conformal_threshold(unlabelled, rate)
         return scores > min(limits)
 
-    def answer(self, pool: Pool, candidates: Int[Tensor, "Q C"] | None = None) -> Answers:
+    def answer(self, pool: Pool, candidates: Int[Tensor, "Q C"] | None = None) -> Generator[Any, None, Answers]:
         """Probabilities of the unlabelled rows one by one, for candidates or for all classes that count."""
         values, chosen, n_way = [], [], len(self.classes)
         for part, x in pool.blocks():
@@ -167,9 +175,10 @@ class SupportModel(InductiveModel):
             elif candidates is not None:
                 chosen.append(candidates[part])
             values.append((logits.gather(1, chosen[-1].long()) if chosen else logits).softmax(1))
+            yield Progress(ANSWERING, part.stop, len(pool))
         return Answers(torch.cat(values), torch.cat(chosen) if chosen else None, n_way)
 
-    def adapt(self, pool: Pool, found: "Transduction", alone: Alone) -> AdaptedModel:
+    def adapt(self, pool: Pool, found: Transduction, alone: Alone) -> AdaptedModel:
         """Move means, class priors and scale by the posteriors of the unlabelled rows, as far as these are trusted."""
         confidence, gain = found.confidence, found.confidence - alone.confidence
         if not found.trust:
@@ -260,61 +269,3 @@ def _strangeness(distances: Float[Tensor, "N K"], opinion: Float[Tensor, "N K"])
 
 def _one_hot(labels: Int[Tensor, "S"], n_way: int) -> Float[Tensor, "S K"]:
     return ops.one_hot(labels[None], n_way, torch.float64)[0]
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Rows as they were given to `fit`, in any scale."""
-
-    rows: np.ndarray
-    labels: np.ndarray
-    marked: np.ndarray
-    """Rows of X whose label is a marker for none."""
-    pool: np.ndarray
-    """Rows of `unlabeled`."""
-
-    def unlabelled(self, scale: Scaling, before: Pool | None = None) -> Pool:
-        """All rows without a label. before: a pool that is returned, with what is known of it, if it is the same."""
-        parts = tuple(part for part in (self.marked, self.pool) if len(part)) or (self.pool,)
-        if before is None or list(map(id, parts)) != list(map(id, before.parts)):
-            return Pool(parts, scale)
-        is_same = isinstance(before.scale, Scaling) and scale.is_as(before.scale)
-        return before if is_same else Pool(parts, scale)
-
-
-@dataclass(frozen=True, eq=False)
-class Transduction:
-    """Posteriors of the unlabelled rows and how they came about."""
-
-    posterior: Answers
-    trust: float
-    """Fraction of the transductive posterior, 0 to 1."""
-    confidence: float
-    """Usual accuracy of answers that are as confident as these."""
-    message: str
-    """Whether the unlabelled rows were used and why, for a person."""
-    verdict: Verdict | None
-
-
-def transduce(support: SupportModel, pool: Pool, alone: Alone, guard: bool, device: str = "cpu") -> Transduction:
-    """Ask Glance, on a device, about all unlabelled rows together; nothing is asked without any."""
-    confidence = alone.confidence
-    if not len(pool):
-        message = "There are no unlabelled images: the labelled examples alone decide."
-        return Transduction(pool.answer(support.answer), 0.0, confidence, message, None)
-    logits, verdict = ask_glance(support.rows, support.labels, pool, support.class_priors, guard, device)
-    trust, message = 1.0, "The guard is off: the unlabelled images were used."
-    if verdict is not None:
-        trust, message = verdict.trust.item(), verdict.messages()[0]
-    if logits is None:
-        return Transduction(pool.answer(support.answer), trust, confidence, message, verdict)
-    sample = logits.sample()
-    usual = calibration.prior_accuracy(sample, support.shots)
-    log_priors = support.estimate_log_priors(logits.mass(softmax), len(pool), trust)
-    # As confident as the answers are right, by what is usual and by the labelled rows left out.
-    expected = support.estimate_accuracy(log_priors, usual, usual - confidence, len(pool)).accuracy.value
-    factor = math.exp(calibration.match_log_scale(0.0, sample, expected))
-    posterior = logits.change(lambda z: softmax(z * factor))
-    if trust < 1:
-        posterior = posterior.mix(trust, pool.answer(support.answer, beside=logits))
-    return Transduction(posterior, trust, trust * usual + (1 - trust) * confidence, message, verdict)

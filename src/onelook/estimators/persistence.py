@@ -9,8 +9,10 @@ from torch import Tensor
 
 from onelook.artifacts import Artifact
 from onelook.estimators import label_values
-from onelook.estimators.model import Examples, Transduction
+from onelook.estimators.asking import Transduction
+from onelook.estimators.fitting import Examples
 from onelook.estimators.pool import Answers
+from onelook.events import finish
 from onelook.methods.glance_pool import CANDIDATES
 from onelook.methods.guard import Verdict
 
@@ -59,7 +61,7 @@ def restore(kind: Any, file: Artifact) -> Any:
     verdict = Verdict(*tensors["verdict"]) if "verdict" in tensors else None
     posterior = Answers(tensors["posterior"], tensors.get("candidates"), len(classes))
     found = Transduction(posterior=posterior, verdict=verdict, **answer)
-    return made._learn(Examples(rows, classes[tensors["labels"].numpy()], marked, pool), found)
+    return finish(made._learn(Examples(rows, classes[tensors["labels"].numpy()], marked, pool), found))
 
 
 def _require(about: dict[str, Any], name: str, kind: type[Any]) -> Any:

@@ -1,15 +1,16 @@
 """Unlabelled rows and the answers to them, read a block at a time: memory grows by little with their number."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from onelook.events import finish
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import Near, PoolAnswer, answer_pool
 from onelook.tasks import Tasks
@@ -30,6 +31,8 @@ REMEMBERED = 2**24
 
 Result = TypeVar("Result")
 Map = Callable[[Float[Tensor, "N C"]], Float[Tensor, "N C"]]
+Judge = Callable[["Pool", Int[Tensor, "Q C"] | None], Generator[Any, None, "Answers"]]
+"""Judges the rows of a pool one by one, for candidates or for all classes that count."""
 
 
 def identity(x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
@@ -109,39 +112,44 @@ class Pool:
     def _spread_out(self, n: int) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "M"]]:
         if not len(self):
             return np.arange(0), np.arange(0)
-        along = np.concatenate(self.map(_project))
         chosen = np.zeros(len(self), dtype=bool)
-        chosen[along.argsort(kind="stable")[evenly(len(self), n)]] = True
+        chosen[self._along_a_direction[evenly(len(self), n)]] = True
         return np.flatnonzero(chosen), np.flatnonzero(~chosen)
 
-    def map(self, do: Callable[["Pool"], Result]) -> list[Result]:
+    @cached_property
+    def _along_a_direction(self) -> Int[np.ndarray, "N"]:
+        """Numbers of all rows, in their order along a random direction."""
+        return np.concatenate(finish(self.map(_project))).argsort(kind="stable")
+
+    def map(self, do: Callable[["Pool"], Generator[Any, None, Result]]) -> Generator[Any, None, list[Result]]:
         """Results for the parts of a pool, each where its rows are: here for the pool as a whole."""
-        return [do(self)]
+        return [(yield from do(self))]
 
     def follow(
         self, glance: Glance, anchors: Tasks, chosen: np.ndarray, rest: np.ndarray, priors: Float[Tensor, "1 K"]
-    ) -> "Answers":
+    ) -> Generator[Any, None, "Answers"]:
         """Answers of Glance to all rows. chosen, rest: numbers of the anchors and of the others."""
         numbers, device = torch.from_numpy(rest), anchors.query.device
 
         def take(some: Int[Tensor, "N"]) -> Float[Tensor, "N D"]:
             return self.take(some.numpy()).to(device)
 
-        near = None
+        near, key = None, ("near", len(chosen), device)
         if self.is_remembered:
-            near = self.recall(("near", len(chosen), device), lambda: Near.find(glance, anchors.query, numbers, take))
-        found = answer_pool(glance, anchors, numbers, take, priors, near)
+            known = self._memory.get(key)
+            near = known if isinstance(known, Near) else (yield from Near.find(glance, anchors.query, numbers, take))
+            self._memory[key] = near
+        found = yield from answer_pool(glance, anchors, numbers, take, priors, near)
         return join(len(self), torch.from_numpy(chosen), numbers, *found)
 
-    def answer(
-        self, judge: Callable[["Pool", Int[Tensor, "Q C"] | None], "Answers"], beside: "Answers | None" = None
-    ) -> "Answers":
+    def answer(self, judge: Judge, beside: "Answers | None" = None) -> Generator[Any, None, "Answers"]:
         """Answers of a judge of single rows. beside: others, for whose candidates they are to be."""
-        return judge(self, None if beside is None else beside.candidates)
+        return (yield from judge(self, None if beside is None else beside.candidates))
 
 
-def _project(pool: Pool) -> Float[np.ndarray, "N"]:
+def _project(pool: Pool) -> Generator[Any, None, Float[np.ndarray, "N"]]:
     """Places of rows along a random direction; that of a row does not depend on its block."""
+    yield from ()
     direction = np.random.default_rng(0).standard_normal(pool.parts[0].shape[1])
     numbers = (np.arange(part.start, part.stop) for part in blocks_of(len(pool)))
     return np.concatenate([np.einsum("nd,d->n", pool.raw(some).astype(np.float64), direction) for some in numbers])

@@ -7,7 +7,7 @@ one large pool, but for the rounding of sums in another order.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -17,10 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from onelook.estimators.model import Alone, SupportModel, Transduction, transduce
-from onelook.estimators.pool import SAMPLE, Answers, Map, Pool, evenly, identity, join, sum_of
+from onelook.estimators.asking import Transduction
+from onelook.estimators.fitting import transduce
+from onelook.estimators.model import Alone, SupportModel
+from onelook.estimators.pool import SAMPLE, Answers, Judge, Map, Pool, evenly, identity, join, sum_of
+from onelook.events import Progress, finish
 from onelook.methods.glance import Glance
-from onelook.methods.glance_pool import Followers, PoolAnswer, lead
+from onelook.methods.glance_pool import Followers, PoolAnswer, lead, name_step
 from onelook.methods.glance_scene import Moment, Scene, Votes
 from onelook.tasks import Tasks
 
@@ -102,20 +105,22 @@ class ShardedPool(Pool):
     def take(self, numbers: np.ndarray) -> Float[Tensor, "N D"]:
         return torch.cat(self.shards.ask(_take, each=self.split(numbers)))
 
-    def map(self, do: Callable[[Pool], Result]) -> list[Result]:
+    def map(self, do: Callable[[Pool], Generator[Any, None, Result]]) -> Generator[Any, None, list[Result]]:
+        yield from ()
         return self.shards.ask(_do, do)
 
     def follow(
         self, glance: Glance, anchors: Tasks, chosen: np.ndarray, rest: np.ndarray, priors: Float[Tensor, "1 K"]
-    ) -> Answers:
+    ) -> Generator[Any, None, Answers]:
         scene = glance.scene(anchors, priors)
         self.shards.ask(_begin, glance, scene, each=self.split(rest))
 
-        def vote(step: int, moment: Moment) -> Votes:
+        def vote(step: int, moment: Moment) -> Generator[Any, None, Votes]:
+            yield Progress(name_step(step), 0, len(self))
             mass, sums = zip(*self.shards.ask(_vote, step, moment), strict=True)
             return sum_of(iter(mass)), sum_of(iter(sums))
 
-        own, of_anchors = self.split(chosen), lead(glance, scene, vote)
+        own, of_anchors = self.split(chosen), (yield from lead(glance, scene, vote))
         logits = torch.split(of_anchors, [len(some) for some in own])
         self.shards.ask(_end, each=list(zip(own, logits, strict=True)))
         return ShardedAnswers(self, "glance", anchors.n_way)
@@ -127,9 +132,8 @@ class ShardedPool(Pool):
         self.shards.ask(_keep, "glance", each=[Answers(one, None, answers.n_way) for one in values])
         return ShardedAnswers(self, "glance", answers.n_way)
 
-    def answer(
-        self, judge: Callable[[Pool, Int[Tensor, "Q C"] | None], Answers], beside: Answers | None = None
-    ) -> Answers:
+    def answer(self, judge: Judge, beside: Answers | None = None) -> Generator[Any, None, Answers]:
+        yield from ()
         assert beside is None or isinstance(beside, ShardedAnswers)
         n_way = max(self.shards.ask(_answer, judge, beside and beside.name))
         return ShardedAnswers(self, "alone", n_way)
@@ -181,15 +185,13 @@ class ShardedAnswers(Answers):
 
 def transduce_shards(
     support: SupportModel, shards: Shards, guard: bool = True
-) -> tuple[Alone, Transduction, ShardedPool]:
+) -> Generator[Any, None, tuple[Alone, Transduction, ShardedPool]]:
     """Ask Glance about the rows of all shards together, as `transduce` does about those of a pool."""
     pool = ShardedPool.open(shards, support.scaling)
     if pool.is_large:
-        alone = support.judge(pool)
-        return alone, transduce(support, pool, alone, guard), pool
+        return *(yield from transduce(support, pool, guard)), pool
     here = Pool((pool.raw(np.arange(len(pool))),), support.scaling)
-    alone = support.judge(here)
-    found = transduce(support, here, alone, guard)
+    alone, found = yield from transduce(support, here, guard)
     return alone, replace(found, posterior=pool.keep(found.posterior)), pool
 
 
@@ -212,8 +214,8 @@ def _take(shard: Shard, numbers: np.ndarray) -> Float[Tensor, "N D"]:
     return shard.pool.take(numbers)
 
 
-def _do(shard: Shard, do: Callable[[Pool], Result]) -> Result:
-    return do(shard.pool)
+def _do(shard: Shard, do: Callable[[Pool], Generator[Any, None, Result]]) -> Result:
+    return finish(do(shard.pool))
 
 
 def _begin(shard: Shard, glance: Glance, scene: Scene, rest: np.ndarray) -> None:
@@ -224,8 +226,7 @@ def _begin(shard: Shard, glance: Glance, scene: Scene, rest: np.ndarray) -> None
 
 
 def _vote(shard: Shard, step: int, moment: Moment) -> Votes:
-    with torch.no_grad():
-        return shard.followers.vote(step, moment)
+    return finish(shard.followers.vote(step, moment))
 
 
 def _end(shard: Shard, of_anchors: tuple[np.ndarray, Float[Tensor, "V K"]]) -> None:
@@ -236,8 +237,8 @@ def _end(shard: Shard, of_anchors: tuple[np.ndarray, Float[Tensor, "V K"]]) -> N
     del shard.followers
 
 
-def _answer(shard: Shard, judge: Callable[[Pool, Tensor | None], Answers], beside: str | None) -> int:
-    shard.answers["alone"] = judge(shard.pool, None if beside is None else shard.answers[beside].candidates)
+def _answer(shard: Shard, judge: Judge, beside: str | None) -> int:
+    shard.answers["alone"] = finish(judge(shard.pool, None if beside is None else shard.answers[beside].candidates))
     return shard.answers["alone"].n_way
 
 

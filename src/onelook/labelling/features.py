@@ -46,6 +46,11 @@ def _foresee(n: int, size: int) -> tuple[float, int]:
     return min(n, 2_000) + n / 25, 4 * n_compared**2 + n * (12 * size + 4_000)
 
 
+def foresee_results(n: int) -> tuple[float, int]:
+    """Seconds and bytes of predictions, suggestions and page of n images whose labels are known, also measured."""
+    return 2 + n / 10_000, 4 * min(n, LARGEST_POOL) ** 2 + 4_000 * n
+
+
 def match_vectors(
     listing: Listing, folder: Path, vectors: Embeddings, file: Path
 ) -> Generator[Notice, None, tuple[Embeddings, tuple[Rejected, ...]]]:

@@ -23,7 +23,7 @@ from onelook.events import Notice
 from onelook.labelling.advice import advise
 from onelook.labelling.doctor import describe_junk
 from onelook.labelling.export import Prediction
-from onelook.labelling.features import embed_listing, match_vectors
+from onelook.labelling.features import embed_listing, foresee_results, match_vectors
 from onelook.labelling.folder import FolderListing, list_folder, name_kinds
 from onelook.labelling.predict import make_predictions
 from onelook.labelling.quality import Assessment, assess
@@ -144,7 +144,7 @@ def label_folder(config: LabelConfig, place: Place) -> Generator[Any, None, Labe
     # The folder has said what is labelled: one that is named "nan" is a class.
     classifier = FewShotClassifier(class_priors=priors, features="network", unlabeled_marker=(), device=place.device)
     pool = features[unlabelled]
-    classifier.fit(features[labelled], y, unlabeled=pool)
+    yield from classifier.fit_with_events(features[labelled], y, pool, *foresee_results(len(pool)))
     unknown = classifier.reject(pool, rate=config.unknown_rate) if config.unknown_rate else None
     items = [embeddings.items[i] for i in unlabelled]
     predictions = make_predictions(

@@ -7,7 +7,7 @@ class priors of each step. So where all queries are anchors, the answer is that 
 docs/concepts.md states. With many classes, only the CANDIDATES of each query that score best are compared.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from onelook import ops
+from onelook.events import Progress
 from onelook.machine import take_one_core
 from onelook.methods import glance_statistics as statistics
 from onelook.methods.glance import Glance
@@ -28,6 +29,9 @@ CANDIDATES = 32
 """Classes that are compared for each query that is no anchor."""
 BLOCK = 512
 """Queries of a block, whose tables stay in the processor's cache."""
+
+COMPARING = "comparing"
+"""Stage of the work, as are all of `name_step`."""
 
 Found = tuple[Float[Tensor, "... n"], Int[Tensor, "... n"]]
 """Products with the nearest rows, largest first, and the numbers of these."""
@@ -54,7 +58,9 @@ class Near:
     """Moments of the anchors."""
 
     @classmethod
-    def find(cls, method: Glance, anchors: Float[Tensor, "1 V D"], rest: Int[Tensor, "F"], take: Take) -> "Near":
+    def find(
+        cls, method: Glance, anchors: Float[Tensor, "1 V D"], rest: Int[Tensor, "F"], take: Take
+    ) -> Generator[Any, None, "Near"]:
         anchors = ops.normalise(anchors)
         n = min(method.n_neighbours, anchors.shape[1] - 1)
         of_rest = None
@@ -62,6 +68,7 @@ class Near:
             of_rest = anchors.new_empty(len(rest), n), rest.new_empty(len(rest), n, dtype=torch.int32)
             for part in _blocks(len(rest)):
                 of_rest[0][part], of_rest[1][part] = _nearest(take(rest[part]), anchors, n)
+                yield Progress(COMPARING, part.stop, len(rest))
         return cls(ops.nearest_rows(anchors, anchors, n), of_rest, Moments.of(anchors))
 
 
@@ -81,7 +88,7 @@ def answer_pool(
     take: Take,
     priors: Float[Tensor, "1 K"] | None = None,
     near: Near | None = None,
-) -> tuple[Float[Tensor, "V K"], PoolAnswer]:
+) -> Generator[Any, None, tuple[Float[Tensor, "V K"], PoolAnswer]]:
     """Answers to the queries of one task, the anchors, and to the rest, which `take` reads by their numbers.
 
     near: what compares the queries with each other, where it is known.
@@ -91,18 +98,24 @@ def answer_pool(
     with ThreadPoolExecutor(torch.get_num_threads(), initializer=take_one_core) as cores:
         each = cores.map if scene.query.device.type == "cpu" else map
         followers = Followers(method, scene, rest, take, near.rest if near else None, each)
-        answer = lead(method, scene, followers.vote)
+        answer = yield from lead(method, scene, followers.vote)
     return answer, PoolAnswer(followers.added, followers.candidates)
 
 
-def lead(method: Glance, scene: Scene, vote: Callable[[int, Moment], Votes]) -> Float[Tensor, "V K"]:
+def name_step(step: int) -> str:
+    return f"step {step + 1}"
+
+
+def lead(
+    method: Glance, scene: Scene, vote: Callable[[int, Moment], Generator[Any, None, Votes]]
+) -> Generator[Any, None, Float[Tensor, "V K"]]:
     """Answers to the anchors. vote: takes each step with all other queries, wherever they are."""
     walk = method.walk(scene)
     moment, step = next(walk), 0
     while moment.shifts is not None:
-        mass, sums = vote(step, moment)
+        mass, sums = yield from vote(step, moment)
         moment, step = walk.send((mass.to(moment.weights), sums.to(moment.weights))), step + 1
-    vote(step, moment)
+    yield from vote(step, moment)
     return moment.answer[0]
 
 
@@ -130,7 +143,7 @@ class Followers:
         self.added = torch.zeros(n, n_likely, device=here)
         """Scores that the gradient network adds; after the last step the logits."""
 
-    def vote(self, step: int, moment: Moment) -> Votes:
+    def vote(self, step: int, moment: Moment) -> Generator[Any, None, Votes]:
         """Take a step, and return how many queries are of each class (1, K) and their sums (1, K, D).
 
         Both in double precision, so that they can be added to those of other followers.
@@ -139,10 +152,12 @@ class Followers:
         if not len(self.numbers):
             return mass, sums
         linear = self.scene.ridge if moment.targets is None else self.scene.regression.solve(moment.targets)
-        for votes in self.each(lambda part: self._vote(step, moment, linear, part), _blocks(len(self.numbers))):
+        n = len(self.numbers)
+        for part, votes in self.each(lambda part: (part, self._vote(step, moment, linear, part)), _blocks(n)):
             if votes is not None:
                 mass += votes[0].cpu()
                 sums += votes[1].cpu()
+            yield Progress(name_step(step), part.stop, n)
         return mass, sums
 
     @torch.no_grad()  # in each thread anew

@@ -28,8 +28,8 @@ COMPARED = 2**30
 """Pairs of a row and an anchor, up to which there may be more anchors than the fewest."""
 LARGEST_TABLE = 2**21
 """Numbers in a table of anchors and classes: with more than 128 classes there are fewer anchors."""
-GUARDED = (2_048, 32)
-"""Rows by which the guard judges a large pool, and those for each class, at least."""
+JUDGED, JUDGED_OF_CLASS, MOST_JUDGED = 2_048, 32, 8_192
+"""Rows by which the guard judges a large pool: so many, or more for each class, up to the most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +84,15 @@ def count_anchors(n_rows: int, n_way: int) -> int:
     return max(min(ANCHORS, max(FEWEST_ANCHORS, COMPARED // n_rows), LARGEST_TABLE // n_way), 2)
 
 
+def count_judged(n_rows: int, n_way: int) -> int:
+    """Rows of a large pool by which the guard judges.
+
+    >>> count_judged(100_000, 20), count_judged(100_000, 100), count_judged(100_000, 1_000)
+    (2048, 3200, 8192)
+    """
+    return min(max(JUDGED, JUDGED_OF_CLASS * n_way), MOST_JUDGED, n_rows)
+
+
 def listen(labelled: Labelled) -> Voices:
     """How loud class means and ridge regression are for the labelled examples of one task."""
     return _find_glance("cpu").listen(labelled)
@@ -129,7 +138,7 @@ def _ask_many(glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: 
         out[~chosen] = rest.logits if rest.candidates is None else found.scatter(1, rest.candidates.long(), rest.logits)
         return out[None]
 
-    verdict, n_judged = None, min(max(GUARDED[0], GUARDED[1] * n_way), len(pool))
+    verdict, n_judged = None, count_judged(len(pool), n_way)
     if guard:
         judged, _ = pool.spread_out(n_judged)
         tasks = Tasks(rows, labels, pool.take(judged)[None].to(device), n_way)

@@ -11,7 +11,7 @@ import torch
 
 from onelook.data.forecast import announce
 from onelook.estimators import calibration
-from onelook.estimators.asking import GUARDED, Transduction, ask_glance, count_anchors, settle_pool
+from onelook.estimators.asking import Transduction, ask_glance, count_anchors, count_judged, settle_pool
 from onelook.estimators.model import ANSWERING, JUDGING, Alone, Scaling, SupportModel
 from onelook.estimators.pool import Pool, Result, softmax
 from onelook.events import Progress, relay
@@ -69,7 +69,7 @@ class Plan:
         steps = dict.fromkeys(STEPS, step) | {STEPS[-1]: alone}
         if not pool.is_remembered:
             steps[STEPS[0]] += comparing
-        n_judged = min(max(GUARDED[0], GUARDED[1] * n_way), n) if guard else 0
+        n_judged = count_judged(n, n_way) if guard else 0
         guarding = 1.5 * n_judged * (5 * step + n_judged / n_anchors * comparing)
         preparing = 0.3 + 0.004 * size + (n_anchors * comparing + guarding) / n
         passes = {JUDGING: alone, PREPARING: preparing, COMPARING: comparing if pool.is_remembered else 0.0}

@@ -431,6 +431,7 @@ def mistakes(m: Made, folder: Path) -> dict[str, tuple[tuple[str | Path, ...], s
         "other results": (("show", folder / "other.json"), "not results of `onelook benchmark`"),
         "a dictionary": (("show", folder / "no.json"), "is not a results file"),
         "no model": (("show", folder / "none.safetensors"), "no model file"),
+        "a model among results": (("show", folder / "other.json", folder / "cut.safetensors"), "is a model, which is"),
         "standard set": (("data", "fetch", "cifar"), "no benchmark named 'cifar'; did you mean 'cifar-fs'"),
         "absent set": (("data", "verify", "cub", "--home", folder), "not there"),
     }

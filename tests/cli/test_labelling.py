@@ -345,6 +345,10 @@ def test_what_shows_nothing_is_never_suggested_and_is_told(images: Path) -> None
 
 MISTAKES = {
     "no folder": (("label", "none"), "There is no folder none"),
+    "an address": (
+        ("label", "s3://bucket/photographs"),
+        "s3://bucket/photographs is not a folder of this machine; `onelook",
+    ),
     "a file": (("label", "file.png"), "file.png is a file"),
     "an empty folder": (("label", "empty"), "empty holds no image"),
     "no labels": (("label", "bare"), "bare holds 1 image, a.png first, but none is labelled"),

@@ -59,7 +59,10 @@ def show(
 
     Examples: onelook show results.json; onelook show runs/sib/model.safetensors
     """
-    if files[0].suffix == ".safetensors":
+    models = [file for file in files if file.suffix == ".safetensors"]
+    if models:
+        if len(files) > 1:
+            raise SettingsError(f"{models[0]} is a model, which is described alone; give it without other files.")
         kind = artifacts.read_kind(files[0])
         console.print_artifact(artifacts.load(files[0], kind), files[0], as_json)
         return

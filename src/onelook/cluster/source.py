@@ -12,7 +12,7 @@ from onelook.data.listing import Listing, hidden
 from onelook.data.tables import PARQUET, PATH, parse_path, read_labels, read_rows
 from onelook.errors import DataError, SettingsError, list_names, quote_name
 from onelook.events import Notice
-from onelook.labelling.folder import SORTED_FOLDER, UNLABELLED, FolderListing, list_folder, list_images
+from onelook.labelling.folder import SORTED_FOLDER, UNLABELLED, FolderListing, find_images, list_folder
 from onelook.labelling.label import LabelConfig
 from onelook.labelling.labels import Sources, find_labels
 
@@ -81,7 +81,7 @@ def open_images(place: str) -> Source:
     path = Path(place)
     if path.suffix.lower() in TABLES:
         return _open_table(path)
-    names = tuple(list_images(path).images)
+    names = tuple(find_images(path).images)
     store = Store(place)
     return _make_source(place, Listing(names, (UNLABELLED,) * len(names), (), place, store.read))
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from onelook.data.addresses import find_address
 from onelook.data.formats import OTHER, Kind, PassedOver, find_kind, group_by_kind
 from onelook.data.images import Rejected, describe_error
 from onelook.data.listing import Listing, files_below, hidden, measure, read_below
@@ -113,7 +114,7 @@ def list_folder(
     tables = (labels,) if isinstance(labels, Path) else labels
     places = (tuple(unlabelled_folders), tuple(also_classes), tuple(not_classes))
     sources = Sources(tables, pattern, *places, answers, need_labels)
-    names, skipped, passed = list_images(folder, also_suffixes)
+    names, skipped, passed = find_images(folder, also_suffixes)
     own = {name: _find_sorted_folder(name) for name in names}
     names = [name for name in names if not own[name]]
     if not names:
@@ -132,6 +133,11 @@ def list_folder(
 
 def require_folder(folder: Path) -> None:
     """Raises DataError."""
+    if (address := find_address(folder)) is not None:
+        raise DataError(
+            f"{address} is not a folder of this machine; `onelook label` and `onelook embed` read such addresses with "
+            f"--ray local."
+        )
     if not folder.exists():
         raise DataError(f"There is no folder {folder}; give the folder that your images are in.")
     if not folder.is_dir():
@@ -149,8 +155,8 @@ class FoundFiles(NamedTuple):
     """Files that are no images, or need another package."""
 
 
-def list_images(folder: Path, also_suffixes: Collection[str] = ()) -> FoundFiles:
-    """List what lies below a folder. Raises DataError where there is no image."""
+def find_images(folder: Path, also_suffixes: Collection[str] = ()) -> FoundFiles:
+    """Find what lies below a folder. Raises DataError where there is no image."""
     require_folder(folder)
     refused: list[OSError] = []
     names, others = list[str](), list[tuple[str, Kind]]()

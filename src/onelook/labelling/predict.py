@@ -14,7 +14,7 @@ from onelook.estimators.classifier import FewShotClassifier
 from onelook.events import Notice
 from onelook.labelling.export import Prediction
 from onelook.labelling.features import embed_listing
-from onelook.labelling.folder import UNLABELLED, list_images, name_kinds
+from onelook.labelling.folder import UNLABELLED, find_images, name_kinds
 from onelook.labelling.labels import read_answers
 from onelook.labelling.saved import read_saved
 from onelook.machine import Place
@@ -126,7 +126,7 @@ def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...], t
     root, names, refused, passed = Path(), list[str](), list[Rejected](), list[str]()
     if len(images) == 1 and images[0].is_dir():
         root, images = images[0], ()
-        names, refused, kinds = list_images(root)
+        names, refused, kinds = find_images(root)
         passed += name_kinds(kinds)
     for path in images:
         if not path.exists():
@@ -134,7 +134,7 @@ def _listing(images: tuple[Path, ...]) -> tuple[Listing, tuple[Rejected, ...], t
         if not path.is_dir():
             names.append(_name_file(path))
             continue
-        below, skipped, kinds = list_images(path)
+        below, skipped, kinds = find_images(path)
         names += [_name_file(path / name) for name in below]
         refused += [Rejected(str(path / one.name), one.reason) for one in skipped]
         passed += [f"{path}: {sentence}" for sentence in name_kinds(kinds)]

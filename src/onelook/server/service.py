@@ -15,7 +15,7 @@ from onelook import __version__
 from onelook.data.embed import AVERAGE
 from onelook.errors import UserError
 from onelook.machine import Place
-from onelook.server import answers, documentation
+from onelook.server import documentation, schemas
 from onelook.server.classifiers import SUFFIX, Classifiers
 from onelook.server.learning import FitSettings, Learning
 from onelook.server.networks import Networks
@@ -25,7 +25,7 @@ from onelook.server.work import Lane, Work, describe_problem, stream_events
 
 STREAM = "text/event-stream"
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": answers.Problem}
+    status: {"model": schemas.Problem}
     for status in (400, 401, 403, 404, 408, 409, 413, 415, 421, 422, 429, 500, 503, 507)
 }
 
@@ -79,7 +79,7 @@ class Service:
     def _add_stored(self, router: APIRouter) -> None:
         learning = self.learning
 
-        @router.get("", response_model=answers.About)
+        @router.get("", response_model=schemas.About)
         async def about() -> Any:
             """Version and networks of this server."""
             return {
@@ -88,7 +88,7 @@ class Service:
                 "default_network": learning.networks.default,
             }
 
-        @router.get("/classifiers", response_model=answers.Listed)
+        @router.get("/classifiers", response_model=schemas.Listed)
         def classifiers() -> Any:
             """List the classifiers."""
             return {"classifiers": learning.classifiers.list()}
@@ -99,12 +99,12 @@ class Service:
             path = learning.classifiers.require(name)
             return FileResponse(path, media_type="application/octet-stream", filename=f"{name}{SUFFIX}")
 
-        @router.get("/classifiers/{name}", response_model=answers.Description)
+        @router.get("/classifiers/{name}", response_model=schemas.Description)
         async def describe(request: Request, name: str) -> Any:
             """Classes, numbers of examples and the feature network of a classifier."""
             return await self.answer(request, "rows", _call(lambda: learning.classifiers.open(name).describe()))
 
-        @router.get("/classifiers/{name}/accuracy", response_model=answers.Accuracy)
+        @router.get("/classifiers/{name}/accuracy", response_model=schemas.Accuracy)
         async def accuracy(request: Request, name: str) -> Any:
             """How accurate a classifier should be, class by class, and with more labels."""
             return await self.answer(request, "rows", learning.assess(name))
@@ -119,7 +119,7 @@ class Service:
 
         @router.post(
             "/classifiers/{name}/predict",
-            response_model=answers.Predictions,
+            response_model=schemas.Predictions,
             openapi_extra=documentation.body(labelled=False),
         )
         async def predict(
@@ -142,7 +142,7 @@ class Service:
 
         @router.post(
             "/classifiers/{name}/suggest",
-            response_model=answers.Suggestions,
+            response_model=schemas.Suggestions,
             openapi_extra=documentation.body(labelled=False),
         )
         async def suggest(request: Request, name: str, number: Annotated[int, Query(ge=1, le=1000)] = 10) -> Any:
@@ -188,13 +188,13 @@ class Service:
                 methods=[method],
                 status_code=201,
                 operation_id=f"{'fit' if method == 'POST' else 'replace'}_classifier",
-                response_model=answers.Fitted,
+                response_model=schemas.Fitted,
                 openapi_extra=documentation.body(labelled=True),
             )
 
         @router.post(
             "/classifiers/{name}/examples",
-            response_model=answers.Changed,
+            response_model=schemas.Changed,
             openapi_extra=documentation.body(labelled=True),
         )
         async def add(request: Request, name: str) -> Any:

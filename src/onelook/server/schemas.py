@@ -1,4 +1,4 @@
-"""The shapes of the answers of the service, for its OpenAPI page."""
+"""The shapes of what the service answers, for its OpenAPI page."""
 
 from typing import Any
 

@@ -196,6 +196,12 @@ def test_a_table_may_spell_a_path_in_any_way(path: str, tmp_path: Path) -> None:
     assert not found.skipped
 
 
+def test_a_folder_may_be_named_by_way_of_another(tmp_path: Path) -> None:
+    tabled(tmp_path, "path,label\nin/2.jpg,cat\n./1.jpg,dog\n")
+    found = list_folder(tmp_path / "in" / "..", labels=tmp_path / "labels.csv")
+    assert (labels_of(found)["in/2.jpg"], labels_of(found)["1.jpg"]) == ("cat", "dog")
+
+
 def test_a_table_and_sub_folders_label_together_and_the_table_counts_where_both_speak(tmp_path: Path) -> None:
     files = dict.fromkeys(["cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/1.jpg", "5.jpg", "6.jpg"], b"")
     write_files(tmp_path, files | {"t.csv": b"path,label\ncat/2.jpg,dog\ncat/3.jpg,\n5.jpg,fox\ndog/1.jpg,dog\n"})

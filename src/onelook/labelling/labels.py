@@ -258,16 +258,19 @@ def find_names(folder: Path, names: Sequence[str], table: Path, paths: Iterable[
     short: dict[str, list[str]] = {}
     for name in names:
         short.setdefault(PurePosixPath(name).name, []).append(name)
-    return [_match(folder, table, path, known, short) for path in paths]
+    bases = [Path(os.path.normpath(one.absolute())) for one in (folder, table.parent)]
+    return [[path] if path in known else _match(bases, path, known, short) for path in paths]
 
 
-def _match(folder: Path, table: Path, path: str, known: set[str], short: Mapping[str, list[str]]) -> list[str]:
-    root = folder.absolute()
+def _match(bases: list[Path], path: str, known: set[str], short: Mapping[str, list[str]]) -> list[str]:
+    """bases: the folder, and others in which a path may begin."""
+    root = str(bases[0] / "_")[:-1]
     for spelling in dict.fromkeys((path, path.replace("\\", "/"))):
-        for base in (root, table.parent.absolute()):
-            full = Path(os.path.normpath(base / spelling))
-            if full.is_relative_to(root) and full.relative_to(root).as_posix() in known:
-                return [full.relative_to(root).as_posix()]
+        for base in bases:
+            full = os.path.normpath(base / spelling)
+            name = full.removeprefix(root).replace(os.sep, "/")
+            if full.startswith(root) and name in known:
+                return [name]
     return [] if "/" in path or "\\" in path else short.get(path, [])
 
 

@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from onelook.methods import exchangeable
 from onelook.methods.exchangeable import ExchangeableLayer, ExchangeableNetwork
 from reference import exchangeable as reference
 
@@ -45,6 +47,18 @@ def test_a_batch_gives_what_the_loop_over_entries_gives(size: tuple[int, int, in
         entries, queries, classes, task, share = (x[i].numpy() for x in given_all)
         expected = reference.outputs(made, [list(row) for row in entries], list(queries), list(classes), task, share)
         np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-9)
+
+
+@given(sizes, seeds, st.integers(1, 10))
+def test_blocks_of_queries_give_what_all_at_once_give(size: tuple[int, int, int], seed: int, block: int) -> None:
+    made, given_all = network(seed), statistics(size, seed)
+    whole, shifts = made.trace(*given_all)
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchangeable, "BLOCK", block)
+        found, shifts_of_blocks = made.trace(*given_all)
+    close(found, whole.detach())
+    for one, other in zip(shifts_of_blocks, shifts, strict=True):
+        close(one, other.detach())
 
 
 @given(sizes, seeds, st.data())

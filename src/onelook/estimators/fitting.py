@@ -75,7 +75,7 @@ class Plan:
         passes = {JUDGING: alone, PREPARING: preparing, COMPARING: comparing if pool.is_remembered else 0.0}
         passes |= steps | {ANSWERING: alone}
         of_row = 8 * n_numbers + (192 if pool.is_remembered else 96)
-        return cls(n, passes, n * of_row + min(n_anchors, n) * (640 * n_way + 12 * size))
+        return cls(n, passes, n * of_row + min(n_anchors, n) * (480 * n_way + 12 * size))
 
     def show(self, work: Generator[Any, None, Result], seconds: float, n_bytes: int) -> Generator[Any, None, Result]:
         """Run work and yield its progress as a whole, and a forecast of long work.

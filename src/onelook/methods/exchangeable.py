@@ -6,10 +6,16 @@ here the means are weighted by how far a query belongs to a class, so that with 
 still that of its members.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+BLOCK = 2**16
+"""Entries that are computed at once where no gradient is wanted."""
 
 
 class ExchangeableLayer(nn.Module):
@@ -78,11 +84,13 @@ class ExchangeableNetwork(nn.Module):
         """The answer, and what the classes and the task add to each entry in each layer."""
         column_weight = posterior / (posterior.sum(1, keepdim=True) + 1e-3)
         shifts = [self.of_class(classes) + self.of_task(task).unsqueeze(1)]
-        x = self._begin(entries, queries, shifts[0].unsqueeze(1))
+        is_trained = torch.is_grad_enabled() and (entries.requires_grad or self.out.weight.requires_grad)
+        blocks = None if is_trained else _blocks(posterior)
+        x = _compute(lambda part: self._begin(entries[:, part], queries[:, part], shifts[0].unsqueeze(1)), blocks)
         for layer in self._exchanging():
             shifts.append(layer.shift(x, column_weight))
-            x = functional.gelu(layer.shifted(x, posterior, shifts[-1].unsqueeze(1))).add_(x)
-        return self.out(x), shifts
+            x = _compute(partial(_exchange, layer, x, posterior, shifts[-1].unsqueeze(1)), blocks, x)
+        return _compute(lambda part: self.out(x[:, part]), blocks), shifts
 
     def follow(
         self,
@@ -94,7 +102,7 @@ class ExchangeableNetwork(nn.Module):
         """The answer for queries that take no part in the columns, whose shifts `trace` has found."""
         x = self._begin(entries, queries, shifts[0])
         for layer, shift in zip(self._exchanging(), shifts[1:], strict=True):
-            x = functional.gelu(layer.shifted(x, posterior, shift)).add_(x)
+            x = _exchange(layer, x, posterior, shift, slice(None))
         return self.out(x)  # type: ignore[no-any-return]
 
     def _exchanging(self) -> "list[ExchangeableLayer]":
@@ -102,6 +110,34 @@ class ExchangeableNetwork(nn.Module):
 
     def _begin(self, entries: Tensor, queries: Tensor, shift: Float[Tensor, "T q K H"]) -> Float[Tensor, "T Q K H"]:
         return functional.gelu(_add_to_entries(self.entry, entries, self.of_query(queries).unsqueeze(2), shift))
+
+
+def _exchange(layer: ExchangeableLayer, x: Tensor, posterior: Tensor, shift: Tensor, part: slice) -> Tensor:
+    return functional.gelu(layer.shifted(x[:, part], posterior[:, part], shift)).add_(x[:, part])
+
+
+def _blocks(posterior: Float[Tensor, "T Q K"]) -> list[slice] | None:
+    """Blocks of queries; None: all are few enough."""
+    n_tasks, n_query, n_way = posterior.shape
+    size = max(BLOCK // (n_tasks * n_way), 1)
+    return (
+        [slice(start, min(start + size, n_query)) for start in range(0, n_query, size)] if n_query > 2 * size else None
+    )
+
+
+def _compute(
+    make: Callable[[slice], Tensor], blocks: list[slice] | None, onto: Tensor | None = None
+) -> Float[Tensor, "T Q K H"]:
+    """Make a table of all queries, in blocks whose tables stay small, onto one that is not needed any more."""
+    if blocks is None:
+        return make(slice(None))
+    for part in blocks:
+        made = make(part)
+        if onto is None:
+            onto = made.new_empty(len(made), blocks[-1].stop, *made.shape[2:])
+        onto[:, part] = made
+    assert onto is not None
+    return onto
 
 
 def _add_to_entries(

@@ -26,7 +26,7 @@ from onelook.events import finish
 from onelook.labelling.predict import PredictConfig, predict_images
 from onelook.labelling.suggest import suggest
 from onelook.machine import Place
-from onelook.server import answers
+from onelook.server import schemas
 from onelook.server.service import Service, create_app
 from onelook.server.settings import ServeConfig
 from onelook.server.uploads import Sizes
@@ -78,11 +78,11 @@ def test_a_classifier_over_http_is_the_one_of_the_library(service: Running, fold
     own = FewShotClassifier().fit(X, LABELS, unlabeled=POOL)
     answer = service.ask("PUT", f"{V1}/insects", EXAMPLES)
     assert answer.status == 201
-    answers.Fitted.model_validate(answer.json)
+    schemas.Fitted.model_validate(answer.json)
     assert [one["label"] for one in answer.json["unlabelled"]] == own.transduction_.tolist()
     assert answer.json["classes"] == [{"name": name, "n_examples": 2} for name in ("ant", "bee", "fly")]
     found = service.ask("POST", f"{V1}/insects/predict?probabilities=1", {"features": POOL.tolist()}).json
-    answers.Predictions.model_validate(found)
+    schemas.Predictions.model_validate(found)
     rows = [[one["probabilities"][name] for name in own.classes_] for one in found["predictions"]]
     np.testing.assert_allclose(rows, own.predict_proba(POOL), atol=1e-6)
     kept = FewShotClassifier.load(folder / "insects.safetensors")
@@ -103,11 +103,11 @@ def test_json_and_npz_say_the_same(service: Running) -> None:
 def test_accuracy_and_suggestions_are_those_of_the_library(service: Running) -> None:
     own = FewShotClassifier().fit(X, LABELS, unlabeled=POOL)
     accuracy = service.ask("GET", f"{V1}/insects/accuracy").json
-    answers.Accuracy.model_validate(accuracy)
+    schemas.Accuracy.model_validate(accuracy)
     estimate = own.estimate_accuracy().accuracy
     assert accuracy["expected_accuracy"] == {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     found = service.ask("POST", f"{V1}/insects/suggest?number=3").json
-    answers.Suggestions.model_validate(found)
+    schemas.Suggestions.model_validate(found)
     pool, labelled = (torch.from_numpy(own.scale_rows(some)) for some in (POOL, X))
     expected = suggest(pool, torch.from_numpy(own.transduction_proba_).float(), 3, labelled, own.classes_.tolist())
     assert [(one["index"], one["why"]) for one in found["suggestions"]] == [(one.index, one.why) for one in expected]
@@ -126,7 +126,7 @@ def test_examples_and_classes_are_added_one_change_after_the_other(service: Runn
     with ThreadPoolExecutor(6) as clients:
         assert set(clients.map(add, new)) == {200}
     about = service.ask("GET", f"{V1}/growing").json
-    answers.Description.model_validate(about)
+    schemas.Description.model_validate(about)
     assert about["classes"][-1] == {"name": "wasp", "n_examples": 7}
     assert about["n_unlabelled"] == len(POOL)
 
@@ -210,7 +210,7 @@ def test_progress_comes_as_events_and_the_last_is_the_result(service: Running) -
     events = [one.split("\n") for one in answer.content.decode().strip().split("\n\n")]
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert [one[0] for one in events] == ["event: progress", "event: result"]
-    answers.Fitted.model_validate_json(events[-1][1].removeprefix("data: "))
+    schemas.Fitted.model_validate_json(events[-1][1].removeprefix("data: "))
     answer = service.ask("POST", f"{V1}/streamed", json.dumps(EXAMPLES).encode(), stream)
     assert answer.content.decode().startswith('event: error\ndata: {"status": 409, "error": "There is a classifier')
 

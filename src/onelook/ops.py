@@ -1,7 +1,7 @@
 """Pure batched tensor maths. Every statistic belongs to one task; no function looks across T."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -165,6 +165,15 @@ def nearest_others(similarity: Float[Tensor, "T R R"], n: int) -> Bool[Tensor, "
     return torch.zeros_like(similarity, dtype=torch.bool).scatter(-1, nearest_TRn, True)
 
 
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """The blocks of n rows, each of `size` at most; always at least one.
+
+    >>> list(blocks(10, 8)), list(blocks(0, 8))
+    ([slice(0, 8, None), slice(8, 10, None)], [slice(0, 0, None)])
+    """
+    return (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))
+
+
 def nearest_rows(
     query: Float[Tensor, "T Q D"], rows: Float[Tensor, "T R D"], n: int
 ) -> tuple[Float[Tensor, "T Q n"], Int[Tensor, "T Q n"]]:
@@ -176,10 +185,9 @@ def nearest_rows(
     # Made beforehand: what is left between two large tables keeps the memory of the first from the second.
     values = query.new_empty(*query.shape[:2], n)
     indices = values.new_empty(values.shape, dtype=torch.long)
-    for start in range(0, query.shape[1], 512):
-        part = slice(start, start + 512)
+    for part in blocks(query.shape[1], 512):
         product = query[:, part] @ rows.mT
-        product[..., n_others + start :].diagonal(dim1=1, dim2=2).fill_(-torch.inf)
+        product[..., n_others + part.start :].diagonal(dim1=1, dim2=2).fill_(-torch.inf)
         values[:, part], indices[:, part] = product.topk(n, dim=-1)
         del product
     return values, indices

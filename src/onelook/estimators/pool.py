@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from onelook import ops
 from onelook.events import finish
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import Near, PoolAnswer, answer_pool
@@ -229,7 +230,7 @@ def blocks_of(n: int) -> Iterator[slice]:
     >>> list(blocks_of(10_000))
     [slice(0, 8192, None), slice(8192, 10000, None)]
     """
-    return (slice(start, min(start + BLOCK, n)) for start in range(0, max(n, 1), BLOCK))
+    return ops.blocks(n, BLOCK)
 
 
 def evenly(n: int, n_wanted: int) -> Int[np.ndarray, "n"]:

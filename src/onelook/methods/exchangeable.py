@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onelook import ops
+
 BLOCK = 2**16
 """Entries that are computed at once where no gradient is wanted."""
 
@@ -120,9 +122,7 @@ def _blocks(posterior: Float[Tensor, "T Q K"]) -> list[slice] | None:
     """Blocks of queries; None: all are few enough."""
     n_tasks, n_query, n_way = posterior.shape
     size = max(BLOCK // (n_tasks * n_way), 1)
-    return (
-        [slice(start, min(start + size, n_query)) for start in range(0, n_query, size)] if n_query > 2 * size else None
-    )
+    return list(ops.blocks(n_query, size)) if n_query > 2 * size else None
 
 
 def _compute(

@@ -66,14 +66,10 @@ class Near:
         of_rest = None
         if len(rest):
             of_rest = anchors.new_empty(len(rest), n), rest.new_empty(len(rest), n, dtype=torch.int32)
-            for part in _blocks(len(rest)):
+            for part in ops.blocks(len(rest), BLOCK):
                 of_rest[0][part], of_rest[1][part] = _nearest(take(rest[part]), anchors, n)
                 yield Progress(COMPARING, part.stop, len(rest))
         return cls(ops.nearest_rows(anchors, anchors, n), of_rest, Moments.of(anchors))
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
 
 
 def _nearest(x: Float[Tensor, "N D"], anchors: Float[Tensor, "1 V D"], n: int) -> Found:
@@ -153,7 +149,7 @@ class Followers:
             return mass, sums
         linear = self.scene.ridge if moment.targets is None else self.scene.regression.solve(moment.targets)
         n = len(self.numbers)
-        for part, votes in self.each(lambda part: (part, self._vote(step, moment, linear, part)), _blocks(n)):
+        for part, votes in self.each(lambda part: (part, self._vote(step, moment, linear, part)), ops.blocks(n, BLOCK)):
             if votes is not None:
                 mass += votes[0].cpu()
                 sums += votes[1].cpu()

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from onelook import ops
+from onelook.methods.leave_one_out import find_company
 from onelook.methods.regression import Linear, Regression, margin
 from onelook.tasks import Tasks
 
@@ -155,7 +156,7 @@ def judge_left_out(voices: Voices, labelled: Labelled) -> tuple[Float[Tensor, "T
     hot, shots = labelled.support_hot, labelled.shots.unsqueeze(1)
     distance = ops.squared_distance(labelled.support, labelled.means) / labelled.unit
     opinion = equalise(labelled.left_out, hot, shots)
-    return voices.mix(leave_one_out(distance, hot, shots), opinion), (hot * (shots > 1)).sum(-1) > 0
+    return voices.mix(leave_one_out(distance, hot, shots), opinion), find_company(hot)
 
 
 def leave_one_out(

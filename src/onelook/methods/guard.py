@@ -51,9 +51,9 @@ class Verdict:
     """Fraction of labelled examples that the moved classes recognise by leave-one-out, less that of the inductive ones;
     NaN where no class has two."""
 
-    def to(self, place: torch.device | str | Tensor) -> "Verdict":
-        """The verdict on another device, or of the type and on the device of a tensor."""
-        return Verdict(*(one.to(place) for one in vars(self).values()))
+    def to(self, device: torch.device | str) -> "Verdict":
+        """The verdict on another device."""
+        return Verdict(*(one.to(device) for one in vars(self).values()))
 
     def messages(self) -> list[str]:
         """A sentence for each task: whether its unlabelled queries were used, and why."""
@@ -71,7 +71,7 @@ def apply_guard(
     single = inductive(tasks)
     hopeless, alone = settle(tasks, tasks.query.shape[1], recognise)
     if hopeless.all():
-        return single, alone.to(single)
+        return single, alone
     together = transductive(tasks)
     p, q = together.softmax(-1), single.softmax(-1)
     half = _every_other(tasks)
@@ -88,7 +88,7 @@ def apply_guard(
     misled = (lost > 0) & (lost.square() > 2 * n)
     trust = torch.where(misled, torch.zeros_like(trust), trust)
     agreement = (together.argmax(-1) == single.argmax(-1)).to(p.dtype).mean(1)
-    pairs = zip(vars(alone.to(single)).values(), (trust, stability, agreement, recognition), strict=True)
+    pairs = zip(vars(alone).values(), (trust, stability, agreement, recognition), strict=True)
     verdict = Verdict(*(torch.where(hopeless, of_none, found) for of_none, found in pairs))
     weight = verdict.trust.view(-1, 1, 1)
     # Where the trust is 0 or 1 the logits themselves are the answer: a mixture has lost the smallest of them.

@@ -100,7 +100,7 @@ def test_a_large_pool_is_used_as_far_as_it_is_trusted(trust: float, monkeypatch:
     x, y = draw_rows(80, 40)
     rows, _ = draw_rows(200, 40, seed=1)
     verdict = Verdict(*(torch.tensor([number]) for number in (trust, 0.5, 0.5, 0.0)))
-    monkeypatch.setattr(asking, "apply_guard", lambda _, inductive, tasks, __: (inductive(tasks), verdict))
+    monkeypatch.setattr(asking, "weigh", lambda _, inductive, tasks: (inductive(tasks), verdict))
     found = FewShotClassifier().fit(x, y, rows)
     np.testing.assert_allclose(found.transduction_proba_.sum(1), 1, atol=1e-5)
     if not trust:

@@ -76,7 +76,7 @@ def test_shards_in_any_number_answer_as_one_pool(
     monkeypatch.setattr(asking, "ANCHORS", n_anchors)
     if trust is not None:
         verdict = Verdict(*(torch.tensor([number]) for number in (trust, 0.5, 0.5, 0.0)))
-        monkeypatch.setattr(asking, "apply_guard", lambda _, inductive, tasks, __: (inductive(tasks), verdict))
+        monkeypatch.setattr(asking, "weigh", lambda _, inductive, tasks: (inductive(tasks), verdict))
     known, labels, rows = draw(n_way, noise=1.2)
     support = SupportModel.fit(known, labels, ClassPriors.parse("unknown"), "network")
     expected, nearest, strangeness = answer(support, Pool((rows,), support.scaling))

@@ -17,7 +17,7 @@ from onelook.methods import Method
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import Near, answer_pool
 from onelook.methods.glance_support import Labelled, Voices
-from onelook.methods.guard import Verdict, apply_guard, settle
+from onelook.methods.guard import Verdict, settle, weigh
 from onelook.tasks import Tasks
 
 ANCHORS = 16_384
@@ -142,7 +142,7 @@ def _ask_many(glance: Glance, rows: Tensor, labels: Tensor, pool: Pool, priors: 
     if guard:
         judged, _ = pool.spread_out(n_judged)
         tasks = Tasks(rows, labels, pool.take(judged)[None].to(device), n_way)
-        verdict = apply_guard(ask, glance.inductive, tasks, glance.recognise)[1]
+        verdict = weigh(ask, glance.inductive, tasks)[1]  # `settle_pool` did not settle it
         if not verdict.trust:
             return None, verdict
     chosen, rest = pool.spread_out(n_anchors)

@@ -68,11 +68,20 @@ def apply_guard(
     recognise: counts the labelled examples that the inductive method recognises, each left out.
     """
     tasks = tasks.without_query_labels()
-    single = inductive(tasks)
     hopeless, alone = settle(tasks, tasks.query.shape[1], recognise)
     if hopeless.all():
-        return single, alone
-    together = transductive(tasks)
+        return inductive(tasks), alone
+    logits, verdict = weigh(transductive, inductive, tasks)
+    if hopeless.any():
+        logits = torch.where(hopeless.view(-1, 1, 1), inductive(tasks), logits)
+        pairs = zip(vars(alone).values(), vars(verdict).values(), strict=True)
+        verdict = Verdict(*(torch.where(hopeless, of_none, found) for of_none, found in pairs))
+    return logits, verdict
+
+
+def weigh(transductive: Answer, inductive: Answer, tasks: Tasks) -> tuple[Float[Tensor, "T Q K"], Verdict]:
+    """Logits and verdict of `apply_guard` for tasks that are not settled."""
+    together, single = transductive(tasks), inductive(tasks)
     p, q = together.softmax(-1), single.softmax(-1)
     half = _every_other(tasks)
     of_half = transductive(replace(tasks, query=tasks.query.gather(1, _like(half, tasks.query)))).softmax(-1)
@@ -88,12 +97,11 @@ def apply_guard(
     misled = (lost > 0) & (lost.square() > 2 * n)
     trust = torch.where(misled, torch.zeros_like(trust), trust)
     agreement = (together.argmax(-1) == single.argmax(-1)).to(p.dtype).mean(1)
-    pairs = zip(vars(alone).values(), (trust, stability, agreement, recognition), strict=True)
-    verdict = Verdict(*(torch.where(hopeless, of_none, found) for of_none, found in pairs))
-    weight = verdict.trust.view(-1, 1, 1)
+    weight = trust.view(-1, 1, 1)
     # Where the trust is 0 or 1 the logits themselves are the answer: a mixture has lost the smallest of them.
     mixed = (weight * p + (1 - weight) * q).clamp_min(torch.finfo(p.dtype).tiny).log()
-    return torch.where(weight == 1, together, torch.where(weight == 0, single, mixed)), verdict
+    logits = torch.where(weight == 1, together, torch.where(weight == 0, single, mixed))
+    return logits, Verdict(trust, stability, agreement, recognition)
 
 
 def settle(tasks: Tasks, n_query: int, recognise: Callable[[Tasks], Count]) -> tuple[Bool[Tensor, "T"], Verdict]:

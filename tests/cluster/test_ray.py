@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -15,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import busy_moto
 from helpers.images import class_image, classes, write_files
 from helpers.processes import free_port
 from onelook.cluster.embedding import write_embeddings
 from onelook.cluster.labelling import Summary, label_shards
 from onelook.cluster.session import Cluster, RayShards, connect
+from onelook.data import addresses
 from onelook.data.addresses import Store
 from onelook.data.tables import read_rows
 from onelook.estimators import asking, pool
@@ -154,14 +157,15 @@ def test_a_table_is_labelled_as_its_folder_with_class_priors_and_unknown_images(
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Address of an empty bucket in an object store that this machine serves."""
+    """Address of an empty bucket in an object store that this machine serves; the file `busy` makes it refuse all."""
     program = shutil.which("moto_server") or os.environ.get("ONELOOK_MOTO_SERVER")
     if program is None:
         pytest.skip("moto_server is not there: pip install 'moto[server]' into an environment of its own")
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
+    words = [Path(program).with_name("python"), busy_moto.__file__, str(port), tmp_path / "busy"]
     with (tmp_path / "moto.log").open("wb") as log:
-        server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+        server = subprocess.Popen(words, stdout=log, stderr=log)
     try:
         for _ in range(300):
             try:
@@ -172,6 +176,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
         for name, value in settings.items() | {("AWS_DEFAULT_REGION", "us-east-1")}:
             monkeypatch.setenv(name, value)
+        addresses._connect.cache_clear()
         yield "s3://bucket"
     finally:
         server.terminate()
@@ -197,3 +202,37 @@ def test_images_and_results_may_lie_in_an_object_store(bucket: str, tmp_path: Pa
     )
     rows = read_rows(tmp_path / "two" / parts[0].file).rows
     assert [(len(row["features"]), row["error"]) for _, row in rows] == [(256, None)] * 2
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_store_that_is_busy_meanwhile_costs_time_and_nothing_else(bucket: str, tmp_path: Path) -> None:
+    folder, busy, log = make_folder(tmp_path / "images"), tmp_path / "busy", tmp_path / "moto.log"
+    for path in folder.rglob("*.png"):
+        Store(f"{bucket}/images").write(path.relative_to(folder).as_posix(), path.read_bytes())
+    times = list[threading.Thread]()
+
+    def be_busy() -> None:
+        """From the next request on for longer than the client of the store asks again by itself."""
+        n_before = log.read_text().count(" 503 ")
+        while log.read_text().count(" 503 ") == n_before:
+            time.sleep(0.1)
+        time.sleep(8)
+        busy.unlink()
+
+    def begin() -> None:
+        busy.touch()
+        times.append(threading.Thread(target=be_busy, daemon=True))
+        times[-1].start()
+
+    def watch(event: Any) -> None:
+        due = [("computing features", True), ("labelling", False), ("labelling", True)][len(times) - 1 :]
+        if isinstance(event, Progress) and due and not busy.exists() and (event.stage, event.done > 0) == due[0]:
+            begin()
+
+    begin()  # the images are listed, then read, then their features, and the labels are written
+    label(f"{bucket}/images", f"{bucket}/out", watch)
+    assert len(times) == 4
+    assert not busy.exists()
+    for name in Store(f"{bucket}/out").list():
+        Store(str(tmp_path / "out")).write(name, Store(f"{bucket}/out").read(name))
+    require_alike(tmp_path / "out", label_alone(folder, tmp_path / "cache"))

@@ -12,7 +12,7 @@ from onelook.data import addresses
 from onelook.data.addresses import PAUSES, Store
 from onelook.data.images import Rejected, each_image
 from onelook.data.listing import Listing
-from onelook.errors import StorageError, UnreachableError
+from onelook.errors import DataError, StorageError, UnreachableError
 from onelook.events import finish
 
 
@@ -20,17 +20,21 @@ class Busy(MemoryFileSystem):
     """A store in memory that refuses as often as there are errors."""
 
     protocol = "busy"
-    errors: list[Exception] = []  # noqa: RUF012
+    errors: list[Exception | None] = []  # noqa: RUF012
     asked = 0
 
     def _answer(self) -> None:
         Busy.asked += 1
-        if Busy.errors:
-            raise Busy.errors.pop()
+        if error := Busy.errors and Busy.errors.pop():
+            raise error
 
     def cat_file(self, *given: object, **more: object) -> bytes:
         self._answer()
         return bytes(super().cat_file(*given, **more))
+
+    def ls(self, *given: object, **more: object) -> object:
+        self._answer()
+        return super().ls(*given, **more)
 
     def pipe_file(self, *given: object, **more: object) -> None:
         self._answer()
@@ -62,6 +66,7 @@ FINAL = [
     FileNotFoundError(2, "no such file"),
     PermissionError("access denied"),
     OSError("AWS Error ACCESS_DENIED during HeadObject operation: No response body."),
+    OSError("AWS Error NO_SUCH_BUCKET during ListObjectsV2 operation: The specified bucket does not exist"),
     type("ClientResponseError", (Exception,), {"status": 403})("403, message='Forbidden'"),
 ]
 
@@ -104,6 +109,26 @@ def test_a_busy_store_takes_a_file_in_the_end(busy: Callable[[Exception, int], l
     busy(PASSING[0], len(PAUSES) + 1)
     with pytest.raises(StorageError, match="cannot be written"):
         store.write("c.png", b"none")
+
+
+def test_no_folder_of_a_busy_store_is_taken_for_empty(busy: Callable[[Exception, int], list[float]]) -> None:
+    store = Store("busy://place/nested")
+    names = ["a.png", "b/c.png", "b/d/e.png"]
+    for name in names:
+        store.write(name, b"more")
+    busy(PASSING[0], 0)
+    assert list(store.list()) == names
+    n_asked = Busy.asked
+    assert n_asked == 3
+    for refused in range(n_asked):  # whichever folder it is
+        busy(PASSING[0], len(PAUSES))
+        Busy.errors += [None] * refused
+        assert list(store.list()) == names
+    busy(PASSING[0], len(PAUSES) + 1)
+    with pytest.raises(DataError, match="cannot be listed"):
+        store.list()
+    busy(PASSING[0], 0)
+    assert Store("busy://place/missing").list() == {}
 
 
 def test_an_address_that_no_package_here_reads_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,13 +59,13 @@ class Store:
             files = sorted(path for path in Path(self.place).rglob("*") if path.is_file())
             return {path.relative_to(self.place).as_posix(): stamp_file(path) for path in files}
         try:
-            system, root = _open(self.address)
-            found = system.find(root, detail=True)
+            root, found = _ask_again(self.address, _find)
         except FileNotFoundError:
             return {}
         except Exception as error:  # what the packages behind fsspec raise has no common base
             raise DataError(
-                f"{self.address} cannot be listed ({describe_cause(error)}); check the address and the credentials."
+                f"{self.address} cannot be listed ({describe_cause(error)}); check the address and the credentials, or "
+                f"run the same command again when its store answers."
             ) from error
         root = root.rstrip("/") + "/"
         facts = {name.removeprefix(root): one for name, one in found.items() if name.startswith(root)}
@@ -101,7 +101,7 @@ class Store:
         except Exception as error:
             raise StorageError(
                 f"{self.address}/{name} cannot be written ({describe_cause(error)}); check the address and the "
-                f"credentials."
+                f"credentials, or run the same command again when its store answers."
             ) from error
 
 
@@ -117,11 +117,31 @@ def _ask_again(address: str, do: Callable[[Any, str], Result]) -> Result:
     return do(*_open(address))
 
 
+def _find(system: Any, root: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The path of a folder and the facts of all files below it, by their paths.
+
+    The search that comes with fsspec takes a folder for empty that the store refuses to list, and is not used.
+    """
+    searching = next(kind for kind in type(system).__mro__ if {"find", "_find"} & set(vars(kind)))
+    if not searching.__module__.startswith("fsspec."):
+        return root, system.find(root, detail=True)
+    found, folders = dict[str, dict[str, Any]](), [root]
+    for folder in folders:
+        try:
+            below = {one["name"].rstrip("/"): one for one in system.ls(folder, detail=True)}
+        except FileNotFoundError:  # or nothing has been written to it yet
+            continue
+        folders += [name for name, one in below.items() if one["type"] == "directory" and name not in folders]
+        found |= {name: one for name, one in below.items() if one["type"] != "directory"}
+    return root, found
+
+
 def _is_final(error: Exception) -> bool:
     """Whether an error is about the file: it is not there, or not for these credentials, which have not expired."""
     said = str(error)
     status = getattr(error, "status", None)  # of an answer of HTTP, as aiohttp says it
-    is_refused = isinstance(error, FINAL) or status in (401, 403, 404, 410) or "ACCESS_DENIED" in said  # pyarrow's word
+    is_refused = isinstance(error, FINAL) or status in (401, 403, 404, 410)
+    is_refused = is_refused or "ACCESS_DENIED" in said or "NO_SUCH_BUCKET" in said  # pyarrow's words
     return is_refused and "expired" not in said.lower()
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from hypothesis import settings
 
 from helpers.checking import check_once
+
+# Before torch is loaded: a forked process has none of the threads of its parent, and would wait for them for ever.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("fast", max_examples=5, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=50, deadline=None)

@@ -125,14 +125,15 @@ def _find(system: Any, root: str) -> tuple[str, dict[str, dict[str, Any]]]:
     searching = next(kind for kind in type(system).__mro__ if {"find", "_find"} & set(vars(kind)))
     if not searching.__module__.startswith("fsspec."):
         return root, system.find(root, detail=True)
-    found, folders = dict[str, dict[str, Any]](), [root]
+    found, folders, seen = dict[str, dict[str, Any]](), [root], {root}
     for folder in folders:
         try:
             below = {one["name"].rstrip("/"): one for one in system.ls(folder, detail=True)}
         except FileNotFoundError:  # or nothing has been written to it yet
             continue
-        folders += [name for name, one in below.items() if one["type"] == "directory" and name not in folders]
         found |= {name: one for name, one in below.items() if one["type"] != "directory"}
+        folders += sorted(below.keys() - found.keys() - seen)
+        seen |= below.keys()
     return root, found
 
 

@@ -19,10 +19,10 @@ import pytest
 from helpers import busy_moto
 from helpers.images import class_image, classes, write_files
 from helpers.processes import free_port
+from helpers.stores import store_at
 from onelook.cluster.embedding import write_embeddings
 from onelook.cluster.labelling import Summary, label_shards
 from onelook.cluster.session import Cluster, RayShards, connect
-from onelook.data import addresses
 from onelook.data.addresses import Store
 from onelook.data.tables import read_rows
 from onelook.estimators import asking, pool
@@ -92,6 +92,12 @@ def label_alone(folder: Path, cache: Path, **settings: Any) -> dict[str, tuple[s
 def label(folder: Path | str, out: str, watch: Callable[[Any], None] = lambda _: None, **settings: Any) -> Summary:
     config = LabelConfig(Path(folder), network="small", **settings)
     return finish(label_shards(config, Place(device="cpu"), CLUSTER, Store(out)), watch)
+
+
+def copy(place: str, to: str) -> None:
+    """Copy all files of a folder, here or at an address, to another."""
+    for name in Store(place).list():
+        Store(to).write(name, Store(place).read(name))
 
 
 def require_alike(out: Path, expected: dict[str, tuple[str, float]]) -> None:
@@ -173,11 +179,8 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
                 break
             except OSError:
                 time.sleep(0.2)
-        settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-        for name, value in settings.items() | {("AWS_DEFAULT_REGION", "us-east-1")}:
-            monkeypatch.setenv(name, value)
-        addresses._connect.cache_clear()
-        yield "s3://bucket"
+        with store_at(endpoint, monkeypatch):
+            yield "s3://bucket"
     finally:
         server.terminate()
         server.wait()
@@ -186,11 +189,9 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.usefixtures("processes")
 def test_images_and_results_may_lie_in_an_object_store(bucket: str, tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images")
-    for path in folder.rglob("*.png"):
-        Store(f"{bucket}/images").write(path.relative_to(folder).as_posix(), path.read_bytes())
+    copy(str(folder), f"{bucket}/images")
     summary = label(f"{bucket}/images", f"{bucket}/out")
-    for name in Store(f"{bucket}/out").list():
-        Store(str(tmp_path / "out")).write(name, Store(f"{bucket}/out").read(name))
+    copy(f"{bucket}/out", str(tmp_path / "out"))
     require_alike(tmp_path / "out", label_alone(folder, tmp_path / "cache"))
     assert label(f"{bucket}/images", f"{bucket}/out") == summary
     table = tmp_path / "images.csv"
@@ -207,8 +208,7 @@ def test_images_and_results_may_lie_in_an_object_store(bucket: str, tmp_path: Pa
 @pytest.mark.usefixtures("processes")
 def test_a_store_that_is_busy_meanwhile_costs_time_and_nothing_else(bucket: str, tmp_path: Path) -> None:
     folder, busy, log = make_folder(tmp_path / "images"), tmp_path / "busy", tmp_path / "moto.log"
-    for path in folder.rglob("*.png"):
-        Store(f"{bucket}/images").write(path.relative_to(folder).as_posix(), path.read_bytes())
+    copy(str(folder), f"{bucket}/images")
     times = list[threading.Thread]()
 
     def be_busy() -> None:
@@ -233,6 +233,5 @@ def test_a_store_that_is_busy_meanwhile_costs_time_and_nothing_else(bucket: str,
     label(f"{bucket}/images", f"{bucket}/out", watch)
     assert len(times) == 4
     assert not busy.exists()
-    for name in Store(f"{bucket}/out").list():
-        Store(str(tmp_path / "out")).write(name, Store(f"{bucket}/out").read(name))
+    copy(f"{bucket}/out", str(tmp_path / "out"))
     require_alike(tmp_path / "out", label_alone(folder, tmp_path / "cache"))

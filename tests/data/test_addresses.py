@@ -8,6 +8,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
+from helpers.stores import store_at
 from onelook.data import addresses
 from onelook.data.addresses import PAUSES, Store
 from onelook.data.images import Rejected, each_image
@@ -162,13 +163,7 @@ def test_an_object_is_read_although_the_store_is_busy_for_longer_than_its_client
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        settings = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}", "AWS_ACCESS_KEY_ID": "a"}
-        for name, value in (settings | {"AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}).items():
-            monkeypatch.setenv(name, value)
-        addresses._connect.cache_clear()
-        try:
+        with store_at(f"http://127.0.0.1:{server.server_port}", monkeypatch):
             assert Store("s3://bucket/images").read("a.png") == content
-        finally:
-            addresses._connect.cache_clear()
-            server.shutdown()
+        server.shutdown()
     assert left[0] <= 0

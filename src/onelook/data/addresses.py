@@ -26,6 +26,7 @@ PAUSES = (2.0, 6.0, 18.0)
 """Seconds between the times that a store is asked for the same file."""
 FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Errors of one file, which would come again."""
+ADVICE = "check the address and the credentials, or run the same command again when its store answers"
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
 
 
@@ -63,10 +64,7 @@ class Store:
         except FileNotFoundError:
             return {}
         except Exception as error:  # what the packages behind fsspec raise has no common base
-            raise DataError(
-                f"{self.address} cannot be listed ({describe_cause(error)}); check the address and the credentials, or "
-                f"run the same command again when its store answers."
-            ) from error
+            raise DataError(f"{self.address} cannot be listed ({describe_cause(error)}); {ADVICE}.") from error
         root = root.rstrip("/") + "/"
         facts = {name.removeprefix(root): one for name, one in found.items() if name.startswith(root)}
         return {name: _describe(facts[name]) for name in sorted(facts)}
@@ -100,8 +98,7 @@ class Store:
             _ask_again(address, lambda system, path: system.pipe_file(path, content))
         except Exception as error:
             raise StorageError(
-                f"{self.address}/{name} cannot be written ({describe_cause(error)}); check the address and the "
-                f"credentials, or run the same command again when its store answers."
+                f"{self.address}/{name} cannot be written ({describe_cause(error)}); {ADVICE}."
             ) from error
 
 

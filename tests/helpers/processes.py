@@ -110,6 +110,8 @@ def _join(index: int, count: int, port: int, work: Callable[..., Any], args: tup
     os.environ |= {"RANK": str(index), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with processes.joined():
         work(*args)
+    if (threads := Path("/proc/self/task")).exists():
+        assert not [name for name in threads.glob("*/comm") if "gloo" in name.read_text()], "threads outlive the group"
 
 
 def torchrun(words: list[str], folder: Path) -> subprocess.Popen[str]:

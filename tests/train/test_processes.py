@@ -1,7 +1,9 @@
 """Several processes take the steps that one takes, and only the first of them writes."""
 
+import importlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -162,6 +164,20 @@ def refuse(folder: Path) -> None:
 @pytest.mark.slow
 def test_what_cannot_be_done_together_is_refused_by_all(tmp_path: Path) -> None:
     do_together(3, refuse, tmp_path)
+
+
+def step() -> None:
+    parameter = torch.nn.Parameter(torch.ones(1))
+    parameter.grad = torch.ones(1)
+    processes.add_gradients([parameter])
+    torch.optim.SGD([parameter]).step()
+    importlib.import_module("torch.distributed.nn")  # as the first step of an optimiser does
+
+
+def test_no_thread_of_a_group_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("torch.distributed.nn")]:
+        monkeypatch.delitem(sys.modules, name)  # as in a process that has just begun
+    do_together(2, step)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from the whole batch. So every process takes the step that one would take alone 
 all have the same weights. The first process alone writes.
 """
 
+import importlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ def joined() -> Iterator[None]:
     n_devices = torch.cuda.device_count()
     if n_devices:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % n_devices)
+    # Imported later, as torch.optim does, its functions would keep the group of that time as a default argument, and
+    # with it threads that abort a process whose interpreter ends under them.
+    importlib.import_module("torch.distributed.nn")
     # nccl refuses two processes on one device, which gloo serves by way of the processor.
     has_own = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= n_devices and distributed.is_nccl_available()
     distributed.init_process_group("cpu:gloo,cuda:nccl" if has_own else "gloo", timeout=TIMEOUT)

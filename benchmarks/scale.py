@@ -1,7 +1,7 @@
 """Time and memory of FewShotClassifier by the size of the pool; writes benchmarks/scale.json.
 
     python benchmarks/scale.py [--cell ROWS,SIZE,WAYS] ...
-    python benchmarks/scale.py --whole [--data ../shared/data]
+    python benchmarks/scale.py --whole [--data FOLDER]
 
 Pools are mixtures of Gaussian classes, whose features lie in a file that is mapped into memory. Each cell is a process
 of its own, so that its peak memory is its own; features in memory that belong to the file are counted too. A cell that

@@ -27,6 +27,9 @@ MAIN = (
 )
 """Methods in the plot, beside the reference and the inductive one."""
 
+HELD_OUT = "runs/glance-without-cifar"
+"""Run of the weights of `protocols-held-out*.json`."""
+
 COLOURS = ("C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9", "black")
 """Their colours, in this order."""
 
@@ -90,12 +93,16 @@ def _section(records: Records) -> dict[str, Any]:
     parts = [f"{one['dataset']}, {one['split']} classes, {one['backbone'].split('@')[0]}"]
     parts += [] if average == "none" else [f"averaged ({average})"]
     parts += [f"{one['n_way']}-way", *(f"{total} queries" for total in totals[:1])]
+    reference = one["versus"]["method"]
+    parts += ["weights that never met CIFAR-FS"] if reference.startswith(HELD_OUT) else []
+    parts += ["told of the balance"] if "class_priors=balanced" in reference else []
     return {
         "title": ", ".join(parts),
         "n_tasks": f"{one['n_tasks']:,}",
         "seed": one["seed"],
         "backbone": one["backbone"],
-        "reference": one["versus"]["method"],
+        "reference": reference,
+        "held_out": reference.startswith(HELD_OUT),
         "made": made(records),
         "tables": [
             (shot, _table(own, _accuracy, cost=True).markdown(), _table(own, _harm).markdown())

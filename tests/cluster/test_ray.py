@@ -25,6 +25,7 @@ from onelook.cluster.labelling import Summary, label_shards
 from onelook.cluster.session import Cluster, RayShards, connect
 from onelook.data.addresses import Store
 from onelook.data.tables import read_rows
+from onelook.errors import DataError
 from onelook.estimators import asking, pool
 from onelook.events import Progress, finish
 from onelook.labelling.label import LabelConfig, label_folder
@@ -148,7 +149,9 @@ def test_labels_are_those_of_one_process_and_nothing_is_lost_with_processes_that
 
 
 @pytest.mark.usefixtures("large", "processes")
-def test_a_table_is_labelled_as_its_folder_with_class_priors_and_unknown_images(tmp_path: Path) -> None:
+def test_a_table_is_labelled_as_its_folder_with_class_priors_and_unknown_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_folder(tmp_path / "images")
     settings = {"class_priors": "0.5/0.3/0.2", "unknown_rate": 0.2, "min_confidence": 0.6}
     expected = label_alone(folder, tmp_path / "cache", **settings)
@@ -156,9 +159,20 @@ def test_a_table_is_labelled_as_its_folder_with_class_priors_and_unknown_images(
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
     labels = [name.split("/")[0] if name.startswith("class") else "" for name in names]
     table.write_text("\n".join(["path,label", *map(",".join, zip(names, labels, strict=True))]))
-    summary = label(table, str(tmp_path / "out"), **settings)
+    monkeypatch.chdir(folder)  # where the processes of Ray are not
+    summary = label("images.csv", "../out", **settings)
     require_alike(tmp_path / "out", expected)
     assert {"unknown", "undecided"} <= set(summary.counts)
+    table.write_text(table.read_text().replace("new/000.png,", "new/000.png,class 00"))
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "features").iterdir()}
+    again = label("images.csv", "../out", **settings)
+    assert (again.n_images, again.n_labelled_examples) == (129, 7)
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "features").iterdir()}
+    rows = [row for file in (tmp_path / "out" / "labels").glob("*.parquet") for _, row in read_rows(file).rows]
+    assert {row["path"] for row in rows} == expected.keys() - {"new/000.png"}  # old labels are gone
+    assert len(rows) == 129
+    with pytest.raises(DataError, match="holds labels of the images of"):
+        label(make_folder(tmp_path / "others"), "../out")
 
 
 @pytest.fixture
@@ -196,7 +210,7 @@ def test_images_and_results_may_lie_in_an_object_store(bucket: str, tmp_path: Pa
     assert label(f"{bucket}/images", f"{bucket}/out") == summary
     table = tmp_path / "images.csv"
     table.write_text(f"path\n{bucket}/images/new/001.png\nimages/new/002.png\n")
-    parts = finish(
+    parts, _ = finish(
         write_embeddings(
             str(table), "small", "none", Place(device="cpu"), Cluster("local", workers=1), Store(str(tmp_path / "two"))
         )

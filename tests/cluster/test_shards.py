@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers import ray
 from helpers.images import class_image, classes, write_files
+from onelook.cluster import embedding, source
 from onelook.cluster.labelling import Held, load_rows
 from onelook.cluster.session import Cluster
-from onelook.cluster.shards import divide, find_finished, read_features, write_features, write_labels
+from onelook.cluster.shards import Found, Part, divide, find_shards, read_features, write_features, write_labels
 from onelook.cluster.source import open_images, open_labelled
 from onelook.data.addresses import Store
+from onelook.data.formats import IMAGE, Kind
 from onelook.errors import DataError, SettingsError
 from onelook.estimators import asking, pool
 from onelook.estimators.model import SupportModel
@@ -20,6 +23,7 @@ from onelook.events import finish
 from onelook.labelling.export import Prediction
 from onelook.labelling.folder import UNLABELLED
 from onelook.labelling.label import LabelConfig
+from onelook.machine import Place
 from onelook.methods.priors import ClassPriors
 
 pytest.importorskip("pyarrow")
@@ -49,9 +53,55 @@ def test_a_shard_holds_a_row_for_each_image_and_strange_ones_are_refused(tmp_pat
     assert list(found) == list(vectors)
     assert errors == {"b.png": "it is not an image"}
     np.testing.assert_array_equal(np.stack([*found.values()]), np.stack([*vectors.values()]))
-    assert find_finished(store, parts) == {parts[0].file}
-    with pytest.raises(DataError, match="of other images or other settings"):
-        find_finished(store, divide(names, ["2"] * 3, {}, 3))
+    assert find_shards(store, parts) == Found(frozenset({parts[0].file}), (), {})
+    assert find_shards(store, divide(names, ["2"] * 3, {}, 3)) == Found(frozenset(), (parts[0].file,), {})
+    (tmp_path / "other.parquet").touch()
+    with pytest.raises(DataError, match="which Onelook has not made"):
+        find_shards(store, parts)
+
+
+def test_images_that_could_not_be_got_are_asked_for_again_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "connect", ray.connect)
+    monkeypatch.setattr(Kind, "readable", property(lambda kind: kind is IMAGE))
+    monkeypatch.setattr(source, "stamp_file", lambda _: "")  # as of addresses that a table names
+    names = [f"{i}.png" for i in range(6)]
+    folder = write_files(tmp_path / "images", {name: class_image(0, i) for i, name in enumerate(names)})
+    (folder / "1.png").write_bytes(b"no image")
+    (folder / "2.png").write_bytes(b"\0\0\0\x18ftypheic")  # needs a package
+    content = (folder / "4.png").read_bytes()
+    table = folder / "table.csv"
+    table.write_text("\n".join(["path", *names]))
+    out = Store(str(tmp_path / "out"))
+
+    def embed() -> tuple[list[set[str]], set[str]]:
+        """Images without features, of each shard, and those that are to be asked for again."""
+        cluster = Cluster("local", shard_size=3)
+        work = embedding.write_embeddings(str(table), "small", "none", Place(device="cpu"), cluster, out)
+        parts, _ = finish(work)
+        refused = find_shards(out, parts).refused.values()
+        return [set(read_features(out, part)[1]) for part in parts], {name for one in refused for name in one}
+
+    (folder / "4.png").unlink()
+    assert embed() == ([{"1.png", "2.png"}, {"4.png"}], {"2.png", "4.png"})
+    before = read_features(out, Part(next(name for name in out.list() if name[:11] == "part-000001"), 3, ()))[0]
+    (folder / "4.png").write_bytes(content)
+    (folder / "0.png").unlink()  # and is not read again
+    monkeypatch.undo()
+    monkeypatch.setattr(embedding, "connect", ray.connect)
+    monkeypatch.setattr(source, "stamp_file", lambda _: "")
+    (folder / "2.png").write_bytes(content)
+    assert embed() == ([{"1.png"}, set()], set())
+    assert not [name for name in out.list() if name.startswith("_")]
+    after = read_features(out, Part(next(name for name in out.list() if name[:11] == "part-000001"), 3, ()))[0]
+    assert all((after[name] == vector).all() for name, vector in before.items())
+    table.write_text("path\n1.png")
+    with pytest.raises(DataError, match="2 shards of other images"):
+        embed()
+    out = Store(str(tmp_path / "new"))
+    with pytest.raises(DataError, match=r"None of the 1 image of .* can be read: 1\.png: "):
+        embed()
 
 
 def test_shards_without_an_image_to_label_are_of_the_same_table_as_the_others(tmp_path: Path) -> None:

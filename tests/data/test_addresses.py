@@ -3,6 +3,7 @@
 import http.server
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -10,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from helpers.stores import store_at
 from onelook.data import addresses
-from onelook.data.addresses import PAUSES, Store
+from onelook.data.addresses import PAUSES, Store, find_address, settle
 from onelook.data.images import Rejected, each_image
 from onelook.data.listing import Listing
 from onelook.errors import DataError, StorageError, UnreachableError
@@ -167,3 +168,37 @@ def test_an_object_is_read_although_the_store_is_busy_for_longer_than_its_client
             assert Store("s3://bucket/images").read("a.png") == content
         server.shutdown()
     assert left[0] <= 0
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("s3:///bucket/a", "s3://bucket/a"),
+        (Path("s3://bucket/a"), "s3://bucket/a"),
+        ("hdfs:///user/a", "hdfs:///user/a"),
+        ("hdfs://host/user/a", "hdfs://host/user/a"),
+        ("file:///home/a", "file:///home/a"),
+        (Path("file:///home/a"), "file:///home/a"),
+        ("C:/a", None),
+        ("/home/a", None),
+    ],
+)
+def test_an_address_keeps_its_root(given: str | Path, found: str | None) -> None:
+    assert find_address(given) == found
+
+
+@pytest.mark.parametrize("prefix", ["", "file://", "memory:/"])
+def test_a_file_is_there_until_it_is_removed_and_may_be_removed_twice(prefix: str, tmp_path: Path) -> None:
+    store = Store(settle(f"{prefix}{tmp_path}"))
+    store.write("below/a.json", b"1")
+    assert list(store.list()) == ["below/a.json"]
+    assert (tmp_path / "below" / "a.json").exists() == (prefix != "memory:/")
+    assert store.measure("below/a.json") == (prefix != "memory:/")
+    store.remove("below/a.json")
+    store.remove("below/a.json")
+    assert not store.list()
+
+
+def test_other_processes_understand_a_settled_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settle("images") == settle(Path("images")) == str(tmp_path / "images")

@@ -9,7 +9,7 @@ from onelook.cli.terminal import write
 from onelook.cluster.embedding import write_embeddings
 from onelook.cluster.labelling import label_shards
 from onelook.cluster.session import Cluster
-from onelook.data.addresses import Store
+from onelook.data.addresses import Store, find_address
 from onelook.errors import SettingsError, plural, quote_name
 from onelook.files import cache_home
 from onelook.labelling.label import LabelConfig
@@ -42,10 +42,11 @@ def embed_by_ray(
     _refuse(refused, place)
     if out is None:
         raise SettingsError("--ray writes shards of features; name their folder or address with --shards.")
-    store = Store(str(out))
-    parts = run(write_embeddings(data, network, average, place, cluster, store), "embedding")
+    parts, made = run(write_embeddings(data, network, average, place, cluster, Store(str(out))), "embedding")
     n = sum(len(part.names) for part in parts)
-    write(f"{store.address or store.place}: {plural(n, 'image')} in {plural(len(parts), 'shard')}")
+    write(f"{find_address(out) or out}: {plural(n, 'image')} in {plural(len(parts), 'shard')}")
+    if made.n_unreadable:
+        write(f"{plural(made.n_unreadable, 'image')} cannot be read, for example {made.example}.")
 
 
 def _refuse(given: dict[str, Any], place: Place) -> None:

@@ -200,7 +200,7 @@ def suggest(
     place: Storage,
     *,
     number: Annotated[PositiveInt, Parameter(name=("--number", "-n"), help="Number of images.")] = 10,
-    reviewed: Reviewed = True,
+    reviewed: Annotated[bool, "Use the answers of `onelook review` in onelook-labels."] = True,
     as_json: Json = False,
 ) -> None:
     """Suggest which images to label next, with the accuracy to expect from them.

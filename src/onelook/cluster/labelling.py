@@ -17,9 +17,9 @@ from jaxtyping import Float32
 
 from onelook.cluster.embedding import Task, embed_images
 from onelook.cluster.session import Cluster, RayShards, Session, connect
-from onelook.cluster.shards import Part, divide, find_finished, read_features, write_labels
+from onelook.cluster.shards import Found, Part, divide, find_shards, read_features, remove_shards, write_labels
 from onelook.cluster.source import Source, open_labelled
-from onelook.data.addresses import Store
+from onelook.data.addresses import Store, settle
 from onelook.errors import DataError, plural
 from onelook.estimators.asking import Transduction
 from onelook.estimators.choosing import Choice, load_chosen
@@ -39,6 +39,8 @@ from onelook.scoring import Estimate
 ATTEMPTS = 3
 """Times that the answers are computed, where processes are lost."""
 SUMMARY = "_summary.json"
+CLAIM = "_images.json"
+"""Says of which images the labels in a folder are."""
 
 
 @dataclass(frozen=True)
@@ -85,24 +87,40 @@ def label_shards(config: LabelConfig, place: Place, cluster: Cluster, out: Store
 
     What is finished is not made again. Raises DataError, SettingsError, StorageError, and those of `load_network`.
     """
+    out = Store(settle(out.place))
     source = yield from open_labelled(config)
     priors = ClassPriors.parse(config.class_priors).name(source.listing.class_names)
     network, choice = yield from load_chosen(config.network, source.listing, config.offline)
     task = Task.of(network, choice.name, config.offline, config.average, place)
     parts = divide(source.images.names, source.images.stamps, task.key, cluster.shard_size)
-    job = _Job(config, source, choice, network.feature_size, parts, out, priors)
-    if (known := job.find_summary()) is not None:
+    _claim(out, settle(config.folder))
+    features = out.below("features")
+    found = find_shards(features, parts)
+    job = _Job(config, source, choice, network.feature_size, parts, out, priors, found.refused)
+    if not found.refused and (known := job.find_summary()) is not None:
         return known
     with connect(cluster, task.device) as session:
-        yield from embed_images(source.images, parts, task, out.below("features"), session)
-        for attempt in range(ATTEMPTS):
+        yield from embed_images(source.images, parts, task, features, session)
+        job = replace(job, refused=find_shards(features, parts).refused)
+        if (known := job.find_summary()) is not None:
+            return known
+        for _ in range(ATTEMPTS):
             try:
-                return (yield from job.run(session))
+                return (yield from job.run(session, found.old))
             except session.lost:
-                if attempt == ATTEMPTS - 1:
-                    raise
                 yield Notice("A process of Ray was lost; the answers are computed again, from the same features.")
-    raise AssertionError("the last attempt returns or raises")
+        raise session.give_up()
+
+
+def _claim(out: Store, images: str) -> None:
+    """Note of which images the labels in the folder are. Raises DataError where they are of others."""
+    try:
+        other = parse_json(out.read(CLAIM))["images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        out.write(CLAIM, json.dumps({"images": images}).encode())
+        return
+    if other != images:
+        raise DataError(f"{out.place} holds labels of the images of {other}; give another folder with --out.")
 
 
 def _name_stage(event: Progress) -> Progress | None:
@@ -121,14 +139,16 @@ class _Job:
     out: Store
     priors: str | dict[str, float]
     """Class priors, for FewShotClassifier."""
+    refused: dict[str, tuple[str, ...]]
+    """Images that could not be got, by the shards of features that lack them."""
 
     @functools.cached_property
     def key(self) -> str:
         """Digest of all that the labels depend on."""
         settings = {name: getattr(self.config, name) for name in ("class_priors", "unknown_rate", "min_confidence")}
         listing = self.source.listing
-        words = [[part.file for part in self.parts], listing.labels, listing.class_names, settings]
-        return digest(json.dumps(words).encode()).hex()[:16]
+        words = [[part.file for part in self.parts], listing.labels, listing.class_names, settings, self.refused]
+        return digest(json.dumps(words, sort_keys=True).encode()).hex()[:16]
 
     def name(self, part: Part) -> str:
         """File of the labels of a shard."""
@@ -138,9 +158,12 @@ class _Job:
     def labels(self) -> Store:
         return self.out.below("labels")
 
+    def find_labels(self) -> Found:
+        return find_shards(self.labels, [Part(self.name(part), 0, ()) for part in self.parts])
+
     def find_summary(self) -> Summary | None:
         """The summary of a run that is finished."""
-        there = find_finished(self.labels, [Part(self.name(part), 0, ()) for part in self.parts])
+        there = self.find_labels().finished
         try:
             found = parse_json(self.labels.read(SUMMARY))
         except (OSError, ValueError):
@@ -150,8 +173,8 @@ class _Job:
         estimate = Estimate(**found.pop("expected_accuracy"))
         return Summary(**found | {"expected_accuracy": estimate, "shards": tuple(found["shards"])})
 
-    def run(self, session: Session) -> Generator[Any, None, Summary]:
-        """Compute the answers, and write those that are not there."""
+    def run(self, session: Session, old_features: Sequence[str]) -> Generator[Any, None, Summary]:
+        """Compute the answers, and write those that are not there, in place of old ones."""
         yield Progress(LABELLING, 0, len(STEPS) + 1)
         labels = self.source.listing.labels
         held = [Held(part, self.name(part), labels[part.start : part.start + len(part.names)]) for part in self.parts]
@@ -172,6 +195,8 @@ class _Job:
         finally:
             shards.close()
         summary = replace(summary, counts=dict(counts.most_common()), shards=tuple(one.file for one in held))
+        remove_shards(self.labels, self.find_labels().old)
+        remove_shards(features, old_features)
         self.labels.write(SUMMARY, json.dumps({"key": self.key, **asdict(summary)}).encode())
         yield Progress(LABELLING, len(STEPS) + 1, len(STEPS) + 1)
         return summary

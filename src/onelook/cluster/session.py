@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from onelook.errors import Checked, PositiveInt, SettingsError, UserError, describe_cause
+from onelook.errors import Checked, PositiveInt, SettingsError, UnreachableError, UserError, describe_cause
 from onelook.estimators.sharded import Shard, Shards
 
 Result = TypeVar("Result")
@@ -72,6 +72,13 @@ class Session:
         errors = self.ray.exceptions
         return errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError, errors.NodeDiedError
 
+    def give_up(self) -> UserError:
+        """The error for whoever has lost processes again and again."""
+        return UnreachableError(
+            "Processes of Ray were lost again and again, perhaps for want of memory; run the same command again, with "
+            "fewer --workers or a smaller --shard-size: what is finished is kept."
+        )
+
     @property
     def data(self) -> Any:
         """Ray Data, which says what goes wrong and nothing else."""
@@ -122,7 +129,7 @@ def connect(cluster: Cluster, device: str = "auto") -> Iterator[Session]:
                 ray.init(**here, **quiet)
         elif not was_there:
             ray.init(**(here if cluster.ray == "local" else {"address": cluster.ray}), **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a Ray that does not come up in time has no kind of its own
         raise SettingsError(f"Ray is not to be reached at {cluster.ray} ({describe_cause(error)}).") from error
     try:
         yield Session(cluster, device)
@@ -152,8 +159,10 @@ class RayShards(Shards):
 
     def __init__(self, session: Session, loads: Sequence[Callable[[], Shard]]) -> None:
         self.session, self.ray = session, session.ray
-        kind = self.ray.remote(Holder)
-        self.holders = [kind.options(num_cpus=1).remote(load) for load in loads]
+        # Without a processor of its own each has a place at once, whatever else the cluster does; together they wait
+        # for one another in every step.
+        kind = self.ray.remote(num_cpus=0, scheduling_strategy="SPREAD")(Holder)
+        self.holders = [kind.remote(load) for load in loads]
 
     def ask(self, what: Callable[..., Result], *told: Any, each: Sequence[Any] | None = None) -> list[Result]:
         shared = self.ray.put(told)

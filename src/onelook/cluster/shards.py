@@ -8,6 +8,7 @@ need not be made.
 import importlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,6 +21,9 @@ from onelook.data.tables import PARQUET, parse_path, path_cell
 from onelook.errors import DataError, quote_name
 from onelook.files import digest
 from onelook.labelling.export import Prediction
+
+OWN = re.compile(r"part-\d{6}-[0-9a-f]{16}\.parquet")
+"""Names of shards."""
 
 
 @dataclass(frozen=True)
@@ -42,28 +46,70 @@ def divide(names: Sequence[str], stamps: Sequence[str], key: dict[str, Any], siz
     return parts
 
 
-def find_finished(store: Store, parts: Sequence[Part]) -> set[str]:
-    """Files of the shards that are there. Raises DataError where there are others, which would be read with them."""
-    there = {name for name in store.list() if name.endswith(PARQUET) and not name.startswith((".", "_"))}
-    if strange := sorted(there - {part.file for part in parts}):
+@dataclass(frozen=True)
+class Found:
+    """Files in a folder of shards."""
+
+    finished: frozenset[str]
+    """Shards that were asked for."""
+    old: tuple[str, ...]
+    """Shards that were made of other images or with other settings."""
+    refused: dict[str, tuple[str, ...]]
+    """Images that could not be got, though nothing is said of their contents, by the shards that lack them."""
+
+
+def find_shards(store: Store, parts: Sequence[Part]) -> Found:
+    """The shards that are there. Raises DataError for other Parquet files, which would be read with them."""
+    names = store.list()
+    there = {name for name in names if name.endswith(PARQUET) and not name.startswith((".", "_"))}
+    wanted = {part.file: _name_refusals(part.file) for part in parts}
+    old = sorted(there - wanted.keys())
+    if strange := next((name for name in old if not OWN.fullmatch(name)), None):
         raise DataError(
-            f"{store.place} holds {quote_name(strange[0])}, of other images or other settings; remove it, or give "
-            f"another folder with --out."
+            f"{store.place} holds {quote_name(strange)}, which Onelook has not made; move it, or give another folder."
         )
-    return there
+    refused = {
+        file: tuple(parse_path(cell) for cell in json.loads(store.read(name)))
+        for file, name in wanted.items()
+        if name in names and file in there
+    }
+    return Found(frozenset(there & wanted.keys()), tuple(old), refused)
+
+
+def remove_shards(store: Store, files: Sequence[str]) -> None:
+    """Remove old shards, if they are there."""
+    for file in files:
+        store.remove(file)
+        store.remove(_name_refusals(file))
+
+
+def _name_refusals(file: str) -> str:
+    """File of the images that a shard lacks for the time being, which readers of Parquet pass over."""
+    return f"_{file.removesuffix('.parquet')}.json"
 
 
 def write_features(
-    store: Store, part: Part, features: dict[str, Float32[np.ndarray, "D"]], errors: dict[str, str]
+    store: Store,
+    part: Part,
+    features: dict[str, Float32[np.ndarray, "D"]],
+    errors: dict[str, str],
+    refused: Sequence[str] | None = None,
 ) -> None:
-    """Write a row for each image: its features, or the reason why it cannot be read."""
+    """Write a row for each image: its features, or the reason why it cannot be read.
+
+    refused: images to ask for again, as the reason may pass; in place of those of a shard that was there, or None.
+    """
     arrow = importlib.import_module("pyarrow")
     rows = {
         "path": [path_cell(name) for name in part.names],
         "features": arrow.array([features.get(name) for name in part.names], arrow.list_(arrow.float32())),
         "error": arrow.array([errors.get(name) for name in part.names], arrow.string()),
     }
+    if refused:  # first, so that no shard is ever taken for complete that is not
+        store.write(_name_refusals(part.file), json.dumps([path_cell(name) for name in refused]).encode())
     _write_rows(store, part.file, rows)
+    if refused is not None and not refused:
+        store.remove(_name_refusals(part.file))
 
 
 def read_features(store: Store, part: Part) -> tuple[dict[str, Float32[np.ndarray, "D"]], dict[str, str]]:

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from onelook.data.addresses import Store, find_address, stamp_file
+from onelook.data.addresses import Store, find_address, settle, stamp_file
 from onelook.data.confirmed import LABEL
 from onelook.data.formats import has_image_suffix
 from onelook.data.listing import Listing, hidden
@@ -105,7 +105,7 @@ def _open_table(table: Path) -> Source:
 
 def _make_source(place: str, listing: Listing) -> Source:
     stamps = tuple("" if find_address(name) else stamp_file(Path(place) / name) for name in listing.names)
-    return Source(Images(Store(place), listing.names, stamps), listing)
+    return Source(Images(Store(settle(place)), listing.names, stamps), listing)
 
 
 def _list_address(place: str) -> Source:

@@ -7,6 +7,7 @@ Stores that are busy refuse for a while. Their packages ask again within seconds
 none does); here it is done for half a minute more.
 """
 
+import contextlib
 import functools
 import importlib
 import re
@@ -27,7 +28,9 @@ PAUSES = (2.0, 6.0, 18.0)
 FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Errors of one file, which would come again."""
 ADVICE = "check the address and the credentials, or run the same command again when its store answers"
-SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/+(?=[^/])")
+LOCAL = ("file", "local")
+"""Protocols of the files of this machine."""
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(/+)(?=[^/])")
 
 
 def find_address(place: str | Path) -> str | None:
@@ -37,7 +40,23 @@ def find_address(place: str | Path) -> str | None:
     ('s3://bucket/photographs', None)
     """
     found = SCHEME.match(str(place))
-    return f"{found[1]}://{str(place)[found.end() :]}" if found else None
+    if found is None:
+        return None
+    has_no_host = found[1] in LOCAL or (found[1] == "hdfs" and len(found[2]) > 2)
+    return f"{found[1]}://{'/' * has_no_host}{str(place)[found.end() :]}"
+
+
+def settle(place: str | Path) -> str:
+    """The address or absolute path of a place, which processes that began in other folders understand as well.
+
+    >>> settle("file:///photographs"), settle("s3://bucket/photographs")
+    ('/photographs', 's3://bucket/photographs')
+    """
+    address = find_address(place)
+    if address is None:
+        return str(Path(place).absolute())
+    protocol, _, path = address.partition("://")
+    return path if protocol in LOCAL else address
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,11 @@ class Store:
         facts = {name.removeprefix(root): one for name, one in found.items() if name.startswith(root)}
         return {name: _describe(facts[name]) for name in sorted(facts)}
 
+    def measure(self, name: str) -> int:
+        """Bytes of a file of this machine; 0 at an address. Raises OSError."""
+        is_here = self.address is None and find_address(name) is None
+        return (Path(self.place) / name).stat().st_size if is_here else 0
+
     def read(self, name: str) -> bytes:
         """Content of a file by its name in the folder, its path or its address.
 
@@ -87,6 +111,17 @@ class Store:
                 f"when its store answers: what is finished is kept."
             ) from error
         return content
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there. Raises StorageError."""
+        try:
+            if self.address is None:
+                (Path(self.place) / name).unlink(missing_ok=True)
+                return
+            with contextlib.suppress(FileNotFoundError):
+                _ask_again(f"{self.address.rstrip('/')}/{name}", lambda system, path: system.rm_file(path))
+        except Exception as error:  # what the packages behind fsspec raise has no common base
+            raise StorageError(f"{self.place}/{name} cannot be removed ({describe_cause(error)}); {ADVICE}.") from error
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in its place at once. Raises StorageError."""

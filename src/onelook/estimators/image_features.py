@@ -156,7 +156,14 @@ def _require_sequence(X: Any) -> list[Any]:
 def _embed_paths(paths: list[Path], network: Backbone, config: EmbedConfig, cache: Path) -> Float32[Tensor, "N D"]:
     # Listed by index and not by name, as the same file may be given twice.
     names = tuple(map(str, range(len(paths))))
-    listing = Listing(names, (-1,) * len(names), (), "X", lambda name: read_regular(paths[int(name)], LARGEST))
+    listing = Listing(
+        names,
+        (-1,) * len(names),
+        (),
+        "X",
+        lambda name: read_regular(paths[int(name)], LARGEST),
+        lambda name: paths[int(name)].stat().st_size,
+    )
 
     def refuse(event: Any) -> None:
         if isinstance(event, Rejected):

@@ -21,6 +21,8 @@ from onelook.machine import Place
 
 DIGITS = 6
 """Decimals of a probability; further ones differ between machines."""
+ROWS = 4096
+"""Rows whose classes are put in order at once."""
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,17 @@ def make_predictions(
 
     unknown: which items are of no class; of the others, those less probable than min_confidence get no label.
     """
-    order, p = np.argsort(-p, axis=1, kind="stable")[:, :2], p.round(DIGITS)
-    rows = []
-    for i, (item, (first, second)) in enumerate(zip(items, order, strict=True)):
-        names, margin = (str(classes[first]), str(classes[second])), round(float(p[i, first] - p[i, second]), DIGITS)
-        is_unknown = bool(unknown is not None and unknown[i])
-        label = names[0] if is_unknown or p[i, first] >= min_confidence else ""
-        rows.append(Prediction(item, label, float(p[i, first]), names[1], margin, is_unknown, names[0]))
+    rows = list[Prediction]()
+    for start in range(0, len(p), ROWS):  # in blocks, as an order of all classes takes twice the memory of p
+        block = p[start : start + ROWS]
+        order = np.argsort(-block, axis=1, kind="stable")[:, :2]
+        best = np.take_along_axis(block, order, axis=1).round(DIGITS)
+        numbers = range(start, start + len(block))
+        for i, (first, second), (highest, next_best) in zip(numbers, order, best, strict=True):
+            names, margin = (str(classes[first]), str(classes[second])), round(float(highest - next_best), DIGITS)
+            is_unknown = bool(unknown is not None and unknown[i])
+            label = names[0] if is_unknown or highest >= min_confidence else ""
+            rows.append(Prediction(items[i], label, float(highest), names[1], margin, is_unknown, names[0]))
     return tuple(rows)
 
 

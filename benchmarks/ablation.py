@@ -60,6 +60,10 @@ def taken_away(full: Glance) -> Iterator[tuple[str, Answer]]:
     silent = copy.deepcopy(full)
     silent.gradient_network = Silent()  # type: ignore[assignment]
     yield "without the gradient network", silent
+    alone = copy.deepcopy(full)
+    with torch.no_grad():
+        alone.log_scale_of_ridge.fill_(-1e3)
+    yield "without ridge regression in the scores", alone
     yield "proportions are always taken for equal", believing(full, 1e3)
     yield "proportions are always estimated", believing(full, -1e3)
     yield "told the true proportions of each task, which nobody knows", lambda t: full.trajectory(t, true_priors(t))[-1]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from onelook.artifacts import load_backbone, load_method, load_shipped, save_results
 from onelook.data.sampler import TaskSampler, TaskSpec
@@ -36,13 +36,6 @@ Answer = Callable[[Tasks], Tensor]
 """No method reads query labels (`onelook benchmark --audit`); the row that is told the true proportions has them so."""
 
 
-class Silent(nn.Module):
-    """A gradient network that says nothing: what is left is expectation maximisation with the learned belief."""
-
-    def forward(self, entries: Tensor, *_: Tensor) -> Tensor:
-        return entries.new_zeros(*entries.shape[:-1], 2)
-
-
 def believing(method: Glance, logit: float) -> Glance:
     changed = copy.deepcopy(method)
     with torch.no_grad():
@@ -57,12 +50,13 @@ def taken_away(full: Glance) -> Iterator[tuple[str, Answer]]:
     yield "without the guard", lambda tasks: full.trajectory(tasks)[-1]
     for step in range(full.n_steps):
         yield f"{step} of {full.n_steps} steps, without the guard", lambda t, k=step: full.trajectory(t)[k]
-    silent = copy.deepcopy(full)
-    silent.gradient_network = Silent()  # type: ignore[assignment]
-    yield "without the gradient network", silent
-    alone = copy.deepcopy(full)
+    silent, alone = copy.deepcopy(full), copy.deepcopy(full)
     with torch.no_grad():
+        silent.gradient_network.out.weight.zero_()
+        silent.gradient_network.out.bias.zero_()
         alone.log_scale_of_ridge.fill_(-1e3)
+    # What is left is expectation maximisation with the learned belief.
+    yield "without the gradient network", silent
     yield "without ridge regression in the scores", alone
     yield "proportions are always taken for equal", believing(full, 1e3)
     yield "proportions are always estimated", believing(full, -1e3)

@@ -93,13 +93,15 @@ def label_shards(config: LabelConfig, place: Place, cluster: Cluster, out: Store
     network, choice = yield from load_chosen(config.network, source.listing, config.offline)
     task = Task.of(network, choice.name, config.offline, config.average, place)
     parts = divide(source.images.names, source.images.stamps, task.key, cluster.shard_size)
-    _claim(out, settle(config.folder))
+    images = settle(config.folder)
+    _require_own(out, images)
     features = out.below("features")
     found = find_shards(features, parts)
     job = _Job(config, source, choice, network.feature_size, parts, out, priors, found.refused)
     if not found.refused and (known := job.find_summary()) is not None:
         return known
     with connect(cluster, task.device) as session:
+        out.write(CLAIM, json.dumps({"images": images}).encode())
         yield from embed_images(source.images, parts, task, features, session)
         job = replace(job, refused=find_shards(features, parts).refused)
         if (known := job.find_summary()) is not None:
@@ -112,12 +114,11 @@ def label_shards(config: LabelConfig, place: Place, cluster: Cluster, out: Store
         raise session.give_up()
 
 
-def _claim(out: Store, images: str) -> None:
-    """Note of which images the labels in the folder are. Raises DataError where they are of others."""
+def _require_own(out: Store, images: str) -> None:
+    """Raises DataError where the folder holds labels of other images."""
     try:
         other = parse_json(out.read(CLAIM))["images"]
     except (OSError, ValueError, KeyError, TypeError):
-        out.write(CLAIM, json.dumps({"images": images}).encode())
         return
     if other != images:
         raise DataError(f"{out.place} holds labels of the images of {other}; give another folder with --out.")

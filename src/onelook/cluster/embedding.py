@@ -18,7 +18,7 @@ from onelook.artifacts import BUILT_IN, load_network
 from onelook.backbones import Backbone
 from onelook.backbones.framing import Framing
 from onelook.cluster.session import Cluster, Session, connect
-from onelook.cluster.shards import Part, divide, find_shards, read_features, write_features
+from onelook.cluster.shards import Found, Part, divide, find_shards, read_features, write_features
 from onelook.cluster.source import Images, open_images
 from onelook.data.addresses import Store, settle
 from onelook.data.embed import EmbedConfig, embed, parse_averaging
@@ -82,11 +82,10 @@ class Embedded:
 
 
 def embed_images(
-    images: Images, parts: list[Part], task: Task, out: Store, session: Session
+    images: Images, parts: list[Part], found: Found, task: Task, out: Store, session: Session
 ) -> Generator[Progress, None, Embedded]:
-    """Write the shards of the features. Of those that are there, only images that could not be got are asked for."""
-    found, made = find_shards(out, parts), Embedded()
-    missing = [part for part in parts if part.file not in found.finished or part.file in found.refused]
+    """Write the shards of the features. Of those that were found, only images that could not be got are asked for."""
+    missing, made = found.missing(parts), Embedded()
     n_before, total = len(images.names) - sum(len(part.names) for part in missing), len(images.names)
     yield Progress("computing features", n_before, total)
     if missing:
@@ -118,9 +117,9 @@ def write_embeddings(
             f"{out.place} holds {plural(len(found.old), 'shard')} of other images or other settings, for example "
             f"{found.old[0]}; remove them, or give another folder."
         )
-    if len(found.finished) < len(parts) or found.refused:
+    if found.missing(parts):
         with connect(cluster, task.device) as session:
-            made = yield from embed_images(images, parts, task, out, session)
+            made = yield from embed_images(images, parts, found, task, out, session)
     if made.n_unreadable == len(images.names):
         raise DataError(f"None of the {plural(len(images.names), 'image')} of {data} can be read: {made.example}.")
     return parts, made

@@ -102,7 +102,7 @@ def label_shards(config: LabelConfig, place: Place, cluster: Cluster, out: Store
         return known
     with connect(cluster, task.device) as session:
         out.write(CLAIM, json.dumps({"images": images}).encode())
-        yield from embed_images(source.images, parts, task, features, session)
+        yield from embed_images(source.images, parts, found, task, features, session)
         job = replace(job, refused=find_shards(features, parts).refused)
         if (known := job.find_summary()) is not None:
             return known

@@ -57,6 +57,10 @@ class Found:
     refused: dict[str, tuple[str, ...]]
     """Images that could not be got, though nothing is said of their contents, by the shards that lack them."""
 
+    def missing(self, parts: Sequence[Part]) -> list[Part]:
+        """Shards to be made, or to be asked for images again."""
+        return [part for part in parts if part.file not in self.finished or part.file in self.refused]
+
 
 def find_shards(store: Store, parts: Sequence[Part]) -> Found:
     """The shards that are there. Raises DataError for other Parquet files, which would be read with them."""

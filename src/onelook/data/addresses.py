@@ -71,7 +71,11 @@ class Store:
         return find_address(self.place)
 
     def below(self, name: str) -> "Store":
-        return Store(f"{(self.address or self.place).rstrip('/')}/{name}")
+        return Store(self._address_of(name))
+
+    def _address_of(self, name: str) -> str:
+        """Address of a file or folder below, or its path."""
+        return f"{(self.address or self.place).rstrip('/')}/{name}"
 
     def list(self) -> dict[str, str]:
         """Names of all files below, in order, each with a mark that changes with its content. Raises DataError."""
@@ -98,7 +102,7 @@ class Store:
 
         Raises an error of the file, most often OSError, and UnreachableError where the store does not answer.
         """
-        address = find_address(name) or (self.address and f"{self.address.rstrip('/')}/{name}")
+        address = find_address(name) or (self.address and self._address_of(name))
         if address is None:
             return read_regular(Path(self.place) / name, LARGEST)
         try:
@@ -119,7 +123,7 @@ class Store:
                 (Path(self.place) / name).unlink(missing_ok=True)
                 return
             with contextlib.suppress(FileNotFoundError):
-                _ask_again(f"{self.address.rstrip('/')}/{name}", lambda system, path: system.rm_file(path))
+                _ask_again(self._address_of(name), lambda system, path: system.rm_file(path))
         except Exception as error:  # what the packages behind fsspec raise has no common base
             raise StorageError(f"{self.place}/{name} cannot be removed ({describe_cause(error)}); {ADVICE}.") from error
 
@@ -129,8 +133,7 @@ class Store:
             write_atomically(Path(self.place) / name, content)
             return
         try:
-            address = f"{self.address.rstrip('/')}/{name}"
-            _ask_again(address, lambda system, path: system.pipe_file(path, content))
+            _ask_again(self._address_of(name), lambda system, path: system.pipe_file(path, content))
         except Exception as error:
             raise StorageError(
                 f"{self.address}/{name} cannot be written ({describe_cause(error)}); {ADVICE}."

@@ -13,6 +13,7 @@ from onelook.estimators.fitting import transduce
 from onelook.estimators.model import SupportModel
 from onelook.estimators.pool import Pool
 from onelook.estimators.sharded import LocalShards, Shard, ShardedPool
+from onelook.estimators.strangers import Strangers
 from onelook.events import finish
 from onelook.methods.guard import Verdict
 from onelook.methods.priors import ClassPriors
@@ -57,7 +58,7 @@ def draw(n_way: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def answer(support: SupportModel, rows: Pool) -> tuple[Transduction, np.ndarray, torch.Tensor]:
     alone, found = finish(transduce(support, rows, guard=True))
-    return found, alone.nearest, alone.strangeness
+    return found, alone.nearest, finish(Strangers(support, rows).score_pool())
 
 
 @pytest.mark.parametrize(

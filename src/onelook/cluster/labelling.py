@@ -26,6 +26,7 @@ from onelook.estimators.choosing import Choice, load_chosen
 from onelook.estimators.fitting import LABELLING, STEPS
 from onelook.estimators.model import Alone, SupportModel
 from onelook.estimators.sharded import Shard, ShardedAnswers, ShardedPool, transduce_shards
+from onelook.estimators.strangers import Strangers
 from onelook.events import Notice, Progress, relay
 from onelook.files import digest, parse_json
 from onelook.labelling.folder import UNLABELLED
@@ -186,9 +187,7 @@ class _Job:
         try:
             support, alone, found, pool = yield from relay(self._answer(shards), _name_stage)
             yield Progress(LABELLING, len(STEPS), len(STEPS) + 1)
-            scores, rate = alone.strangeness, self.config.unknown_rate
-            unknown = support.find_strange(scores, scores, rate) if rate else torch.zeros_like(scores, dtype=torch.bool)
-            each = np.split(unknown.numpy(), pool.starts[1:-1])
+            each = np.split((yield from self._find_unknown(support, pool)), pool.starts[1:-1])
             assert isinstance(found.posterior, ShardedAnswers)
             told = (self.labels, self.config.min_confidence, support.classes, found.posterior.name)
             counts = sum(shards.ask(_write, *told, each=each), Counter[str]())
@@ -201,6 +200,13 @@ class _Job:
         self.labels.write(SUMMARY, json.dumps({"key": self.key, **asdict(summary)}).encode())
         yield Progress(LABELLING, len(STEPS) + 1, len(STEPS) + 1)
         return summary
+
+    def _find_unknown(self, support: SupportModel, pool: ShardedPool) -> Generator[Any, None, np.ndarray]:
+        """Find the images that are of none of the classes."""
+        rate, strangers = self.config.unknown_rate, Strangers(support, pool)
+        if not rate:
+            return np.zeros(len(pool), dtype=bool)
+        return strangers.find((yield from strangers.score_pool()), rate).numpy()
 
     def _answer(self, shards: RayShards) -> Generator[Any, None, tuple[SupportModel, Alone, Transduction, ShardedPool]]:
         known = shards.ask(_take_known)

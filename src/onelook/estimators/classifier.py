@@ -21,6 +21,7 @@ from onelook.estimators.learning_curve import REPEATS, CurvePoint, learning_curv
 from onelook.estimators.model import SupportModel
 from onelook.estimators.pool import Pool, blocks_of
 from onelook.estimators.rows import is_empty, read_rows
+from onelook.estimators.strangers import Strangers
 from onelook.events import finish
 from onelook.machine import find_device
 from onelook.methods.priors import ClassPriors
@@ -189,17 +190,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return self._judge(X, Tensor.float).numpy()
 
     def unknown_score(self, X: Any) -> np.ndarray:
-        """How little each row (n,) is like any of the classes, by distance from their means and by ridge regression."""
-        return self._judge(X, lambda x: self._support.strangeness(x)).numpy()
+        """How little each row (n,) is like any of the classes, by distance from their means and by ridge regression.
+
+        The unlabelled rows nearest to it count as much as the row itself: see `onelook.estimators.strangers`.
+        """
+        return self._judge(X, self._strangers.score).numpy()
 
     def reject(self, X: Any, rate: float = 0.05) -> np.ndarray:
         """Rows (n,) that belong to none of the classes; about a fraction `rate` of the others at most is rejected too.
 
-        See `SupportModel.find_strange`; where too few rows tell, nothing is rejected.
+        See `Strangers.find`; where too few rows tell, nothing is rejected.
         """
         _require_fraction("rate", rate)
         check_is_fitted(self)
-        return self._support.find_strange(torch.from_numpy(self.unknown_score(X)), self._strangeness, rate).numpy()
+        return self._strangers.find(torch.from_numpy(self.unknown_score(X)), rate).numpy()
 
     def estimate_accuracy(self, level: float = 0.95) -> AccuracyEstimate:
         """Estimate the accuracy on the unlabelled rows (on new rows, where there are none) by the labelled ones.
@@ -294,7 +298,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         work = transduce(support, pool, guard, device, found)
         alone, found = yield from Plan.of(pool, support, guard).show(work, *costs)
         self._examples, self._support, self._transduction, self._pool = examples, support, found, pool
-        self._model, self._strangeness = support.adapt(pool, found, alone), alone.strangeness
+        self._model, self._strangers = support.adapt(pool, found, alone), Strangers(support, pool)
         self.classes_, self.guard_, self.verdict_ = support.classes, found.message, found.verdict
         self.inductive_ = self.classes_[alone.nearest]
         self.transduction_ = self.classes_[found.posterior.best()]

@@ -75,8 +75,6 @@ class Alone:
 
     nearest: Int[np.ndarray, "Q"]
     """The most probable class if all are equally frequent."""
-    strangeness: Float[Tensor, "Q"]
-    """How little each row is like any of the classes."""
     confidence: float
     """Mean largest posterior; without unlabelled rows, half-way between chance and certainty."""
 
@@ -127,23 +125,19 @@ class SupportModel(InductiveModel):
     def judge(self, pool: Pool) -> Generator[Any, None, Alone]:
         """Judge the unlabelled rows one by one."""
         parts = yield from pool.map(self._judge)
-        nearest, strange, largest = (torch.cat(some) for some in zip(*parts, strict=True))
+        nearest, largest = (torch.cat(some) for some in zip(*parts, strict=True))
         confidence = largest.mean(dtype=torch.float64).item() if len(pool) else (1 + 1 / len(self.classes)) / 2
-        return Alone(nearest.numpy(), strange, confidence)
+        return Alone(nearest.numpy(), confidence)
 
-    def _judge(
-        self, pool: Pool
-    ) -> Generator[Any, None, tuple[Int[Tensor, "Q"], Float[Tensor, "Q"], Float[Tensor, "Q"]]]:
-        """The nearest class, the strangeness and the largest posterior of each row."""
-        nearest, strange, largest = [], [], []
+    def _judge(self, pool: Pool) -> Generator[Any, None, tuple[Int[Tensor, "Q"], Float[Tensor, "Q"]]]:
+        """The nearest class and the largest posterior of each row."""
+        nearest, largest = [], []
         for part, x in pool.blocks():
-            distances, opinion = self.compare(x)
-            logits = self.scores(distances, opinion)
-            strange.append(_strangeness(distances, opinion))
+            logits = self.logits(x)
             nearest.append((logits - self.log_priors.to(logits)).argmax(1))
             largest.append(logits.softmax(1).amax(1))
             yield Progress(JUDGING, part.stop, len(pool))
-        return torch.cat(nearest), torch.cat(strange), torch.cat(largest)
+        return torch.cat(nearest), torch.cat(largest)
 
     def strangeness(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
         """How little each row is like any of the classes: far from their means, or claimed by none in the regression.
@@ -151,19 +145,6 @@ class SupportModel(InductiveModel):
         The means that the unlabelled rows have moved are also near to the strangers among these.
         """
         return _strangeness(*self.compare(x))
-
-    def find_strange(
-        self, scores: Float[Tensor, "N"], unlabelled: Float[Tensor, "Q"], rate: float
-    ) -> Bool[Tensor, "N"]:
-        """Rows of no class by their strangeness, among them about a fraction `rate` of the rows of the classes at most.
-
-        unlabelled: strangeness of the unlabelled rows. Two limits hold for rows of the classes, and the smaller is
-        taken: that of the labelled examples, left out, and that of the unlabelled rows, of which unknown ones only
-        raise it. Nothing is strange where both are too few.
-        """
-        known = self.left_out_strangeness[self.testable]
-        limits = calibration.prediction_limit(known, rate), calibration.conformal_threshold(unlabelled, rate)
-        return scores > min(limits)
 
     def answer(self, pool: Pool, candidates: Int[Tensor, "Q C"] | None = None) -> Generator[Any, None, Answers]:
         """Probabilities of the unlabelled rows one by one, for candidates or for all classes that count."""

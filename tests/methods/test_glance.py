@@ -17,7 +17,8 @@ from onelook import ops
 from onelook.artifacts import load_shipped
 from onelook.errors import SettingsError
 from onelook.methods import Glance
-from onelook.methods.glance_support import Labelled, equalise, judge_loudness, leave_one_out
+from onelook.methods.glance_support import Labelled, judge_loudness, leave_one_out
+from onelook.methods.regression import equalise
 from onelook.tasks import Tasks
 from reference import glance as reference
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from onelook.methods import Glance
 from onelook.tasks import Tasks
-from reference import guard
+from reference import guard, penalty
 from reference.exchangeable import linear, outputs
 
 
@@ -32,6 +32,7 @@ class Scene:
         self.neighbours = [self.nearest(i) for i in range(self.n_query)]
         self.is_told, self.expected = self.proportions()
         self.weight = [min(self.shots[k], self.typical) / self.shots[k] for k in self.label]
+        self.penalty = penalty.suited(np.array(self.support), np.array(self.weight), np.array(self.label))
         self.ridge = [self.judged_by_support(row) for row in self.query]
         self.left_out = [self.judged_by_support(row, j) for j, row in enumerate(self.support)]
         self.testable = [self.shots[k] > 1 for k in self.label]
@@ -69,14 +70,14 @@ class Scene:
     def judged_by_support(self, row: np.ndarray, j: int | None = None) -> np.ndarray:
         """What ridge regression on the labelled examples, but for number j, makes of a row."""
         kept = [i for i in range(self.n_support) if i != j]
-        return ridge(self.support, self.weight, [hot(k, self.n_way) for k in self.label], kept, row)
+        return ridge(self.penalty, self.support, self.weight, [hot(k, self.n_way) for k in self.label], kept, row)
 
     def judged_by_others(self, shares: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """What ridge regression on all other labelled examples and queries makes of each of them."""
         rows, weight = [*self.support, *self.query], [*self.weight, *[0.3] * self.n_query]
         targets = [*[hot(k, self.n_way) for k in self.label], *shares]
         kept = [[i for i in range(len(rows)) if i != j] for j in range(len(rows))]
-        found = [ridge(rows, weight, targets, kept[j], rows[j]) for j in range(len(rows))]
+        found = [ridge(self.penalty, rows, weight, targets, kept[j], rows[j]) for j in range(len(rows))]
         return found[: self.n_support], found[self.n_support :]
 
     def evidence(self) -> list[float]:
@@ -344,13 +345,18 @@ def mixed_scores(scene: Scene, step: int, distance: list[float], opinion: np.nda
 
 
 def ridge(
-    rows: list[np.ndarray], weight: list[float], targets: list[np.ndarray], kept: list[int], row: np.ndarray
+    penalty: float,
+    rows: list[np.ndarray],
+    weight: list[float],
+    targets: list[np.ndarray],
+    kept: list[int],
+    row: np.ndarray,
 ) -> np.ndarray:
     """Ridge regression on the kept rows, about the mean of all, in units of their spread, with a constant feature."""
     centre = sum(rows) / len(rows)
     unit = max(math.sqrt(mean([square(x - centre) for x in rows])), 1e-6)
     z = [np.append((x - centre) / unit, 1.0) for x in [*[rows[i] for i in kept], row]]
-    normal, right = 0.5 * np.eye(len(z[0])), np.zeros((len(z[0]), len(targets[0])))
+    normal, right = penalty * np.eye(len(z[0])), np.zeros((len(z[0]), len(targets[0])))
     for i, x in zip(kept, z, strict=False):
         normal += weight[i] * np.outer(x, x)
         right += weight[i] * np.outer(x, targets[i])

@@ -22,9 +22,9 @@ from onelook.estimators.inductive import AdaptedModel, InductiveModel
 from onelook.estimators.pool import Answers, Pool, evenly, sum_of
 from onelook.events import Progress
 from onelook.methods.glance_pool import CANDIDATES
-from onelook.methods.glance_support import Labelled, equalise, leave_one_out
+from onelook.methods.glance_support import Labelled, leave_one_out
 from onelook.methods.priors import ClassPriors
-from onelook.methods.regression import QUERY_WEIGHT, Linear, Moments, Regression
+from onelook.methods.regression import QUERY_WEIGHT, Linear, Moments, Regression, equalise
 from onelook.scoring import Estimate
 from onelook.tasks import Tasks
 
@@ -90,6 +90,8 @@ class SupportModel(InductiveModel):
     class_priors: Float[Tensor, "K"]
     """Given class priors; NaN: unknown."""
     shots: Float[Tensor, "K"]
+    penalty: Float[Tensor, "1 1 1"]
+    """Penalty of ridge regression."""
     testable: Bool[Tensor, "S"]
     """Rows whose class has others, so that they can be left out and judged by these."""
     left_out_strangeness: Float[Tensor, "S"]
@@ -120,7 +122,7 @@ class SupportModel(InductiveModel):
         log_priors = priors.nan_to_num(1 / len(classes)).clamp_min(1e-4).log()
         parents = (means, labelled.ridge, voices, log_priors, log_scale, left_out, opinion)
         strange = _strangeness(left_out, labelled.left_out[0])
-        return cls(*parents, classes, scaling, x, y, priors, shots, testable, strange)
+        return cls(*parents, classes, scaling, x, y, priors, shots, labelled.penalty, testable, strange)
 
     def judge(self, pool: Pool) -> Generator[Any, None, Alone]:
         """Judge the unlabelled rows one by one."""
@@ -197,7 +199,8 @@ class SupportModel(InductiveModel):
         known: moments of the unlabelled rows.
         """
         weight = torch.cat([self.rows.new_ones(len(hot)), self.rows.new_full((len(x),), trust * QUERY_WEIGHT)])
-        regression = Regression.fit(torch.cat([self.rows.float(), x.float()])[None], weight.float()[None], known)
+        rows = torch.cat([self.rows.float(), x.float()])[None]
+        regression = Regression.fit(rows, weight.float()[None], self.penalty.float(), known)
         targets = torch.cat([hot.float(), posterior.float()])[None]
         return regression.solve(targets).to(self.rows), regression.leave_out(targets)[0].double()
 

@@ -8,7 +8,8 @@ between classes, posteriors, margins, the labels of the neighbours, estimated cl
 any number of classes, shots and queries, and any feature network.
 
 The local model has two parents: a mean w_k for each class, and ridge regression with one-hot targets, whose prediction
-for query i by all other rows is o_ik (`regression`). With features of length 1 the scores are
+for query i by all other rows is o_ik (`regression`), with a penalty that suits the labelled examples (`penalty`). With
+features of length 1 the scores are
     z_ik = -a d_ik + b o_ik + v_k + Delta_ik,   d_ik = |q_i - w_k|^2 / (mean squared distance between the class means),
 where v is the logarithm of the class priors, and a and b are judged from what the labelled examples show of either
 parent when they are left out, among other statistics of the task (`glance_support`). A step along the synthetic
@@ -60,7 +61,7 @@ class Glance(Method):
     torch.Size([2, 15, 5])
     """
 
-    version = 3
+    version = 4
     transductive = True
     class_priors: str = "unknown"
     """How frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a number for each
@@ -196,7 +197,7 @@ class Glance(Method):
             density=density,
             neighbours=neighbours,
             reach=reach,
-            regression=Regression.fit(rows, torch.cat(weights, 1), moments),
+            regression=Regression.fit(rows, torch.cat(weights, 1), labelled.penalty, moments),
             first_opinion=first_opinion,
             voices=(first.raise_by(louder, louder), later.raise_by(louder, louder)),
             initial_priors=initial_priors,

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from onelook import ops
 from onelook.methods.leave_one_out import find_company
-from onelook.methods.regression import Linear, Regression, margin
+from onelook.methods.penalty import judge_penalty
+from onelook.methods.regression import Linear, Regression, equalise, margin
 from onelook.tasks import Tasks
 
 EVIDENCE = ("means left out", "ridge left out", "tested")
@@ -53,6 +54,8 @@ class Labelled:
     """Variance of each class, 0 where nothing tells."""
     excess: Float[Tensor, "T K"]
     """How much farther than from others the queries stand from this mean, for being of fewer examples."""
+    penalty: Float[Tensor, "T 1 1"]
+    """Penalty of ridge regression."""
     ridge: Linear
     """Ridge regression on the labelled examples."""
     left_out: Float[Tensor, "T S K"]
@@ -70,7 +73,9 @@ class Labelled:
         typical = 1 / (1 / shots).mean(1, keepdim=True)
         unit, anchor = unit_of_means(means), torch.minimum(shots, typical)
         spread, pooled = class_spread(support, means, hot, unit)
-        regression = Regression.fit(support, weigh(hot, anchor / shots))
+        weight = weigh(hot, anchor / shots)
+        penalty = judge_penalty(support, weight, hot)
+        regression = Regression.fit(support, weight, penalty)
         others = weigh(hot, shots - 1)
         testable = (others > 0).to(support.dtype)
         n_testable = testable.sum(1).clamp_min(1)
@@ -98,6 +103,7 @@ class Labelled:
             unit=unit,
             spread=spread,
             excess=pooled * (1 / shots - 1 / typical),
+            penalty=penalty,
             ridge=regression.solve(hot),
             left_out=left_out,
             recognised=by_ridge,
@@ -171,17 +177,6 @@ def leave_one_out(
     by the ratio of the two, so that these distances stand for n shots and not for n - 1.
     """
     return distance * (mass + weight) / (mass - weight).clamp_min(0.5)
-
-
-def equalise(
-    opinion: Float[Tensor, "*T S K"], hot: Float[Tensor, "*T S K"], mass: Float[Tensor, "*M K"]
-) -> Float[Tensor, "*T S K"]:
-    """Opinions of ridge regression about rows that were left out, as if their class had lost none of its weight.
-
-    The other rows of the class count for the lost one too, which multiplies the opinion about that class; else rows
-    that say nothing would be recognised less often than by chance.
-    """
-    return torch.where(hot > 0, opinion * mass / (mass - 1).clamp_min(0.5), opinion)
 
 
 class Conductor(nn.Module):

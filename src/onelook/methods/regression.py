@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 RIDGE = 0.5
-"""Penalty of the squared weights, for rows whose mean square is 1; 0.1 to 2 gave the same within a point."""
+"""Penalty of the squared weights, for rows whose mean square is 1, where nothing tells a better one."""
 QUERY_WEIGHT = 0.3
 """Weight of a query, where a labelled example has 1; 0.1 to 0.6 gave the same within 0.3 points."""
 
@@ -77,29 +77,32 @@ class Regression:
 
     @classmethod
     def fit(
-        cls, rows: Float[Tensor, "T N D"], weight: Float[Tensor, "T N"], moments: Moments | None = None
+        cls,
+        rows: Float[Tensor, "T N D"],
+        weight: Float[Tensor, "T N"],
+        penalty: Float[Tensor, "T 1 1"],
+        moments: Moments | None = None,
     ) -> "Regression":
         """Prepare regressions on rows (T, N, D) of any origin and unit, with positive weights.
 
-        moments: of the last rows, whose weights are equal.
+        penalty: of the squared weights, for rows whose mean square is 1; moments: of the last rows, whose weights are
+        equal.
 
         >>> x, y = torch.tensor([[[0.0, 1.0], [0.2, 1.0], [1.0, 0.0], [1.0, 0.1]]]), torch.eye(2)[[0, 0, 1, 1]]
-        >>> Regression.fit(x, torch.ones(1, 4)).leave_out(y[None]).argmax(2)
+        >>> Regression.fit(x, torch.ones(1, 4), torch.full((1, 1, 1), RIDGE)).leave_out(y[None]).argmax(2)
         tensor([[0, 0, 1, 1]])
         """
-        mean = rows.mean(1, keepdim=True)
-        away, weight = rows - mean, weight.unsqueeze(-1)
-        scale = (away.square().sum((1, 2)) / rows.shape[1]).sqrt().clamp_min(1e-6).view(-1, 1, 1)
-        z = torch.cat([away / scale, rows.new_ones(*rows.shape[:2], 1)], 2)
+        z, mean, scale = standardise(rows)
+        weight = weight.unsqueeze(-1)
         if z.shape[1] <= z.shape[2]:
-            inverse = torch.linalg.inv(z @ z.mT + torch.diag_embed(RIDGE / weight.squeeze(-1)))
+            inverse = torch.linalg.inv(z @ z.mT + torch.diag_embed((penalty / weight).squeeze(-1)))
             return cls(z, weight, mean, scale, inverse, inverse.diagonal(dim1=1, dim2=2).unsqueeze(-1))
         identity = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
         first = z if moments is None else z[:, : -moments.n]
         gram = first.mT @ (weight[:, : first.shape[1]] * first)
         if moments is not None:
             gram = gram + weight[:, -1:] * moments.about(mean, scale)
-        factor = torch.linalg.cholesky(gram + RIDGE * identity)
+        factor = torch.linalg.cholesky(gram + penalty * identity)
         leverage = weight.mT * torch.linalg.solve_triangular(factor, z.mT, upper=False).square().sum(1, keepdim=True)
         return cls(z, weight, mean, scale, factor, leverage.mT)
 
@@ -125,6 +128,25 @@ class Regression:
             solution: Tensor = self.rows.mT @ (self.solver @ targets)
             return solution
         return torch.cholesky_solve(self.rows.mT @ (self.weight * targets), self.solver)
+
+
+def standardise(rows: Float[Tensor, "T N D"]) -> tuple[Float[Tensor, "T N E"], Tensor, Tensor]:
+    """Rows about their mean, whose mean square is 1, with a last column of ones; the mean and the scale."""
+    mean = rows.mean(1, keepdim=True)
+    away = rows - mean
+    scale = (away.square().sum((1, 2)) / rows.shape[1]).sqrt().clamp_min(1e-6).view(-1, 1, 1)
+    return torch.cat([away / scale, rows.new_ones(*rows.shape[:2], 1)], 2), mean, scale
+
+
+def equalise(
+    opinion: Float[Tensor, "*T S K"], hot: Float[Tensor, "*T S K"], mass: Float[Tensor, "*M K"]
+) -> Float[Tensor, "*T S K"]:
+    """Opinions of ridge regression about rows that were left out, as if their class had lost none of its weight.
+
+    The other rows of the class count for the lost one too, which multiplies the opinion about that class; else rows
+    that say nothing would be recognised less often than by chance.
+    """
+    return torch.where(hot > 0, opinion * mass / (mass - 1).clamp_min(0.5), opinion)
 
 
 def margin(answer: Float[Tensor, "T N K"], hot: Float[Tensor, "T N K"]) -> Float[Tensor, "T N"]:

@@ -93,14 +93,18 @@ class Strangers:
         That the neighbours of a labelled example lie nearer to its class than those of others, and that its class has
         less weight without it, about outweigh each other (docs/log.md).
         """
+        known, unlabelled = self._familiar
+        limits = calibration.prediction_limit(known, rate), calibration.conformal_threshold(unlabelled, rate)
+        return scores > min(limits)
+
+    @functools.cached_property
+    def _familiar(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "W"]]:
+        """Scores of the labelled examples, each left out, and of the witnesses; the same whatever is asked."""
         tested = self.support.testable
         known = self.support.left_out_strangeness[tested]
         if self.witnesses is None:
-            return scores > calibration.prediction_limit(known, rate)
-        of_known = self.witnesses.judge(self.support.rows[tested], known)
-        of_pool = self.score(self.witnesses.rows)
-        limits = calibration.prediction_limit(of_known, rate), calibration.conformal_threshold(of_pool, rate)
-        return scores > min(limits)
+            return known, known[:0]
+        return self.witnesses.judge(self.support.rows[tested], known), self.score(self.witnesses.rows)
 
 
 def _score(support: SupportModel, witnesses: Witnesses | None, x: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:

@@ -18,9 +18,8 @@ from torch import Tensor
 from onelook.methods.leave_one_out import find_company
 from onelook.methods.regression import RIDGE, equalise, standardise
 
-POWERS = range(-3, 5)
-"""Powers of FACTOR, by which RIDGE is multiplied in the grid."""
-FACTOR = 4.0
+FACTOR, POWERS = 4.0, range(-3, 5)
+"""RIDGE times these powers of the factor are the grid."""
 LARGE = 2**20
 """Numbers in the rows of all examples above which they are judged in single precision, in half of the time."""
 SPREAD = 1.0
@@ -48,24 +47,22 @@ def judge_penalty(
     root = weight.sqrt().unsqueeze(-1)
     spectrum, basis = _decompose(root * standardise(rows)[0])
     y, shots = root * hot, hot.sum(1, keepdim=True)
-    right, tested = hot - 1 / hot.shape[2], company.unsqueeze(-1)
-    powers = torch.arange(POWERS.start, POWERS.stop, dtype=rows.dtype, device=rows.device)
-    shrink_TMP = 1 / (spectrum.unsqueeze(-1) + RIDGE * torch.exp(math.log(FACTOR) * powers))
-    rest_TSP, projected, evidence = 1 - basis.square() @ shrink_TMP, basis.mT @ y, []
-    for power, shrink_TM, rest_TS in zip(POWERS, shrink_TMP.unbind(-1), rest_TSP.unbind(-1), strict=True):
+    tested = company.unsqueeze(-1)
+    right = tested * (hot - 1 / hot.shape[2])
+    logs = math.log(FACTOR) * torch.arange(POWERS.start, POWERS.stop, dtype=rows.dtype, device=rows.device)
+    shrink_TMP = 1 / (spectrum.unsqueeze(-1) + RIDGE * logs.exp())
+    rest_TSP, projected, correlations = 1 - basis.square() @ shrink_TMP, basis.mT @ y, []
+    for shrink_TM, rest_TS in zip(shrink_TMP.unbind(-1), rest_TSP.unbind(-1), strict=True):
         error = (y - basis @ (shrink_TM.unsqueeze(-1) * projected)) / rest_TS.clamp_min(1e-4).unsqueeze(-1)
-        opinion = hot - error / root
-        opinion = tested * equalise(opinion, hot, shots)
+        opinion = tested * equalise(hot - error / root, hot, shots)
         opinion = opinion - opinion.mean(-1, keepdim=True)
-        length = opinion.square().sum((1, 2)) * (tested * right).square().sum((1, 2))
-        correlation = (opinion * right).sum((1, 2)) / length.clamp_min(1e-12).sqrt()
-        unexplained = (1 - correlation.clamp_min(0).square()).clamp_min(1e-4)
-        prior = (power * math.log(FACTOR) / SPREAD) ** 2 / 2
-        evidence.append(-company.sum(1) * unexplained.log() - prior)
-    belief = torch.stack(evidence, 1).softmax(1)
-    found = (belief @ powers).view(-1, 1, 1)
+        length = opinion.square().sum((1, 2)) * right.square().sum((1, 2))
+        correlations.append((opinion * right).sum((1, 2)) / length.clamp_min(1e-12).sqrt())
+    unexplained = (1 - torch.stack(correlations, 1).clamp_min(0).square()).clamp_min(1e-4)
+    evidence = -company.sum(1, keepdim=True) * unexplained.log() - (logs / SPREAD).square() / 2
+    found = (evidence.softmax(1) @ logs).view(-1, 1, 1)
     # Glance was trained with RIDGE alone, and loses a little by penalties far above it (docs/log.md).
-    return RIDGE * torch.exp(math.log(FACTOR) * torch.where(found > 0, found / 2, found))
+    return RIDGE * torch.where(found > 0, found / 2, found).exp()
 
 
 def _decompose(rows: Float[Tensor, "T S E"]) -> tuple[Float[Tensor, "T M"], Float[Tensor, "T S M"]]:

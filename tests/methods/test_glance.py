@@ -16,7 +16,7 @@ from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook import ops
 from onelook.artifacts import load_shipped
 from onelook.errors import SettingsError
-from onelook.methods import Glance
+from onelook.methods import Glance, regression
 from onelook.methods.glance_support import Labelled, judge_loudness, leave_one_out
 from onelook.methods.regression import equalise
 from onelook.tasks import Tasks
@@ -278,8 +278,15 @@ def test_the_last_answer_is_nearer_to_the_given_priors_than_the_one_before(tasks
 @given(tasks_of_any_shape(n_query=st.integers(1, 12), feature_size=st.integers(2, 12)), seeds, st.data())
 def test_all_steps_are_those_of_the_slow_loop_under_any_priors(tasks: Tasks, seed: int, data: st.DataObject) -> None:
     numbers = "/".join(str(data.draw(st.integers(0 if k else 1, 5))) for k in range(tasks.n_way))
+    with pytest.MonkeyPatch.context() as patch:  # more queries than have full weight, too
+        patch.setattr(regression, "MOST_QUERIES", data.draw(st.sampled_from([1, 4, 150])))
+        patch.setattr(regression, "MOST_OF_CLASS", data.draw(st.sampled_from([0.5, 3])))
+        compare_with_the_slow_loop(tasks, seed, numbers, data.draw(st.integers(2, 30)))
+
+
+def compare_with_the_slow_loop(tasks: Tasks, seed: int, numbers: str, n_neighbours: int) -> None:
     for priors in ("unknown", "balanced", numbers):
-        method = glance_for(tasks, seed, class_priors=priors, n_neighbours=data.draw(st.integers(2, 30)))
+        method = glance_for(tasks, seed, class_priors=priors, n_neighbours=n_neighbours)
         expected = np.stack([reference.trajectory(method, tasks[i : i + 1]) for i in range(len(tasks))], 1)
         torch.testing.assert_close(method.trajectory(tasks), torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
 

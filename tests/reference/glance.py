@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onelook.methods import Glance
+from onelook.methods import Glance, regression
 from onelook.tasks import Tasks
 from reference import guard, penalty
 from reference.exchangeable import linear, outputs
@@ -21,6 +21,8 @@ class Scene:
         self.query = [unit_length(row) for row in task.query[0].numpy()]
         self.label = [int(label) for label in task.support_labels[0]]
         self.n_way, self.n_query, self.n_support = task.n_way, len(self.query), len(self.support)
+        self.heard = min(self.n_query, max(regression.MOST_QUERIES, regression.MOST_OF_CLASS * self.n_way))
+        self.share = self.heard / self.n_query
         self.classes = range(self.n_way)
         self.own = [[row for row, j in zip(self.support, self.label, strict=True) if j == k] for k in self.classes]
         self.shots = [len(rows) for rows in self.own]
@@ -74,7 +76,7 @@ class Scene:
 
     def judged_by_others(self, shares: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """What ridge regression on all other labelled examples and queries makes of each of them."""
-        rows, weight = [*self.support, *self.query], [*self.weight, *[0.3] * self.n_query]
+        rows, weight = [*self.support, *self.query], [*self.weight, *[0.3 * math.sqrt(self.share)] * self.n_query]
         targets = [*[hot(k, self.n_way) for k in self.label], *shares]
         kept = [[i for i in range(len(rows)) if i != j] for j in range(len(rows))]
         found = [ridge(self.penalty, rows, weight, targets, kept[j], rows[j]) for j in range(len(rows))]
@@ -142,7 +144,7 @@ class Scene:
         first = self.at_step(0, self.means)
         least = [min(row) for row in first]
         beyond = [mean(row) - min(row) for row in first]
-        sizes = [math.log(self.n_query) / 4, math.log(self.n_way) / 2, math.log(self.typical)]
+        sizes = [math.log(self.heard) / 4, math.log(self.n_way) / 2, math.log(self.typical)]
         return [*sizes, log(mean(least)), log(mean(beyond))]
 
 
@@ -322,8 +324,8 @@ def moved(scene: Scene, step: int, weight: np.ndarray, k: int, g: np.ndarray) ->
     n = min(scene.shots[k], scene.typical)
     force = n * (scene.means[k] - weight)
     for share, row in zip(g, scene.query, strict=True):
-        force = force + share * (row - weight)
-    return weight + sigmoid(scene.method.rate[step].item()) * force / (n + sum(g))
+        force = force + scene.share * share * (row - weight)
+    return weight + sigmoid(scene.method.rate[step].item()) * force / (n + scene.share * sum(g))
 
 
 def scores(
@@ -384,7 +386,7 @@ def heard(layers: nn.Sequential, x: np.ndarray) -> list[float]:
 
 def estimated(scene: Scene, share: np.ndarray) -> list[float]:
     prior = math.exp(scene.method.log_prior_count.item())
-    count = [prior + sum(share[:, k]) for k in scene.classes]
+    count = [prior + scene.share * sum(share[:, k]) for k in scene.classes]
     return [x / sum(count) for x in count]
 
 

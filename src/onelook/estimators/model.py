@@ -24,7 +24,7 @@ from onelook.events import Progress
 from onelook.methods.glance_pool import CANDIDATES
 from onelook.methods.glance_support import Labelled, leave_one_out
 from onelook.methods.priors import ClassPriors
-from onelook.methods.regression import QUERY_WEIGHT, Linear, Moments, Regression, equalise
+from onelook.methods.regression import Linear, Moments, Regression, equalise, weigh_queries
 from onelook.scoring import Estimate
 from onelook.tasks import Tasks
 
@@ -168,20 +168,22 @@ class SupportModel(InductiveModel):
             own = {one.name: getattr(self, one.name) for one in fields(InductiveModel)}
             return AdaptedModel(**own, confidence=confidence, gain=gain)
         trust, posterior, hot = found.trust, found.posterior, _one_hot(self.labels, len(self.classes))
-        mass = self.shots + sum_of((trust * p).sum(0) for _, p in posterior.blocks())
-        moved = sum_of((trust * posterior.block(part)).mT @ x for part, x in pool.blocks())
+        share = trust * weigh_queries(len(pool), len(self.classes))[0]
+        mass = self.shots + sum_of((share * p).sum(0) for _, p in posterior.blocks())
+        moved = sum_of((share * posterior.block(part)).mT @ x for part, x in pool.blocks())
         means = (hot.mT @ self.rows + moved) / mass.unsqueeze(1)
         some = evenly(len(pool), LEARNT)
         x, p = pool.take(some), posterior.block(some)
         known = pool.recall(("learnt", len(some)), lambda: Moments.of(x.float()[None])) if pool.is_remembered else None
-        ridge, opinion = self._regress(hot, x, p, trust, known)
+        weight = trust * weigh_queries(len(x), len(self.classes))[1]
+        ridge, opinion = self._regress(hot, x, p, weight, known)
         log_priors = self.estimate_log_priors(posterior.mass(), len(pool), trust)
         distances = calibration.scaled_distances(x, means.to(x))
-        distances = leave_one_out(distances, trust * p, mass.to(x)).double()
+        distances = leave_one_out(distances, share * p, mass.to(x)).double()
         scores = self.voices.mix(distances[None], opinion[None, len(hot) :])[0]
         log_scale = calibration.match_log_scale(log_priors, scores, posterior.top())
         left_out = leave_one_out(calibration.scaled_distances(self.rows, means), hot, mass)
-        heard = self.shots + trust * QUERY_WEIGHT * posterior.mass() * len(some) / len(pool)
+        heard = self.shots + weight * posterior.mass() * len(some) / len(pool)
         about_labelled = equalise(opinion[: len(hot)], hot, heard.to(hot))
         parents = (means, ridge, self.voices, log_priors, log_scale, left_out, about_labelled)
         return AdaptedModel(*parents, confidence, gain)
@@ -191,14 +193,14 @@ class SupportModel(InductiveModel):
         hot: Float[Tensor, "S K"],
         x: Float[Tensor, "N D"],
         posterior: Float[Tensor, "N K"],
-        trust: float,
+        of_unlabelled: float,
         known: Moments | None,
     ) -> tuple[Linear, Float[Tensor, "M K"]]:
         """Ridge regression on labelled and unlabelled rows, and its opinion about each of them, left out.
 
-        known: moments of the unlabelled rows.
+        of_unlabelled: weight of each unlabelled row; known: moments of these.
         """
-        weight = torch.cat([self.rows.new_ones(len(hot)), self.rows.new_full((len(x),), trust * QUERY_WEIGHT)])
+        weight = torch.cat([self.rows.new_ones(len(hot)), self.rows.new_full((len(x),), of_unlabelled)])
         rows = torch.cat([self.rows.float(), x.float()])[None]
         regression = Regression.fit(rows, weight.float()[None], self.penalty.float(), known)
         targets = torch.cat([hot.float(), posterior.float()])[None]

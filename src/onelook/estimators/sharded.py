@@ -112,7 +112,7 @@ class ShardedPool(Pool):
     def follow(
         self, glance: Glance, anchors: Tasks, chosen: np.ndarray, rest: np.ndarray, priors: Float[Tensor, "1 K"]
     ) -> Generator[Any, None, Answers]:
-        scene = glance.scene(anchors, priors)
+        scene = glance.scene(anchors, priors, n_others=len(rest))
         self.shards.ask(_begin, glance, scene, each=self.split(rest))
 
         def vote(step: int, moment: Moment) -> Generator[Any, None, Votes]:

@@ -22,6 +22,8 @@ spread of the estimated priors how much confidence the initial ones (balanced, o
 confidence moves v, and the masses of a Sinkhorn plan that the gradient network reads, from the estimated priors (0) to
 the initial ones (1). Given class priors have confidence 1, and the final answer is transported to them.
 
+Tasks of training had up to 150 queries; more of them share the weight of so many (`regression.weigh_queries`).
+
 Whoever labels images as they come finds more of the frequent classes: where no class priors are given, the initial ones
 are proportional to n_k^0.2.
 
@@ -47,7 +49,7 @@ from onelook.methods.glance_statistics import SCALE, relative
 from onelook.methods.glance_support import ALONE, Conductor, Labelled, Voices, judge_left_out, judge_loudness, weigh
 from onelook.methods.guard import Count, Verdict, apply_guard
 from onelook.methods.priors import ClassPriors
-from onelook.methods.regression import QUERY_WEIGHT, Regression, margin
+from onelook.methods.regression import Regression, margin, weigh_queries
 from onelook.tasks import Tasks
 
 SHOTS_TELL = 0.2
@@ -61,7 +63,7 @@ class Glance(Method):
     torch.Size([2, 15, 5])
     """
 
-    version = 4
+    version = 5
     transductive = True
     class_priors: str = "unknown"
     """How frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a number for each
@@ -141,6 +143,7 @@ class Glance(Method):
             mass_TK, sum_TKD = g_TQK.sum(1), g_TQK.mT @ scene.query
             if votes is not None:
                 mass_TK, sum_TKD = mass_TK + votes[0], sum_TKD + votes[1]
+            mass_TK, sum_TKD = scene.share * mass_TK, scene.share * sum_TKD
             weights = self._move(step, weights, mass_TK, sum_TKD, scene)
             targets = torch.cat([scene.support_hot, posterior], 1)
             of_all = scene.regression.leave_out(targets)
@@ -172,8 +175,10 @@ class Glance(Method):
         # In units of the loss of uniform posteriors, so that tasks of many classes do not weigh more.
         return (weight * torch.stack(losses)).sum() / (weight.sum() * math.log(tasks.n_way))
 
-    def scene(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None, known: Known | None = None) -> Scene:
-        """Measure what the steps need."""
+    def scene(
+        self, tasks: Tasks, priors: Float[Tensor, "T K"] | None, known: Known | None = None, n_others: int = 0
+    ) -> Scene:
+        """Measure what the steps need. n_others: further queries, which vote."""
         labelled, query = Labelled.read(tasks), ops.normalise(tasks.query)
         support, unit, shots = labelled.support, labelled.unit, labelled.shots
         n = min(self.n_neighbours, support.shape[1] + query.shape[1] - 1)
@@ -188,12 +193,14 @@ class Glance(Method):
         first_opinion = Opinion.of(labelled.ridge(query))
         about = labelled.about | statistics.describe_task(distance, first_opinion, labelled.typical)
         initial_priors, is_given = self._initial_priors(tasks, priors, shots / labelled.typical)
-        weights = weigh(labelled.support_hot, labelled.anchor / shots), torch.full_like(query[..., 0], QUERY_WEIGHT)
+        (share, _), (_, weight) = (weigh_queries(query.shape[1] + more, tasks.n_way) for more in (n_others, 0))
+        weights = weigh(labelled.support_hot, labelled.anchor / shots), torch.full_like(query[..., 0], weight)
         first, later = self.alone(statistics.stack(ALONE, about)), self.together(statistics.stack(SCALE, about))
         louder = judge_loudness(self._at_step(0, first), labelled)
         return Scene(
             **vars(labelled) | {"about": about},
             query=query,
+            share=share,
             density=density,
             neighbours=neighbours,
             reach=reach,
@@ -277,7 +284,8 @@ class Glance(Method):
         log_p = ops.log_softmax(logits)
         p = log_p.exp()
         entropy = -(p * log_p).sum(-1)
-        estimated, progress = self._estimate_priors(p.sum(1)), step / self.n_steps
+        share, _ = weigh_queries(n_query, n_way)
+        estimated, progress = self._estimate_priors(share * p.sum(1)), step / self.n_steps
         confidence = self._judge(statistics.describe_evidence(logits, p, entropy, progress, scene), scene)
         mass = (n_query * (confidence * scene.initial_priors + (1 - confidence) * estimated)).clamp_min(1e-3)
         best = logits.topk(2, -1).values

@@ -89,7 +89,7 @@ def answer_pool(
 
     near: what compares the queries with each other, where it is known.
     """
-    scene = method.scene(anchors, priors, (near.anchors, near.moments) if near else None)
+    scene = method.scene(anchors, priors, (near.anchors, near.moments) if near else None, len(rest))
     # Each core has blocks of its own: they do not wait for each other at the end of each of many small operations.
     with ThreadPoolExecutor(torch.get_num_threads(), initializer=take_one_core) as cores:
         each = cores.map if scene.query.device.type == "cpu" else map

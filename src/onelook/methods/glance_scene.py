@@ -19,6 +19,8 @@ class Scene(Labelled):
     """Everything that does not change during the steps: n nearest rows of support and queries, B = 2 reaches."""
 
     query: Float[Tensor, "T Q D"]
+    share: float
+    """Weight of each query, further ones included, in class means and class priors."""
     density: Float[Tensor, "T Q"]
     neighbours: Int[Tensor, "T Q n"]
     reach: Float[Tensor, "T Q B n"]

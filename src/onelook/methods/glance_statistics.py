@@ -12,6 +12,7 @@ from torch import Tensor
 from onelook import ops
 from onelook.methods.glance_scene import Opinion, Scene
 from onelook.methods.glance_support import EVIDENCE
+from onelook.methods.regression import weigh_queries
 
 TASK = ("queries", "ways", "shots", "nearest", "margin")
 SCALE = (*TASK, "unit", *EVIDENCE, "ridge lead")
@@ -36,9 +37,9 @@ def describe_task(
     distance: Float[Tensor, "T Q K"], opinion: Opinion, typical: Float[Tensor, "T 1"]
 ) -> dict[str, Float[Tensor, "T"]]:
     """Statistics SCALE that queries take part in. distance: from the class means; opinion: of the labelled examples."""
-    least = distance.amin(-1)
+    least, (n_query, n_way) = distance.amin(-1), distance.shape[1:]
     return {
-        "queries": typical.new_full((len(distance),), math.log(distance.shape[1]) / 4),
+        "queries": typical.new_full((len(distance),), math.log(n_query * weigh_queries(n_query, n_way)[0]) / 4),
         "nearest": log(least.mean(1)),
         "margin": log((distance.mean(-1) - least).mean(1)),
         "ridge lead": opinion.lead.mean(1),

@@ -19,6 +19,21 @@ RIDGE = 0.5
 """Penalty of the squared weights, for rows whose mean square is 1, where nothing tells a better one."""
 QUERY_WEIGHT = 0.3
 """Weight of a query, where a labelled example has 1; 0.1 to 0.6 gave the same within 0.3 points."""
+MOST_QUERIES, MOST_OF_CLASS = 150, 3
+"""Queries, and queries of a class where these are more, that have full weight: the largest tasks of the training of
+Glance. Of more, those that are taken for another class would outweigh many labelled examples (docs/log.md)."""
+
+
+def weigh_queries(n_query: int, n_way: int) -> tuple[float, float]:
+    """Weight of each query in class means and class priors, and in ridge regression.
+
+    More than MOST_QUERIES weigh together as much as these, in ridge regression as the geometric mean of both numbers.
+
+    >>> weigh_queries(75, 5), weigh_queries(600, 5)
+    ((1.0, 0.3), (0.25, 0.15))
+    """
+    share = min(1.0, max(MOST_QUERIES, MOST_OF_CLASS * n_way) / max(n_query, 1))
+    return share, QUERY_WEIGHT * share**0.5
 
 
 @dataclass(frozen=True)

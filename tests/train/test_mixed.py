@@ -8,14 +8,21 @@ import pytest
 import torch
 
 from helpers.features import random_embeddings
+from helpers.images import classes, write_files
+from helpers.trainings import network_file
+from onelook.artifacts import load_method, method_artifact, save
 from onelook.data.protocols import parse_protocol
-from onelook.errors import DataError
+from onelook.errors import DataError, UserError
 from onelook.events import finish
+from onelook.machine import Place
 from onelook.methods import Glance
 from onelook.tasks import Embeddings, Tasks
+from onelook.train import jobs
 from onelook.train import mixed as module
 from onelook.train.loop import Stepped, train
 from onelook.train.mixed import MixedConfig, MixedTraining
+from onelook.train.optimisation import Optimisation
+from onelook.train.recipes import parse_request
 
 CONFIG = MixedConfig(
     n_steps=6, tasks_per_step=2, ways=(2, 3, 5), totals=(1, 4, 12), validate_every=3, n_validation_tasks=4
@@ -45,6 +52,25 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path: Path) -> N
     run.close()
     resumed = finish(train(training(), CONFIG.optimisation, {}, tmp_path / "stopped", save_every=2))
     assert resumed.read_bytes() == straight.read_bytes()
+
+
+def test_training_goes_on_from_the_weights_of_a_file_and_is_another_from_those_of_another(tmp_path: Path) -> None:
+    images = write_files(tmp_path / "images", classes(5, 20, "train/") | classes(5, 20, "val/", 5))
+    source = f"{images}@{network_file(tmp_path / 'network.safetensors')}"
+    standstill = Optimisation("adam", learning_rate=1e-12, weight_decay=0.0)
+    config = replace(CONFIG, n_steps=1, optimisation=standstill)
+
+    def go_on(seed: int) -> Path:
+        torch.manual_seed(seed)
+        save(method_artifact(Glance(width=4, n_layers=1, n_steps=1), {"config": {}}), tmp_path / "start.safetensors")
+        request = parse_request(str(tmp_path / "start.safetensors"))
+        place = Place(tmp_path / "cache", precision="float32")
+        return finish(jobs.meta_train_mixed([source], request, config, tmp_path / "run", place))
+
+    begun, _ = load_method(go_on(seed=1))
+    torch.testing.assert_close(begun.state_dict(), load_method(tmp_path / "start.safetensors")[0].state_dict())
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        go_on(seed=2)
 
 
 def test_every_protocol_that_is_drawn_exists() -> None:

@@ -61,7 +61,8 @@ class Training:
     backbone: str = "conv4-64"
     """Feature network made by `onelook pretrain`, or the name of a new one, which is trained along by episodes."""
     method: str = "sib"
-    """Name of a method (docs/methods.md), with settings such as sib:n_steps=5:recipe=published."""
+    """Name of a method (docs/methods.md), with settings such as sib:n_steps=5:recipe=published. With --sources also the
+    file of a trained one, to go on from its weights."""
     end_to_end: bool = False
     """Train the feature network as well, from where `pretrain` left it."""
     steps: PositiveInt | None = None
@@ -69,7 +70,8 @@ class Training:
     tasks_per_step: PositiveInt | None = None
     """Tasks in a step, where a feature network is trained. Default: those of the recipe."""
     learning_rate: float | None = None
-    """Highest learning rate of Adam, where a feature network is trained. Default: that of the recipe."""
+    """Highest learning rate of Adam, where a feature network is trained, and of --sources. Default: that of the
+    recipe."""
     average: str = "none"
     sources: str | None = None
     """Data for one method that serves all, divided by commas: DATA@FILE of a feature network, FILE.npz of features, or
@@ -106,6 +108,8 @@ def _start(training: Training, request: MethodRequest, tasks: TaskSpec, out: Pat
     if training.sources is not None:
         n_tasks = tasks_per_step or MixedConfig.tasks_per_step
         mixed = MixedConfig(steps or MixedConfig.n_steps, n_tasks, seed=tasks.seed)
+        if rate is not None:
+            mixed = replace(mixed, optimisation=replace(mixed.optimisation, learning_rate=rate))
         sources = training.sources.split(",")
         return jobs.meta_train_mixed(sources, request, mixed, out, place, training.variants, average)
     along = training.end_to_end or (not request.file and "backbone" in list_settings(request.name))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from onelook import backbones
-from onelook.artifacts import load_backbone
+from onelook.artifacts import load_backbone, load_method, with_settings
 from onelook.backbones import Backbone
 from onelook.data.images import ImageSet
 from onelook.data.sampler import TaskSampler, TaskSpec
@@ -19,8 +19,9 @@ from onelook.data.variants import variants
 from onelook.data.vectors import load_features
 from onelook.errors import SettingsError, describe_seconds, unknown_name
 from onelook.events import Notice
+from onelook.files import digest
 from onelook.machine import Place, seeded
-from onelook.methods import EndToEnd, Glance, ImageMethod
+from onelook.methods import EndToEnd, Glance, ImageMethod, find_name
 from onelook.tasks import Embeddings
 from onelook.train import recipes
 from onelook.train.episodes import EpisodicPretraining, ImageMetaTraining, MetaTrainConfig
@@ -150,14 +151,18 @@ def meta_train_mixed(
     n_variants: int = 0,
     average: str = "none",
 ) -> Generator[Any, None, Path]:
-    """Train a method for any task and any backbone; returns its path.
+    """Train a method for any task and any backbone, from the weights of its file if it has one; returns its path.
 
     sources: DATA@FILE of a backbone, FILE.npz of features and labels, or synthetic:N for N made-up sets. The
         validation classes are those of the first kind.
     n_variants: variants of the features of each real source, as of further backbones (`data.variants`).
     """
-    recipes.require_name(request)
-    method = build(request, TaskSpec(seed=config.seed))
+    start = {}
+    if request.file is None:
+        method = build(request, TaskSpec(seed=config.seed))
+    else:
+        method = with_settings(load_method(request.file)[0], request.label, request.settings)
+        start["start"] = digest(request.file.read_bytes()).hex()[:16]
     if not isinstance(method, Glance):
         raise SettingsError(f"Only glance is trained on multiple sources, and not {request.label}; give --data.")
     training: list[Embeddings] = []
@@ -171,8 +176,9 @@ def meta_train_mixed(
         raise SettingsError("Without a real source there is nothing to choose the best weights by; add DATA@FILE.")
     objective = MixedTraining(method.to(place.device), training, validation, config)
     about = {
-        "method": request.name,
+        "method": find_name(method),
         "settings": method.settings(),
+        **start,
         **asdict(config),
         "sources": list(sources),
         "variants": n_variants,

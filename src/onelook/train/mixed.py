@@ -27,20 +27,20 @@ class MixedConfig(Checked):
     n_steps: PositiveInt = 12_000
     tasks_per_step: PositiveInt = 16
     ways: tuple[int, ...] = (2, 3, 5, 5, 5, 5, 5, 5, 10, 10, 10, 20)
-    shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 3, 5, 5, 5, 10, 16)
-    totals: tuple[int, ...] = (1, 10, 30, 75, 75, 75, 75, 75, 100, 100, 150)
+    shots: tuple[int, ...] = (1, 1, 1, 1, 1, 2, 3, 3, 5, 5, 5, 10, 16, 16)
+    totals: tuple[int, ...] = (1, 10, 10, 30, 75, 75, 75, 75, 75, 100, 100, 150)
     """All queries of a task."""
-    balanced: Fraction = 0.45
+    balanced: Fraction = 0.42
     """Fraction of the tasks whose queries are balanced. The larger it is, the more equal a method without class priors
     expects them to be."""
     unbalanced: tuple[str, ...] = (
-        *("dirichlet:0.5",) * 2,
+        *("dirichlet:0.5",) * 3,
         "dirichlet:1",
         *("dirichlet:2",) * 4,
         "dirichlet:5",
         "long-tail:10",
         "present:1",
-        "present:2",
+        *("present:2",) * 2,
     )
     unequal_shots: Fraction = 0.1
     unknown: Fraction = 0.05

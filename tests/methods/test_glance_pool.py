@@ -10,6 +10,7 @@ from onelook.events import finish
 from onelook.methods import glance_pool
 from onelook.methods.glance import Glance
 from onelook.methods.glance_pool import answer_pool
+from onelook.methods.regression import MOST_QUERIES
 from onelook.tasks import Tasks
 
 
@@ -72,6 +73,23 @@ def test_an_answer_by_anchors_is_near_to_that_of_all(shipped: Glance) -> None:
     assert (found == exact).double().mean() > 0.98
     assert abs(accuracy[1] - accuracy[2]) < 0.01
     assert accuracy[1] > accuracy[0] + 0.03
+
+
+@pytest.mark.parametrize("n_anchors", [700, 2_000])
+def test_thousands_of_queries_weigh_as_many_as_in_training_anchors_or_not(
+    shipped: Glance, n_anchors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, estimate = [], Glance._estimate_priors
+
+    def look(self: Glance, mass: Tensor) -> Tensor:
+        weights.append(mass.sum().item())
+        return estimate(self, mass)
+
+    monkeypatch.setattr(Glance, "_estimate_priors", look)
+    task, _ = draw_mixture(2_000, 10)
+    ask(shipped, task, n_anchors)
+    assert len(weights) == 2 * shipped.n_steps
+    assert max(weights) < 1.3 * MOST_QUERIES  # synthetic gradients are doubled at most, and near 1 in the mean
 
 
 def test_candidates_leave_out_what_is_out_of_the_question(shipped: Glance, monkeypatch: pytest.MonkeyPatch) -> None:

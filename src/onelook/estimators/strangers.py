@@ -90,7 +90,7 @@ class StrangerClass:
     rows: Float[Tensor, "W D"]
     """Witnesses."""
     scores: Float[Tensor, "2 W"]
-    """Of the witnesses: without this class, and the lead of this class in the regression on all others."""
+    """Scores of the witnesses without this class, and its lead in the regression on all other rows."""
 
     @classmethod
     def learn(cls, support: SupportModel, rows: Float[Tensor, "W D"], first: Judge) -> "StrangerClass":

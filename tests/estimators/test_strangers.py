@@ -50,8 +50,9 @@ def averaged(own: np.ndarray, unit: np.ndarray) -> np.ndarray:
 
 def slow_scores(support: SupportModel, unit: np.ndarray) -> Any:
     """Three rounds of ridge regression by scikit-learn, fitted anew without each unlabelled row."""
-    first = averaged(support.strangeness(torch.from_numpy(unit)).numpy(), unit)
-    strangeness = first.copy()
+    own = support.strangeness(torch.from_numpy(unit)).numpy()
+    together = averaged(own, unit)
+    strangeness = together.copy()
     known = support.logits(torch.from_numpy(unit)).softmax(1).numpy()
     n, n_way = len(support.rows), known.shape[1]
     rows = np.vstack([support.rows.numpy(), unit])
@@ -69,7 +70,7 @@ def slow_scores(support: SupportModel, unit: np.ndarray) -> Any:
             model = Ridge(support.penalty.item(), fit_intercept=False, solver="cholesky")
             opinion = model.fit(z[kept], targets[kept], weight[kept]).predict(z[n + i : n + i + 1])[0]
             strangeness[i] = opinion[-1] - opinion[:-1].max()
-    return sum((one - one.mean()) / one.std(ddof=1) for one in (first, strangeness))
+    return sum((one - one.mean()) / one.std(ddof=1) for one in (own, together, strangeness))
 
 
 @settings(max_examples=5)

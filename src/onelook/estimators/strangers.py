@@ -7,9 +7,10 @@ far as the labelled examples and the unlabelled rows allow it.
 
 Which ones they are is learnt from the strangest: they are the examples of one more class, beside the labelled ones, in
 the ridge regression of `methods.regression`, in which each row is judged by all others. Its opinions name the strangest
-rows of the next round (self-training). Both scores are added, in units of their standard deviation among the unlabelled
-rows; of as many rows set aside up to 5 % more are strangers than by the first alone (docs/log.md). Where there are many
-unlabelled rows, WITNESSES of them speak for all.
+rows of the next round (self-training). A row's own strangeness, that with its neighbours and that lead are added, in
+units of their standard deviations among the unlabelled rows: where strangers are of many classes, each alone, the first
+tells most, where they are of few the others (docs/log.md). Where there are many unlabelled rows, WITNESSES of them
+speak for all.
 """
 
 import functools
@@ -83,41 +84,44 @@ class Witnesses:
 class StrangerClass:
     """One more class, of which the strangest unlabelled rows are examples."""
 
-    first: Judge
-    """Judges rows without this class."""
+    support: SupportModel
+    witnesses: Witnesses
+    """Witnesses, as they are strange without this class."""
     linear: Linear
     """Regression whose last class it is, for rows that are no witnesses."""
-    rows: Float[Tensor, "W D"]
-    """Witnesses."""
-    scores: Float[Tensor, "2 W"]
-    """Scores of the witnesses without this class, and its lead in the regression on all other rows."""
+    scores: Float[Tensor, "3 W"]
+    """Strangeness of the witnesses, each by itself and together, and the lead of this class in the regression on all
+    other rows."""
 
     @classmethod
-    def learn(cls, support: SupportModel, rows: Float[Tensor, "W D"], first: Judge) -> "StrangerClass":
-        """rows: witnesses, LEAST or more."""
-        known, n, without = support.logits(rows).softmax(1).to(rows), len(support.rows), first(rows)
+    def learn(cls, support: SupportModel, witnesses: Witnesses) -> "StrangerClass":
+        """witnesses: LEAST or more."""
+        rows, n = witnesses.rows, len(support.rows)
+        own, known = support.strangeness(rows), support.logits(rows).softmax(1).to(rows)
+        together = witnesses.judge(rows, own)
         hot = ops.one_hot(support.labels[None], known.shape[1] + 1, rows.dtype)
         weight = torch.cat([rows.new_ones(n), rows.new_full((len(rows),), QUERY_WEIGHT)])
         every = torch.cat([support.rows.to(rows), rows])[None]
         regression = Regression.fit(every, weight[None], support.penalty.to(rows))
-        lead, targets = without, hot
+        lead, targets = together, hot
         for _ in range(ROUNDS):
             strange = belong(lead).to(rows).unsqueeze(1)
             targets = torch.cat([hot, torch.cat([known * (1 - strange), strange], 1)[None]], 1)
             lead = _lead_of_last(regression.leave_out(targets)[0, n:])
-        return cls(first, regression.solve(targets), rows, torch.stack([without.to(lead), lead]))
+        scores = torch.stack([own.to(lead), together.to(lead), lead])
+        return cls(support, witnesses, regression.solve(targets), scores)
 
     def judge(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
         """Strangeness of rows of length 1. Witnesses are judged by the others."""
         return torch.cat([self._judge(x[part]) for part in ops.blocks(len(x), BLOCK)])
 
     def _judge(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n"]:
-        rows = x.to(self.rows)
-        same, which = (rows @ self.rows.T).max(-1)
-        lead = torch.where(same > 1 - SAME, self.scores[1, which], _lead_of_last(self.linear(rows[None])[0]))
-        both = torch.stack([self.first(x).to(lead), lead])
+        own, rows = self.support.strangeness(x), x.to(self.witnesses.rows)
+        same, which = (rows @ self.witnesses.rows.T).max(-1)
+        lead = torch.where(same > 1 - SAME, self.scores[2, which], _lead_of_last(self.linear(rows[None])[0]))
+        scores = torch.stack([own.to(lead), self.witnesses.judge(x, own).to(lead), lead])
         mean, spread = self.scores.mean(1, keepdim=True), self.scores.std(1, keepdim=True).clamp_min(1e-9)
-        return ((both - mean) / spread).sum(0)
+        return ((scores - mean) / spread).sum(0)
 
 
 def belong(strangeness: Float[Tensor, "W"]) -> Float[Tensor, "W"]:
@@ -153,7 +157,7 @@ class Strangers:
     def judge(self) -> Judge:
         """Judges how little rows of length 1 are like any of the classes; it can be sent to where the rows are."""
         if self.witnesses is not None and len(self.witnesses.rows) >= LEAST:
-            return StrangerClass.learn(self.support, self.witnesses.rows, self._judge_first).judge
+            return StrangerClass.learn(self.support, self.witnesses).judge
         return self._judge_first
 
     @property

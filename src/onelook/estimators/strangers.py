@@ -70,10 +70,15 @@ class Witnesses:
         >>> witnesses.judge(torch.eye(3)[:1], torch.tensor([0.0]))  # the others are both as near
         tensor([1.5000])
         """
-        return torch.cat([self._judge(rows[part], own[part]) for part in ops.blocks(len(rows), BLOCK)])
+        parts = ops.blocks(len(rows), BLOCK)
+        return torch.cat([self.average(own[part], self.compare(rows[part])) for part in parts])
 
-    def _judge(self, rows: Float[Tensor, "n D"], own: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
-        similarity = rows.to(self.rows) @ self.rows.T
+    def compare(self, rows: Float[Tensor, "n D"]) -> Float[Tensor, "n W"]:
+        """Similarities of a block of rows to the witnesses."""
+        return rows.to(self.rows) @ self.rows.T
+
+    def average(self, own: Float[Tensor, "n"], similarity: Float[Tensor, "n W"]) -> Float[Tensor, "n"]:
+        """Strangeness of rows with these similarities: half their own, half that of their neighbours."""
         best = similarity.masked_fill(similarity > 1 - SAME, -torch.inf).topk(min(NEAR, len(self.rows)), -1)
         counts = best.values.isfinite()
         near = (counts * self.strangeness[best.indices]).sum(1) / counts.sum(1).clamp_min(1)
@@ -116,10 +121,14 @@ class StrangerClass:
         return torch.cat([self._judge(x[part]) for part in ops.blocks(len(x), BLOCK)])
 
     def _judge(self, x: Float[Tensor, "n D"]) -> Float[Tensor, "n"]:
-        own, rows = self.support.strangeness(x), x.to(self.witnesses.rows)
-        same, which = (rows @ self.witnesses.rows.T).max(-1)
-        lead = torch.where(same > 1 - SAME, self.scores[2, which], _lead_of_last(self.linear(rows[None])[0]))
-        scores = torch.stack([own.to(lead), self.witnesses.judge(x, own).to(lead), lead])
+        own, similarity = self.support.strangeness(x), self.witnesses.compare(x)
+        same, which = similarity.max(-1)
+        lead = _lead_of_last(self.linear(x.to(self.witnesses.rows)[None])[0])
+        lead = torch.where(same > 1 - SAME, self.scores[2, which], lead)
+        return self.add(torch.stack([own.to(lead), self.witnesses.average(own, similarity).to(lead), lead]))
+
+    def add(self, scores: Float[Tensor, "3 N"]) -> Float[Tensor, "N"]:
+        """Sum of the three scores of each row, in units of their standard deviations among the witnesses."""
         mean, spread = self.scores.mean(1, keepdim=True), self.scores.std(1, keepdim=True).clamp_min(1e-9)
         return ((scores - mean) / spread).sum(0)
 
@@ -154,14 +163,17 @@ class Strangers:
         return Witnesses.gather(rows, self.support.strangeness(rows))
 
     @functools.cached_property
-    def judge(self) -> Judge:
-        """Judges how little rows of length 1 are like any of the classes; it can be sent to where the rows are."""
-        if self.witnesses is not None and len(self.witnesses.rows) >= LEAST:
-            return StrangerClass.learn(self.support, self.witnesses).judge
-        return self._judge_first
+    def stranger_class(self) -> StrangerClass | None:
+        """One more class of the strangest; None where too few rows tell."""
+        if self.witnesses is None or len(self.witnesses.rows) < LEAST:
+            return None
+        return StrangerClass.learn(self.support, self.witnesses)
 
     @property
-    def _judge_first(self) -> Judge:
+    def judge(self) -> Judge:
+        """Judges how little rows of length 1 are like any of the classes; it can be sent to where the rows are."""
+        if self.stranger_class is not None:
+            return self.stranger_class.judge
         return functools.partial(_judge_together, self.support, self.witnesses)
 
     def score(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:
@@ -182,24 +194,24 @@ class Strangers:
         neighbours of a labelled example lie nearer to its class than those of others, and that its class has less
         weight without it, about outweigh each other (docs/log.md).
         """
-        known, first, last = self._familiar
+        known, first = self._familiar
         limit = min(calibration.prediction_limit(known, rate), calibration.conformal_threshold(first, rate))
-        if len(first) >= LEAST and math.isfinite(limit):
-            ordered = last.sort(descending=True).values
+        if self.stranger_class is not None and math.isfinite(limit):
+            ordered = self.stranger_class.add(self.stranger_class.scores).sort(descending=True).values
             n_strange = int((first > limit).sum())
             limit = ordered[n_strange].item() if n_strange < len(ordered) else -math.inf
         return scores > limit
 
     @functools.cached_property
-    def _familiar(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "W"], Float[Tensor, "W"]]:
-        """Scores without a class of strangers, of the labelled examples, each left out, and of the witnesses; scores of
-        these with it. They are the same whatever is asked."""
+    def _familiar(self) -> tuple[Float[Tensor, "n"], Float[Tensor, "W"]]:
+        """Scores without a class of strangers, of the labelled examples, each left out, and of the witnesses; the same
+        whatever is asked."""
         tested = self.support.testable
         known = self.support.left_out_strangeness[tested]
         if self.witnesses is None:
-            return known, known[:0], known[:0]
-        rows = self.witnesses.rows
-        return self.witnesses.judge(self.support.rows[tested], known), self._judge_first(rows), self.judge(rows)
+            return known, known[:0]
+        of_witnesses = self.judge(self.witnesses.rows) if self.stranger_class is None else self.stranger_class.scores[1]
+        return self.witnesses.judge(self.support.rows[tested], known), of_witnesses
 
 
 def _judge_together(support: SupportModel, witnesses: Witnesses | None, x: Float[Tensor, "N D"]) -> Float[Tensor, "N"]:

@@ -1,11 +1,11 @@
 """Feature sets that Glance is trained on: many networks, layers and qualities, good ones and hopeless ones.
 
     python benchmarks/school.py school
-    for seed in 1 2; do
+    for seed in 11 12; do
         onelook train --method start.safetensors --learning-rate 7e-4 --steps 3000 --seed $seed --variants 1 \\
             --precision float32 --out runs/tuned-$seed --sources "$(python benchmarks/school.py school --sources)"
     done
-    python benchmarks/ship.py glance start.safetensors runs/tuned-1/model.safetensors runs/tuned-2/model.safetensors
+    python benchmarks/ship.py glance start.safetensors runs/tuned-11/model.safetensors runs/tuned-12/model.safetensors
 
 `--method glance --steps 6000` without `--learning-rate` begins with new weights.
 

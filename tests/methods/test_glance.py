@@ -232,6 +232,19 @@ def test_many_classes_gain_by_their_queries_as_few_do() -> None:
     assert right(glance(tasks), tasks) > right(glance.inductive(tasks), tasks) + 0.03
 
 
+@pytest.mark.parametrize("noise", [1.5, 2.4])
+def test_class_means_are_not_heard_again_where_many_labelled_examples_say_that_they_mislead(noise: float) -> None:
+    glance = load_shipped("glance").double()
+    tasks = random_tasks(8, (16,) * 10, n_query=100, feature_size=48, noise=noise)
+    other = np.random.default_rng(1)  # as light or the background does
+    support, query = (x.clone() for x in (tasks.support, tasks.query))
+    for rows in (support, query):
+        rows[..., :8] = torch.from_numpy(9 * other.standard_normal(rows[..., :8].shape))
+    tasks = replace(tasks, support=support, query=query)
+    by_ridge = method_for(tasks, "ridge")
+    assert right(glance(tasks), tasks) > right(by_ridge(tasks), tasks)
+
+
 @given(
     tasks_of_any_shape(
         n_query=st.integers(1, 20),

@@ -46,6 +46,7 @@ class Scene:
             heard(method.alone.layers, np.array(alone)),
             heard(method.together.layers, np.array([*sizes, unit, *evidence, self.ridge_lead])),
         ]
+        self.voices[1][0] += 4 * max(0, evidence[1] - evidence[0] - 0.3 / self.typical)
         self.loudness = self.most_probable_loudness()
 
     def most_probable_loudness(self) -> float:

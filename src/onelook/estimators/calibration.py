@@ -24,7 +24,7 @@ from onelook.scoring import Estimate
 
 LOG_SCALE_SPREAD = 0.4
 """Prior standard deviation of the log scale, whose mean is 0."""
-ACCURACY = (-0.38, 1.0, 0.13)
+ACCURACY = (-0.34, 1.0, 0.13)
 """Prior logit of Glance's accuracy: coefficients for 1, the logit of its mean confidence and the logarithm of the mean
 shots."""
 CAUTION = 1.5

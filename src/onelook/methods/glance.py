@@ -63,7 +63,7 @@ class Glance(Method):
     torch.Size([2, 15, 5])
     """
 
-    version = 5
+    version = 6
     transductive = True
     class_priors: str = "unknown"
     """How frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a number for each
@@ -207,7 +207,7 @@ class Glance(Method):
             reach=reach,
             regression=Regression.fit(rows, torch.cat(weights, 1), labelled.penalty, moments),
             first_opinion=first_opinion,
-            voices=(first.raise_by(louder, louder), later.raise_by(louder, louder)),
+            voices=(first.raise_by(louder, louder), later.raise_by(louder, louder).follow(labelled)),
             initial_priors=initial_priors,
             is_given=is_given,
         )

@@ -34,12 +34,12 @@ class MixedConfig(Checked):
     """Fraction of the tasks whose queries are balanced. The larger it is, the more equal a method without class priors
     expects them to be."""
     unbalanced: tuple[str, ...] = (
-        *("dirichlet:0.5",) * 3,
+        *("dirichlet:0.5",) * 4,
         "dirichlet:1",
         *("dirichlet:2",) * 4,
         "dirichlet:5",
         "long-tail:10",
-        "present:1",
+        *("present:1",) * 3,
         *("present:2",) * 2,
     )
     unequal_shots: Fraction = 0.1

@@ -118,7 +118,7 @@ class Glance(Method):
     def listen(self, labelled: Labelled) -> Voices:
         """How loud the parents are where there are labelled examples alone."""
         about = statistics.stack(ALONE, labelled.about).to(self.log_scale)
-        return self._at_step(0, self.alone(about)).to(labelled.support)
+        return self._at_step(0, self.alone(about)).to(labelled.support).suit(labelled)
 
     def trajectory(self, tasks: Tasks, priors: Float[Tensor, "T K"] | None = None) -> Float[Tensor, "steps T Q K"]:
         """Logits after 0, 1, … n_steps steps. priors: class priors, NaN where unknown; None: those of the settings."""

@@ -63,7 +63,7 @@ class Glance(Method):
     torch.Size([2, 15, 5])
     """
 
-    version = 6
+    version = 7
     transductive = True
     class_priors: str = "unknown"
     """How frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a number for each

@@ -16,7 +16,7 @@ from helpers.methods import method_for, random_tasks, tasks_of_any_shape
 from onelook import ops
 from onelook.artifacts import load_shipped
 from onelook.errors import SettingsError
-from onelook.methods import Glance, regression
+from onelook.methods import Glance, glance_support, regression
 from onelook.methods.glance_support import Labelled, judge_loudness, leave_one_out
 from onelook.methods.regression import equalise
 from onelook.tasks import Tasks
@@ -225,11 +225,15 @@ def test_voices_are_as_loud_as_makes_the_labelled_examples_most_probable(
         assert found == 0 or tested[i].any()
 
 
-@given(tasks_of_any_shape(n_query=st.integers(1, 6), feature_size=st.integers(2, 12)), seeds)
-def test_the_labelled_examples_alone_are_heard_as_the_slow_loop_hears_them(tasks: Tasks, seed: int) -> None:
+@given(
+    tasks_of_any_shape(n_query=st.integers(1, 6), feature_size=st.integers(2, 12)), seeds, st.sampled_from([8, 2**21])
+)
+def test_the_labelled_examples_alone_are_heard_as_the_slow_loop_hears_them(tasks: Tasks, seed: int, most: int) -> None:
     method = glance_for(tasks, seed)
-    expected = np.stack([reference.inductive(method, tasks[i : i + 1]) for i in range(len(tasks))])
-    torch.testing.assert_close(method.inductive(tasks), torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
+    with pytest.MonkeyPatch.context() as patch:  # more examples than are judged, too
+        patch.setattr(glance_support, "MOST_JUDGED", most)
+        expected = np.stack([reference.inductive(method, tasks[i : i + 1]) for i in range(len(tasks))])
+        torch.testing.assert_close(method.inductive(tasks), torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("nuisance", "noise"), [(0.0, 3.0), (9.0, 1.5)])

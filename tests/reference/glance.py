@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onelook.methods import Glance, regression
+from onelook.methods import Glance, glance_support, regression
 from onelook.tasks import Tasks
 from reference import guard, penalty
 from reference.exchangeable import linear, outputs
@@ -49,12 +49,12 @@ class Scene:
         self.voices[1][0] += 4 * max(0, evidence[1] - evidence[0] - 0.3 / self.typical)
         self.loudness = self.most_probable_loudness()
 
-    def as_if_new(self) -> list[tuple[list[float], np.ndarray, int]]:
-        """Distances, opinion and class of each labelled example that others of its class can judge."""
+    def as_if_new(self, step: int = 1) -> list[tuple[list[float], np.ndarray, int]]:
+        """Distances, opinion and class of each labelled example, or of some, that others of its class can judge."""
         found = []
         for j, (row, k) in enumerate(zip(self.support, self.label, strict=True)):
             n = self.shots[k]
-            if n > 1:
+            if n > 1 and j % step == 0:
                 distance = [
                     square(row - m) / self.unit * ((n + 1) / (n - 1) if i == k else 1) for i, m in enumerate(self.means)
                 ]
@@ -65,11 +65,12 @@ class Scene:
     def mean_shift(self) -> float:
         """The logit of ridge regression less that of its network, of a grid, by Bayes' rule."""
         own, total, weighted = self.voices[0][0], 0.0, 0.0
+        step = math.ceil(self.n_support * self.n_way / glance_support.MOST_JUDGED)
         for shift in range(-3, 4):
             self.voices[0][0] = own + shift
             for louder in (0, 0.5, 1, 1.5, 2, 2.5):
                 log_p = -(shift**2) / 2 - (louder / 0.4) ** 2 / 2
-                for distance, opinion, k in self.as_if_new():
+                for distance, opinion, k in self.as_if_new(step):
                     log_p += log_softmax(math.exp(louder) * mixed_scores(self, 0, distance, opinion))[k]
                 total, weighted = total + math.exp(log_p), weighted + shift * math.exp(log_p)
         self.voices[0][0] = own

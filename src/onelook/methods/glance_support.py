@@ -14,6 +14,7 @@ more than n examples.
 On features that it never met, and with more classes than the 20 that it was trained with, Glance speaks too low: of 200
 classes it gives the right one a tenth of the posterior, and the queries pull all means to the same place. The examples
 show this too: all voices are raised by the factor under which they are most probable, each left out (`judge_loudness`).
+Where there are no queries they choose in the same way how loud ridge regression is beside the means (`judge_share`).
 """
 
 import math
@@ -199,7 +200,7 @@ def judge_share(voices: Voices, labelled: Labelled) -> Float[Tensor, "T 1 1"]:
     distance, opinion, tested = leave_out(labelled)
     if not tested.any():
         return torch.zeros_like(voices.share)
-    step = max(distance[0].numel() // MOST_JUDGED, 1)
+    step = math.ceil(distance[0].numel() / MOST_JUDGED)
     distance, opinion, tested, hot = (x[:, ::step] for x in (distance, opinion, tested, labelled.support_hot))
     evidence = []
     for shift in SHIFTS:

@@ -26,9 +26,7 @@ PAPER = ("paper", "epochs", "curves", "bottleneck", "lines", "domains")
 """Names of results that have a page of their own."""
 NETWORKS = ("photograph-users", "auto")
 """Names of the results of `onelook benchmark networks`."""
-LOGGED = "glance-cells"
-"""Results that docs/log.md tells of, in cells of too many kinds for one table."""
-SEVERAL = ("paper-", "protocols", "practice", "sizes", LOGGED, *NETWORKS)
+SEVERAL = ("paper-", "protocols", "practice", "sizes", *NETWORKS)
 """Beginnings of the names of further ones."""
 ABLATION = ROOT / "benchmarks" / "ablation.json"
 """Results for the page of transductive methods."""

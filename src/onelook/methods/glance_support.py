@@ -40,7 +40,7 @@ SHIFTS, LOUDNESSES = range(-3, 4), (0.0, 0.5, 1.0, 1.5, 2.0, LOUDEST)
 """Logits by which the part of ridge regression may change, and the loudnesses at which it is judged (`judge_share`)."""
 SPREAD_OF_SHARE = 1.0
 """Prior standard deviation of that logit; 0.5 and 2 gain about as much on validation classes."""
-MOST_JUDGED = 2**21
+MOST_JUDGED = 2**16
 """Scores that are judged there at most; where there are more, every other example speaks, or every third."""
 LEAD_TELLS, LEAD_BY_CHANCE = 4.0, 0.3
 """Logit of the part of ridge regression for a lead of 1 over the class means; the lead for one labelled example a class
@@ -197,11 +197,11 @@ def judge_share(voices: Voices, labelled: Labelled) -> Float[Tensor, "T 1 1"]:
     Exactly 0 where no class has two examples. Where classes are many or their examples, the networks that judge it are
     beyond what they were trained for: they lost up to 4 points to the better parent (docs/log.md).
     """
-    distance, opinion, tested = leave_out(labelled)
+    step = math.ceil(labelled.support_hot[0].numel() / MOST_JUDGED)
+    distance, opinion, tested = leave_out(labelled, step)
     if not tested.any():
         return torch.zeros_like(voices.share)
-    step = math.ceil(distance[0].numel() / MOST_JUDGED)
-    distance, opinion, tested, hot = (x[:, ::step] for x in (distance, opinion, tested, labelled.support_hot))
+    hot = labelled.support_hot[:, ::step]
     evidence = []
     for shift in SHIFTS:
         scores = voices.favour_ridge(torch.full_like(voices.share, shift)).mix(distance, opinion)
@@ -221,11 +221,14 @@ def judge_left_out(voices: Voices, labelled: Labelled) -> tuple[Float[Tensor, "T
     return voices.mix(distance, opinion), tested
 
 
-def leave_out(labelled: Labelled) -> tuple[Float[Tensor, "T S K"], Float[Tensor, "T S K"], Bool[Tensor, "T S"]]:
-    """Distances and opinions of each labelled example as if it were new, and which have company for it."""
-    hot, shots = labelled.support_hot, labelled.shots.unsqueeze(1)
-    distance = ops.squared_distance(labelled.support, labelled.means) / labelled.unit
-    return leave_one_out(distance, hot, shots), equalise(labelled.left_out, hot, shots), find_company(hot)
+def leave_out(
+    labelled: Labelled, step: int = 1
+) -> tuple[Float[Tensor, "T s K"], Float[Tensor, "T s K"], Bool[Tensor, "T s"]]:
+    """Distances and opinions of each step-th labelled example as if it were new, and which have company for it."""
+    hot, shots = labelled.support_hot[:, ::step], labelled.shots.unsqueeze(1)
+    distance = ops.squared_distance(labelled.support[:, ::step], labelled.means) / labelled.unit
+    opinion = equalise(labelled.left_out[:, ::step], hot, shots)
+    return leave_one_out(distance, hot, shots), opinion, find_company(labelled.support_hot)[:, ::step]
 
 
 def leave_one_out(

@@ -22,7 +22,7 @@ from onelook.backbones.joined import Joined
 from onelook.backbones.pretrained import resolve
 from onelook.errors import ArtifactError, SettingsError, UserError, describe_cause, unknown_name
 from onelook.events import Notice, Progress
-from onelook.files import is_regular, parse_json, read_regular, read_tensors, write_atomically, write_tensors
+from onelook.files import digest, is_regular, parse_json, read_regular, read_tensors, write_atomically, write_tensors
 from onelook.methods import EndToEnd, ImageMethod, Method
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -285,6 +285,11 @@ def load_shipped(name: str, **settings: Any) -> Method:
     if name not in SHIPPED_METHODS:
         raise unknown_name("method with weights of its own", name, SHIPPED_METHODS)
     return with_settings(load_method(SHIPPED_METHODS[name])[0], name, settings)
+
+
+def identify_shipped(name: str) -> list[Any]:
+    """Version and weights of a method that ships, for the keys of figures that depend on it."""
+    return [methods.METHODS[name].version, digest(SHIPPED_METHODS[name].read_bytes()).hex()[:16]]
 
 
 def with_settings(method: Method, label: str, settings: dict[str, Any]) -> Method:

@@ -261,7 +261,7 @@ def test_many_classes_gain_by_their_queries_as_few_do() -> None:
     glance = load_shipped("glance").double()
     assert isinstance(glance, Glance)
     tasks = random_tasks(1, (3,) * 150, n_query=600, feature_size=48, noise=1.2)
-    assert right(glance(tasks), tasks) > right(glance.inductive(tasks), tasks) + 0.02
+    assert right(glance(tasks), tasks) > right(glance.trajectory(tasks)[0], tasks) + 0.03
 
 
 @pytest.mark.parametrize("noise", [1.5, 2.4])

@@ -65,12 +65,12 @@ class Scene:
     def mean_shift(self) -> float:
         """The logit of ridge regression less that of its network, of a grid, by Bayes' rule."""
         own, total, weighted = self.voices[0][0], 0.0, 0.0
-        step = math.ceil(self.n_support * self.n_way / glance_support.MOST_JUDGED)
+        judges = self.as_if_new(math.ceil(self.n_support * self.n_way / glance_support.MOST_JUDGED))
         for shift in range(-3, 4):
             self.voices[0][0] = own + shift
             for louder in (0, 0.5, 1, 1.5, 2, 2.5):
                 log_p = -(shift**2) / 2 - (louder / 0.4) ** 2 / 2
-                for distance, opinion, k in self.as_if_new(step):
+                for distance, opinion, k in judges:
                     log_p += log_softmax(math.exp(louder) * mixed_scores(self, 0, distance, opinion))[k]
                 total, weighted = total + math.exp(log_p), weighted + shift * math.exp(log_p)
         self.voices[0][0] = own

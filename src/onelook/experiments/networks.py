@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from onelook.artifacts import AUTO, PHOTOGRAPHS, SHIPPED_METHODS, SMALL
+from onelook.artifacts import AUTO, PHOTOGRAPHS, SMALL, identify_shipped
 from onelook.data.listing import Listing
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import name_in_records, open_data
@@ -26,11 +26,10 @@ from onelook.estimators.choosing import load_chosen
 from onelook.events import Progress
 from onelook.experiments.practice import DIGITS, split_name
 from onelook.experiments.practice_report import draw_user, make_classifier
-from onelook.files import ResultStore, Stored, digest
+from onelook.files import ResultStore, Stored
 from onelook.labelling.features import embed_listing
 from onelook.labelling.label import LabelConfig
 from onelook.machine import Place, provenance
-from onelook.methods import Glance
 from onelook.scoring import Estimate, paired
 from onelook.tasks import Embeddings
 from onelook.train.recipes import features_digest
@@ -131,7 +130,7 @@ def _measure(
         "n_users": n_users,
         "seed": spec.seed,
         "version": VERSION,
-        "glance": [Glance.version, digest(SHIPPED_METHODS["glance"].read_bytes()).hex()[:16]],
+        "glance": identify_shipped("glance"),
     }
 
     def compute() -> Generator[Progress, None, Stored]:

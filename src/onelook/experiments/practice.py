@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from onelook.artifacts import SHIPPED_METHODS, SMALL, load_network
+from onelook.artifacts import SMALL, identify_shipped, load_network
 from onelook.backbones import Backbone
 from onelook.data.embed import EmbedConfig, embed
 from onelook.data.images import ImageSet
@@ -26,7 +26,6 @@ from onelook.experiments.practice_measure import compare_classifiers
 from onelook.experiments.practice_report import add_unknown, sample_unknown
 from onelook.files import ResultStore, Stored, digest
 from onelook.machine import Place
-from onelook.methods import Glance
 from onelook.tasks import Embeddings
 from onelook.train.recipes import features_digest
 
@@ -122,7 +121,7 @@ def _cells(
     versions = {
         "features": features_digest(data),
         "version": VERSION,
-        "glance": [Glance.version, digest(SHIPPED_METHODS["glance"].read_bytes()).hex()[:16]],
+        "glance": identify_shipped("glance"),
         "sklearn": importlib.import_module("sklearn").__version__,
     }
     for spec in specs:

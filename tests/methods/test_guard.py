@@ -168,6 +168,14 @@ def test_trust_grows_with_what_stays_when_half_of_the_queries_are_left_out(
     assert all(start in message for message in verdict.messages())
 
 
+@pytest.mark.parametrize(("part", "trust"), [(0.61, 0), (0.74, 0), (0.76, 0.2), (0.79, 0.8), (0.81, 1)])
+def test_of_many_classes_more_has_to_stay(part: float, trust: float) -> None:
+    tasks = random_tasks(1, (2,) * (MOST_CLASSES + 1), n_query=8, feature_size=8, noise=0.1)
+    _, verdict = judge(of_which_stays(part, 8), nearest, tasks)
+    close(verdict.trust, torch.full((1,), trust, dtype=torch.float64))
+    assert re.search(f"predictions overlap by (only )?{100 * part:.0f} %", verdict.messages()[0])
+
+
 @pytest.mark.parametrize(("part", "trust"), [(0.6 - 1e-9, 1), (0.4 + 1e-9, 0)])
 def test_rounding_does_not_decide_about_a_stability_at_a_threshold(part: float, trust: float) -> None:
     """As of certain answers, of which 3 in 5 stay."""

@@ -63,7 +63,7 @@ class Glance(Method):
     torch.Size([2, 15, 5])
     """
 
-    version = 7
+    version = 8
     transductive = True
     class_priors: str = "unknown"
     """How frequent the classes are among the queries (`ClassPriors`): "unknown", "balanced", or a number for each

@@ -176,6 +176,22 @@ def test_of_many_classes_more_has_to_stay(part: float, trust: float) -> None:
     assert re.search(f"predictions overlap by (only )?{100 * part:.0f} %", verdict.messages()[0])
 
 
+@pytest.mark.parametrize(
+    ("stability", "recognition", "reason"),
+    [
+        (0.72, -0.001, "predictions overlap by only 72 % when half of them are held out."),
+        (0.72, float("nan"), "predictions overlap by only 72 % when half of them are held out."),
+        (0.72, -0.2, "with them 20 % fewer of the labelled examples are classified correctly, and predictions overlap"),
+        (0.9, -0.2, "with them 20 % fewer of the labelled examples are classified correctly."),
+    ],
+)
+def test_what_was_not_used_has_a_reason_that_holds_however_many_classes_there_are(
+    stability: float, recognition: float, reason: str
+) -> None:
+    (message,) = Verdict(*(torch.tensor([x]) for x in (0.0, stability, 0.5, recognition))).messages()
+    assert f"The unlabelled images were not used: {reason}" in message
+
+
 @pytest.mark.parametrize(("part", "trust"), [(0.6 - 1e-9, 1), (0.4 + 1e-9, 0)])
 def test_rounding_does_not_decide_about_a_stability_at_a_threshold(part: float, trust: float) -> None:
     """As of certain answers, of which 3 in 5 stay."""

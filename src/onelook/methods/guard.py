@@ -154,8 +154,10 @@ def _message(trust: float, stability: float, agreement: float, recognition: floa
     if stability == 0 and agreement == 1 and recognition != recognition:
         few = f"There are more than {MOST_CLASSES} classes, and of the examples fewer than half resemble their class"
         return f"{few}, so each image was judged by the labelled examples alone."
-    if recognition < 0 and stability > FEW[0]:
+    # So stable, only the labelled examples can have decided; between the thresholds of FEW and MANY either can have.
+    is_stable = stability > MANY[0]
+    if is_stable or (stability > FEW[0] and -100 * recognition >= 1):
         fewer = f"{-100 * recognition:.0f} % fewer of the labelled examples are classified correctly"
-        unsure = "" if stability > MANY[0] else f", and predictions overlap by {overlap}"
+        unsure = "" if is_stable else f", and predictions overlap by {overlap}"
         return f"The unlabelled images were not used: with them {fewer}{unsure}."
     return f"The unlabelled images were not used: predictions overlap by only {overlap}."

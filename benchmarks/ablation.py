@@ -1,6 +1,6 @@
 """What each part of Glance is worth.
 
-    python benchmarks/ablation.py --backbone runs/cifar-fs-rotation/model.safetensors --json benchmarks/ablation.json
+    python benchmarks/ablation.py --json benchmarks/ablation.json
 
 The first rows take something away from the weights that ship. The trained rows are short trainings on the training
 classes of CIFAR-FS alone, all alike but for the tasks that they meet; they are compared with the first of them. Test
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from onelook.artifacts import load_backbone, load_method, load_shipped, save_results
+from onelook.artifacts import SMALL, load_method, load_network, load_shipped, save_results
 from onelook.data.sampler import TaskSampler, TaskSpec
 from onelook.data.sources import N_VIEWS, open_data
 from onelook.events import finish
@@ -121,13 +121,13 @@ def measured(rows: Iterator[tuple[str, Answer]], test: Embeddings, n_tasks: int,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", type=Path, required=True)
+    parser.add_argument("--backbone", default=SMALL, help="name of a network that comes along, or the file of another")
     parser.add_argument("--tasks", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--json", type=Path, default=Path("benchmarks/ablation.json"))
     options = parser.parse_args()
-    network, named = load_backbone(options.backbone)
+    network, named = finish(load_network(options.backbone))
     place = Place()
     data = open_data("cifar-fs")
     training = finish(data.embed("train", network, place, N_VIEWS, "mirror"))

@@ -26,10 +26,10 @@ PAPER = ("paper", "epochs", "curves", "bottleneck", "lines", "domains")
 """Names of results that have a page of their own."""
 NETWORKS = ("photograph-users", "auto")
 """Names of the results of `onelook benchmark networks`."""
-SEVERAL = ("paper-", "protocols", "practice", "sizes", *NETWORKS)
+BESIDE = ("sizes", "weak", "ablation")
+"""Names of results on the page of transductive methods, beside those of the protocols."""
+SEVERAL = ("paper-", "protocols", "practice", *NETWORKS, *BESIDE)
 """Beginnings of the names of further ones."""
-ABLATION = ROOT / "benchmarks" / "ablation.json"
-"""Results for the page of transductive methods."""
 
 
 def paper_results() -> dict[str, list[dict[str, object]]]:
@@ -44,8 +44,8 @@ def transductive_results() -> list[dict[str, object]]:
 
 
 def transductive_page(records: list[dict[str, object]]) -> str:
-    """The page, with the same methods on tasks of many sizes, and the parts of Glance."""
-    return transductive.page(records, _all_of("sizes"), load_results(ABLATION) if ABLATION.exists() else [])
+    """The page, with tasks of many sizes, weak features and the parts of Glance."""
+    return transductive.page(records, **{name: _all_of(name) for name in BESIDE})
 
 
 def practice_results() -> list[dict[str, object]]:
@@ -65,7 +65,7 @@ def _all_of(stem: str) -> list[dict[str, object]]:
 def page() -> str:
     sections = []
     for path in sorted((ROOT / "benchmarks").glob("*.json")):
-        if path.stem in PAPER or path.stem.startswith(SEVERAL) or path == ABLATION:
+        if path.stem in PAPER or path.stem.startswith(SEVERAL):
             continue
         records = json.loads(path.read_text())
         if path.stem == "scale":

@@ -37,14 +37,15 @@ Cell = Callable[[dict[str, Any], float], str]
 """Function from a record and the best accuracy of its column to the text of a cell."""
 
 
-def page(records: Records, sizes: Records = (), ablation: Records = ()) -> str:
+def page(records: Records, sizes: Records = (), weak: Records = (), ablation: Records = ()) -> str:
     """Markdown. records: those of `onelook benchmark protocols`, of one run or of several; sizes: those of many cells,
-    which have a row each; ablation: those of benchmarks/ablation.py."""
+    which have a row each; weak, ablation: those of benchmarks/weak.py and ablation.py."""
     return render(
         "transductive.md.j2",
         inductive=INDUCTIVE,
         sections=[_section(own) for own in _groups(records)],
         sizes=_sizes(sizes) if sizes else None,
+        weak=_weak(weak) if weak else None,
         ablation=_ablation(ablation) if ablation else None,
     )
 
@@ -132,6 +133,19 @@ def _sizes(records: Records) -> dict[str, str]:
     table = Table((*columns, "less the inductive", "best other", "its difference"), tuple(rows))
     others = ", ".join(f"`{name}`" for name in _different(r["method"] for r in records)[1:])
     return {"others": others, "made": made(records), "table": table.markdown()}
+
+
+def _weak(records: Records) -> dict[str, Any]:
+    """A row for each cell, with the difference of each other method to the reference."""
+    cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for r in records:
+        cells.setdefault((r["dataset"], r["n_shot"], r["protocol"]), []).append(r)
+    rows = []
+    for key, (reference, *others) in cells.items():
+        rows.append((*map(str, key), plus_minus(reference), *(_bold(r["versus"]) for r in others)))
+    columns = ("features", "shots", "protocol", *(f"`{name}`" for name in _different(r["method"] for r in records)))
+    about = {"n_tasks": f"{records[0]['n_tasks']:,}", "n_way": records[0]["n_way"], "queries": records[0]["n_total"]}
+    return {**about, "made": made(records), "table": Table(columns, tuple(rows)).markdown()}
 
 
 def _ablation(records: Records) -> dict[str, Any]:

@@ -189,6 +189,15 @@ def test_sizes_have_a_row_for_each_cell_with_the_best_other_method() -> None:
     ]
 
 
+def test_weak_features_have_a_row_for_each_cell_with_the_difference_of_each_other_method() -> None:
+    cell = {"n_shot": 3, "protocol": "dirichlet:2"}
+    lost = {"method": "pt-map", "difference": 0.5, "ci95": 1.0}
+    cells = [record("pt-map", **cell), record("tim", accuracy=57.0, **cell), record("bms", versus=lost, **cell)]
+    found = tables(page(some(), weak=[record("pt-map"), record("tim"), record("bms"), *cells]))["Weak features"]
+    assert found[0] == ["features", "shots", "protocol", "`pt-map`", "`tim`", "`bms`"]
+    assert found[2] == ["made-up", "3", "dirichlet:2", "60.00 ± 0.50", "**-3.00 ± 1.00**", "+0.50 ± 1.00"]
+
+
 def test_the_parts_of_a_method_are_told_by_their_differences_to_the_row_that_they_are_compared_with() -> None:
     parts = [record("pt-map"), record("less", accuracy=58.0), record("as much", accuracy=60.5)]
     trained = [

@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from onelook.artifacts import SHIPPED_NETWORK, load_backbone
 from onelook.backbones.efficientnet_lite import load_efficientnet_lite
@@ -58,6 +59,11 @@ def draw_images(data: str) -> tuple[np.ndarray, np.ndarray]:
 
 def resize(images: np.ndarray, side: int, how: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(image).resize((side, side), how)) for image in images])
+
+
+def shrink(images: np.ndarray, side: int) -> np.ndarray:
+    """Pixels of smaller copies, about 0."""
+    return resize(images, side).reshape(len(images), -1) / 255 - 0.5
 
 
 def embed_lite(images: np.ndarray, name: str) -> dict[str, np.ndarray]:
@@ -95,6 +101,10 @@ def count_gradients(images: np.ndarray) -> np.ndarray:
     strength = np.hypot(down, right)[..., None] * np.eye(8)[direction]
     cells = strength.reshape(len(images), 4, 8, 4, 8, 8).sum((2, 4)).reshape(len(images), -1)
     return np.sqrt(cells / (cells.sum(1, keepdims=True) + 1e-6))
+
+
+def count_both(images: np.ndarray) -> np.ndarray:
+    return np.hstack([count_colours(images), count_gradients(images)])
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -136,7 +146,7 @@ def make_sets(data: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         "lite0-block": lambda: lite0["block"],
         "lite2-gem": lambda: lite2["gem"],
         "small": lambda: small,
-        "pixels16": lambda: resize(images, 16).reshape(len(images), -1) / 255 - 0.5,
+        "pixels16": lambda: shrink(images, 16),
     }
     if data == "cifar-fs":
         sets |= {
@@ -150,13 +160,18 @@ def make_sets(data: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
             "lite2-gem-whitened": lambda: rotate(lite2["gem"], whiten=True),
             "small-noisy": lambda: add_noise(small, 1),
             "small-noisier": lambda: add_noise(small, 2),
-            "pixels8": lambda: resize(images, 8).reshape(len(images), -1) / 255 - 0.5,
+            "pixels8": lambda: shrink(images, 8),
             "colours": lambda: count_colours(images),
             "gradients": lambda: count_gradients(images),
-            "histograms": lambda: np.hstack([count_colours(images), count_gradients(images)]),
+            "histograms": lambda: count_both(images),
         }
     for name, make in sets.items():
         yield f"{data}-{name}", rotate(make()), labels
+
+
+def save(x: np.ndarray, labels: Tensor, names: tuple[str, ...], file: Path) -> None:
+    rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))[None]
+    save_features(Embeddings(rows, labels, names), file)
 
 
 def main() -> None:
@@ -169,8 +184,7 @@ def main() -> None:
     for data in KEPT:
         for name, x, labels in make_sets(data):
             names = tuple(map(str, range(int(labels.max()) + 1)))
-            rows = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))[None]
-            save_features(Embeddings(rows, torch.from_numpy(labels), names), args.folder / f"{name}.npz")
+            save(x, torch.from_numpy(labels), names, args.folder / f"{name}.npz")
             print(f"{name}: {x.shape[0]:,} rows of {x.shape[1]}")
 
 

@@ -10,22 +10,19 @@ made again.
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from school import add_noise, add_nuisance, count_colours, count_gradients, resize
+from school import add_noise, add_nuisance, count_both, save, shrink
 
 from onelook.artifacts import load_network, save_results
 from onelook.benchmark.sources import open_features
+from onelook.data.images import ImageSet
 from onelook.data.sources import open_data
-from onelook.data.vectors import save_features
 from onelook.events import finish
 from onelook.experiments.transductive import INDUCTIVE, ProtocolsConfig, protocols
 from onelook.machine import Place
-from onelook.tasks import Embeddings
 
 SETS = ("clothing10", "dtd10", "signs10")
 METHODS = ("glance", INDUCTIVE, "logistic-regression:tune=true", "ridge")
@@ -33,25 +30,16 @@ PROTOCOLS = ("balanced", "dirichlet:2")
 N_TASKS = 200
 
 
-def weaken(file: Path) -> Iterator[tuple[str, Embeddings]]:
-    """Each kind of features of a zip of class folders, by its name."""
-    data, place = open_data(str(file)), Place(precision="float32")
-    of_network = {
-        name: finish(data.embed("all", finish(load_network(name))[0], place)).views[0].numpy()
-        for name in ("lite", "small")
-    }
-    images = finish(data.images("all", 32, 3))
+def weaken(images: ImageSet, of_network: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weak features by the name of their kind. images: 32 × 32 pixels; of_network: their features by each network."""
     pixels = images.views[0].permute(0, 2, 3, 1).numpy()
-    kinds: dict[str, Callable[[], np.ndarray]] = {
-        "lite-noisy": lambda: add_noise(of_network["lite"], 1),
-        "lite-nuisance": lambda: add_nuisance(of_network["lite"], 1),
-        "small-noisy": lambda: add_noise(of_network["small"], 1),
-        "histograms": lambda: np.hstack([count_colours(pixels), count_gradients(pixels)]),
-        "pixels": lambda: resize(pixels, 16).reshape(len(pixels), -1) / 255 - 0.5,
+    return {
+        "lite-noisy": add_noise(of_network["lite"], 1),
+        "lite-nuisance": add_nuisance(of_network["lite"], 1),
+        "small-noisy": add_noise(of_network["small"], 1),
+        "histograms": count_both(pixels),
+        "pixels": shrink(pixels, 16),
     }
-    for kind, make in kinds.items():
-        rows = torch.from_numpy(np.ascontiguousarray(make(), dtype=np.float32))[None]
-        yield kind, Embeddings(rows, images.labels, images.class_names)
 
 
 def main() -> None:
@@ -68,12 +56,16 @@ def main() -> None:
         METHODS, protocols=PROTOCOLS, ways=(10,), shots=(1, 3, 5, 16), n_query=10, n_tasks=options.tasks
     )
     options.out.mkdir(parents=True, exist_ok=True)
+    networks, place = {one: finish(load_network(one))[0] for one in ("lite", "small")}, Place(precision="float32")
     records: list[dict[str, Any]] = []
     for name in options.sets.split(","):
-        for kind, features in weaken(options.data / f"{name}.zip"):
+        data = open_data(str(options.data / f"{name}.zip"))
+        images = finish(data.images("all", 32, 3))
+        features = {one: finish(data.embed("all", network, place)).features for one, network in networks.items()}
+        for kind, x in weaken(images, {one: rows.numpy() for one, rows in features.items()}).items():
             file = options.out / f"{name}-{kind}.npz"
-            save_features(features, file)
-            records += finish(protocols(config, open_features(file, None, 10), options.out, Place()))
+            save(x, images.labels, images.class_names, file)
+            records += finish(protocols(config, open_features(file, None, 10), options.out, place))
             print(f"{name}, {kind} done", flush=True)
     if options.json:
         save_results(records, options.json)

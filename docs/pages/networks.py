@@ -1,8 +1,9 @@
 """Figures of the page of feature networks, docs/networks.md; its sentences are in networks.md.j2."""
 
+from operator import itemgetter
 from typing import Any
 
-from pages.plots import Records
+from pages.plots import Records, gather
 from pages.templates import made, plus_minus, render, signed
 
 from onelook.artifacts import AUTO
@@ -13,9 +14,7 @@ ALIKE = ("average", "precision", "n_way", "n_total", "protocol", "n_tasks", "see
 
 
 def page(records: Records) -> str:
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for r in records:
-        groups.setdefault(tuple(r[key] for key in ALIKE), []).append(r)
+    groups = gather(records, itemgetter(*ALIKE))
     return render(
         "networks.md.j2",
         made=made(records) if records else "",

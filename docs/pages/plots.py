@@ -46,6 +46,16 @@ def _svg(figure: Figure) -> bytes:
     return out.getvalue()
 
 
+def gather(
+    records: Records, key: Callable[[dict[str, Any]], tuple[Any, ...]]
+) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Records by their key, in the order in which each is first met."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for r in records:
+        groups.setdefault(key(r), []).append(r)
+    return groups
+
+
 def of_experiment(records: Records, experiment: str, shot: int) -> list[dict[str, Any]]:
     return [r for r in records if r["experiment"] == experiment and r["n_shot"] == shot]
 

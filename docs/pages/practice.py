@@ -1,8 +1,9 @@
 """Figures of the page of practice, docs/practice.md; its sentences are in practice.md.j2."""
 
+from operator import itemgetter
 from typing import Any
 
-from pages.plots import Records
+from pages.plots import Records, gather
 from pages.templates import made, plus_minus, render, signed
 
 from onelook.benchmark.tables import Table
@@ -14,9 +15,7 @@ ALIKE = ("dataset", "split", "backbone", "precision", "n_way", "n_total", "proto
 
 
 def page(records: Records) -> str:
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for r in records:
-        groups.setdefault(tuple(r[key] for key in ALIKE), []).append(r)
+    groups = gather(records, itemgetter(*ALIKE))
     facts = {
         f"{r['n_tasks']:,} users, {r['n_way']} classes, {r['n_total']} images to label, seed {r['seed']}"
         for r in records

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from matplotlib.figure import Figure
-from pages.plots import BLUE, GREY, Records, drawn
+from pages.plots import BLUE, GREY, Records, drawn, gather
 from pages.templates import made, plus_minus, render, signed
 
 from onelook.benchmark.tables import Table
@@ -57,20 +58,8 @@ def plots(records: Records) -> dict[str, bytes]:
 
 def _groups(records: Records) -> list[Records]:
     """Records that may stand in one table, but for the shots: same features, same number of ways, queries and tasks."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for r in records:
-        key = (
-            r["dataset"],
-            r["split"],
-            r["backbone"],
-            r.get("average", "none"),
-            r["n_way"],
-            r["n_query"],
-            r["n_tasks"],
-            r["seed"],
-            r["versus"]["method"],
-        )
-        groups.setdefault(key, []).append(r)
+    same = itemgetter("dataset", "split", "backbone", "n_way", "n_query", "n_tasks", "seed")
+    groups = gather(records, lambda r: (*same(r), r.get("average", "none"), r["versus"]["method"]))
     divided: list[Records] = []
     for own in groups.values():
         for total in _different(r["n_total"] for r in own if not _alone(r)) or [1]:
@@ -117,11 +106,13 @@ def _by_shot(records: Records) -> list[tuple[int, Records]]:
 
 
 def _sizes(records: Records) -> dict[str, str]:
-    cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for r in records:
-        features = f"{r['dataset']}, {r['split']} classes, {r['backbone'].split('@')[0]}"
-        key = (features, r["n_way"], r["n_shot"], r["n_total"], r["protocol"], r["n_tasks"])
-        cells.setdefault(key, []).append(r)
+    cells = gather(
+        records,
+        lambda r: (
+            f"{r['dataset']}, {r['split']} classes, {r['backbone'].split('@')[0]}",
+            *itemgetter("n_way", "n_shot", "n_total", "protocol", "n_tasks")(r),
+        ),
+    )
     rows = []
     for key, own in sorted(cells.items(), key=lambda cell: cell[0]):
         reference = next(r for r in own if r["method"] == r["versus"]["method"])
@@ -137,12 +128,11 @@ def _sizes(records: Records) -> dict[str, str]:
 
 def _weak(records: Records) -> dict[str, Any]:
     """A row for each cell, with the difference of each other method to the reference."""
-    cells: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for r in records:
-        cells.setdefault((r["dataset"], r["n_shot"], r["protocol"]), []).append(r)
-    rows = []
-    for key, (reference, *others) in cells.items():
-        rows.append((*map(str, key), plus_minus(reference), *(_bold(r["versus"]) for r in others)))
+    cells = gather(records, itemgetter("dataset", "n_shot", "protocol"))
+    rows = [
+        (*map(str, key), plus_minus(reference), *(_bold(r["versus"]) for r in others))
+        for key, (reference, *others) in cells.items()
+    ]
     columns = ("features", "shots", "protocol", *(f"`{name}`" for name in _different(r["method"] for r in records)))
     about = {"n_tasks": f"{records[0]['n_tasks']:,}", "n_way": records[0]["n_way"], "queries": records[0]["n_total"]}
     return {**about, "made": made(records), "table": Table(columns, tuple(rows)).markdown()}

@@ -59,7 +59,7 @@ def test_each_person_undoes_their_own(tmp_path: Path) -> None:
     log.answer(images("b"), CLEARED, "you", new_class="dog")
     log.undo("me")
     assert log.state.labels() == {"b": "dog"}
-    assert log.can("me") == {"undo": False, "redo": True}
+    assert log.read("me") == (log.state, {"undo": False, "redo": True})
 
 
 def test_a_merged_class_takes_its_labels_along_and_gives_them_back(tmp_path: Path) -> None:

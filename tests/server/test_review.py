@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from helpers.images import class_image, write_files
 from helpers.server import Running, running
 from onelook.events import finish
 from onelook.labelling.answer_log import read_reviewed
-from onelook.labelling.answers import CLEARED, NONE_OF_THESE
+from onelook.labelling.answers import CLEARED, KINDS, NONE_OF_THESE
 from onelook.labelling.folder import list_folder
 from onelook.labelling.label import LabelConfig
 from onelook.labelling.predict import PredictConfig, predict_images
@@ -22,6 +24,7 @@ from onelook.machine import Place
 from onelook.server import session
 from onelook.server.review import FILES, make_app
 from onelook.server.session import Session
+from onelook.server.summary import pack_arrays, summarise
 
 N, N_CLASSES = 24, 3
 NAMES = [f"{i:02d}.png" for i in range(N)]
@@ -58,7 +61,11 @@ def label(server: Running, row: int, name: str) -> int:
 
 
 def read_arrays(server: Running) -> dict[str, np.ndarray]:
-    content, arrays, start = server.ask("GET", "/api/arrays").content, {}, 0
+    return unpack(server.ask("GET", "/api/arrays").content)
+
+
+def unpack(content: bytes) -> dict[str, np.ndarray]:
+    arrays, start = {}, 0
     kinds = {"labels": "<i2", "predicted": "<i2", "runner": "<i2", "p": "<u2", "q": "<u2", "kinds": "u1"}
     for name, kind in kinds.items():
         arrays[name] = np.frombuffer(content, kind, N, start)
@@ -86,6 +93,36 @@ def test_without_any_label_typical_images_come_first_and_two_classes_suffice_for
     assert 0 < state["estimate"]["low"] <= state["estimate"]["value"] <= 1
     assert state["moved"] > 0
     assert {tuple(p >= q for p, q in zip(arrays["p"], arrays["q"], strict=True))} == {(True,) * N}
+
+
+def test_what_is_told_is_of_one_moment(folder: Path, tmp_path: Path) -> None:
+    """Read piece by piece, one telling in six was torn where threads take turns at nearly every step."""
+    under_way = Session(LabelConfig(folder, network="small", average="none"), Place(tmp_path / "cache"), tmp_path)
+    is_over = threading.Event()
+
+    def answer_and_undo() -> None:
+        while not is_over.is_set():
+            under_way.answer(range(N), CLEARED, "cat")
+            under_way.change("undo")
+
+    interval = sys.getswitchinterval()
+    person = threading.Thread(target=answer_and_undo)
+    sys.setswitchinterval(1e-6)
+    try:
+        person.start()
+        seen = set()
+        for _ in range(1_000):
+            told, arrays = summarise(under_way), unpack(pack_arrays(under_way.now))
+            n_labelled = sum(one["n_labelled"] for one in told["classes"])
+            seen.add((n_labelled, told["kinds"]["answered"], told["can_undo"], told["can_redo"]))
+            assert ((arrays["labels"] == CLEARED) == (arrays["kinds"] == KINDS.index("unlabelled"))).all()
+    finally:
+        is_over.set()
+        person.join()
+        sys.setswitchinterval(interval)
+        under_way.log.close()
+    answered, undone, new = (N, N, True, False), (0, 0, False, True), (0, 0, False, False)
+    assert {answered, undone} <= seen <= {answered, undone, new}
 
 
 def test_a_fault_in_learning_is_told_and_the_next_answer_is_learned_from(

@@ -119,8 +119,11 @@ class AnswerLog:
         """Do again what this person undid last, unless something else was done since."""
         return self._turn("redo", self._again, who)
 
-    def can(self, who: str) -> dict[str, bool]:
-        return {"undo": bool(self._done.get(who)), "redo": bool(self._again.get(who))}
+    def read(self, who: str) -> tuple[Reviewed, dict[str, bool]]:
+        """A copy of the state, which later entries leave as it is, and whether this person can undo and redo."""
+        with self._lock:
+            one, can = self.state, {"undo": bool(self._done.get(who)), "redo": bool(self._again.get(who))}
+            return Reviewed(dict(one.names), dict(one.merged), dict(one.answers)), can
 
     def _turn(self, action: str, stacks: dict[str, list[int]], who: str) -> Entry | None:
         with self._transaction():

@@ -65,8 +65,6 @@ class Learned:
     """Expected accuracy on the images of each class."""
     guard: str = ""
     contradictions: tuple[Contradiction, ...] = ()
-    upcoming: tuple[Suggestion, ...] = ()
-    """Images to label next; an index is a row of the N images."""
     is_thorough: bool = False
     classifier: FewShotClassifier | None = None
 

@@ -133,7 +133,7 @@ class _Review:
     async def state(self, request: Request) -> Response:
         """The summary, once its version is beyond `after`."""
         after, deadline = _number(request, "after", 0), asyncio.get_running_loop().time() + LONGEST_WAIT
-        while self.session.version <= after and not self.session.has_stopped:
+        while self.session.now.version <= after and not self.session.has_stopped:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 break
@@ -142,15 +142,15 @@ class _Review:
 
     async def arrays(self, request: Request) -> Response:
         del request
-        session = self.session
-        return Response(pack_arrays(session), media_type="application/octet-stream")
+        return Response(pack_arrays(self.session.now), media_type="application/octet-stream")
 
     async def queue(self, request: Request) -> Response:
         kind = request.query_params.get("kind", "next")
         if kind not in ("next", "unsure"):
             raise SettingsError("A queue is `next` or `unsure`.")
-        rows = self.session.queue(kind, min(_number(request, "n", 30), MOST_ROWS))
-        return JSONResponse({"rows": rows, "learned": self.session.learned_revision})
+        now = self.session.now
+        rows = now.queue(kind, min(_number(request, "n", 30), MOST_ROWS))
+        return JSONResponse({"rows": rows, "learned": now.learned_revision})
 
     async def answer(self, request: Request) -> Response:
         """Label rows: {"rows": [...]} with "label": id, -1 or -2, or "labels" of the rows, or "new_class": name."""
@@ -192,8 +192,8 @@ class _Review:
         return JSONResponse({"written": await _run(EXPORTS[kind], self.session)})
 
     def _told(self, **more: Any) -> Response:
-        session = self.session
-        return JSONResponse({"version": session.version, "revision": session.revision, **more})
+        now = self.session.now
+        return JSONResponse({"version": now.version, "revision": now.revision, **more})
 
 
 async def _run(work: Callable[..., Any], *arguments: Any) -> Any:

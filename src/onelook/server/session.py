@@ -2,7 +2,8 @@
 
 Answers are durable before a method returns. Features are computed in parts, in an order without a pattern, so that the
 first answers come early. Two threads learn after every answer: one quickly from a part of the images, the other, once
-nobody has answered for a while, from more of them. Only the newest state of the labels is learned from.
+nobody has answered for a while, from more of them. Only the newest state of the labels is learned from. All that is
+known is in `now`, which is replaced as a whole: a page is never told of parts of two moments.
 """
 
 import contextlib
@@ -30,26 +31,16 @@ from onelook.labelling.answers import CLEARED, KINDS, NONE_OF_THESE, Image
 from onelook.labelling.folder import FolderListing
 from onelook.labelling.label import LabelConfig, list_images
 from onelook.machine import Place
+from onelook.server.moment import Moment
 from onelook.server.near_copies import NearCopies
 from onelook.server.pictures import Pictures, stamp
 from onelook.server.pools import Origin, compute_pools
-from onelook.server.relearning import Learned, Pool, add_copies, choose_next, fit_to_keep, learn, least_sure
+from onelook.server.relearning import Learned, Pool, add_copies, choose_next, fit_to_keep, learn
 
 PAUSE = 1.5
 """Seconds without an answer after which the thorough learning begins."""
 POLL = 1.0
 """Seconds after which the answers of other processes are looked for."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """State of the labels and features at one moment, to learn from."""
-
-    revision: int
-    pool: Pool
-    given: np.ndarray
-    is_checked: np.ndarray
-    names: dict[int, str]
 
 
 @dataclass
@@ -75,20 +66,12 @@ class Session:
         n, class_names = len(self.names), self.found.listing.class_names
         ids = [self.log.add_class(name, self.who, is_given=True) for name in class_names]
         self._from_folder = np.array([ids[k] if k >= 0 else CLEARED for k in self.found.listing.labels], np.int16)
-        self.learned = Learned.nothing(n)
-        self.rejected: dict[str, str] = {}
-        self.origin: Origin | None = None
-        self.progress: Progress | None = None
-        self.notices = list(self.found.messages() if class_names else ())
-        self.problem = ""
-        self.version, self.revision, self.moved = 1, 1, 0
-        self.learned_revision, self.chosen_revision, self.arrays = 0, 0, 1
         self.changed = threading.Condition()
         self._last_answer = 0.0
         self._stopped = False
-        self._pool: Pool | None = None
         self._threads: list[threading.Thread] = []
-        self._read_labels()
+        notices = tuple(self.found.messages() if class_names else ())
+        self.now = Moment(**self._read_labels(), learned=Learned.nothing(n), notices=notices)
 
     # ------------------------------------------------------------------------------------------ what people do
 
@@ -117,10 +100,11 @@ class Session:
 
     def _image(self, row: int, label: int | None) -> Image:
         """An image as an answer names it. label: None for a class that is new."""
-        name, predicted = self.names[row], int(self.learned.predicted[row])
+        now, name = self.now, self.names[row]
+        predicted = int(now.learned.predicted[row])
         kind = "confirmed" if predicted == label else "corrected"
         kind = "answered" if predicted == CLEARED else kind
-        kind = "checked" if label == self.labels[row] >= 0 else kind
+        kind = "checked" if label == now.labels[row] >= 0 else kind
         kind = "unlabelled" if label == CLEARED else "rejected" if label == NONE_OF_THESE else kind
         digest = ""
         with contextlib.suppress(OSError):
@@ -130,48 +114,34 @@ class Session:
     def _after_labels(self) -> None:
         self._last_answer = time.monotonic()
         with self.changed:
-            self._read_labels()
-            self.revision += 1
-            self._ring()
+            now = self.now
+            self._tell(**self._read_labels(), revision=now.revision + 1, arrays=now.arrays + 1)
 
-    def _read_labels(self) -> None:
-        """The labels as they are now: those of the folder, then what people said."""
-        state = self.log.state
+    def _read_labels(self) -> dict[str, Any]:
+        """Fields of a moment about the labels: those of the folder, then what people said."""
+        state, can = self.log.read(self.who)
         ids, places = np.unique(self._from_folder, return_inverse=True)
         labels = np.array([state.class_of(int(k)) for k in ids], np.int16)[places]
         kinds = np.where(labels >= 0, KINDS.index("given"), 0).astype(np.uint8)
-        for name, answer in list(state.answers.items()):
+        for name, answer in state.answers.items():
             row = self.row_of.get(name)
             if row is not None:
                 labels[row] = state.class_of(answer.label)
                 kinds[row] = KINDS.index(answer.image.kind) if labels[row] != CLEARED else 0
-        self.labels, self.kinds = labels, kinds
-        self.arrays += 1
+        return {"labels": labels, "kinds": kinds, "names": state.names, "can": can}
 
     # --------------------------------------------------------------------------------------------- what is told
-
-    @property
-    def n_ready(self) -> int:
-        """Images whose features are computed."""
-        return 0 if self._pool is None else int(self._pool.is_ready.sum())
 
     @property
     def has_stopped(self) -> bool:
         return self._stopped
 
-    def queue(self, kind: str, n: int) -> list[int]:
-        """Rows to look at: "next" to label, or the "unsure" ones."""
-        labels = self.labels
-        rows = [each.index for each in self.learned.upcoming if labels[each.index] == CLEARED]
-        return (rows if kind == "next" else least_sure(labels, self.learned).tolist())[:n]
-
     def fit_to_keep(self) -> FewShotClassifier:
         """A classifier of the labels so far, for a file. Raises DataError where there is too little to go by."""
-        with self.changed:
-            pool, labels, names = self._pool, self.labels, dict(self.log.state.names)
-        if pool is None or len(set(labels[(labels >= 0) & pool.is_ready].tolist())) < 2:
+        now = self.now
+        if now.pool is None or len(set(now.labels[(now.labels >= 0) & now.pool.is_ready].tolist())) < 2:
             raise DataError("There is no classifier yet: label an image of each of two classes first.")
-        return fit_to_keep(pool, labels, names)
+        return fit_to_keep(now.pool, now.labels, now.names)
 
     # --------------------------------------------------------------------------------------------- what is learned
 
@@ -193,17 +163,17 @@ class Session:
             thread.join(20)
         self.log.close()
 
+    def _tell(self, is_news: bool = True, **what: Any) -> None:
+        """Change what is known; whoever waits for news is told. is_news: False for what can wait for the next."""
+        with self.changed:
+            self.now = replace(self.now, version=self.now.version + is_news, **what)
+            if is_news:
+                self._ring()
+
     def _ring(self) -> None:
-        """Tell of a change; the lock is held."""
-        self.version += 1
+        """Wake all that wait; the lock is held."""
         self.changed.notify_all()
         self.on_change()
-
-    def _tell(self, **what: Any) -> None:
-        with self.changed:
-            for name, value in what.items():
-                setattr(self, name, value)
-            self._ring()
 
     def _watch(self) -> None:
         while not self._stopped:
@@ -224,9 +194,7 @@ class Session:
 
     def _take_pool(self, pool: Pool) -> None:
         with self.changed:
-            self._pool = pool
-            self.revision += 1
-            self._ring()
+            self._tell(pool=pool, revision=self.now.revision + 1)
 
     def _note(self, event: Any) -> None:
         if self._stopped:
@@ -234,24 +202,23 @@ class Session:
         if isinstance(event, Pool):
             self._take_pool(event)
         elif isinstance(event, Origin):
-            self.origin = event
+            self._tell(is_news=False, origin=event)
         elif isinstance(event, Progress):
             self._tell(progress=event)
         elif isinstance(event, Notice):
-            self.notices.append(event.text)
+            self._tell(notices=(*self.now.notices, event.text))
         elif isinstance(event, Rejected):
-            self.rejected[event.name] = event.reason
+            self._tell(is_news=False, n_rejected=self.now.n_rejected + 1)
 
-    def _facts(self, after: int, thorough: bool) -> Facts | None:
-        """The newest facts beyond revision `after`, once there are any; None at the end."""
+    def _await_facts(self, after: int, thorough: bool) -> Moment | None:
+        """The newest moment with features beyond revision `after`, once there is one; None at the end."""
         with self.changed:
             while not self._stopped:
+                now = self.now
                 pause = self._last_answer + PAUSE - time.monotonic() if thorough else 0.0
-                ready = self.revision > after and self._pool is not None
-                if ready and (not thorough or (pause <= 0 and self.learned_revision == self.revision)):
-                    assert self._pool is not None
-                    is_checked = self.kinds == KINDS.index("checked")
-                    return Facts(self.revision, self._pool, self.labels, is_checked, dict(self.log.state.names))
+                ready = now.revision > after and now.pool is not None
+                if ready and (not thorough or (pause <= 0 and now.learned_revision == now.revision)):
+                    return now
                 self.changed.wait(pause if ready and pause > 0 else None)
         return None
 
@@ -259,7 +226,7 @@ class Session:
         # Each of the two threads has one core of the processor: with more, small products wait for each other.
         torch.set_num_threads(1)
         done = 0
-        while (facts := self._facts(done, thorough)) is not None:
+        while (facts := self._await_facts(done, thorough)) is not None:
             done = facts.revision
             try:
                 self._learn(facts, thorough)
@@ -269,29 +236,29 @@ class Session:
                 logging.getLogger("uvicorn.error").exception("The labels could not be learned from.")
                 self._tell(problem=f"These labels could not be learned from: {describe_cause(error)}.")
 
-    def _learn(self, facts: Facts, thorough: bool) -> None:
-        if thorough and self.learned.is_thorough:
+    def _learn(self, facts: Moment, thorough: bool) -> None:
+        pool, given = facts.pool, facts.labels
+        if pool is None or (thorough and self.now.learned.is_thorough):
             return
-        pairs = self._copies.find_contradictory(facts.pool.features, facts.pool.is_ready, facts.given)
-        learned = learn(facts.pool, facts.given, thorough, facts.is_checked)
-        learned = add_copies(learned, facts.given, pairs, facts.is_checked)
-        moved = int(((learned.predicted != self.learned.predicted) & (facts.given == CLEARED)).sum())
-        learned = replace(learned, upcoming=self.learned.upcoming)
-        if not self._publish(facts, learned, moved, thorough) or facts.revision != self.revision:
-            return  # somebody has answered meanwhile: what to label next is chosen after that answer
-        upcoming = choose_next(facts.pool, facts.given, learned, facts.names)
-        self._publish(facts, replace(learned, upcoming=upcoming), moved, thorough, facts.revision)
-
-    def _publish(self, facts: Facts, learned: Learned, moved: int, thorough: bool, chosen: int = 0) -> bool:
-        """Whether these answers are news: later ones are never replaced by earlier ones."""
+        pairs = self._copies.find_contradictory(pool.features, pool.is_ready, given)
+        learned = learn(pool, given, thorough, facts.is_checked)
+        learned = add_copies(learned, given, pairs, facts.is_checked)
         with self.changed:
-            if facts.revision < self.learned_revision or (thorough and facts.revision != self.revision):
-                return False
-            self.arrays += learned.predicted is not self.learned.predicted
-            self.learned, self.learned_revision, self.moved, self.problem = learned, facts.revision, moved, ""
-            self.chosen_revision = max(self.chosen_revision, chosen)
-            self._ring()
-            return True
+            now = self.now
+            if not self._is_news(facts, thorough):
+                return
+            moved = int(((learned.predicted != now.learned.predicted) & (given == CLEARED)).sum())
+            self._tell(learned=learned, learned_revision=facts.revision, arrays=now.arrays + 1, moved=moved, problem="")
+            if facts.revision != now.revision:
+                return  # somebody has answered meanwhile: what to label next is chosen after that answer
+        upcoming = choose_next(pool, given, learned, facts.names)
+        with self.changed:
+            if self._is_news(facts, thorough):
+                self._tell(upcoming=upcoming, chosen_revision=facts.revision)
+
+    def _is_news(self, facts: Moment, thorough: bool) -> bool:
+        """Whether what was learned from these facts is told: nothing later is replaced by it."""
+        return facts.revision >= self.now.learned_revision and (not thorough or facts.revision == self.now.revision)
 
 
 class _Stop(Exception):

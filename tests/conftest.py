@@ -3,6 +3,7 @@
 import gc
 import importlib
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,9 @@ from helpers.checking import check_once
 
 # Before torch is loaded: a forked process has none of the threads of its parent, and would wait for them for ever.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts a command in the background lets it ignore Ctrl-C, which tests send to themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("fast", max_examples=5, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=50, deadline=None)

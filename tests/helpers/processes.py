@@ -79,7 +79,6 @@ def _be_command(words: list[str], before: Callable[[], object], streams: tuple[i
         for number, stream in enumerate(streams, 1):
             os.dup2(stream, number)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8") for number in (1, 2))
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.argv = ["onelook", *words]
         before()
         cli.main()

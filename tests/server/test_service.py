@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,12 @@ from helpers.terminal import start
 from onelook.estimators.classifier import FewShotClassifier
 from onelook.estimators.image_features import ImageFeatures
 from onelook.events import finish
+from onelook.files import write_atomically
 from onelook.labelling.predict import PredictConfig, predict_images
 from onelook.labelling.suggest import suggest
 from onelook.machine import Place
 from onelook.server import schemas
+from onelook.server.classifiers import Classifiers
 from onelook.server.service import Service, create_app
 from onelook.server.settings import ServeConfig
 from onelook.server.uploads import Sizes
@@ -186,6 +188,30 @@ def test_a_file_that_was_put_into_the_folder_is_served_and_one_that_changed_is_r
     assert service.ask("DELETE", f"{V1}/copied").status == 204
     assert service.ask("GET", f"{V1}/copied").status == 404
     assert not (folder / "copied.safetensors").exists()
+
+
+def test_a_classifier_that_is_deleted_or_replaced_while_it_is_read_is_gone_or_the_new_one(
+    service: Running, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, load = folder / "fleeting.safetensors", FewShotClassifier.load
+    FewShotClassifier().fit(X, LABELS).save(path)
+    reading, content = Classifiers(folder).open_file("fleeting"), path.read_bytes()
+    happens: list[Callable[[], object]] = [
+        lambda: write_atomically(path, b"no classifier"),
+        lambda: FewShotClassifier().fit(X[:4], LABELS[:4]).save(path),
+        path.unlink,
+    ]
+
+    def load_late(file: Path) -> FewShotClassifier:
+        happens.pop(0)()
+        return load(file)
+
+    monkeypatch.setattr(FewShotClassifier, "load", load_late)
+    assert service.ask("GET", f"{V1}/fleeting").json["n_examples"] == 4
+    path.touch()
+    assert service.ask("GET", f"{V1}/fleeting").status == 404
+    with reading:
+        assert reading.read() == content
 
 
 def test_links_are_not_followed_and_damaged_files_are_told_of(service: Running, folder: Path, tmp_path: Path) -> None:

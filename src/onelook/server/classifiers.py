@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import stat
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fastapi import HTTPException
 
@@ -83,21 +84,35 @@ class Classifiers:
 
     def open(self, name: str) -> Kept:
         """Read a classifier, or find it in memory. Raises HTTPException (404) and ArtifactError."""
-        path = self.require(name)
-        tag = _tag(path)
-        with self._lock:
-            kept = self._loaded.get(name)
-        if kept is None or kept.tag != tag:
-            classifier = FewShotClassifier.load(path)
+        while True:
+            tag = self._tag(name)
+            with self._lock:
+                kept = self._loaded.get(name)
+            if kept is not None and kept.tag == tag:
+                return kept
+            try:
+                classifier = FewShotClassifier.load(self.path(name))
+            except ArtifactError:
+                if self._tag(name) == tag:
+                    raise
+                continue  # it was deleted or replaced while it was read
             kept = Kept(name, classifier, _read_network(classifier), tag)
             self._hold(kept)
-        return kept
+            return kept
+
+    def open_file(self, name: str) -> BinaryIO:
+        """File of a classifier, which stays whole for its reader whatever happens to it. Raises HTTPException (404)."""
+        self.require(name)
+        try:
+            return self.path(name).open("rb")
+        except FileNotFoundError:
+            raise _missing(name) from None
 
     def save(self, name: str, classifier: FewShotClassifier, network: dict[str, str] | None) -> Kept:
         """Write a classifier. It is on the disk, whole, when this returns. Raises StorageError."""
         path = self.path(name)
         classifier.save(path, network)
-        kept = Kept(name, classifier, network, _tag(path))
+        kept = Kept(name, classifier, network, self._tag(name))
         self._hold(kept)
         return kept
 
@@ -117,10 +132,16 @@ class Classifiers:
 
     def require(self, name: str) -> Path:
         """File of a classifier that exists. Raises HTTPException (404)."""
-        path = self.path(name)
-        if path.is_symlink() or not path.is_file():
-            raise HTTPException(404, f"There is no classifier {name}.")
-        return path
+        self._tag(name)
+        return self.path(name)
+
+    def _tag(self, name: str) -> str:
+        """Mark of the present content of a file, which no other content has. Raises HTTPException (404)."""
+        with contextlib.suppress(OSError):
+            about = self.path(name).lstat()
+            if stat.S_ISREG(about.st_mode):
+                return f"{about.st_ino:x}-{about.st_size:x}-{about.st_mtime_ns:x}"
+        raise _missing(name)
 
     def require_room(self, name: str, replace: bool) -> None:
         """Raises HTTPException: 409 where there is such a classifier already, 507 where there are too many."""
@@ -172,9 +193,8 @@ class Classifiers:
                 self._loaded.popitem(last=False)
 
 
-def _tag(path: Path) -> str:
-    about = path.stat()
-    return f"{about.st_ino:x}-{about.st_size:x}-{about.st_mtime_ns:x}"
+def _missing(name: str) -> HTTPException:
+    return HTTPException(404, f"There is no classifier {name}.")
 
 
 def _read_network(classifier: FewShotClassifier) -> dict[str, str] | None:

@@ -2,14 +2,14 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from onelook import __version__
 from onelook.data.embed import AVERAGE
@@ -93,11 +93,15 @@ class Service:
             """List the classifiers."""
             return {"classifiers": learning.classifiers.list()}
 
-        @router.get("/classifiers/{name}/file", response_class=FileResponse)
+        @router.get("/classifiers/{name}/file", response_class=StreamingResponse)
         def file(name: str) -> Any:
             """Download the file of a classifier, for `onelook predict`."""
-            path = learning.classifiers.require(name)
-            return FileResponse(path, media_type="application/octet-stream", filename=f"{name}{SUFFIX}")
+            content = learning.classifiers.open_file(name)
+            about = {
+                "content-length": str(os.fstat(content.fileno()).st_size),
+                "content-disposition": f'attachment; filename="{name}{SUFFIX}"',
+            }
+            return StreamingResponse(_read_parts(content), headers=about, media_type="application/octet-stream")
 
         @router.get("/classifiers/{name}", response_model=schemas.Description)
         async def describe(request: Request, name: str) -> Any:
@@ -243,6 +247,12 @@ def create_app(service: Service, *routers: APIRouter) -> FastAPI:
     for kind in (UserError, StarletteHTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, refuse)
     return app
+
+
+def _read_parts(content: BinaryIO) -> Iterator[bytes]:
+    with content:
+        while part := content.read(2**20):
+            yield part
 
 
 def _call(function: Callable[[], Any]) -> Work[Any]:

@@ -102,9 +102,8 @@ class Classifiers:
 
     def open_file(self, name: str) -> BinaryIO:
         """File of a classifier, which stays whole for its reader whatever happens to it. Raises HTTPException (404)."""
-        self.require(name)
         try:
-            return self.path(name).open("rb")
+            return self.require(name).open("rb")
         except FileNotFoundError:
             raise _missing(name) from None
 

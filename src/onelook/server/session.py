@@ -245,7 +245,7 @@ class Session:
         learned = add_copies(learned, given, pairs, facts.is_checked)
         with self.changed:
             now = self.now
-            if not self._is_news(facts, thorough):
+            if not self._is_newest(facts, thorough):
                 return
             moved = int(((learned.predicted != now.learned.predicted) & (given == CLEARED)).sum())
             self._tell(learned=learned, learned_revision=facts.revision, arrays=now.arrays + 1, moved=moved, problem="")
@@ -253,10 +253,10 @@ class Session:
                 return  # somebody has answered meanwhile: what to label next is chosen after that answer
         upcoming = choose_next(pool, given, learned, facts.names)
         with self.changed:
-            if self._is_news(facts, thorough):
+            if self._is_newest(facts, thorough):
                 self._tell(upcoming=upcoming, chosen_revision=facts.revision)
 
-    def _is_news(self, facts: Moment, thorough: bool) -> bool:
+    def _is_newest(self, facts: Moment, thorough: bool) -> bool:
         """Whether what was learned from these facts is told: nothing later is replaced by it."""
         return facts.revision >= self.now.learned_revision and (not thorough or facts.revision == self.now.revision)
 
